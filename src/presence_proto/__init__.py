@@ -1,0 +1,136 @@
+"""Presence for Python: who is online and what they are doing. A sans-IO core for any event loop.
+
+The two clients are `PresenceClient` (the Jarvis presence system) and `RealtimeClient` (any Phoenix or Supabase
+channel); `Hub` is the server of both. Each is an `Endpoint`: a driver feeds it bytes and clock ticks, and carries out
+its outputs. Ready-made drivers live in `presence_adapters`.
+"""
+
+from __future__ import annotations
+
+from presence_proto.channel import ChannelState
+from presence_proto.client import PresenceClient, PresenceOutput
+from presence_proto.config import (
+    ChannelConfig,
+    HubConfig,
+    Identity,
+    PresenceConfig,
+    RealtimeConfig,
+    join_params_are_the_meta,
+)
+from presence_proto.endpoint import Endpoint
+from presence_proto.errors import ConfigError, LocalProtocolError, PresenceError, RemoteProtocolError
+from presence_proto.events import (
+    ActivityChanged,
+    Broadcast,
+    ChannelDown,
+    ChannelJoined,
+    ChannelLeft,
+    ChannelMessage,
+    ChatMessage,
+    ClientConnected,
+    ClientDisconnected,
+    ClientRefused,
+    CommandFailed,
+    Connected,
+    Disconnected,
+    Error,
+    GameInvite,
+    HubEvent,
+    JoinFailed,
+    JoinRefused,
+    OnlineUser,
+    Poked,
+    PresenceDiffed,
+    PresenceEvent,
+    PresenceMissing,
+    PresenceSynced,
+    ProtocolViolation,
+    PushFailed,
+    PushReplied,
+    RealtimeEvent,
+    SocketConnected,
+    SocketDisconnected,
+    SystemMessage,
+    TopicJoined,
+    TopicLeft,
+    TrackFailed,
+    UserOffline,
+    UserOnline,
+    UserStatus,
+)
+from presence_proto.hub import Hub
+from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.presence import Meta, PresenceChange, PresenceMap
+from presence_proto.realtime import RealtimeClient, RealtimeOutput
+from presence_proto.serializer import Message, UserBroadcast, V1Serializer, V2Serializer, serializer_for
+from presence_proto.websocket import WebSocket
+
+__all__ = [
+    "ActivityChanged",
+    "Broadcast",
+    "ChannelConfig",
+    "ChannelDown",
+    "ChannelJoined",
+    "ChannelLeft",
+    "ChannelMessage",
+    "ChannelState",
+    "ChatMessage",
+    "ClientConnected",
+    "ClientDisconnected",
+    "ClientRefused",
+    "CloseTransport",
+    "CommandFailed",
+    "ConfigError",
+    "ConnId",
+    "Connected",
+    "Disconnected",
+    "Endpoint",
+    "Error",
+    "GameInvite",
+    "Hub",
+    "HubConfig",
+    "HubEvent",
+    "Identity",
+    "JoinFailed",
+    "JoinRefused",
+    "LocalProtocolError",
+    "Message",
+    "Meta",
+    "OnlineUser",
+    "OpenTransport",
+    "Poked",
+    "PresenceChange",
+    "PresenceClient",
+    "PresenceConfig",
+    "PresenceDiffed",
+    "PresenceError",
+    "PresenceEvent",
+    "PresenceMap",
+    "PresenceMissing",
+    "PresenceOutput",
+    "PresenceSynced",
+    "ProtocolViolation",
+    "PushFailed",
+    "PushReplied",
+    "RealtimeClient",
+    "RealtimeConfig",
+    "RealtimeEvent",
+    "RealtimeOutput",
+    "RemoteProtocolError",
+    "SendData",
+    "SocketConnected",
+    "SocketDisconnected",
+    "SystemMessage",
+    "TopicJoined",
+    "TopicLeft",
+    "TrackFailed",
+    "UserBroadcast",
+    "UserOffline",
+    "UserOnline",
+    "UserStatus",
+    "V1Serializer",
+    "V2Serializer",
+    "WebSocket",
+    "join_params_are_the_meta",
+    "serializer_for",
+]
