@@ -1,0 +1,329 @@
+"""One server, kept connected: open, upgrade, heartbeat, close, and after a loss the backoff and the next attempt.
+
+            open()                transport_opened + upgrade
+    IDLE ──────────▶ CONNECTING ──────────────────────────▶ OPEN
+     ▲                  │  ▲                                │  │
+     │ refused for good │  │ RECONNECT fires      lost      │  │ close()
+     │                  ▼  │                                │  ▼
+     ├◀──────────────  WAITING ◀────────────────────────────┘ CLOSING
+     └◀──────────────────────────────────────────────────────┘
+
+`RealtimeClient` and the Jarvis protocol both stand on it: it knows WebSockets and time, not what is said over them.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import frozen
+
+from presence_proto.backoff import Backoff
+from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox
+from presence_proto.timers import Timers
+from presence_proto.websocket import (
+    BinaryMessage,
+    Closed,
+    Opened,
+    Refused,
+    TextMessage,
+    WebSocket,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from presence_proto.config import Address, RealtimeConfig
+
+RETRIED_STATUSES = frozenset({408, 425, 429})
+"""4xx answers that mean "later", not "never"."""
+
+
+class ConnectionState(Enum):
+    """Where a connection is; the drawing above has the moves between them."""
+
+    IDLE = auto()
+    CONNECTING = auto()
+    OPEN = auto()
+    WAITING = auto()
+    CLOSING = auto()
+
+
+class Slot(Enum):
+    """The timers of a connection."""
+
+    CONNECT = auto()
+    RECONNECT = auto()
+    HEARTBEAT = auto()
+    HEARTBEAT_REPLY = auto()
+    CLOSE = auto()
+
+
+@frozen
+class Up:
+    """The WebSocket is open."""
+
+
+@frozen
+class Down:
+    """The connection ended or could not be made; see `events.SocketDisconnected` for the fields."""
+
+    reason: str
+    code: int | None
+    status: int | None
+    retry_in: float | None
+    fatal: bool
+
+
+@frozen
+class HeartbeatDue:
+    """Send a heartbeat now and call `heartbeat_acked` when its reply comes."""
+
+
+ConnectionEvent: TypeAlias = Up | Down | HeartbeatDue | TextMessage | BinaryMessage
+
+
+class Connection:
+    """A WebSocket to one server that comes back by itself. Facts in, `next_event()` out, bytes into the outbox.
+
+    `address` is called for every attempt, since its query may carry a token that changes. Calls take `now` in
+    seconds of one clock that never runs backwards.
+    """
+
+    def __init__(
+        self,
+        config: RealtimeConfig,
+        address: Callable[[], Address],
+        outbox: Outbox[Any],
+        *,
+        rng: Random | None = None,
+    ) -> None:
+        self._config = config
+        self._address = address
+        self._outbox = outbox
+        self._backoff = Backoff(
+            config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
+        )
+        self._timers: Timers[Slot] = Timers()
+        self._state = ConnectionState.IDLE
+        self._last_conn = 0
+        self._conn: ConnId | None = None
+        self._websocket: WebSocket | None = None
+        self._transport_gone: str | None = None  # why, once the driver said so
+        self._was_open = False
+        self._patient_until = -math.inf
+        self._pending: list[Up | Down | HeartbeatDue] = []
+
+    # ---------------------------------------------------------------- getters
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection is."""
+        return self._state
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, or `None`."""
+        return self._timers.next_deadline()
+
+    # ---------------------------------------------------------------- commands
+
+    def open(self, now: float) -> None:
+        """Start connecting. Legal in IDLE and WAITING."""
+        assert self._state in (ConnectionState.IDLE, ConnectionState.WAITING)
+        address = self._address()
+        self._last_conn += 1
+        self._conn = ConnId(self._last_conn)
+        self._state = ConnectionState.CONNECTING
+        self._timers.cancel(Slot.RECONNECT)
+        self._timers.set(Slot.CONNECT, now + self._config.connect_timeout)
+        self._outbox.put(OpenTransport(self._conn, address.host, address.port, address.tls))
+
+    def close(self, now: float) -> None:
+        """Close for good. An open connection gets a closing handshake, bounded by `close_timeout`."""
+        if self._state is ConnectionState.OPEN:
+            assert self._websocket is not None
+            self._state = ConnectionState.CLOSING
+            self._timers.clear()
+            self._timers.set(Slot.CLOSE, now + self._config.close_timeout)
+            self._websocket.close(1000)
+            self._flush()
+        elif self._state in (ConnectionState.CONNECTING, ConnectionState.WAITING):
+            self._drop(abort=True)
+            self._end("disconnect was called")
+
+    def send(self, data: bytes, *, text: bool) -> None:
+        """Send one message. Legal in OPEN."""
+        assert self._state is ConnectionState.OPEN
+        assert self._websocket is not None
+        if text:
+            self._websocket.send_text(data)
+        else:
+            self._websocket.send_binary(data)
+        self._flush()
+
+    def heartbeat_acked(self) -> None:
+        """The reply to a heartbeat came."""
+        self._timers.cancel(Slot.HEARTBEAT_REPLY)
+
+    def be_patient_until(self, deadline: float) -> None:
+        """A missing heartbeat reply is no proof of death before `deadline`: a slow join blocks the server's socket."""
+        self._patient_until = max(self._patient_until, deadline)
+
+    def settled(self) -> None:
+        """Things have been well for a while: the next backoff starts over."""
+        self._backoff.reset()
+
+    # ---------------------------------------------------------------- facts
+
+    def transport_opened(self, conn: ConnId) -> None:
+        """The byte stream that `OpenTransport` asked for is there."""
+        if conn != self._conn or self._websocket is not None:
+            return
+        self._websocket = WebSocket.client(
+            self._address(),
+            headers=self._config.headers,
+            subprotocols=self._config.subprotocols,
+            deflate=self._config.deflate,
+            max_message_size=self._config.max_message_size,
+        )
+        self._flush()
+
+    def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
+        """Bytes came in. Pull the events with `next_event` afterwards."""
+        if conn == self._conn and self._websocket is not None:
+            self._websocket.receive_data(data)
+
+    def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
+        """The byte stream ended, or could not be opened."""
+        if conn != self._conn:
+            return
+        self._transport_gone = reason
+        if self._websocket is not None:
+            # Through the WebSocket, so that messages before the end come before it.
+            self._websocket.receive_eof()
+        else:
+            self._lost(reason, now)
+
+    def tick(self, now: float) -> None:
+        """Time passed."""
+        while (deadline := self._timers.next_deadline()) is not None and deadline <= now:
+            slot = self._timers.pop_expired(now)
+            if slot is Slot.CONNECT:
+                self._lost(f"no connection within {self._config.connect_timeout:g} s", now, abort=True)
+            elif slot is Slot.RECONNECT:
+                self.open(now)
+            elif slot is Slot.CLOSE:
+                self._drop(abort=True)
+                self._end("disconnect was called")
+            elif slot is Slot.HEARTBEAT:
+                self._beat(now)
+            elif now < self._patient_until:
+                self._timers.set(Slot.HEARTBEAT_REPLY, self._patient_until)
+            elif now - deadline > self._config.heartbeat_timeout:
+                # Nobody ticked for long: the host slept, and the reply may lie unread. Ask once more, do not guess.
+                self._beat(now)
+            else:
+                self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)
+
+    # ---------------------------------------------------------------- outputs
+
+    def next_event(self, now: float) -> ConnectionEvent | None:
+        """What happened, oldest first; `None` when there is no more."""
+        while True:
+            if self._pending:
+                return self._pending.pop(0)
+            websocket = self._websocket
+            if websocket is None:
+                return None
+            event = websocket.next_event()
+            self._flush()
+            if event is None:
+                return None
+            if isinstance(event, (TextMessage, BinaryMessage)):
+                if self._state is ConnectionState.OPEN:
+                    return event
+            elif isinstance(event, Opened):
+                self._opened(now)
+            elif isinstance(event, Refused):
+                self._refused(event, now)
+            elif isinstance(event, Closed):
+                self._closed(event, now)
+
+    # ---------------------------------------------------------------- inside
+
+    def _opened(self, now: float) -> None:
+        self._state = ConnectionState.OPEN
+        self._was_open = True
+        self._timers.cancel(Slot.CONNECT)
+        self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        self._pending.append(Up())
+
+    def _beat(self, now: float) -> None:
+        self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        if self._timers.get(Slot.HEARTBEAT_REPLY) is None:  # else an earlier one is still unanswered: its time counts
+            self._timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
+        self._pending.append(HeartbeatDue())
+
+    def _refused(self, refused: Refused, now: float) -> None:
+        status = refused.status
+        # 401 and 403 do not heal. Other 3xx and 4xx mean a wrong URL, unless it has worked before: then it is
+        # more likely a proxy in front of a server that restarts.
+        wrong_url = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
+        fatal = status in (401, 403) or wrong_url
+        text = " ".join(refused.body[:200].decode("utf-8", "replace").split())
+        reason = f"the server refused the connection: HTTP {status}" + (f" {text}" if text else "")
+        self._lost(reason, now, status=status, fatal=fatal)
+
+    def _closed(self, closed: Closed, now: float) -> None:
+        if self._state is ConnectionState.CLOSING:
+            self._drop(abort=False)
+            self._end("disconnect was called", closed.code)
+            return
+        if closed.clean:
+            reason = f"the server closed the connection with code {closed.code}"
+            reason += f": {closed.reason}" if closed.reason else ""
+        else:
+            reason = self._transport_gone or closed.reason
+        self._lost(reason, now, code=closed.code if self._state is ConnectionState.OPEN else None)
+
+    def _lost(
+        self,
+        reason: str,
+        now: float,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        fatal: bool = False,
+        abort: bool = False,
+    ) -> None:
+        self._drop(abort=abort)
+        if fatal:
+            self._end(reason, code, status=status, fatal=True)
+            return
+        delay = self._backoff.next()
+        self._state = ConnectionState.WAITING
+        self._timers.set(Slot.RECONNECT, now + delay)
+        self._pending.append(Down(reason, code, status, delay, False))
+
+    def _end(
+        self, reason: str, code: int | None = None, *, status: int | None = None, fatal: bool = False
+    ) -> None:
+        self._state = ConnectionState.IDLE
+        self._backoff.reset()
+        self._pending.append(Down(reason, code, status, None, fatal))
+
+    def _drop(self, *, abort: bool) -> None:
+        self._timers.clear()
+        self._pending.clear()  # at most a heartbeat that is not needed any more
+        self._patient_until = -math.inf
+        if self._conn is not None and self._transport_gone is None:
+            self._outbox.put(CloseTransport(self._conn, abort))
+        self._conn = None
+        self._websocket = None
+        self._transport_gone = None
+
+    def _flush(self) -> None:
+        if self._conn is not None and self._websocket is not None:
+            self._outbox.send(self._conn, self._websocket.data_to_send())

@@ -1,0 +1,377 @@
+"""Everything that the clients and the hub report. Frozen classes, and one closed union for each endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from attrs import Factory, field, frozen
+
+from presence_proto.outputs import ConnId
+from presence_proto.presence import PresenceChange
+
+# ---------------------------------------------------------------------------------------------- RealtimeClient
+
+
+@frozen
+class SocketConnected:
+    """The WebSocket is open. Channels are being joined."""
+
+
+@frozen
+class SocketDisconnected:
+    """The connection ended, or could not be made.
+
+    `code` is the WebSocket close code (1006 for a bare end of stream), or `None` when there was no WebSocket yet;
+    `status` the HTTP status of a refused upgrade. `retry_in`: seconds until the next attempt; `None`: there is none,
+    because `disconnect` was called or because the refusal cannot heal (`fatal`).
+    """
+
+    reason: str
+    code: int | None = None
+    status: int | None = None
+    retry_in: float | None = None
+    fatal: bool = False
+
+
+@frozen
+class ChannelJoined:
+    """The server accepted the join. `rejoined`: this channel was joined before."""
+
+    topic: str
+    response: Any
+    rejoined: bool
+
+
+@frozen
+class JoinFailed:
+    """The join was refused (`response` is the server's), or timed out (`response` is `None`). It will be tried again
+    in `retry_in` seconds, or after the next connect when that is `None`; `leave` ends that."""
+
+    topic: str
+    reason: str
+    response: Any
+    retry_in: float | None
+
+
+@frozen
+class ChannelDown:
+    """A joined channel ended although nobody left it: it crashed, the server closed it, or the connection was lost.
+
+    It will be joined again in `retry_in` seconds, or after the next connect when that is `None`.
+    """
+
+    topic: str
+    reason: str
+    retry_in: float | None
+
+
+@frozen
+class ChannelLeft:
+    """The channel is left, as asked. The client has forgotten it."""
+
+    topic: str
+
+
+@frozen
+class PushReplied:
+    """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`."""
+
+    push_id: int
+    topic: str
+    status: str
+    response: Any
+
+
+@frozen
+class PushFailed:
+    """No reply will come for a push: it timed out, expired before the join, or the connection or channel ended."""
+
+    push_id: int
+    topic: str
+    reason: str
+
+
+@frozen
+class TrackFailed:
+    """The server refused our presence payload, or did not answer. It is tracked again at the next join."""
+
+    topic: str
+    reason: str
+    response: Any = None
+
+
+@frozen
+class PresenceSynced:
+    """The server's whole presence of a topic arrived; `changes` is what differs from what we held. Empty: nothing."""
+
+    topic: str
+    changes: tuple[PresenceChange, ...]
+
+
+@frozen
+class PresenceDiffed:
+    """A diff changed the presence of a topic."""
+
+    topic: str
+    changes: tuple[PresenceChange, ...]
+
+
+@frozen
+class PresenceMissing:
+    """The server joined us to a topic, twice, and never told its presence. Most likely presence is disabled there."""
+
+    topic: str
+    reason: str
+
+
+@frozen
+class Broadcast:
+    """A Supabase broadcast. `payload` is JSON, or `bytes`; `meta` what the server adds."""
+
+    topic: str
+    event: str
+    payload: Any
+    meta: Mapping[str, Any] = Factory(dict)
+
+
+@frozen
+class SystemMessage:
+    """A Supabase `system` message; an `"error"` one comes before the server closes the channel."""
+
+    topic: str
+    extension: str
+    status: str
+    message: str
+    payload: Any
+
+
+@frozen
+class ChannelMessage:
+    """Any other message of a topic: your own events, `postgres_changes`, …. A binary message's `payload` is `bytes`."""
+
+    topic: str
+    event: str
+    payload: Any
+
+
+@frozen
+class ProtocolViolation:
+    """The server sent something malformed, or broke a limit of the config. The message was passed over."""
+
+    reason: str
+    topic: str | None = None
+
+
+RealtimeEvent: TypeAlias = (
+    SocketConnected
+    | SocketDisconnected
+    | ChannelJoined
+    | JoinFailed
+    | ChannelDown
+    | ChannelLeft
+    | PushReplied
+    | PushFailed
+    | TrackFailed
+    | PresenceSynced
+    | PresenceDiffed
+    | PresenceMissing
+    | Broadcast
+    | SystemMessage
+    | ChannelMessage
+    | ProtocolViolation
+)
+
+# ---------------------------------------------------------------------------------------------- PresenceClient
+
+
+class UserStatus(StrEnum):
+    """What a user is up to. The values are those of the wire."""
+
+    ONLINE = "online"
+    IDLE = "idle"
+    IN_GAME = "in_game"
+    IN_SKILL = "in_skill"
+    DO_NOT_DISTURB = "do_not_disturb"
+    AWAY = "away"
+
+
+@frozen
+class OnlineUser:
+    """One user as others see them.
+
+    `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the further
+    fields of the presence payload. A status that we do not know is `UserStatus.ONLINE`, and `extra["status"]` has it.
+    """
+
+    user_id: str
+    display_name: str
+    status: UserStatus = UserStatus.ONLINE
+    activity: str | None = None
+    online_at: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+@frozen
+class Connected:
+    """We are in the room. `users` is everybody in it, ourselves included, and `online_count` how many that is.
+
+    `resumed`: this ends an interruption; events for the net differences follow.
+    """
+
+    online_count: int
+    users: tuple[OnlineUser, ...]
+    resumed: bool
+
+
+@frozen
+class Disconnected:
+    """We are out of the room, which stays as it was but is stale. `retry_in`: seconds until the next attempt, if any."""
+
+    reason: str
+    retry_in: float | None
+
+
+@frozen
+class UserOnline:
+    """Somebody came online."""
+
+    user: OnlineUser
+
+
+@frozen
+class UserOffline:
+    """Somebody's last device went offline. `user` is as last seen."""
+
+    user: OnlineUser
+
+
+@frozen
+class ActivityChanged:
+    """What others see of a user changed."""
+
+    user: OnlineUser
+    previous: OnlineUser
+
+
+@frozen
+class GameInvite:
+    """Somebody invites everybody to a game."""
+
+    user_id: str
+    display_name: str
+    game: str
+    code: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+@frozen
+class Poked:
+    """Somebody pokes us."""
+
+    user_id: str
+    display_name: str
+    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+@frozen
+class ChatMessage:
+    """Somebody says something in a chat channel of the room. `timestamp` is the text that the sender's client sent."""
+
+    user_id: str
+    display_name: str
+    channel: str
+    content: str
+    timestamp: str | None = None
+    reply_to: str | None = None
+    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+
+
+@frozen
+class Error:
+    """Something went wrong that the application should know. `fatal`: the client has stopped and will not retry."""
+
+    message: str
+    fatal: bool = False
+
+
+@frozen
+class CommandFailed:
+    """A command did not reach the server, or the server refused it. `command_id` is what the command returned."""
+
+    command_id: int
+    command: str
+    reason: str
+
+
+PresenceEvent: TypeAlias = (
+    Connected
+    | Disconnected
+    | UserOnline
+    | UserOffline
+    | ActivityChanged
+    | GameInvite
+    | Poked
+    | ChatMessage
+    | Error
+    | CommandFailed
+)
+
+# ---------------------------------------------------------------------------------------------- Hub
+
+
+@frozen
+class ClientConnected:
+    """A client finished its upgrade. `path` has no query: that may hold a key."""
+
+    conn: ConnId
+    path: str
+
+
+@frozen
+class ClientRefused:
+    """A handshake was refused."""
+
+    conn: ConnId
+    status: int
+    reason: str
+
+
+@frozen
+class ClientDisconnected:
+    """A connection ended. `code` is the WebSocket close code, 1006 for a bare end of stream, `None` before the upgrade."""
+
+    conn: ConnId
+    reason: str
+    code: int | None
+
+
+@frozen
+class TopicJoined:
+    """A client joined a topic. `key` is its presence key, if the topic has presence for it."""
+
+    conn: ConnId
+    topic: str
+    key: str | None
+
+
+@frozen
+class TopicLeft:
+    """A client's membership of a topic ended."""
+
+    conn: ConnId
+    topic: str
+    reason: str
+
+
+@frozen
+class JoinRefused:
+    """A client was not let into a topic."""
+
+    conn: ConnId
+    topic: str
+    reason: str
+
+
+HubEvent: TypeAlias = ClientConnected | ClientRefused | ClientDisconnected | TopicJoined | TopicLeft | JoinRefused

@@ -1,0 +1,343 @@
+"""`RealtimeClient`: many Phoenix or Supabase channels on one connection that heals itself. Pure: no I/O, no clock.
+
+What the application asked for is kept, and restored after every loss: the channels it joined, what it is tracked as
+in them, its access token. What the server says comes out as events, none of it dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import evolve
+
+from presence_proto import events
+from presence_proto.channel import Channel, ChannelState
+from presence_proto.config import ChannelConfig, RealtimeConfig
+from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, Up
+from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.serializer import Message, UserBroadcast, encode_payload, serializer_for
+from presence_proto.timers import Clock
+from presence_proto.wire import Slot, Wire
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from presence_proto.outputs import ConnId
+    from presence_proto.presence import PresenceMap
+    from presence_proto.websocket import BinaryMessage, TextMessage
+
+RealtimeOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.RealtimeEvent
+
+
+class RealtimeClient:
+    """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
+
+    `rng` is used for the jitter of the backoff only; without one there is no jitter. `now` is seconds of one monotonic
+    clock. A command that is not legal raises `LocalProtocolError` before anything changes; a fact never raises,
+    whatever the peer does.
+    """
+
+    def __init__(self, config: RealtimeConfig, *, rng: Random | None = None) -> None:
+        self._config = config
+        self._clock = Clock()
+        self._outbox: Outbox[events.RealtimeEvent] = Outbox()
+        self._connection = Connection(config, lambda: config.address(self._wire.token), self._outbox, rng=rng)
+        self._wire = Wire(config, self._connection, self._outbox, rng)
+        self._serializer = serializer_for(config.vsn, server=False)
+        self._channels: dict[str, Channel] = {}
+        self._heartbeats: set[str] = set()  # refs of heartbeats without a reply
+
+    # ---------------------------------------------------------------- getters
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the WebSocket is open."""
+        return self._wire.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is at rest: not connected, and not trying to be."""
+        return self._connection.state is ConnectionState.IDLE
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The topics that were joined and not left, oldest first."""
+        return tuple(self._channels)
+
+    def state_of(self, topic: str) -> ChannelState:
+        """Where the channel is; CLOSED when there is none."""
+        channel = self._channels.get(topic)
+        return ChannelState.CLOSED if channel is None else channel.state
+
+    def presence(self, topic: str) -> PresenceMap:
+        """The live presence of a joined topic. Raises `LocalProtocolError` when it was not joined."""
+        return self._channel(topic).presence
+
+    def is_synced(self, topic: str) -> bool:
+        """Whether the presence of the topic is the server's of now. False: it is stale, or not there yet."""
+        channel = self._channels.get(topic)
+        return channel is not None and channel.is_synced
+
+    # ---------------------------------------------------------------- commands
+
+    def connect(self, *, now: float) -> None:
+        """Connect, and stay connected until `disconnect`."""
+        if not self.is_closed:
+            raise LocalProtocolError("connect was called before")
+        now = self._clock.advance(now)
+        self._connection.open(now)
+        self._settle(now)
+
+    def disconnect(self, *, now: float) -> None:
+        """Close the connection and stay disconnected. The channels stay wanted, and come back with `connect`."""
+        now = self._clock.advance(now)
+        self._connection.close(now)
+        self._settle(now)
+
+    def join(self, topic: str, params: Mapping[str, Any] | ChannelConfig | None = None, *, now: float) -> None:
+        """Join a topic, and stay in it until `leave`.
+
+        `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix; `None` means a default
+        `ChannelConfig` for a `realtime:` topic and `{}` for another. Joining a topic again changes nothing.
+        """
+        if not isinstance(topic, str) or not topic or topic == "phoenix":
+            raise LocalProtocolError(f"topic must be a non-empty string other than 'phoenix', not {topic!r}")
+        if params is None:
+            params = ChannelConfig() if topic.startswith("realtime:") else {}
+        if isinstance(params, ChannelConfig):
+            encode_payload(list(params.postgres_changes))
+            wanted: Any = params
+        elif isinstance(params, Mapping):
+            wanted = encode_payload(dict(params))
+        else:
+            raise LocalProtocolError(f"params must be a mapping or a ChannelConfig, not {type(params).__name__}")
+        old = self._channels.get(topic)
+        if old is not None and old.state is not ChannelState.LEAVING:
+            if old.params != wanted:
+                raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
+            return
+        if old is None and len(self._channels) >= self._config.max_channels:
+            raise LocalProtocolError(f"no more than {self._config.max_channels} channels (max_channels)")
+        now = self._clock.advance(now)
+        if old is not None:
+            old.left()
+        channel = self._channels[topic] = Channel(topic, wanted, self._wire)
+        if self._wire.is_open:
+            channel.join(now)
+        self._settle(now)
+
+    def leave(self, topic: str, *, now: float) -> None:
+        """Leave a topic. `ChannelLeft` follows: at once, or when the server has answered."""
+        channel = self._channel(topic)
+        now = self._clock.advance(now)
+        channel.leave(now)
+        self._forget_if_left(channel)
+        self._settle(now)
+
+    def push(self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float) -> int:
+        """Push an event with a JSON payload (default `{}`) or, on V2, `bytes`, and return the push's id.
+
+        `PushReplied` or `PushFailed` follows. Before the join, the push waits for it. `timeout` (seconds, default
+        `push_timeout`) counts from now.
+        """
+        if not isinstance(event, str) or not event or event.startswith("phx_"):
+            raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
+        payload = {} if payload is None else payload
+        return self._push(topic, event, payload, timeout, wants_reply=True, now=now)
+
+    def broadcast(
+        self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
+    ) -> int:
+        """Broadcast an event in a Supabase channel, and return the push's id.
+
+        `payload` is JSON (default `{}`) or, on V2, `bytes`. `PushReplied` or `PushFailed` follows when the channel was
+        joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires before the join.
+        """
+        params = self._channel(topic).params
+        if not isinstance(params, ChannelConfig):
+            raise LocalProtocolError(f"{topic!r} is a plain Phoenix channel, which has no broadcasts: use push")
+        if not isinstance(event, str) or not event:
+            raise LocalProtocolError(f"event must be a non-empty string, not {event!r}")
+        message: Any = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
+        if isinstance(payload, bytes):
+            message = UserBroadcast(event, payload, {})
+        return self._push(topic, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
+
+    def track(self, topic: str, payload: Mapping[str, Any], *, now: float) -> None:
+        """Be present in a topic with this payload, now and after every rejoin.
+
+        Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was told last is
+        not told again. `TrackFailed` follows if the server refuses.
+        """
+        if not isinstance(payload, Mapping):
+            raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
+        channel, raw = self._channel(topic), encode_payload(dict(payload))
+        now = self._clock.advance(now)
+        channel.track(raw, now)
+        self._settle(now)
+
+    def untrack(self, topic: str, *, now: float) -> None:
+        """Stop being present in a topic."""
+        channel = self._channel(topic)
+        now = self._clock.advance(now)
+        channel.track(None, now)
+        self._settle(now)
+
+    def set_access_token(self, token: str | None, *, now: float) -> None:
+        """Use another access token: in every joined Supabase channel at once, in the next joins and the next URL."""
+        evolve(self._config, access_token=token)  # raises what the config's own would raise
+        now = self._clock.advance(now)
+        self._wire.token = token
+        for channel in self._channels.values():
+            channel.refresh_token()
+        self._settle(now)
+
+    # ---------------------------------------------------------------- facts
+
+    def transport_opened(self, conn: ConnId, *, now: float) -> None:
+        """The byte stream that `OpenTransport` asked for is there."""
+        now = self._clock.advance(now)
+        self._connection.transport_opened(conn)
+        self._settle(now)
+
+    def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
+        """Bytes came in."""
+        now = self._clock.advance(now)
+        self._connection.receive_data(conn, data)
+        self._settle(now)
+
+    def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
+        """The byte stream ended, or could not be opened; `reason` is for people."""
+        now = self._clock.advance(now)
+        self._connection.transport_closed(conn, reason, now)
+        self._settle(now)
+
+    def tick(self, *, now: float) -> None:
+        """Time passed. An early or repeated tick does nothing."""
+        self._settle(self._clock.advance(now))
+
+    # ---------------------------------------------------------------- outputs
+
+    def next_output(self) -> RealtimeOutput | None:
+        """The next output, or `None` when there is none left."""
+        return self._outbox.next()
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
+        deadlines = (self._connection.next_deadline(), self._wire.timers.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    # ---------------------------------------------------------------- inside
+
+    def _channel(self, topic: str) -> Channel:
+        channel = self._channels.get(topic)
+        if channel is None or channel.state is ChannelState.LEAVING:
+            raise LocalProtocolError(f"{topic!r} is not joined")
+        return channel
+
+    def _push(
+        self, topic: str, event: str, payload: Any, timeout: float | None, *, wants_reply: bool, now: float
+    ) -> int:
+        channel = self._channel(topic)
+        timeout = self._config.push_timeout if timeout is None else timeout
+        if not 0 < timeout < float("inf"):
+            raise LocalProtocolError(f"timeout must be a positive number of seconds, not {timeout!r}")
+        if channel.queued >= self._config.max_pending_pushes:
+            raise LocalProtocolError(f"{channel.queued} pushes (max_pending_pushes) wait for the join of {topic!r}")
+        if not isinstance(payload, (bytes, UserBroadcast)):
+            payload = encode_payload(payload)
+        now = self._clock.advance(now)
+        push = self._wire.new_push(topic, event, payload, now + timeout, wants_reply=wants_reply)
+        channel.push(push)
+        self._settle(now)
+        return push.push_id
+
+    def _settle(self, now: float) -> None:
+        """Handle what came in, then what is due: in this order, so that a reply that is there beats its timeout."""
+        self._pump(now)
+        self._connection.tick(now)
+        self._pump(now)
+        while (timer := self._wire.timers.pop_expired(now)) is not None:
+            self._expired(*timer, now)
+
+    def _pump(self, now: float) -> None:
+        while (event := self._connection.next_event(now)) is not None:
+            if isinstance(event, Up):
+                self._up(now)
+            elif isinstance(event, Down):
+                self._down(event)
+            elif isinstance(event, HeartbeatDue):
+                self._heartbeats.add(self._wire.send(None, "phoenix", "heartbeat", {}))
+            else:
+                self._receive(event, now)
+
+    def _up(self, now: float) -> None:
+        self._wire.emit(events.SocketConnected())
+        self._wire.timers.set((Slot.STABLE, ""), now + self._config.stable_after)
+        for channel in self._channels.values():
+            channel.join(now)
+
+    def _down(self, down: Down) -> None:
+        reason = down.reason
+        for secret in (self._wire.token, self._config.api_key):  # a server's refusal may quote them
+            reason = reason if secret is None else reason.replace(secret, "…")
+        self._wire.emit(events.SocketDisconnected(reason, down.code, down.status, down.retry_in, down.fatal))
+        self._heartbeats.clear()
+        self._wire.timers.cancel((Slot.STABLE, ""))
+        self._wire.connection_lost()
+        for channel in list(self._channels.values()):
+            channel.connection_lost(retry=down.retry_in is not None)
+            self._forget_if_left(channel)
+
+    def _receive(self, frame: TextMessage | BinaryMessage, now: float) -> None:
+        try:
+            message = self._serializer.decode(frame)
+        except RemoteProtocolError as exc:
+            self._wire.emit(events.ProtocolViolation(str(exc)))
+            return
+        channel = self._channels.get(message.topic)
+        if message.event == "phx_reply":
+            self._reply(message, channel, now)
+        elif channel is not None:
+            channel.receive(message, now)
+            self._forget_if_left(channel)
+
+    def _reply(self, message: Message, channel: Channel | None, now: float) -> None:
+        reply, ref = message.payload, message.ref
+        if not isinstance(reply, dict) or not isinstance(reply.get("status"), str):
+            self._wire.emit(events.ProtocolViolation("a reply must be an object with a string status", message.topic))
+            return
+        status, response = reply["status"], reply.get("response")
+        if message.topic == "phoenix":
+            if ref in self._heartbeats:
+                self._heartbeats.clear()
+                self._connection.heartbeat_acked()
+            return
+        join_ref = self._wire.replied(ref, status, response)
+        if channel is None:
+            return
+        if join_ref is None:
+            channel.replied(ref, status, response, now)
+            self._forget_if_left(channel)
+        elif status == "error" and response == {"reason": "unmatched topic"}:
+            channel.unmatched(join_ref, now)
+
+    def _expired(self, slot: Slot, name: str | int, now: float) -> None:
+        if slot is Slot.PUSH:
+            assert isinstance(name, int)
+            if not self._wire.expired(name):
+                any(channel.push_expired(name) for channel in self._channels.values())
+        elif name == "":
+            if not self._channels:
+                self._wire.settled()
+        else:
+            assert isinstance(name, str)
+            channel = self._channels[name]
+            channel.expired(slot, now)
+            self._forget_if_left(channel)
+
+    def _forget_if_left(self, channel: Channel) -> None:
+        if channel.state is ChannelState.CLOSED and self._channels.get(channel.topic) is channel:
+            del self._channels[channel.topic]
