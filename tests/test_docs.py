@@ -1,0 +1,83 @@
+"""Every Python snippet of the README and the docs runs, as it stands, against a hub; what they name exists."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from presence_adapters.hub_server import HubServer
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+SHOWS = {
+    "README.md 1": "Connected(online_count=1",
+    "README.md 2": "[('alice', 'joined')]",
+    "README.md 3": None,  # it asserts for itself, and ends
+    "docs/contract.md 1": "Disconnected(reason=",
+}
+"""What each snippet prints. Those that go on for ever are interrupted once they have."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+SNIPPETS = [
+    pytest.param(code, SHOWS.get(name, "no expectation is written down"), id=name)
+    for page in PAGES
+    for number, code in enumerate(blocks(page, "python"), 1)
+    for name in [f"{page.relative_to(ROOT)} {number}"]
+]
+
+
+@pytest.mark.parametrize(("code", "shows"), SNIPPETS)
+def test_snippet(code: str, shows: str | None) -> None:
+    async def run() -> None:
+        async with HubServer() as server:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-u",
+                "-W",
+                "error",
+                "-c",
+                code.replace("127.0.0.1:4000", f"127.0.0.1:{server.port}"),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout is not None
+            assert process.stderr is not None
+            printed = ""
+            async with asyncio.timeout(20):
+                if shows is not None:
+                    while shows not in printed:
+                        line = await process.stdout.readline()
+                        assert line, f"it ended without {shows!r}: {printed}{await process.stderr.read()!r}"
+                        printed += line.decode()
+                    if "async for" in code:
+                        process.send_signal(signal.SIGINT)
+                errors = (await process.stderr.read()).decode()
+                await process.wait()
+            assert process.returncode == 0 or errors.rstrip().endswith("KeyboardInterrupt"), errors
+
+    asyncio.run(run())
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    text = "\n".join(blocks(ROOT / "README.md", "console"))
+    targets = re.findall(r"^\$ make (\w+)", text, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert targets[:2] == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_links_inside_the_project_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)}: {target}"
