@@ -1,0 +1,301 @@
+"""The limit on a message's size, and permessage-deflate (RFC 7692), as extensions of wsproto's frame decoder.
+
+Why not wsproto's own `PerMessageDeflate`: it inflates without a bound, forgets that a message is compressed
+when a ping stands between its fragments, asserts on what a peer may well send, and raises `ValueError` on odd
+parameters.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+from wsproto.extensions import Extension
+from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
+
+from presence_proto.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OFFER = "permessage-deflate; client_max_window_bits"
+"""What a client offers: any window, either way of keeping contexts."""
+
+_NO_BITS = RsvBits(False, False, False)
+_RSV1 = RsvBits(True, False, False)
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
+
+
+class MessageLimit(Extension):
+    """Refuses a message of more than `limit` bytes as soon as a frame header announces it. Never negotiated.
+
+    `fault` says what was wrong when a hook has returned a `CloseReason`.
+    """
+
+    __slots__ = ("_control", "_frame_size", "_in_message", "_limit", "_size", "_wire_limit", "fault")
+
+    name = "message-limit"
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._wire_limit = limit  # for the payloads as they come over the wire
+        self._size = 0  # of the finished frames of the message under way
+        self._frame_size = 0
+        self._in_message = False
+        self._control = False
+        self.fault = ""
+
+    def enabled(self) -> bool:
+        return True
+
+    def offer(self) -> bool | str:
+        return False
+
+    def frame_inbound_header(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
+    ) -> CloseReason | RsvBits:
+        # wsproto calls this again for the same frame while the masking key has not come: nothing is added up
+        # here.
+        self._control = opcode.iscontrol()
+        if self._control:
+            return _NO_BITS
+        # wsproto checks the order of fragments, too, but only after the payload went through the extensions.
+        if (opcode is Opcode.CONTINUATION) is not self._in_message:
+            what = "a message inside another" if self._in_message else "a continuation of no message"
+            return self._fail(CloseReason.PROTOCOL_ERROR, what)
+        if self._size + payload_length > self._wire_limit:
+            return self._too_big()
+        self._frame_size = payload_length
+        return _NO_BITS
+
+    def frame_inbound_complete(
+        self, proto: FrameDecoder | FrameProtocol, fin: bool
+    ) -> bytes | CloseReason | None:
+        if not self._control:
+            self._in_message = not fin
+            self._size = 0 if fin else self._size + self._frame_size
+        return None
+
+    def _fail(self, code: CloseReason, fault: str) -> CloseReason:
+        self.fault = fault
+        return code
+
+    def _too_big(self) -> CloseReason:
+        return self._fail(CloseReason.MESSAGE_TOO_BIG, f"a message of more than {self._limit} bytes")
+
+
+class Deflate(MessageLimit):
+    """permessage-deflate as agreed, for either role. The limit counts inflated bytes.
+
+    `inflate_bits`, `deflate_bits`: the window of the peer's messages and of ours, 9 to 15. `keep_inflating`,
+    `keep_deflating`: the context outlives the message.
+    """
+
+    __slots__ = (
+        "_compressed",
+        "_deflate_bits",
+        "_deflater",
+        "_held",
+        "_inflate_bits",
+        "_inflated",
+        "_inflater",
+        "_keep_deflating",
+        "_keep_inflating",
+    )
+
+    name = "permessage-deflate"
+
+    def __init__(
+        self,
+        limit: int,
+        *,
+        inflate_bits: int = 15,
+        deflate_bits: int = 15,
+        keep_inflating: bool = True,
+        keep_deflating: bool = True,
+    ) -> None:
+        super().__init__(limit)
+        self._inflate_bits = inflate_bits
+        self._deflate_bits = deflate_bits
+        self._keep_inflating = keep_inflating
+        self._keep_deflating = keep_deflating
+        self._inflater: zlib._Decompress | None = None
+        self._deflater: zlib._Compress | None = None
+        self._compressed = False  # the message under way is
+        self._inflated = 0  # bytes of the message under way
+        self._held = bytearray()  # what has come of the frame under way
+
+    def frame_inbound_header(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
+    ) -> CloseReason | RsvBits:
+        starts = opcode in (Opcode.TEXT, Opcode.BINARY)
+        if starts and not self._in_message:
+            self._compressed = rsv.rsv1
+            # Deflating may make data longer, most so in small fragments. Each frame is held until it is
+            # complete.
+            self._wire_limit = 2 * self._limit + 1024 if rsv.rsv1 else self._limit
+        result = super().frame_inbound_header(proto, opcode, rsv, payload_length)
+        return _RSV1 if starts and isinstance(result, RsvBits) else result
+
+    def frame_inbound_payload_data(
+        self, proto: FrameDecoder | FrameProtocol, data: bytes
+    ) -> bytes | CloseReason:
+        if self._control or not self._compressed:
+            return data
+        # Inflated when the frame is complete: what is wrong with it must not depend on how the bytes were
+        # cut.
+        self._held += data
+        return b""
+
+    def frame_inbound_complete(
+        self, proto: FrameDecoder | FrameProtocol, fin: bool
+    ) -> bytes | CloseReason | None:
+        super().frame_inbound_complete(proto, fin)
+        if self._control or not self._compressed:
+            return None
+        held, self._held = self._held, bytearray()
+        return self._inflate(held + _TAIL if fin else held, fin)
+
+    def _inflate(self, data: bytearray, fin: bool) -> bytes | CloseReason:
+        if self._inflater is None:
+            self._inflater = zlib.decompressobj(-self._inflate_bits)
+        inflater = self._inflater
+        try:
+            # One byte more than may be: the bound is never 0, which would mean none, and an excess shows.
+            inflated = inflater.decompress(data, self._limit - self._inflated + 1)
+        except zlib.error:
+            return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
+        self._inflated += len(inflated)
+        if self._inflated > self._limit:
+            return self._too_big()
+        # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream; an empty block follows, and our tail.
+        if inflater.eof and len(inflater.unused_data) > 1 + len(_TAIL):
+            return self._fail(
+                CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data after the end of what was deflated"
+            )
+        if fin:
+            self._inflated = 0
+            if inflater.eof or not self._keep_inflating:
+                self._inflater = None
+        return inflated
+
+    def frame_outbound(
+        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, data: bytes, fin: bool
+    ) -> tuple[RsvBits, bytes]:
+        if opcode.iscontrol():
+            return rsv, data
+        # We send every message as one frame.
+        deflater = self._deflater or zlib.compressobj(wbits=-self._deflate_bits)
+        data = deflater.compress(data) + deflater.flush(zlib.Z_SYNC_FLUSH)
+        self._deflater = deflater if self._keep_deflating else None
+        return _RSV1, data[: -len(_TAIL)]
+
+
+# ---------------------------------------------------------------------------------------------- negotiation
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(_TOKEN)
+# RFC 6455 §9.1: what stands in quotes must be a token, too; so no comma or semicolon hides in a value.
+_PARAM = re.compile(rf'({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
+_Params = list[tuple[str, "str | None"]]
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` is a token of HTTP: a subprotocol, the name of a header or an extension."""
+    return _NAME.fullmatch(text) is not None
+
+
+def parse_extensions(header: str) -> Iterator[tuple[str, _Params]]:
+    """Name and parameters of each element of a `Sec-WebSocket-Extensions` header.
+
+    Raises `RemoteProtocolError`.
+    """
+    for element in header.split(","):
+        if not element.strip(" \t"):
+            continue
+        name, *rest = (piece.strip(" \t") for piece in element.split(";"))
+        params = [_PARAM.fullmatch(piece) for piece in rest]
+        if not is_token(name) or None in params:
+            raise RemoteProtocolError("malformed Sec-WebSocket-Extensions header")
+        yield name, [(match[1], match[2] or match[3]) for match in params if match is not None]
+
+
+def _check(params: _Params) -> dict[str, int | None]:
+    """The parameters of a permessage-deflate element, checked. Raises `RemoteProtocolError`."""
+    checked: dict[str, int | None] = {}
+    for name, value in params:
+        if name in checked:
+            raise RemoteProtocolError("permessage-deflate: a parameter stands there twice")
+        if name in ("client_no_context_takeover", "server_no_context_takeover"):
+            legal = value is None
+        elif name == "client_max_window_bits":
+            legal = value is None or re.fullmatch("[89]|1[0-5]", value) is not None
+        elif name == "server_max_window_bits":
+            legal = value is not None and re.fullmatch("[89]|1[0-5]", value) is not None
+        else:
+            legal = False
+        if not legal:
+            raise RemoteProtocolError(
+                "permessage-deflate: a parameter that is not known, or has an illegal value"
+            )
+        checked[name] = None if value is None else int(value)
+    return checked
+
+
+def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
+    """For a server: take the first offer that we can follow. Returns our answer and the extension, or `None`.
+
+    `limit` is the largest message in bytes. Raises `RemoteProtocolError` when the header is malformed.
+    """
+    accepted = None
+    for name, params in parse_extensions(header):
+        if name != Deflate.name or accepted is not None:
+            continue
+        try:
+            offer = _check(params)
+        except RemoteProtocolError:
+            continue  # RFC 7692 §7.1: such an offer is declined
+        bits = offer.get("server_max_window_bits") or 15
+        if bits == 8:
+            continue  # zlib cannot deflate with so small a window
+        answer = [Deflate.name]
+        answer += [
+            key for key in ("server_no_context_takeover", "client_no_context_takeover") if key in offer
+        ]
+        if "server_max_window_bits" in offer:
+            answer.append(f"server_max_window_bits={bits}")
+        accepted = (
+            "; ".join(answer),
+            Deflate(
+                limit,
+                deflate_bits=bits,
+                keep_inflating="client_no_context_takeover" not in offer,
+                keep_deflating="server_no_context_takeover" not in offer,
+            ),
+        )
+    return accepted
+
+
+def follow_answer(header: str, limit: int, *, offered: bool) -> Deflate | None:
+    """For a client: the extension as the server's answer wants it, or `None` when the server wants none.
+
+    `limit` is the largest message in bytes; `offered`: we sent `OFFER`. Raises `RemoteProtocolError` when the
+    server answers what we did not offer, or what cannot be.
+    """
+    deflate = None
+    for name, params in parse_extensions(header):
+        if name != Deflate.name or not offered or deflate is not None:
+            raise RemoteProtocolError("the server chose an extension that was not offered")
+        answer = _check(params)
+        bits = answer.get("client_max_window_bits", 15)
+        if bits is None or bits == 8:
+            raise RemoteProtocolError("permessage-deflate: client_max_window_bits cannot be followed")
+        deflate = Deflate(
+            limit,
+            inflate_bits=max(9, answer.get("server_max_window_bits") or 15),
+            deflate_bits=bits,
+            keep_inflating="server_no_context_takeover" not in answer,
+            keep_deflating="client_no_context_takeover" not in answer,
+        )
+    return deflate

@@ -1,0 +1,388 @@
+"""WebSocket (RFC 6455): bytes ↔ messages, both roles. `handshake` and `deflate` are its parts.
+
+    CONNECTING ──Opened / accept()──▶ OPEN ──close()──▶ CLOSING
+         │                              │                  │
+         └──Refused, Closed, reject()───┴──────Closed──────┴──▶ CLOSED
+
+A `WebSocket` takes bytes and gives back events and bytes. It reads on only while its events are pulled: after
+each `receive_data` or `receive_eof` pull `next_event()` until it is `None`, then write `data_to_send()`. So
+what an event is answered with does not depend on what else came in the same read. Nothing that the peer does
+raises.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum, auto
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from attrs import field, frozen
+from wsproto import events as wsproto
+from wsproto.connection import Connection, ConnectionState, ConnectionType
+from wsproto.frame_protocol import CloseReason
+
+from presence_proto.deflate import Deflate, MessageLimit
+from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto.handshake import ClientHandshake, HandshakeError, ServerHandshake, Upgraded
+from presence_proto.handshake import HandshakeRequest as HandshakeRequest
+from presence_proto.handshake import Refused as Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from presence_proto.config import Address
+
+# ---------------------------------------------------------------------------------------------- events
+
+
+def _length(data: str | bytes) -> str:
+    # A message may hold an access token.
+    return f"<{len(data)} {'characters' if isinstance(data, str) else 'bytes'}>"
+
+
+@frozen
+class Opened:
+    """The server agreed: messages may flow. `subprotocol` is the one that it chose among ours."""
+
+    subprotocol: str | None
+    deflate: bool
+
+
+@frozen
+class TextMessage:
+    """A whole text message."""
+
+    data: str = field(repr=_length)
+
+
+@frozen
+class BinaryMessage:
+    """A whole binary message."""
+
+    data: bytes = field(repr=_length)
+
+
+@frozen
+class PingReceived:
+    """A ping. It is answered already, unless we are closing."""
+
+    payload: bytes
+
+
+@frozen
+class PongReceived:
+    """A pong."""
+
+    payload: bytes
+
+
+@frozen
+class Closed:
+    """The end. Write what is to be written, then close the transport.
+
+    `clean`: the peer sent a close frame, which `code` and `reason` are from (1005: it named no code), and the
+    closing handshake is done by us. Otherwise `code` is 1006 for a bare end of the stream, or, when the peer
+    broke the protocol, the code that we close with (1002, 1007, 1009), and `reason` says what was wrong.
+    """
+
+    code: int
+    reason: str
+    clean: bool
+
+
+WebSocketEvent: TypeAlias = (
+    HandshakeRequest | Opened | Refused | TextMessage | BinaryMessage | PingReceived | PongReceived | Closed
+)
+_Last = TypeVar("_Last", Refused, Closed)
+
+
+class State(Enum):
+    """Where a `WebSocket` is in its one life."""
+
+    CONNECTING = auto()
+    OPEN = auto()
+    CLOSING = auto()  # we sent a close frame and wait for the peer's
+    CLOSED = auto()
+
+
+# ---------------------------------------------------------------------------------------------- frames
+
+
+def server_frame(data: bytes, *, text: bool) -> bytes:
+    """One whole message as one unmasked frame, to be shared by many `send_frame`. Text must be UTF-8."""
+    first = 0x81 if text else 0x82
+    size = len(data)
+    if size < 126:
+        return bytes((first, size)) + data
+    if size < 1 << 16:
+        return struct.pack("!BBH", first, 126, size) + data
+    return struct.pack("!BBQ", first, 127, size) + data
+
+
+def _sendable(code: int) -> bool:
+    """Whether a close frame may carry `code` (RFC 6455 §7.4 and the IANA registry)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+class WebSocket:
+    """One connection, from the opening handshake to the close. Make it with `client` or `server`."""
+
+    __slots__ = ("_eof", "_fragments", "_handshake", "_limit", "_out", "_server", "_state", "_wsproto")
+
+    def __init__(self, handshake: ClientHandshake | ServerHandshake) -> None:
+        self._handshake: ClientHandshake | ServerHandshake | None = handshake  # while CONNECTING
+        self._server = isinstance(handshake, ServerHandshake)
+        self._wsproto: Connection | None = None  # while OPEN and CLOSING
+        self._limit: MessageLimit | None = None  # with the connection
+        self._fragments = (
+            bytearray()
+        )  # of the message under way; text as UTF-8, which many small ones fit in best
+        self._out: list[bytes] = []
+        self._eof = False
+        self._state = State.CONNECTING
+
+    @classmethod
+    def client(
+        cls,
+        address: Address,
+        *,
+        headers: Iterable[tuple[str, str]] = (),
+        subprotocols: Iterable[str] = (),
+        deflate: bool = True,
+        max_message_size: int,
+        key: bytes | None = None,
+    ) -> WebSocket:
+        """A client. Its request is in `data_to_send()` at once.
+
+        `headers` are sent besides those of the handshake; `deflate` offers permessage-deflate; a message of
+        more than `max_message_size` bytes closes the connection; `key` is the request's nonce in base64, for
+        replays. Raises `LocalProtocolError` for headers, subprotocols or a target that cannot be sent.
+        """
+        handshake = ClientHandshake(
+            address,
+            headers=headers,
+            subprotocols=subprotocols,
+            deflate=deflate,
+            max_message_size=max_message_size,
+            key=key,
+        )
+        websocket = cls(handshake)
+        websocket._out.append(handshake.request)
+        return websocket
+
+    @classmethod
+    def server(cls, *, deflate: bool = False, max_message_size: int) -> WebSocket:
+        """The server's side of a connection. `deflate` accepts permessage-deflate when a client offers it."""
+        return cls(ServerHandshake(deflate=deflate, max_message_size=max_message_size))
+
+    # ------------------------------------------------------------------------------------------ getters
+
+    @property
+    def state(self) -> State:
+        """As of the last event that was pulled."""
+        return self._state
+
+    @property
+    def uses_deflate(self) -> bool:
+        """Whether permessage-deflate was agreed on. `False` once closed."""
+        return isinstance(self._limit, Deflate)
+
+    # ------------------------------------------------------------------------------------------ facts
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in what the transport read. Empty data does nothing, nor does any after the end."""
+        if not data or self._eof:
+            return
+        if self._handshake is not None:
+            self._handshake.receive(data)
+        elif self._wsproto is not None:
+            self._wsproto.receive_data(bytes(data))
+
+    def receive_eof(self) -> None:
+        """The stream has ended; what came before is still read."""
+        self._eof = True
+
+    # ------------------------------------------------------------------------------------------ events
+
+    def next_event(self) -> WebSocketEvent | None:
+        """The next event, or `None` until there is more data. The last one is a `Refused` or a `Closed`."""
+        event: WebSocketEvent | None = None
+        if self._handshake is not None:
+            event = self._read_handshake(self._handshake)
+        elif self._wsproto is not None and self._limit is not None:
+            event = self._read_frames(self._wsproto, self._limit)
+        if event is None and self._eof and self._state is not State.CLOSED:
+            event = self._end(Closed(CloseReason.ABNORMAL_CLOSURE.value, "the stream ended", clean=False))
+        return event
+
+    def _read_handshake(self, handshake: ClientHandshake | ServerHandshake) -> WebSocketEvent | None:
+        try:
+            if isinstance(handshake, ServerHandshake):
+                return handshake.next()
+            result = handshake.next(eof=self._eof)
+        except HandshakeError as exc:
+            self._out.append(exc.response)
+            return self._fail(CloseReason.PROTOCOL_ERROR, str(exc))
+        except RemoteProtocolError as exc:
+            return self._fail(CloseReason.PROTOCOL_ERROR, str(exc))
+        if isinstance(result, Upgraded):
+            self._open(result)
+            return Opened(result.subprotocol, self.uses_deflate)
+        return None if result is None else self._end(result)
+
+    def _read_frames(self, connection: Connection, limit: MessageLimit) -> WebSocketEvent | None:
+        # wsproto parses while its events are consumed, and one at a time will do.
+        while (event := next(connection.events(), None)) is not None:
+            match event:
+                case wsproto.TextMessage():
+                    if event.message_finished and not self._fragments:
+                        return TextMessage(event.data)
+                    self._fragments += event.data.encode()
+                    if event.message_finished:
+                        return TextMessage(self._take_fragments().decode())
+                case wsproto.BytesMessage():
+                    if event.message_finished and not self._fragments:
+                        return BinaryMessage(bytes(event.data))
+                    self._fragments += event.data
+                    if event.message_finished:
+                        return BinaryMessage(self._take_fragments())
+                case wsproto.Ping():
+                    if self._state is State.OPEN:  # nothing may follow our close frame
+                        self._out.append(connection.send(event.response()))
+                    return PingReceived(bytes(event.payload))
+                case wsproto.Pong():
+                    return PongReceived(bytes(event.payload))
+                case _:
+                    assert isinstance(event, wsproto.CloseConnection)
+                    return self._read_close(connection, limit, event)
+        return None
+
+    def _take_fragments(self) -> bytes:
+        fragments = bytes(self._fragments)
+        self._fragments.clear()
+        return fragments
+
+    def _read_close(
+        self, connection: Connection, limit: MessageLimit, event: wsproto.CloseConnection
+    ) -> WebSocketEvent:
+        if connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
+            if connection.state is ConnectionState.REMOTE_CLOSING:
+                self._out.append(connection.send(wsproto.CloseConnection(event.code)))
+            return self._end(Closed(int(event.code), event.reason or "", clean=True))
+        # A parse error looks like a close from the peer, but leaves the state as it was.
+        reason = limit.fault or str(event.reason)
+        if event.code == CloseReason.INVALID_FRAME_PAYLOAD_DATA and not limit.fault:
+            reason = "text that is not UTF-8"  # wsproto's own words depend on how the bytes were cut
+        if self._state is State.OPEN:
+            self._out.append(connection.send(wsproto.CloseConnection(event.code, reason)))
+        return self._fail(event.code, reason)
+
+    def _open(self, upgraded: Upgraded) -> None:
+        role = ConnectionType.SERVER if self._server else ConnectionType.CLIENT
+        self._wsproto = Connection(role, [upgraded.limit], upgraded.early_data)
+        self._limit = upgraded.limit
+        self._handshake = None
+        self._state = State.OPEN
+
+    def _fail(self, code: int, reason: str) -> Closed:
+        return self._end(Closed(int(code), reason, clean=False))
+
+    def _end(self, event: _Last) -> _Last:
+        self._state = State.CLOSED
+        self._handshake = self._wsproto = self._limit = None
+        self._fragments.clear()
+        return event
+
+    # ------------------------------------------------------------------------------------------ output
+
+    def data_to_send(self) -> bytes:
+        """Take everything that is to be written now; `b""` when there is nothing."""
+        if not self._out:
+            return b""
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # ------------------------------------------------------------------------------------------ commands
+
+    def accept(self, *, subprotocol: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> None:
+        """Answer a `HandshakeRequest` with the upgrade. Frames may be sent at once.
+
+        `subprotocol` is one of the client's; values of `headers` may be Latin-1. Raises `LocalProtocolError`.
+        """
+        response, upgraded = self._asked().accept(subprotocol, headers)
+        self._out.append(response)
+        self._open(upgraded)
+
+    def reject(self, status: int, *, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
+        """Answer a `HandshakeRequest` with plain HTTP, status 300 to 599. The end: no event follows.
+
+        Raises `LocalProtocolError`.
+        """
+        self._out.append(self._asked().reject(status, headers, body))
+        self._state = State.CLOSED
+        self._handshake = None
+
+    def _asked(self) -> ServerHandshake:
+        if not isinstance(self._handshake, ServerHandshake):
+            raise LocalProtocolError("there is no request to answer")
+        return self._handshake
+
+    def send_text(self, data: str | bytes) -> None:
+        """Send a text message, given as a string or as UTF-8. Raises `LocalProtocolError` unless OPEN."""
+        connection = self._opened()
+        try:
+            text = data if isinstance(data, str) else str(data, "utf-8")
+            payload = text.encode()
+        except UnicodeError:
+            raise LocalProtocolError("a text message must be valid Unicode") from None
+        if self._server and not self.uses_deflate:
+            self._out.append(server_frame(payload, text=True))
+        else:
+            self._out.append(connection.send(wsproto.TextMessage(text)))
+
+    def send_binary(self, data: bytes) -> None:
+        """Send a binary message. Raises `LocalProtocolError` unless OPEN."""
+        connection = self._opened()
+        if self._server and not self.uses_deflate:
+            self._out.append(server_frame(data, text=False))
+        else:
+            self._out.append(connection.send(wsproto.BytesMessage(data)))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Send what `server_frame` made. Raises `LocalProtocolError` unless OPEN, server, no deflate."""
+        self._opened()
+        if not self._server or self.uses_deflate:
+            raise LocalProtocolError("only a server without deflate sends ready frames")
+        self._out.append(frame)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a ping of at most 125 bytes. Raises `LocalProtocolError` unless OPEN."""
+        connection = self._opened()
+        if len(payload) > 125:
+            raise LocalProtocolError("a ping carries at most 125 bytes")
+        self._out.append(connection.send(wsproto.Ping(payload)))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Start the closing handshake; the peer's close frame gives `Closed`. The caller limits the wait for
+        it.
+
+        `reason` is cut to 123 bytes. While CONNECTING nothing is sent, and `Closed` is the next event. While
+        CLOSING and when CLOSED nothing happens. Raises `LocalProtocolError` for a code that may not be sent.
+        """
+        if not _sendable(code):
+            raise LocalProtocolError(f"a close frame must not carry the code {code!r}")
+        if self._state is State.CONNECTING:
+            self._eof = True
+        elif self._state is State.OPEN:
+            try:
+                frame = self._opened().send(wsproto.CloseConnection(code, reason))
+            except UnicodeEncodeError:
+                raise LocalProtocolError("the reason of a close must be valid Unicode") from None
+            self._out.append(frame)
+            self._state = State.CLOSING
+
+    def _opened(self) -> Connection:
+        if self._wsproto is None or self._state is not State.OPEN:
+            raise LocalProtocolError(f"nothing can be sent while {self._state.name}")
+        return self._wsproto
