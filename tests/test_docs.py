@@ -1,4 +1,4 @@
-"""Every Python snippet of the README and the docs runs, as it stands, against a hub; what they name exists."""
+"""Every Python snippet of the README and the docs runs, as it is, against a hub; what is named is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recordings through the whole `RealtimeClient`: it says what the recorded client said, hears what that one
+"""The recordings through the whole `RealtimeClient`: it says what the recorded client said, hears what it
 heard, and holds the presence that phoenix.js held.
 
 The recorded client numbered its messages itself, so the client under test is set to the recorded ref before
@@ -44,7 +44,7 @@ class Said:
 
 @frozen
 class Heard:
-    """The recorded server sent these bytes. `line`: which line of the recording of messages, if it is known."""
+    """The recorded server sent these bytes. `line`: which line of the messages, if it is known."""
 
     data: bytes
     line: int | None = None
