@@ -1,0 +1,80 @@
+"""Who is let in: what the hub answers to an upgrade request."""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from attrs import frozen
+
+from presence_proto.errors import RemoteProtocolError
+from presence_proto.serializer import Serializer, serializer_for
+
+if TYPE_CHECKING:
+    from presence_proto.websocket import HandshakeRequest
+
+_SUPABASE = "/realtime/v1/websocket"
+_PHOENIX = "/websocket"
+_JSON = (("content-type", "application/json; charset=utf-8"),)
+_BEARER = "base64url.bearer.phx."  # phoenix.js sends its authToken so
+
+
+@frozen
+class Admission:
+    """The request is fine. `realtime`: Supabase topics may be joined, as no key is needed or it was right."""
+
+    path: str
+    serializer: Serializer
+    subprotocol: str | None
+    realtime: bool
+
+
+@frozen
+class Refusal:
+    """The plain HTTP answer to a request that is not fine."""
+
+    status: int
+    reason: str
+    body: bytes = b""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers that the body needs."""
+        return _JSON if self.body else ()
+
+
+TOO_MANY = Refusal(429, "too many connections", b'{"error":"Too many connected users"}')
+STOPPING = Refusal(503, "the server is stopping")
+
+
+def judge(request: HandshakeRequest, api_keys: frozenset[str] | None) -> Admission | Refusal:
+    """Answer an upgrade request, as Phoenix and Supabase do. `api_keys`: see `HubConfig`."""
+    path, _, query = request.target.partition("?")
+    params = dict(parse_qsl(query, keep_blank_values=True))
+    realtime = path.endswith(_SUPABASE)
+    if not path.endswith(_PHOENIX):
+        return Refusal(404, "no such path")
+    try:
+        serializer = serializer_for(params.get("vsn"), server=True)
+    except RemoteProtocolError:
+        return Refusal(403, "unknown vsn")
+    if realtime and api_keys is not None:
+        key = dict(request.headers).get("x-api-key") or params.get("apikey")
+        if not key:
+            return Refusal(401, "no API key", b'{"error":"API key is missing"}')
+        if not _is_known(key, api_keys):
+            return Refusal(403, "wrong API key", b'{"error":"API key is invalid"}')
+    return Admission(path, serializer, _subprotocol(request.subprotocols), realtime or api_keys is None)
+
+
+def _is_known(key: str, api_keys: frozenset[str]) -> bool:
+    # Every key is compared, each in constant time: how long it takes says nothing about them.
+    matches = [compare_digest(key.encode(), known.encode()) for known in api_keys]
+    return any(matches)
+
+
+def _subprotocol(offered: tuple[str, ...]) -> str | None:
+    # Browsers that offer some expect one back. Phoenix picks its own, and only next to a token.
+    bearer = any(name.startswith(_BEARER) for name in offered)
+    return "phoenix" if bearer and "phoenix" in offered else None

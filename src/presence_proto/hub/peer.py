@@ -1,0 +1,67 @@
+"""One transport of the hub: its WebSocket, where it is in its life, and the way out for its bytes."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from presence_proto.websocket import server_frame
+
+if TYPE_CHECKING:
+    from presence_proto.events import HubEvent
+    from presence_proto.hub.phoenix import PhoenixSession
+    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.serializer import EncodedFrame
+    from presence_proto.websocket import WebSocket
+
+
+class Phase(Enum):
+    """Where a transport is in its life. It goes down this list only, and may skip."""
+
+    HANDSHAKE = auto()  # waiting for the upgrade request
+    OPEN = auto()
+    CLOSING = auto()  # our close frame is sent; the session is over
+    GONE = auto()  # the hub has forgotten it
+
+
+class Peer:
+    """What the hub knows of one transport. Small: there are many of them, and most are idle."""
+
+    __slots__ = ("_outbox", "conn", "farewell", "last_seen", "phase", "session", "websocket")
+
+    def __init__(self, conn: ConnId, websocket: WebSocket, outbox: Outbox[HubEvent], now: float) -> None:
+        self.conn = conn
+        self.websocket = websocket
+        self._outbox = outbox
+        self.phase = Phase.HANDSHAKE
+        self.session: PhoenixSession | None = None
+        self.last_seen = now  # when bytes last came
+        self.farewell: tuple[int, str] | None = None  # the close code and reason that we have sent
+
+    def send(self, frame: EncodedFrame) -> None:
+        """Send a message. Only a session does, and it ends before the WebSocket closes."""
+        if not self.websocket.uses_deflate:
+            self.websocket.send_frame(server_frame(frame.data, text=frame.text))
+        elif frame.text:
+            self.websocket.send_text(frame.data)
+        else:
+            self.websocket.send_binary(frame.data)
+        self.flush()
+
+    def send_shared(self, frame: EncodedFrame, ready: bytes) -> None:
+        """Send a message that others get, too. `ready` is its frame, which all share that do not deflate."""
+        if self.websocket.uses_deflate:
+            self.send(frame)
+        else:
+            self.websocket.send_frame(ready)
+            self.flush()
+
+    def end_session(self, reason: str) -> None:
+        """The client is not listened to any more, and leaves its topics."""
+        session, self.session = self.session, None
+        if session is not None:
+            session.end(reason)
+
+    def flush(self) -> None:
+        """Pass on what the WebSocket wants to be written."""
+        self._outbox.send(self.conn, self.websocket.data_to_send())

@@ -1,0 +1,121 @@
+"""All topics of a hub, and what their members share: the config, the clock, the ids, the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from presence_proto.errors import LocalProtocolError
+from presence_proto.hub.ids import Ids
+from presence_proto.hub.topic import Member, Meta, Shared, Topic, is_reserved, said
+from presence_proto.serializer import UserBroadcast
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from presence_proto.config import HubConfig
+    from presence_proto.events import HubEvent
+    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.timers import Clock, Timers
+
+SUPABASE_PREFIX = "realtime:"
+
+
+def announcement(topic: str, event: str, payload: Any) -> Shared:
+    """What the hub's user says to a whole topic. `payload` is JSON or bytes.
+
+    A Supabase topic gets it as a broadcast. Raises `LocalProtocolError` for what cannot be said.
+    """
+    if isinstance(payload, (bytearray, memoryview)):
+        payload = bytes(payload)
+    if topic.startswith(SUPABASE_PREFIX):
+        if isinstance(payload, bytes):
+            return said(topic, "broadcast", UserBroadcast(event, payload))
+        return said(topic, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
+    if is_reserved(event):
+        raise LocalProtocolError(f"only the hub itself says {event!r}")
+    return said(topic, event, payload)
+
+
+class Topics:
+    """The topics that have members, and their diffs that wait. A topic comes and goes with its members."""
+
+    __slots__ = ("_outbox", "_timers", "_topics", "_waiting", "clock", "config", "ids")
+
+    def __init__(
+        self,
+        config: HubConfig,
+        clock: Clock,
+        timers: Timers[ConnId | str],
+        outbox: Outbox[HubEvent],
+        rng: Random | None,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.ids = Ids(rng)
+        self._timers = timers  # a topic's timer has its name
+        self._outbox = outbox
+        self._topics: dict[str, Topic] = {}
+        self._waiting: dict[str, Topic] = {}  # what has changed since the last settle(), in order
+
+    # -- getters
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The topics that have members."""
+        return tuple(self._topics)
+
+    def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
+        """Who is present in a topic; nobody in one without members."""
+        topic = self._topics.get(name)
+        return {} if topic is None else topic.online()
+
+    def members(self, name: str) -> tuple[Member, ...]:
+        """Who is in a topic."""
+        topic = self._topics.get(name)
+        return () if topic is None else topic.members
+
+    # -- for members
+
+    def enter(self, name: str, member: Member) -> Topic:
+        """Add a member to a topic, which is made when it is the first."""
+        topic = self._topics.get(name)
+        if topic is None:
+            topic = self._topics[name] = Topic(name, self.ids, self._waiting)
+        topic.add(member)
+        return topic
+
+    def leave(self, topic: Topic, member: Member) -> None:
+        """Take a member out of a topic, which is forgotten when it was the last."""
+        topic.remove(member)
+        if topic.is_empty:
+            del self._topics[topic.name]
+            self._waiting.pop(topic.name, None)
+            self._timers.cancel(topic.name)
+
+    def emit(self, event: HubEvent) -> None:
+        """Report an event to the hub's user."""
+        self._outbox.put(event)
+
+    # -- for the hub
+
+    def broadcast(self, name: str, shared: Shared) -> None:
+        """Say something to everybody in a topic."""
+        topic = self._topics.get(name)
+        if topic is not None:
+            topic.broadcast(shared)
+
+    def settle(self) -> None:
+        """A moment is over: its diffs go out now, or when the presence window ends."""
+        if not self._waiting:
+            return
+        window = self.config.presence_window
+        for topic in self._waiting.values():
+            if not window:
+                topic.flush()
+            elif self._timers.get(topic.name) is None:
+                self._timers.set(topic.name, self.clock.now + window)
+        self._waiting.clear()
+
+    def window_ended(self, name: str) -> None:
+        """The timer of a topic has fired: its diff goes out."""
+        self._topics[name].flush()

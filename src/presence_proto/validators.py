@@ -1,0 +1,145 @@
+"""Checks of config values. Each raises a `ConfigError` that names the field and quotes nothing secret."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from presence_proto.errors import ConfigError
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+MIN_SECONDS = 0.001
+"""The shortest time that a config takes: what is due so soon again would keep a core busy for ever."""
+
+RESERVED_HEADERS = frozenset(
+    {
+        "connection",
+        "content-length",
+        "host",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that only the handshake itself sets."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+_HEADER_VALUE = re.compile(r"([!-~]+([ \t]+[!-~]+)*)?")  # RFC 9110 §5.5, ASCII
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number, which a bool is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_unicode(text: Any) -> bool:
+    """Whether `text` is a string that UTF-8 can carry: one without lone surrogates."""
+    try:
+        return isinstance(text, str) and text.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def seconds(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not is_number(value) or value < MIN_SECONDS:
+        raise ConfigError(f"{attribute.name} must be at least {MIN_SECONDS} seconds, not {value!r}")
+
+
+def seconds_or_zero(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not is_number(value) or (value != 0 and value < MIN_SECONDS):
+        raise ConfigError(f"{attribute.name} must be 0 or at least {MIN_SECONDS} seconds, not {value!r}")
+
+
+def positive_int(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
+
+
+def positive_int_or_none(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None:
+        positive_int(instance, attribute, value)
+
+
+def fraction(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not is_number(value) or not 0 <= value <= 1:
+        raise ConfigError(f"{attribute.name} must be a number from 0 to 1, not {value!r}")
+
+
+def boolean(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{attribute.name} must be true or false, not {value!r}")
+
+
+def text(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not value or not is_unicode(value):
+        raise ConfigError(f"{attribute.name} must be a non-empty Unicode string, not {value!r}")
+
+
+def text_or_empty(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not is_unicode(value):
+        raise ConfigError(f"{attribute.name} must be a Unicode string, not {value!r}")
+
+
+def secret(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and (not value or not is_unicode(value)):
+        # The value stays out of the message: it may be a key of the wrong type.
+        kind = type(value).__name__
+        raise ConfigError(f"{attribute.name} must be a non-empty Unicode string or None, not {kind}")
+
+
+def string_pairs(value: Any) -> tuple[tuple[str, str], ...]:
+    """Pairs of strings from a mapping or from pairs."""
+    try:
+        pairs = tuple((name, text) for name, text in (value.items() if isinstance(value, Mapping) else value))
+    except (TypeError, ValueError):
+        pairs = ((None, None),)
+    if not all(is_unicode(name) and is_unicode(text) for name, text in pairs):
+        raise ConfigError("params and headers must be a mapping, or pairs, of Unicode strings")
+    return pairs
+
+
+def params(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]) -> None:
+    if "vsn" in dict(value):
+        raise ConfigError(f"{attribute.name} must not hold 'vsn': set the vsn field")
+
+
+def headers(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]) -> None:
+    for name, text in value:
+        if not _TOKEN.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+            raise ConfigError(f"{attribute.name}: {name!r} is no header in printable ASCII")
+        if name.lower() in RESERVED_HEADERS:
+            raise ConfigError(f"{attribute.name}: {name!r} is set by the handshake alone")
+
+
+def token_param(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and (not value or not is_unicode(value) or value in ("vsn", "apikey")):
+        raise ConfigError(f"{attribute.name} must name a parameter other than vsn and apikey, not {value!r}")
+
+
+def as_tuple(value: Any) -> Any:
+    """The items of an iterable other than a string; anything else is left to the validator."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+
+
+def vsn(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in ("1.0.0", "2.0.0"):
+        raise ConfigError(f"{attribute.name} must be '1.0.0' or '2.0.0', not {value!r}")
+
+
+def subprotocols(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    tokens = isinstance(value, tuple) and all(is_unicode(name) and _TOKEN.fullmatch(name) for name in value)
+    if not tokens or len(set(value)) < len(value):  # RFC 6455 §4.1
+        raise ConfigError(f"{attribute.name} must be a sequence of different tokens, not {value!r}")
+
+
+def mappings(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if not isinstance(value, tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise ConfigError(f"{attribute.name} must be a sequence of mappings")
