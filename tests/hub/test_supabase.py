@@ -319,15 +319,15 @@ def test_kind_3_becomes_kind_4_and_json_for_v1() -> None:
 def test_binary_data_reaches_v2_only() -> None:
     _, (observer, alice, bob) = room(supabase_join("alice"), supabase_join("bob"))
     alice.say("1", "2", ROOM, "broadcast", UserBroadcast("raw", b"\x00\x01\x02", {"k": "v"}))
-    assert bob.take() == [[None, None, ROOM, "broadcast", UserBroadcast("raw", b"\x00\x01\x02", {"k": "v"})]]
+    assert bob.take() == [[None, None, ROOM, "broadcast", UserBroadcast("raw", b"\x00\x01\x02")]]
     assert observer.take() == []
 
 
-def test_metadata_is_meta_in_json() -> None:
+def test_metadata_of_the_sender_goes_no_further() -> None:
     _, (observer, alice) = room(supabase_join("alice"))
     observer.take()
     alice.say("1", "2", ROOM, "broadcast", UserBroadcast("e", {"x": 1}, {"k": "v"}))
-    said = {"type": "broadcast", "event": "e", "payload": {"x": 1}, "meta": {"k": "v"}}
+    said = {"type": "broadcast", "event": "e", "payload": {"x": 1}}
     assert observer.take() == [[None, None, ROOM, "broadcast", said]]
 
 

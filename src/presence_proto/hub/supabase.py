@@ -10,7 +10,7 @@ from zlib import crc32
 from presence_proto.hub.member import PhoenixMember, Refused, ask
 from presence_proto.hub.topic import Diff, said, same_payload
 from presence_proto.hub.topics import SUPABASE_PREFIX
-from presence_proto.serializer import Message, encode_payload
+from presence_proto.serializer import Message, UserBroadcast, encode_payload
 
 if TYPE_CHECKING:
     from presence_proto.hub.phoenix import PhoenixSession
@@ -65,8 +65,12 @@ class SupabaseMember(PhoenixMember):
             case "presence":
                 self._on_presence(message)
             case "broadcast":
-                shared = said(self.name, "broadcast", message.payload)
-                self._topic.broadcast(shared, skip=None if self._echo else self)
+                payload = message.payload
+                if isinstance(payload, UserBroadcast):
+                    # Metadata is the server's word to receivers: what a client says there goes no further.
+                    payload = UserBroadcast(payload.event, payload.payload)
+                shared = said(self.name, "broadcast", payload)
+                self._topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)
                 if self._ack:
                     self.reply(message, "ok", {})
             case "access_token":
