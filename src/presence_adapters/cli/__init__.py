@@ -1,0 +1,18 @@
+"""The command line, `presence`. It needs the extra `cli`: click and rich."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run `presence`."""
+    try:
+        from presence_adapters.cli.app import app
+    except ModuleNotFoundError as exc:
+        package = str(exc.name).partition(".")[0]
+        if package not in ("click", "rich"):
+            raise
+        hint = "Install the command line: pip install 'presence-proto[cli]'"
+        sys.exit(f"presence: {package} is missing. {hint}")
+    app(prog_name="presence")

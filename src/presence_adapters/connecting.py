@@ -1,0 +1,60 @@
+"""What every driver needs to connect: the TLS context, and failures in words that a person understands."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+
+
+def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
+    """The context for a TLS client: the one given, or one that verifies certificates and host names."""
+    return ssl.create_default_context() if given is None else given
+
+
+def why_not_connected(error: BaseException, host: str, port: int) -> str:
+    """Why a connection to `host`:`port` could not be made."""
+    where = f"{host}:{port}"
+    match error:
+        case socket.gaierror():
+            return f"cannot find the host {host} ({error.strerror})"
+        case UnicodeError():
+            return f"{host} is not a valid host name"
+        case ssl.SSLCertVerificationError():
+            return f"the TLS certificate of {where} is not trusted ({error.verify_message})"
+        case ssl.SSLError():
+            return f"no TLS with {where} ({_fault(error)})"
+        case ConnectionError() if error.errno is None:
+            return f"cannot connect to {where} (the connection was closed while TLS was set up)"
+        case OSError():
+            return f"cannot connect to {where} ({_in_words(error)})"
+        case _:
+            return f"cannot connect to {where} ({type(error).__name__})"
+
+
+def why_lost(error: BaseException | None) -> str:
+    """Why an open connection ended; `None` is the plain end of the stream."""
+    match error:
+        case None:
+            return "eof"
+        case ssl.SSLError():
+            return f"TLS failed ({_fault(error)})"
+        case OSError():
+            return f"the connection was lost ({_in_words(error)})"
+        case _:
+            return f"the connection was lost ({type(error).__name__})"
+
+
+def _fault(error: ssl.SSLError) -> str:
+    """The name of the fault only: the text around it has source lines of OpenSSL."""
+    reason: str | None = getattr(error, "reason", None)
+    return (reason or "failed").replace("_", " ").lower()
+
+
+def _in_words(error: OSError) -> str:
+    if error.errno is not None:
+        return os.strerror(error.errno).lower()
+    # asyncio joins the failures of several addresses of one name into one text.
+    numbers = sorted({int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))})
+    return ", ".join(os.strerror(number).lower() for number in numbers) or type(error).__name__

@@ -1,0 +1,244 @@
+"""`HubServer`: the hub behind a listening socket, on asyncio.
+
+    async with HubServer(port=4000) as server:
+        print(server.url)
+        ...
+
+What happens on it is logged to `presence_adapters.hub_server`. One slow peer delays nobody: everybody has a
+write buffer, and who lets it grow past `max_write_buffer` is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from attrs import evolve
+
+from presence_adapters.asyncio_driver import Driver
+from presence_proto import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientRefused,
+    Hub,
+    HubConfig,
+    JoinRefused,
+    LocalProtocolError,
+    TopicJoined,
+    TopicLeft,
+)
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from presence_proto import ConnId, HubEvent
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted."""
+
+PAUSE = 1.0
+"""Seconds until the next try when the system has no room for another connection."""
+
+
+class HubServer:
+    """Listens while it is entered. Leaving closes in an orderly way, or drops everything when cancelled.
+
+    `port=0` takes a free one, see `port` and `url`. With an `ssl_context` it speaks TLS only.
+    `max_write_buffer`: bytes that a peer may leave unread. `rng` makes refs and presence keys; its default is
+    seeded by the system. A `wall_clock` that the config lacks is the system's, ISO 8601 in UTC. `on_event`
+    gets every `HubEvent` as it happens, before it is logged. It must not call the server back, and what it
+    raises stops the server.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+        max_write_buffer: int = 8 * 1024 * 1024,
+        rng: random.Random | None = None,
+        on_event: Callable[[HubEvent], None] | None = None,
+    ) -> None:
+        config = HubConfig() if config is None else config
+        if config.wall_clock is None:
+            config = evolve(config, wall_clock=_utc)
+        self.hub = Hub(config, rng=rng or random.Random())
+        self._host = host
+        self._port = port
+        self._ssl_context = ssl_context
+        self._on_event = on_event
+        self._accepting: list[asyncio.Task[None]] = []
+        self._handshake_timeout = config.handshake_timeout
+        # Closing takes the hub one close_timeout at most, and then each connection its linger.
+        self._patience = 2 * config.close_timeout
+        self._driver = Driver(
+            self.hub,
+            self._happened,
+            self._ended,
+            linger=config.close_timeout,
+            max_write_buffer=max_write_buffer,
+            batch=True,
+        )
+
+    # ---------------------------------------------------------------- getters
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where it is, such as `ws://127.0.0.1:4000`. Clients add a path, `/realtime/v1` or `/socket`."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
+        host = f"[{host}]" if ":" in host else host
+        return f"{'ws' if self._ssl_context is None else 'wss'}://{host}:{self._port}"
+
+    # ---------------------------------------------------------------- life
+
+    async def start(self) -> None:
+        """Listen. Raises `OSError` when the port is taken or not ours to take."""
+        self._driver.start()
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(
+            self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with ExitStack() as opened:
+            listeners: list[socket.socket] = []
+            for family, _, _, _, address in dict.fromkeys(found):
+                # All addresses of one name get the same port, also when the first one has taken a free one.
+                where = (address[0], self._port, *address[2:])
+                listener = opened.enter_context(socket.create_server(where, family=family, backlog=BACKLOG))
+                listener.setblocking(False)
+                listeners.append(listener)
+                self._port = listener.getsockname()[1]
+            opened.pop_all()
+        for listener in listeners:
+            task = loop.create_task(self._accept(listener))
+            # By the time that this is called, the loop does not look at the socket any more.
+            task.add_done_callback(partial(_close, listener))
+            self._accepting.append(task)
+
+    async def close(self) -> None:
+        """Stop in an orderly way: nobody new, close code 1012 for all, within twice `close_timeout`."""
+        try:
+            await self._stop_listening()
+            self._driver.cut(unopened=True)
+            if not self._driver.ended.is_set():
+                self._driver.call(self.hub.shutdown)
+            async with asyncio.timeout(self._patience):
+                await self._driver.quiet.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await self._driver.stop()
+
+    async def abort(self) -> None:
+        """Drop everything at once, as if the process had been killed."""
+        try:
+            await self._stop_listening()
+        finally:
+            await self._driver.stop()
+
+    async def wait_closed(self) -> None:
+        """Wait until it has stopped. Raises what stopped it, if that was an internal error."""
+        await self._driver.ended.wait()
+        if self._driver.error is not None:
+            raise self._driver.error
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception):
+            await self.close()
+        else:
+            await self.abort()
+        if error is None and self._driver.error is not None:
+            raise self._driver.error
+
+    # ---------------------------------------------------------------- commands
+
+    def run(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`."""
+        return self._driver.call(command, *args, **kwargs)
+
+    def cut(self, conn: ConnId, *, reset: bool = False) -> None:
+        """Break one connection without a goodbye, as a failing network does; with `reset`, as an RST does."""
+        connection = self._driver.connections.get(conn)
+        if connection is None:
+            raise LocalProtocolError(f"there is no connection {conn}")
+        connection.fate = "cut by the server"
+        connection.cut(reset=reset)
+
+    # ---------------------------------------------------------------- inside
+
+    async def _accept(self, listener: socket.socket) -> None:
+        # Not loop.create_server: it keeps connections to itself until their TLS handshake is done, and a
+        # server that stops could not drop those.
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except ConnectionError:
+                continue  # gone again already
+            except OSError as exc:
+                logger.error("cannot accept a connection: %s", exc.strerror)
+                await asyncio.sleep(PAUSE)  # out of files or memory: others must go first
+                continue
+            self._driver.accept(sock, self._ssl_context, self._handshake_timeout)
+
+    async def _stop_listening(self) -> None:
+        for task in self._accepting:
+            task.cancel()
+        if self._accepting:
+            await asyncio.wait(self._accepting)
+
+    def _ended(self, error: Exception | None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        if error is not None:
+            logger.error("the hub has failed", exc_info=error)
+
+    def _happened(self, event: HubEvent) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+        # What a peer chose is logged as a repr: it cannot forge lines.
+        match event:
+            case ClientConnected():
+                logger.info("%d connected to %r", event.conn, event.path)
+            case ClientRefused():
+                logger.warning("%d refused with HTTP %d: %r", event.conn, event.status, event.reason)
+            case ClientDisconnected():
+                logger.info("%d disconnected (%s): %r", event.conn, event.code, event.reason)
+            case TopicJoined():
+                logger.debug("%d joined %r as %r", event.conn, event.topic, event.key)
+            case TopicLeft():
+                logger.debug("%d left %r: %r", event.conn, event.topic, event.reason)
+            case JoinRefused():
+                logger.warning("%d may not join %r: %r", event.conn, event.topic, event.reason)
+
+
+def _utc() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _close(listener: socket.socket, task: asyncio.Task[None]) -> None:
+    listener.close()

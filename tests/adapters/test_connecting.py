@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+
+import pytest
+
+from presence_adapters.connecting import client_context, why_lost, why_not_connected
+
+
+def verification_error() -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] … (_ssl.c:1006)")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+def ssl_error() -> ssl.SSLError:
+    error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+    error.reason = "WRONG_VERSION_NUMBER"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "cannot find the host h.example (Name or service not known)",
+        ),
+        (UnicodeError("label too long"), "h.example is not a valid host name"),
+        (
+            verification_error(),
+            "the TLS certificate of h.example:443 is not trusted (self-signed certificate)",
+        ),
+        (ssl_error(), "no TLS with h.example:443 (wrong version number)"),
+        (ssl.SSLError("?"), "no TLS with h.example:443 (failed)"),
+        (
+            ConnectionAbortedError("SSL handshake is taking longer than 60.0 seconds"),
+            "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
+        ),
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 443)"),
+            "cannot connect to h.example:443 (connection refused)",
+        ),
+        (OSError(errno.ENETUNREACH, "x"), "cannot connect to h.example:443 (network is unreachable)"),
+        (
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 443, 0, 0), "
+                "[Errno 111] Connect call failed ('127.0.0.1', 443)"
+            ),
+            "cannot connect to h.example:443 (connection refused)",
+        ),
+        (OSError("getaddrinfo() returned empty list"), "cannot connect to h.example:443 (OSError)"),
+        (RuntimeError("the query had a key"), "cannot connect to h.example:443 (RuntimeError)"),
+    ],
+)
+def test_failures_to_connect_in_words(error: BaseException, words: str) -> None:
+    assert why_not_connected(error, "h.example", 443) == words
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, "eof"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), "the connection was lost (connection reset by peer)"),
+        (ConnectionResetError(), "the connection was lost (ConnectionResetError)"),
+        (ssl_error(), "TLS failed (wrong version number)"),
+        (RuntimeError("a secret"), "the connection was lost (RuntimeError)"),
+    ],
+)
+def test_the_end_of_a_connection_in_words(error: BaseException | None, words: str) -> None:
+    assert why_lost(error) == words
+
+
+def test_certificates_are_verified_unless_somebody_says_otherwise() -> None:
+    context = client_context(None)
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    own = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    assert client_context(own) is own

@@ -1,0 +1,336 @@
+"""The hub behind a socket: many peers, slow ones, stopping, logging."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import Any
+
+import pytest
+
+from adapters.fakes import Certificates, run, until
+from presence_adapters.asyncio import PresenceClient, RealtimeClient
+from presence_adapters.hub_server import HubServer
+from presence_proto import (
+    Broadcast,
+    ChannelConfig,
+    ClientConnected,
+    ConnId,
+    HubConfig,
+    Identity,
+    LocalProtocolError,
+    PresenceConfig,
+    RealtimeConfig,
+    TopicJoined,
+)
+
+
+def realtime(server: HubServer, **options: Any) -> RealtimeClient:
+    return RealtimeClient(RealtimeConfig(server_url=f"{server.url}/realtime/v1", **options))
+
+
+def test_it_says_where_it_is() -> None:
+    async def main() -> None:
+        async with HubServer() as server:
+            assert server.port > 0
+            assert server.url == f"ws://127.0.0.1:{server.port}"
+        assert HubServer(host="0.0.0.0", port=7).url == "ws://127.0.0.1:7"
+        assert HubServer(host="::", port=7).url == "ws://[::1]:7"
+        assert HubServer(host="", port=7).url == "ws://127.0.0.1:7"
+        assert HubServer(host="hub.example", port=7).url == "ws://hub.example:7"
+        assert HubServer(port=7, ssl_context=Certificates().server).url == "wss://127.0.0.1:7"
+
+    run(main)
+
+
+def test_a_name_with_two_addresses_is_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+            one = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+            two = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0))
+            return [one, two, one]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        async with HubServer(host="two.example") as server:
+            for address in ("127.0.0.1", "127.0.0.2"):
+                _, writer = await asyncio.open_connection(address, server.port)
+                writer.close()
+                await writer.wait_closed()
+
+    run(main)
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open() -> None:
+    async def main() -> None:
+        async with HubServer() as server:
+            with pytest.raises(OSError) as caught:
+                await HubServer(port=server.port).start()
+            assert caught.value.errno == errno.EADDRINUSE
+
+    run(main)
+
+
+def test_commands_and_events_of_the_hub() -> None:
+    async def main() -> None:
+        events: list[Any] = []
+        async with HubServer(on_event=events.append) as server, realtime(server) as client:
+            room = await client.join("realtime:room", ChannelConfig(presence_key="alice"))
+            assert events == [
+                ClientConnected(ConnId(1), "/realtime/v1/websocket"),
+                TopicJoined(ConnId(1), "realtime:room", "alice"),
+            ]
+            server.run(server.hub.broadcast, "realtime:room", "news", {"n": 1})
+            async for event in room:
+                if isinstance(event, Broadcast):
+                    assert event.payload == {"n": 1}
+                    break
+            with pytest.raises(LocalProtocolError, match="no connection 99"):
+                server.cut(ConnId(99))
+
+    run(main)
+
+
+def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        config = HubConfig(
+            api_keys=frozenset({"right-key"}), authorize=lambda topic, token: "no" if "no" in topic else None
+        )
+        async with HubServer(config) as server:
+            async with realtime(server, api_key="right-key", access_token="secret-token") as client:
+                await (await client.join("realtime:evil\nline")).leave()
+                with pytest.raises(Exception, match="cannot join"):
+                    await client.join("realtime:no")
+            async with realtime(server, api_key="wrong-key") as client:
+                async for _ in client:
+                    pass
+
+    with caplog.at_level(logging.DEBUG, "presence_adapters.hub_server"):
+        run(main)
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    for words in (
+        "1 connected to '/realtime/v1/websocket'",
+        r"1 joined 'realtime:evil\nline'",
+        r"1 left 'realtime:evil\nline'",
+        "1 may not join 'realtime:no'",
+        "1 disconnected (1000)",
+        "2 refused with HTTP",
+    ):
+        assert words in text
+    for secret in ("right-key", "wrong-key", "secret-token"):
+        assert secret not in text
+    assert {record.name for record in caplog.records} == {"presence_adapters.hub_server"}
+
+
+# ---------------------------------------------------------------------------------------------- slow peers
+
+
+def test_a_slow_reader_is_cut_off_and_delays_nobody() -> None:
+    async def main() -> None:
+        acked = ChannelConfig(broadcast_ack=True)
+        async with (
+            HubServer(max_write_buffer=300_000) as server,
+            realtime(server) as slow,
+            realtime(server) as quick,
+            realtime(server) as talker,
+        ):
+            await slow.join("realtime:room", acked)
+            received = await quick.join("realtime:room", acked)
+            room = await talker.join("realtime:room", acked)
+            stuck = next(iter(slow._driver.connections.values())).transport
+            assert stuck is not None
+            stuck.pause_reading()
+            loop, text, worst = asyncio.get_running_loop(), "x" * 20_000, 0.0
+            for _ in range(600):  # 12 MB: more than the sockets and the write buffer hold
+                start = loop.time()
+                await room.broadcast("flood", text)
+                worst = max(worst, loop.time() - start)
+            assert worst < 1
+            await until(lambda: len(server.hub.connections) == 2)
+            await until(lambda: len(received._route.queue) >= 600)
+            stuck.abort()
+
+    run(main)
+
+
+# ---------------------------------------------------------------------------------------------- stopping
+
+
+async def close_code(server: HubServer, stop: Any) -> str:
+    config = PresenceConfig(server_url=f"{server.url}/realtime/v1")
+    async with PresenceClient(Identity("a", "A"), config) as client:
+        await until(lambda: client.is_connected)
+        await stop()
+        async with asyncio.timeout(5):
+            async for event in client:
+                if hasattr(event, "retry_in"):
+                    return str(event.reason)
+    raise AssertionError
+
+
+def test_closing_says_1012_and_aborting_says_nothing() -> None:
+    async def main() -> None:
+        async with HubServer() as server:
+            assert "1012" in await close_code(server, server.close)
+            with pytest.raises(LocalProtocolError, match="has ended"):
+                server.run(server.hub.broadcast, "t", "e", {})
+            await server.wait_closed()
+        async with HubServer() as server:
+            assert await close_code(server, server.abort) == "eof"
+        async with HubServer(port=server.port):
+            pass
+
+    run(main)
+
+
+def test_closing_is_bounded_when_peers_do_not_answer() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        config = HubConfig(close_timeout=0.1)
+        server = HubServer(config)
+        await server.start()
+        async with realtime(server, reconnect_delay=60, max_reconnect_delay=60) as client:
+            await client.join("realtime:room")
+            transport = next(iter(client._driver.connections.values())).transport
+            assert transport is not None
+            transport.pause_reading()
+            _, raw = await asyncio.open_connection("127.0.0.1", server.port)
+            start = loop.time()
+            await server.close()
+            assert 0.05 < loop.time() - start < 1
+            transport.abort()
+        raw.close()
+        await raw.wait_closed()
+
+    run(main)
+
+
+def test_closing_with_a_full_write_buffer_is_bounded() -> None:
+    async def main() -> None:
+        server = HubServer(HubConfig(close_timeout=0.1), max_write_buffer=100_000_000)
+        await server.start()
+        async with realtime(server, reconnect_delay=60, max_reconnect_delay=60) as client:
+            await client.join("realtime:room")
+            transport = next(iter(client._driver.connections.values())).transport
+            assert transport is not None
+            transport.pause_reading()
+            for _ in range(20):
+                server.run(server.hub.broadcast, "realtime:room", "flood", "x" * 1_000_000)
+            start = asyncio.get_running_loop().time()
+            await server.close()
+            assert asyncio.get_running_loop().time() - start < 1
+            transport.abort()
+
+    run(main)
+
+
+def test_closing_is_bounded_even_when_the_hub_forgets_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        server = HubServer(HubConfig(close_timeout=0.05))
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: server._driver.connections)
+        monkeypatch.setattr(server.hub, "shutdown", lambda *, now: None)
+        await server.close()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    run(main)
+
+
+def test_closing_does_not_wait_for_a_tls_handshake() -> None:
+    async def main() -> None:
+        server = HubServer(ssl_context=Certificates().server)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await until(lambda: not server._driver.quiet.is_set())
+        start = asyncio.get_running_loop().time()
+        await server.close()
+        assert asyncio.get_running_loop().time() - start < 0.5
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    run(main)
+
+
+def test_a_cancelled_body_drops_everything_at_once() -> None:
+    async def main() -> None:
+        async def body() -> None:
+            async with HubServer(HubConfig(close_timeout=60)) as server:
+                ports.append(server.port)
+                _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                writers.append(writer)
+                await until(lambda: server._driver.connections)
+                await asyncio.sleep(60)
+
+        ports: list[int] = []
+        writers: list[asyncio.StreamWriter] = []
+        task = asyncio.create_task(body())
+        await until(lambda: writers)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        writers[0].close()
+        await writers[0].wait_closed()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", ports[0])
+
+    run(main)
+
+
+# ---------------------------------------------------------------------------------------------- trouble
+
+
+def test_a_system_without_room_for_another_connection_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("presence_adapters.hub_server.PAUSE", 0.01)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accept = loop.sock_accept
+        trouble: list[OSError] = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
+
+        async def sock_accept(sock: socket.socket) -> Any:
+            if trouble:
+                raise trouble.pop(0)
+            return await accept(sock)
+
+        monkeypatch.setattr(loop, "sock_accept", sock_accept)
+        async with HubServer() as server, realtime(server) as client:
+            assert (await client.join("realtime:room")).is_joined
+
+    run(main)
+    assert "cannot accept a connection: Too many open files" in caplog.text
+
+
+def test_a_bug_in_the_hub_stops_the_server_and_is_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def receive_data(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("bug")
+
+    async def crash(server: HubServer) -> None:
+        async with server:
+            monkeypatch.setattr(server.hub, "receive_data", receive_data)
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"x")
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+            with pytest.raises(ZeroDivisionError):
+                await server.wait_closed()
+
+    async def main() -> None:
+        server = HubServer()
+        with pytest.raises(ZeroDivisionError):
+            await crash(server)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+
+    run(main)
+    assert "the hub has failed" in caplog.text
