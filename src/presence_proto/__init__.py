@@ -1,13 +1,13 @@
 """Presence for Python: who is online and what they are doing. A sans-IO core for any event loop.
 
-The two clients are `PresenceClient` (the Jarvis presence system) and `RealtimeClient` (any Phoenix or Supabase
-channel); `Hub` is the server of both. Each is an `Endpoint`: a driver feeds it bytes and clock ticks, and carries out
-its outputs. Ready-made drivers live in `presence_adapters`.
+The two clients are `PresenceClient` (the Jarvis presence system) and `RealtimeClient` (any Phoenix or
+Supabase channel), `Hub` is the server of both. Each is an `Endpoint`: a driver feeds it bytes and clock
+ticks, and carries out its outputs. Ready-made drivers live in `presence_adapters`.
 """
 
 from __future__ import annotations
 
-from presence_proto.channel import ChannelState
+from presence_proto.channel_state import ChannelState
 from presence_proto.client import PresenceClient, PresenceOutput
 from presence_proto.config import (
     ChannelConfig,
@@ -36,6 +36,7 @@ from presence_proto.events import (
     Error,
     GameInvite,
     HubEvent,
+    InviteSent,
     JoinFailed,
     JoinRefused,
     OnlineUser,
@@ -91,6 +92,7 @@ __all__ = [
     "HubConfig",
     "HubEvent",
     "Identity",
+    "InviteSent",
     "JoinFailed",
     "JoinRefused",
     "LocalProtocolError",

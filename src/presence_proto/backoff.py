@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 class Backoff:
     """Counts failed attempts and says how long to wait before the next one.
 
-    `base` and `maximum` are seconds. `jitter` is a fraction of the delay (0 to 1): each delay is shortened by up to
-    that much, so that a thousand clients of one lost server do not come back in the same instant. Without an `rng`
-    there is no jitter, and the delays are exact.
+    `base` and `maximum` are seconds. `jitter` is a fraction of the delay (0 to 1): each delay is shortened by
+    up to that much, so that a thousand clients of one lost server do not come back in the same instant.
+    Without an `rng` there is no jitter, and the delays are exact.
     """
 
     __slots__ = ("_attempts", "_base", "_jitter", "_maximum", "_rng")
 
-    def __init__(self, base: float, maximum: float, *, jitter: float = 0.0, rng: Random | None = None) -> None:
+    def __init__(
+        self, base: float, maximum: float, *, jitter: float = 0.0, rng: Random | None = None
+    ) -> None:
         self._base = base
         self._maximum = maximum
         self._jitter = jitter

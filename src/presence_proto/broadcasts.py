@@ -6,31 +6,47 @@ They come from other clients, so nothing in them is certain: what is missing or 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
 
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChatMessage, GameInvite, Poked, UserStatus
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-class _Fields:
-    """The fields of one payload, taken one by one; the rest is the extra."""
 
-    def __init__(self, event: str, payload: Any) -> None:
+@frozen
+class ActivityClaim:
+    """What a user says to be doing. A track that says so too is to follow; until then it is only a claim."""
+
+    user_id: str
+    status: UserStatus
+    activity: str | None
+    display_name: str | None
+    extra: Mapping[str, Any]
+
+
+class Fields:
+    """The fields of one payload, taken one by one; the rest is the extra. `what` it is, for the errors."""
+
+    def __init__(self, what: str, payload: Any) -> None:
         if not isinstance(payload, dict):
-            raise RemoteProtocolError(f"a {event} broadcast must be an object, not {type(payload).__name__}")
-        self._event = event
+            raise RemoteProtocolError(f"{what} must be an object, not {type(payload).__name__}")
+        self._what = what
         self.rest: dict[str, Any] = dict(payload)
 
     def required(self, name: str) -> str:
         value = self.rest.pop(name, None)
         if not isinstance(value, str) or not value:
-            raise RemoteProtocolError(f"a {self._event} broadcast must have a non-empty string {name}")
+            raise RemoteProtocolError(f"{self._what} must have a non-empty string {name}")
         return value
 
     def optional(self, name: str) -> str | None:
         value = self.rest.pop(name, None)
         if value is not None and not isinstance(value, str):
-            raise RemoteProtocolError(f"{name} of a {self._event} broadcast must be a string")
+            raise RemoteProtocolError(f"{name} of {self._what} must be a string")
         return value
 
     def sender(self) -> tuple[str, str]:
@@ -38,33 +54,33 @@ class _Fields:
         return user_id, self.optional("display_name") or user_id
 
 
-def activity_update(payload: Any) -> tuple[str, UserStatus, str | None, str] | None:
-    """`user_id`, status, activity and display name; `None` for a status that we do not know: the track will show it."""
-    fields = _Fields("activity_update", payload)
-    user_id, display_name = fields.sender()
+def activity_update(payload: Any) -> ActivityClaim | None:
+    """Somebody does something else now; `None` for a status that we do not know: the track will show it."""
+    fields = Fields("an activity_update broadcast", payload)
+    user_id, display_name = fields.required("user_id"), fields.optional("display_name")
     status, activity = fields.required("status"), fields.optional("activity")
     try:
-        return user_id, UserStatus(status), activity, display_name
+        return ActivityClaim(user_id, UserStatus(status), activity, display_name, fields.rest)
     except ValueError:
         return None
 
 
 def game_invite(payload: Any) -> GameInvite:
     """An invite to everybody."""
-    fields = _Fields("game_invite", payload)
+    fields = Fields("a game_invite broadcast", payload)
     return GameInvite(*fields.sender(), fields.required("game"), fields.optional("code"), fields.rest)
 
 
 def poke(payload: Any) -> tuple[str, Poked]:
     """Whom it is for, and the poke."""
-    fields = _Fields("poke", payload)
+    fields = Fields("a poke broadcast", payload)
     target = fields.required("target_user_id")
     return target, Poked(*fields.sender(), fields.rest)
 
 
 def chat_message(payload: Any) -> ChatMessage:
     """A message in a chat channel of the room."""
-    fields = _Fields("chat_message", payload)
+    fields = Fields("a chat_message broadcast", payload)
     user_id, display_name = fields.sender()
     channel, content = fields.required("channel"), fields.required("content")
     timestamp, reply_to = fields.optional("timestamp"), fields.optional("reply_to")

@@ -1,73 +1,33 @@
-"""One channel as the client sees it: its states in one table, its lives on the server, its presence.
+"""One channel as the client sees it: its lives on the server, its presence, its pushes.
 
-A channel is *wanted* from `join` to `leave`, whatever happens to the connection. In between it lives several lives
-on the server, one for each `phx_join`; the ref of that join is the `join_ref` of everything said in that life, and
-what carries another one is an echo of an earlier life.
-
-- WAITING: wanted, but no join is under way: there is no connection, or a rejoin waits for its delay.
-- JOINING: `phx_join` was sent.
-- JOINED: the server said ok.
-- LEAVING: `phx_leave` was sent.
-- CLOSED: left. The client forgets the channel.
+A life begins with a `phx_join`. The ref of that join is the `join_ref` of everything said in that life, and
+what carries another one is an echo of an earlier life. `channel_state.py` has the states and their moves.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, field
 
 from presence_proto import events
 from presence_proto.backoff import Backoff
+from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.presence import PresenceMap
-from presence_proto.serializer import UserBroadcast
+from presence_proto.serializer import UserBroadcast, encode_payload
 from presence_proto.track import Tracker
 from presence_proto.wire import Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import msgspec
 
     from presence_proto.serializer import Message
     from presence_proto.wire import Push, Wire
-
-
-class ChannelState(Enum):
-    """Where a channel is; see the module's text."""
-
-    WAITING = auto()
-    JOINING = auto()
-    JOINED = auto()
-    LEAVING = auto()
-    CLOSED = auto()
-
-
-class ChannelInput(Enum):
-    """What moves a channel from one state to another."""
-
-    JOIN_SENT = auto()
-    JOIN_OK = auto()
-    DOWN = auto()  # join refused or unanswered, phx_error, phx_close, or the connection was lost
-    LEAVE_SENT = auto()
-    LEFT = auto()  # the leave was answered, or there is nobody to ask
-
-
-TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
-    (ChannelState.WAITING, ChannelInput.JOIN_SENT): ChannelState.JOINING,
-    (ChannelState.WAITING, ChannelInput.LEFT): ChannelState.CLOSED,
-    (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
-    (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
-    (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
-    (ChannelState.JOINED, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # to ask again for a lost presence_state
-    (ChannelState.JOINED, ChannelInput.DOWN): ChannelState.WAITING,
-    (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
-    (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
-}
-"""Every legal move. A pair that is not here cannot happen."""
 
 
 @define
@@ -75,21 +35,25 @@ class Life:
     """One life of a channel on the server."""
 
     join_ref: str
-    token: str | None  # the access token that the server knows
+    token: str | None = field(repr=False)  # the access token that the server knows
     leave_ref: str | None = None
     synced: bool = False
-    diffs: list[Any] | None = None  # those that wait for the state; None before the join's reply
+    diffs: deque[Any] | None = None  # those that wait for the state; None before the join's reply
+    complaint: str = ""  # of the server's last `system` message: the reason of the phx_close behind it
 
 
 class Channel:
-    """A wanted channel. `params` is a Supabase config, or the encoded payload of a plain Phoenix join."""
+    """A wanted channel. `params` is a Supabase config, or the encoded payload of a plain Phoenix join.
+
+    The constructor raises `LocalProtocolError` for a topic or params that cannot be sent.
+    """
 
     __slots__ = (
         "_asked_again",
         "_backoff",
         "_ever_joined",
-        "_last_error",
         "_life",
+        "_payload",
         "_queue",
         "_tracker",
         "_wire",
@@ -99,31 +63,34 @@ class Channel:
         "topic",
     )
 
-    def __init__(self, topic: str, params: ChannelConfig | msgspec.Raw, wire: Wire) -> None:
-        config = wire.config
+    def __init__(self, topic: str, params: ChannelConfig | Mapping[str, Any], wire: Wire) -> None:
         self.topic = topic
-        self.params = params
+        self.params: ChannelConfig | msgspec.Raw
+        if isinstance(params, ChannelConfig):
+            self._payload = encode_payload(_supabase(params))
+            self.params = params
+            self._tracker = Tracker(params.track_limit, params.track_window)
+        else:
+            self._payload = self.params = encode_payload(dict(params))
+            self._tracker = Tracker(None, 0.0)
+        wire.check(topic, "phx_join", self._payload)
+        config = wire.config
         self.state = ChannelState.WAITING
         self.presence = PresenceMap(max_keys=config.max_roster, max_metas=config.max_metas)
         self._wire = wire
         self._life: Life | None = None
         self._queue: deque[Push] = deque()  # pushes that wait for the join
-        if isinstance(params, ChannelConfig):
-            self._tracker = Tracker(params.track_limit, params.track_window)
-        else:
-            self._tracker = Tracker(None, 0.0)
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=wire.rng
         )
         self._ever_joined = False
         self._asked_again = False  # joined once more because the presence_state did not come
-        self._last_error = ""  # of the server's last `system` message: the reason of the phx_close behind it
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_synced(self) -> bool:
-        """Whether the presence is the server's of now. Otherwise it is stale: of an earlier life, or not there yet."""
+        """Whether the presence is the server's of now, and not stale or not there yet."""
         return self._life is not None and self._life.synced
 
     @property
@@ -135,23 +102,14 @@ class Channel:
 
     def join(self, now: float) -> None:
         """Send `phx_join`: a new life begins."""
-        wire, params = self._wire, self.params
+        wire = self._wire
         self._move(ChannelInput.JOIN_SENT)
         self._cancel_timers()
         ref = wire.next_ref()
         self._life = Life(ref, wire.token)
-        payload: Any = params
-        if isinstance(params, ChannelConfig):
-            payload = {
-                "config": {
-                    "broadcast": {"ack": params.broadcast_ack, "self": params.broadcast_self},
-                    "presence": {"enabled": params.presence, "key": params.presence_key},
-                    "postgres_changes": params.postgres_changes,
-                    "private": params.private,
-                }
-            }
-            if wire.token is not None:
-                payload["access_token"] = wire.token
+        payload: Any = self._payload
+        if isinstance(self.params, ChannelConfig):
+            payload = {"config": payload} | ({} if wire.token is None else {"access_token": wire.token})
         wire.send(ref, self.topic, "phx_join", payload, ref=ref)
         wire.timers.set((Slot.REPLY, self.topic), now + wire.config.join_timeout)
         wire.be_patient(now)
@@ -161,7 +119,8 @@ class Channel:
         self._fail_queue("the channel was left")
         if self.state is ChannelState.WAITING:
             self.left()
-        elif self._life is not None and self.state is not ChannelState.LEAVING:
+        else:
+            assert self._life is not None
             self._move(ChannelInput.LEAVE_SENT)
             self._cancel_timers()
             self._wire.timers.set((Slot.REPLY, self.topic), now + self._wire.config.push_timeout)
@@ -170,7 +129,6 @@ class Channel:
     def left(self) -> None:
         """The channel is left."""
         self._cancel_timers()
-        self._life = None
         self._move(ChannelInput.LEFT)
         self._wire.emit(events.ChannelLeft(self.topic))
 
@@ -189,7 +147,11 @@ class Channel:
     def refresh_token(self) -> None:
         """Tell the server the access token in force, if it knows another."""
         life, token = self._life, self._wire.token
-        if not isinstance(self.params, ChannelConfig) or self.state is not ChannelState.JOINED or token is None:
+        if (
+            not isinstance(self.params, ChannelConfig)
+            or self.state is not ChannelState.JOINED
+            or token is None
+        ):
             return
         if life is not None and life.token != token:
             life.token = token
@@ -197,17 +159,17 @@ class Channel:
 
     # ---------------------------------------------------------------- what happens
 
-    def connection_lost(self, *, retry: bool) -> None:
+    def connection_lost(self, reason: str, *, retry: bool) -> None:
         """The connection ended. The channel is joined again with the next one."""
         if not retry:
-            self._fail_queue("the connection ended")
+            self._fail_queue(reason)
         if self.state is ChannelState.LEAVING:
             self.left()
         elif self.state is not ChannelState.WAITING:
             was_joined = self.state is ChannelState.JOINED
             self._die()
             if was_joined:
-                self._wire.emit(events.ChannelDown(self.topic, "the connection ended", None))
+                self._wire.emit(events.ChannelDown(self.topic, reason, None))
         else:
             self._cancel_timers()
 
@@ -221,7 +183,7 @@ class Channel:
                 self._joined(life, response, now)
             else:
                 reason = response.get("reason") if isinstance(response, dict) else None
-                self._join_failed(str(reason or f"the server said {status}")[:200], response, now)
+                self._join_failed(self._wire.quote(reason, f"the server said {status}"), response, now)
         elif ref == life.leave_ref:
             self.left()
 
@@ -243,11 +205,11 @@ class Channel:
                 self._presence_state(life, payload)
             elif event in ("phx_close", "phx_error"):
                 if message.ref is None or message.ref == life.join_ref:
-                    self._ended(event, payload, now)
+                    self._ended(life, event, payload, now)
             elif event == "broadcast" and isinstance(self.params, ChannelConfig):
                 self._broadcast(payload)
             elif event == "system" and isinstance(self.params, ChannelConfig):
-                self._system(payload)
+                self._system(life, payload)
             else:
                 self._wire.emit(events.ChannelMessage(self.topic, event, payload))
         except RemoteProtocolError as exc:
@@ -267,7 +229,7 @@ class Channel:
         elif self.state is ChannelState.LEAVING:
             self.left()
         else:
-            # As phoenix.js does: the server may be about to let us in. Later messages of ours stay behind this one.
+            # As phoenix.js does: the server may be about to let us in. What we send later comes after this.
             self._send("phx_leave", {})
             self._join_failed(f"no reply within {self._wire.config.join_timeout:g} s", None, now)
 
@@ -290,7 +252,7 @@ class Channel:
     def _joined(self, life: Life, response: Any, now: float) -> None:
         wire = self._wire
         self._move(ChannelInput.JOIN_OK)
-        life.diffs = []
+        life.diffs = deque()
         rejoined, self._ever_joined = self._ever_joined, True
         wire.timers.cancel((Slot.REPLY, self.topic))
         wire.timers.set((Slot.STABLE, self.topic), now + wire.config.stable_after)
@@ -308,14 +270,14 @@ class Channel:
         retry_in = self._rejoin_later(now)
         self._wire.emit(events.JoinFailed(self.topic, reason, response, retry_in))
 
-    def _ended(self, event: str, payload: Any, now: float) -> None:
+    def _ended(self, life: Life, event: str, payload: Any, now: float) -> None:
         """`phx_close` or `phx_error`: the server ended this life."""
         if self.state is ChannelState.LEAVING:
             self.left()
             return
         reason = payload.get("reason") if isinstance(payload, dict) else None
         default = "the server closed the channel" if event == "phx_close" else "the channel crashed"
-        reason, self._last_error = str(reason or self._last_error or default)[:200], ""
+        reason = self._wire.quote(reason, life.complaint, default)
         if self.state is ChannelState.JOINING:
             self._join_failed(reason, None, now)
         else:
@@ -356,7 +318,7 @@ class Channel:
         life.synced, self._asked_again = True, False
         self._wire.timers.cancel((Slot.STATE, self.topic))
         self._wire.emit(events.PresenceSynced(self.topic, changes))
-        waiting, life.diffs = life.diffs, []
+        waiting, life.diffs = life.diffs, deque()
         for diff in waiting:
             try:
                 self._presence_diff(life, diff)
@@ -369,13 +331,15 @@ class Channel:
             if changes:
                 self._wire.emit(events.PresenceDiffed(self.topic, changes))
         elif life.diffs is None:
-            # Before the join's reply: of an earlier life, or of before the state that is still to come. The state covers
-            # it, and applied after the state it could bring back somebody who has left since.
+            # Before the join's reply: of an earlier life, or of before the state that is still to come. The
+            # state covers it, and applied after the state it could bring back somebody who has left since.
             pass
-        elif len(life.diffs) < self._wire.config.max_pending_diffs:
-            life.diffs.append(payload)
         else:
-            raise RemoteProtocolError("more presence diffs before the presence state than max_pending_diffs")
+            life.diffs.append(payload)
+            if len(life.diffs) > self._wire.config.max_pending_diffs:
+                # The oldest is the one that the state, still to come, covers most likely.
+                life.diffs.popleft()
+                raise RemoteProtocolError("more diffs before the presence state than max_pending_diffs")
 
     def _state_missing(self, now: float) -> None:
         if not self._asked_again:
@@ -398,7 +362,7 @@ class Channel:
             self.push(wire.new_push(self.topic, event, payload, expires, is_track=True))
 
     def _track_message(self, payload: msgspec.Raw | None) -> tuple[str, Any]:
-        """Plain Phoenix has no message of its own for this: events `track` and `untrack` are our convention there."""
+        # Plain Phoenix has no message of its own for this: events `track` and `untrack` are our convention.
         if not isinstance(self.params, ChannelConfig):
             return ("untrack", {}) if payload is None else ("track", payload)
         if payload is None:
@@ -418,10 +382,22 @@ class Channel:
             raise RemoteProtocolError("a broadcast must be an object with a string event")
         self._wire.emit(broadcast)
 
-    def _system(self, payload: Any) -> None:
+    def _system(self, life: Life, payload: Any) -> None:
         if not isinstance(payload, dict):
             raise RemoteProtocolError("a system message must be an object")
-        extension, status, message = (str(payload.get(name, "")) for name in ("extension", "status", "message"))
+        extension, status, message = (
+            value if isinstance(value := payload.get(name), str) else ""
+            for name in ("extension", "status", "message")
+        )
         if status == "error":
-            self._last_error = message
+            life.complaint = message
         self._wire.emit(events.SystemMessage(self.topic, extension, status, message, payload))
+
+
+def _supabase(config: ChannelConfig) -> dict[str, Any]:
+    return {
+        "broadcast": {"ack": config.broadcast_ack, "self": config.broadcast_self},
+        "presence": {"enabled": config.presence, "key": config.presence_key},
+        "postgres_changes": config.postgres_changes,
+        "private": config.private,
+    }

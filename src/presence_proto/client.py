@@ -1,6 +1,7 @@
-"""`PresenceClient`: the Jarvis presence system. Who is online, what they do, invites, pokes, chat. Pure, as ever.
+"""`PresenceClient`: the Jarvis presence system. Who is online, what they do, invites, pokes, chat. No I/O.
 
-It stands on a `RealtimeClient` with one channel, and turns that client's events into the ten of `PresenceEvent`.
+It stands on a `Room`, which a protocol makes: a Supabase channel, or the Jarvis JSON protocol. What is heard
+of the room becomes the events of `PresenceEvent`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,34 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
 
-from presence_proto import broadcasts, events
-from presence_proto.config import ChannelConfig
-from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto import events
+from presence_proto.errors import LocalProtocolError
 from presence_proto.events import OnlineUser, UserStatus
+from presence_proto.jarvis import JarvisRoom
 from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
-from presence_proto.realtime import RealtimeClient
+from presence_proto.phoenix_room import PhoenixRoom
+from presence_proto.room import (
+    Changed,
+    Claimed,
+    Delivered,
+    Lost,
+    Room,
+    RoomEvent,
+    Said,
+    Synced,
+    Trouble,
+    Undelivered,
+)
 from presence_proto.roster import Roster
+from presence_proto.validators import is_unicode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig
     from presence_proto.outputs import ConnId
+    from presence_proto.presence import PresenceChange
 
 PresenceOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.PresenceEvent
 
@@ -29,9 +45,10 @@ PresenceOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.P
 class PresenceClient:
     """One user in the presence room. An endpoint in the sense of the driver contract.
 
-    `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the core has
-    no wall clock. `rng` is for the jitter of the backoff. Commands raise `LocalProtocolError` before anything changes
-    when they are not legal; each returns an id, and `CommandFailed` carries it if the command comes to nothing.
+    `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the
+    core has no wall clock. `rng` is for the jitter of the backoff. Commands raise `LocalProtocolError` before
+    anything changes when they are not legal; those that tell the room something return an id, and
+    `CommandFailed` carries it if the command comes to nothing.
     """
 
     def __init__(
@@ -43,17 +60,17 @@ class PresenceClient:
         online_at: str | None = None,
     ) -> None:
         self._identity = identity
-        self._config = config
-        self._topic = f"realtime:{config.channel}"
-        token = identity.access_token or config.access_token
-        self._realtime = RealtimeClient(evolve(config, access_token=token), rng=rng)
+        if online_at is not None:
+            _required("online_at", online_at)
+        config = evolve(config, access_token=identity.access_token or config.access_token)
+        self._room: Room = (JarvisRoom if config.speaks_jarvis else PhoenixRoom)(config, rng=rng)
         self._own = OnlineUser(identity.user_id, identity.display_name, UserStatus.ONLINE, None, online_at)
         self._roster = Roster(self._own)
         self._outbox: Outbox[events.PresenceEvent] = Outbox()
         self._connected = False
         self._was_connected = False
         self._command_ids = 0
-        self._commands: dict[int, tuple[int, str]] = {}  # push id -> command id and name
+        self._commands: dict[int, tuple[int, str]] = {}  # message id of the room -> command id and name
 
     # ---------------------------------------------------------------- getters
 
@@ -74,7 +91,7 @@ class PresenceClient:
 
     @property
     def online_users(self) -> tuple[OnlineUser, ...]:
-        """Everybody in the room, ourselves first. What was true when the room was last seen, if `is_stale`."""
+        """Everybody in the room, ourselves first. If `is_stale`: as the room was when it was last seen."""
         return self._roster.users()
 
     @property
@@ -89,13 +106,18 @@ class PresenceClient:
 
     @property
     def is_stale(self) -> bool:
-        """Whether the roster may be out of date: before the first `Connected`, and from a `Disconnected` to the next."""
+        """Whether the roster may be out of date: before the first `Connected`, and after a `Disconnected`."""
         return not self._connected
 
     @property
     def is_closed(self) -> bool:
         """Whether the client is at rest: not connected, and not trying to be."""
-        return self._realtime.is_closed
+        return self._room.is_closed
+
+    @property
+    def server_count(self) -> int | None:
+        """How many users there are, as the server last said. Jarvis servers do; on Phoenix it is `None`."""
+        return self._room.server_count
 
     @property
     def pending_commands(self) -> frozenset[int]:
@@ -106,44 +128,33 @@ class PresenceClient:
 
     def connect(self, *, now: float) -> None:
         """Enter the room, and stay in it until `disconnect`."""
-        config = self._config
-        channel = ChannelConfig(
-            broadcast_ack=True,
-            presence_key=self._identity.user_id,
-            track_limit=config.track_limit,
-            track_window=config.track_window,
-        )
-        self._realtime.connect(now=now)
-        self._realtime.join(self._topic, channel, now=now)
-        self._track(now)
+        self._room.connect(self._own, now=now)
         self._translate()
 
     def disconnect(self, *, now: float) -> None:
         """Leave the room and close the connection. `Disconnected` follows, with no retry."""
-        self._realtime.disconnect(now=now)
+        self._room.disconnect(now=now)
         self._translate()
 
     def update_activity(self, status: UserStatus | str, activity: str | None = None, *, now: float) -> int:
-        """Be seen with this status and activity. Kept, and told again after every reconnect: it cannot be lost."""
+        """Be seen with this status and activity.
+
+        Both are kept, and told again after every reconnect: the command fails only if the server refuses it.
+        """
         try:
             status = UserStatus(status)
         except ValueError:
             legal = ", ".join(UserStatus)
             raise LocalProtocolError(f"status must be one of {legal}, not {status!r}") from None
-        if activity is not None and not isinstance(activity, str):
+        if activity is not None and not is_unicode(activity):
             raise LocalProtocolError(f"activity must be a string or None, not {activity!r}")
-        changed = (status, activity) != (self._own.status, self._own.activity)
-        if changed:
+        self.tick(now=now)  # raises for a `now` that is none; and what is due comes before what we do
+        message_id = None
+        if (status, activity) != (self._own.status, self._own.activity):
             self._own = evolve(self._own, status=status, activity=activity)
             self._roster.set_own(self._own)
-        if changed and self._connected:
-            # To those who are in the room, faster than the track. The others learn it from the track.
-            payload = {"status": status, "activity": activity}
-            command_id = self._command("update_activity", "activity_update", payload, now)
-        else:
-            command_id = self._command_id()
-        if self._topic in self._realtime.channels:
-            self._track(now)
+            message_id = self._room.show(self._own, now=now)
+        command_id = self._command("update_activity", message_id)
         self._translate()
         return command_id
 
@@ -168,11 +179,11 @@ class PresenceClient:
         timestamp: str | None = None,
         now: float,
     ) -> int:
-        """Say something in a chat channel of the room. `timestamp` is wall-clock text, by convention ISO 8601."""
+        """Say something in a chat channel of the room. `timestamp` is text, by convention ISO 8601 in UTC."""
         payload: dict[str, Any] = {
             "channel": _required("channel", channel),
             "content": _required("content", content),
-            "timestamp": timestamp,
+            "timestamp": None if timestamp is None else _required("timestamp", timestamp),
         }
         if reply_to is not None:
             payload["reply_to"] = _required("reply_to", reply_to)
@@ -180,29 +191,29 @@ class PresenceClient:
 
     def set_access_token(self, token: str | None, *, now: float) -> None:
         """Use another access token: in the channel at once, in the next join and the next URL."""
-        self._realtime.set_access_token(token, now=now)
+        self._room.set_access_token(token, now=now)
         self._translate()
 
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
         """The byte stream that `OpenTransport` asked for is there."""
-        self._realtime.transport_opened(conn, now=now)
+        self._room.transport_opened(conn, now=now)
         self._translate()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
         """Bytes came in."""
-        self._realtime.receive_data(conn, data, now=now)
+        self._room.receive_data(conn, data, now=now)
         self._translate()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
         """The byte stream ended, or could not be opened; `reason` is for people."""
-        self._realtime.transport_closed(conn, now=now, reason=reason)
+        self._room.transport_closed(conn, now=now, reason=reason)
         self._translate()
 
     def tick(self, *, now: float) -> None:
         """Time passed. An early or repeated tick does nothing."""
-        self._realtime.tick(now=now)
+        self._room.tick(now=now)
         self._translate()
 
     # ---------------------------------------------------------------- outputs
@@ -213,45 +224,29 @@ class PresenceClient:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
-        return self._realtime.next_deadline()
+        return self._room.next_deadline()
 
     # ---------------------------------------------------------------- sending
 
-    def _command_id(self) -> int:
-        self._command_ids += 1
-        return self._command_ids
-
     def _send(self, command: str, event: str, payload: dict[str, Any], now: float) -> int:
-        if self._topic not in self._realtime.channels or self._realtime.is_closed:
+        self.tick(now=now)  # what is due comes before what we do
+        if self._room.is_closed:
             raise LocalProtocolError(f"{command}: not connected, call connect first")
-        command_id = self._command(command, event, payload, now)
+        own = {"user_id": self._own.user_id, "display_name": self._own.display_name}
+        command_id = self._command(command, self._room.say(event, {**own, **payload}, now=now))
         self._translate()
         return command_id
 
-    def _command(self, command: str, event: str, payload: dict[str, Any], now: float) -> int:
-        payload = {"user_id": self._own.user_id, "display_name": self._own.display_name, **payload}
-        timeout = self._config.command_timeout
-        push_id = self._realtime.broadcast(self._topic, event, payload, timeout=timeout, now=now)
-        command_id = self._command_id()
-        self._commands[push_id] = (command_id, command)
-        return command_id
+    def _command(self, command: str, message_id: int | None) -> int:
+        self._command_ids += 1
+        if message_id is not None:
+            self._commands[message_id] = (self._command_ids, command)
+        return self._command_ids
 
-    def _track(self, now: float) -> None:
-        own = self._own
-        payload = {
-            "user_id": own.user_id,
-            "display_name": own.display_name,
-            "status": own.status,
-            "activity": own.activity,
-        }
-        if own.online_at is not None:
-            payload["online_at"] = own.online_at
-        self._realtime.track(self._topic, payload, now=now)
-
-    # ---------------------------------------------------------------- the other client's outputs
+    # ---------------------------------------------------------------- what is heard of the room
 
     def _translate(self) -> None:
-        while (output := self._realtime.next_output()) is not None:
+        while (output := self._room.next_output()) is not None:
             if isinstance(output, SendData):
                 self._outbox.send(output.conn, output.data)
             elif isinstance(output, (OpenTransport, CloseTransport)):
@@ -259,76 +254,48 @@ class PresenceClient:
             else:
                 self._happened(output)
 
-    def _happened(self, event: events.RealtimeEvent) -> None:
+    def _happened(self, event: RoomEvent) -> None:
         emit = self._outbox.put
         match event:
-            case events.PresenceSynced() | events.PresenceDiffed():
-                self._presence(event)
-            case events.Broadcast():
-                self._broadcast(event)
-            case events.PushReplied():
-                command_id, command = self._commands.pop(event.push_id)
-                if event.status != "ok":
-                    reason = f"the server said {event.status}: {str(event.response)[:200]}"
-                    emit(events.CommandFailed(command_id, command, reason))
-            case events.PushFailed():
-                command_id, command = self._commands.pop(event.push_id)
+            case Synced():
+                self._synced(event.changes)
+            case Changed():
+                self._report(self._roster.apply(event.changes))
+            case Claimed():
+                if self._connected:  # a stale roster waits for the state
+                    self._report(self._roster.claim(event.claim))
+            case Said():
+                emit(event.event)
+            case Delivered():
+                command_id, _ = self._commands.pop(event.message_id)
+                if event.sent_to is not None:
+                    emit(events.InviteSent(command_id, event.sent_to))
+            case Undelivered():
+                command_id, command = self._commands.pop(event.message_id)
                 emit(events.CommandFailed(command_id, command, event.reason))
-            case events.SocketDisconnected():
-                self._disconnected(event.reason, event.retry_in)
+            case Lost():
+                self._connected = False
+                emit(events.Disconnected(event.reason, event.retry_in))
                 if event.fatal:
                     emit(events.Error(event.reason, fatal=True))
-            case events.ChannelDown(retry_in=float()):  # None: the connection is lost, which was told already
-                self._disconnected(event.reason, event.retry_in)
-            case events.JoinFailed():
-                if event.response is not None:
-                    emit(events.Error(f"the server refused us: {event.reason}"))
-                self._disconnected(event.reason, event.retry_in)
-            case events.PresenceMissing() | events.ProtocolViolation():
-                emit(events.Error(event.reason))
-            case events.TrackFailed():
-                emit(events.Error(f"the server did not take our presence: {event.reason}"))
-            case _:
-                pass  # the steps to a connection, of which Connected is the last; messages that are not ours
+            case Trouble():
+                emit(events.Error(event.message))
 
-    def _disconnected(self, reason: str, retry_in: float | None) -> None:
-        self._connected = False
-        self._outbox.put(events.Disconnected(reason, retry_in))
-
-    def _presence(self, event: events.PresenceSynced | events.PresenceDiffed) -> None:
-        happened = self._roster.apply(event.changes, self._realtime.presence(self._topic))
-        if isinstance(event, events.PresenceSynced) and not self._connected:
+    def _synced(self, changes: tuple[PresenceChange, ...]) -> None:
+        happened = self._roster.sync(changes)
+        if not self._connected:
             resumed, self._was_connected, self._connected = self._was_connected, True, True
             self._outbox.put(events.Connected(len(self._roster), self._roster.users(), resumed))
             if not resumed:
                 return  # everybody is in Connected
-        for one in happened:
-            self._outbox.put(one)
+        self._report(happened)
 
-    def _broadcast(self, broadcast: events.Broadcast) -> None:
-        emit, payload = self._outbox.put, broadcast.payload
-        try:
-            match broadcast.event:
-                case "activity_update":
-                    claim = broadcasts.activity_update(payload)
-                    if claim is not None:
-                        for event in self._roster.claim(*claim):
-                            emit(event)
-                case "game_invite":
-                    emit(broadcasts.game_invite(payload))
-                case "chat_message":
-                    emit(broadcasts.chat_message(payload))
-                case "poke":
-                    target, poked = broadcasts.poke(payload)
-                    if target == self._own.user_id:
-                        emit(poked)
-                case _:
-                    pass  # somebody else's
-        except RemoteProtocolError as exc:
-            emit(events.Error(str(exc)))
+    def _report(self, happened: Iterable[events.PresenceEvent]) -> None:
+        for event in happened:
+            self._outbox.put(event)
 
 
 def _required(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not is_unicode(value) or not value:
         raise LocalProtocolError(f"{name} must be a non-empty string, not {value!r}")
-    return value
+    return str(value)

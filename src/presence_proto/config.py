@@ -18,6 +18,11 @@ from presence_proto.errors import ConfigError
 Vsn = Literal["1.0.0", "2.0.0"]
 PresenceRule = Callable[[str, Any], "tuple[str, Mapping[str, Any]] | None"]
 AuthorizeRule = Callable[[str, "str | None"], "str | None"]
+Wire = Literal["phoenix", "jarvis"]
+HubWire = Literal["both", "phoenix", "jarvis"]
+
+JARVIS_PORT = 8790
+"""The default port of servers of the Jarvis JSON protocol."""
 
 
 def _redacted_url(url: str | None) -> str:
@@ -92,12 +97,14 @@ class RealtimeConfig:
     project_ref: str | None = None
     api_key: str | None = field(default=None, repr=False, validator=check.secret)
     access_token: str | None = field(default=None, repr=False, validator=check.secret)
+    # Further query parameters of the URL; a mapping or pairs.
     params: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.params
-    )  # further query parameters of the URL; a mapping or pairs
+    )
+    # Further headers of the upgrade request; a mapping or pairs.
     headers: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.headers
-    )  # further headers of the upgrade request; a mapping or pairs
+    )
     subprotocols: tuple[str, ...] = field(default=(), converter=check.as_tuple, validator=check.subprotocols)
     # The query parameter that carries the access token; None: none does.
     token_param: str | None = field(default="token", validator=check.token_param)
@@ -114,18 +121,15 @@ class RealtimeConfig:
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
     jitter: float = field(default=0.25, validator=check.fraction)  # needs an rng, see RealtimeClient
-    stable_after: float = field(
-        default=5.0, validator=check.seconds
-    )  # joined this long: the backoff starts over
+    # Joined this long: the backoff starts over.
+    stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
     max_channels: int = field(default=100, validator=check.positive_int)
-    max_pending_pushes: int = field(
-        default=100, validator=check.positive_int
-    )  # pushes waiting for their join
-    max_pending_diffs: int = field(
-        default=10_000, validator=check.positive_int
-    )  # diffs waiting for their state
+    # Pushes waiting for their join.
+    max_pending_pushes: int = field(default=100, validator=check.positive_int)
+    # Diffs waiting for their state.
+    max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
     max_roster: int = field(default=1_000_000, validator=check.positive_int)  # keys of one channel's presence
     max_metas: int = field(default=10_000, validator=check.positive_int)  # metas of one key
 
@@ -156,9 +160,10 @@ class RealtimeConfig:
         secrets = {value for value in values if len(value) >= _SECRET_LENGTH}
         secrets |= {value for value in (self.api_key, access_token) if value is not None}
         secrets |= {quote_plus(secret) for secret in secrets} | {quote(secret) for secret in secrets}
-        params["vsn"] = self.vsn
+        params |= self._protocol_params()
         longest_first = sorted(secrets, key=lambda secret: (-len(secret), secret))
-        return Address(host, port, tls, f"{path}?{urlencode(params)}", tuple(longest_first))
+        target = f"{path}?{urlencode(params)}" if params else path
+        return Address(host, port, tls, target, tuple(longest_first))
 
     def _split(self, url: str) -> tuple[str, int, bool, str, list[tuple[str, str]]]:
         # The URL itself stays out of the messages: its query may hold a key.
@@ -184,16 +189,22 @@ class RealtimeConfig:
         if not _HOST.fullmatch(host):
             raise ConfigError(f"server_url: {parts.hostname!r} is not a host name")
         tls = _SCHEMES[parts.scheme]
-        path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
-        if not path:
-            path = self._default_mount(host)
-        if not path.endswith("/websocket"):
-            path += "/websocket"
-        return host, port or (443 if tls else 80), tls, path, parse_qsl(parts.query, keep_blank_values=True)
+        path = quote(parts.path, safe="/%:@!$&'()*+,;=~")
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        return host, port or (443 if tls else 80), tls, self._complete(path, host), query
+
+    def _complete(self, path: str, host: str) -> str:
+        """The path of the socket itself."""
+        path = path.rstrip("/") or self._default_mount(host)
+        return path if path.endswith("/websocket") else path + "/websocket"
 
     def _default_mount(self, host: str) -> str:
         supabase = self.api_key is not None or host.endswith((".supabase.co", ".supabase.in"))
         return "/realtime/v1" if supabase else "/socket"
+
+    def _protocol_params(self) -> dict[str, str]:
+        """The query parameters that the protocol itself wants."""
+        return {"vsn": self.vsn}
 
 
 # ---------------------------------------------------------------------------------------------- channels
@@ -224,18 +235,41 @@ class ChannelConfig:
 class PresenceConfig(RealtimeConfig):
     """A `RealtimeConfig` for the Jarvis presence system: the channel where everybody meets, and its budgets.
 
-    A `server_url` without a path means `/realtime/v1/websocket`.
+    `wire` is the protocol: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON
+    protocol, which takes the `server_url` as it is). A URL without a path on port 8790, which is that
+    protocol's own, means `"jarvis"` unless `wire` says otherwise; on `"phoenix"` a URL without a path means
+    `/realtime/v1/websocket`.
     """
+
+    wire: Wire | None = field(default=None, validator=check.wire)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
     track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
     track_window: float = field(default=30.0, validator=check.seconds)
-    command_timeout: float = field(
-        default=30.0, validator=check.seconds
-    )  # commands made offline expire after this
+    # Commands made offline expire after this.
+    command_timeout: float = field(default=30.0, validator=check.seconds)
+
+    @property
+    def speaks_jarvis(self) -> bool:
+        """Whether the protocol is the Jarvis JSON protocol."""
+        if self.wire is None and self.server_url is not None:
+            parts = urlsplit(self.server_url)
+            return parts.port == JARVIS_PORT and not parts.path.strip("/")
+        return self.wire == "jarvis"
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.wire == "jarvis" and self.project_ref is not None:
+            raise ConfigError("wire 'jarvis' needs a server_url: a Supabase project speaks 'phoenix'")
+
+    def _complete(self, path: str, host: str) -> str:
+        return (path or "/") if self.speaks_jarvis else super()._complete(path, host)
 
     def _default_mount(self, host: str) -> str:
         return "/realtime/v1"
+
+    def _protocol_params(self) -> dict[str, str]:
+        return {} if self.speaks_jarvis else super()._protocol_params()
 
 
 # ---------------------------------------------------------------------------------------------- hub
@@ -260,29 +294,37 @@ def _key_set(keys: Iterable[str] | None) -> frozenset[str] | None:
 class HubConfig:
     """The server side. The defaults suit development and tests.
 
-    `api_keys`: what the `apikey` parameter of a `/realtime/…` URL must be one of; `None` accepts anything,
-    also none. With keys, `realtime:…` topics can be joined at such a URL only. `presence_rule(topic,
-    params)`: the presence key and meta of a join of a plain Phoenix topic, or `None` for no presence.
-    `authorize(topic, token)`: why a join, or a later Supabase token, is refused, or `None` when it is fine;
-    `token` is the `access_token` of the payload, if there is one. A rule that raises refuses: `join
-    crashed`.
+    `wire`: which protocols are spoken. With `"both"`, Phoenix on paths that end in `/websocket` and Jarvis
+    JSON on all others; with `"phoenix"` the others are not found; with `"jarvis"` every path is Jarvis'.
+    `api_keys`: what the `apikey` parameter of a `/realtime/…` URL, and of one for Jarvis, must be one of;
+    `None` accepts anything, also none. With keys, `realtime:…` topics can be joined at such URLs only.
+    `presence_rule(topic, params)`: the presence key and meta of a join of a plain Phoenix topic, or `None`
+    for no presence. `authorize(topic, token)`: why a join, or a later Supabase token, is refused, or `None`
+    when it is fine; `token` is the `access_token` of the payload, if there is one. A `connect` of Jarvis is
+    a join of `realtime:jarvis-presence`, whose token may also be the `token` of the URL. A rule that raises refuses: `join crashed`. `wall_clock()`: the
+    text that Jarvis messages carry as `ts`, by convention ISO 8601 in UTC; it must not raise. The core has
+    no clock of that kind: without this one `ts` is null.
     """
 
+    wire: HubWire = field(default="both", validator=check.hub_wire)
     api_keys: frozenset[str] | None = field(default=None, repr=False, converter=_key_set)
     presence_rule: PresenceRule = join_params_are_the_meta
     authorize: AuthorizeRule | None = None
-    deflate: bool = field(
-        default=False, validator=check.boolean
-    )  # accept permessage-deflate: 55 to 313 KB a connection
+    wall_clock: Callable[[], str] | None = None
+    # Accept permessage-deflate: 55 to 313 KB a connection.
+    deflate: bool = field(default=False, validator=check.boolean)
     handshake_timeout: float = field(default=10.0, validator=check.seconds)
-    idle_timeout: float = field(default=60.0, validator=check.seconds)  # after the last bytes from the client
+    # Of Phoenix, after the last bytes from the client.
+    idle_timeout: float = field(default=60.0, validator=check.seconds)
+    # Of Jarvis, after the last message from the client.
+    eviction_timeout: float = field(default=90.0, validator=check.seconds)
+    # How long a Jarvis user may be away and come back unnoticed.
+    offline_grace: float = field(default=10.0, validator=check.seconds_or_zero)
     close_timeout: float = field(default=5.0, validator=check.seconds)
-    presence_window: float = field(
-        default=0.0, validator=check.seconds_or_zero
-    )  # diffs of this long go out as one
-    presence_limit: int | None = field(
-        default=None, validator=check.positive_int_or_none
-    )  # presence calls of one channel in 30 s; one more closes it. Supabase has 5
+    # Diffs of this long go out as one.
+    presence_window: float = field(default=0.0, validator=check.seconds_or_zero)
+    # Presence calls of one Supabase channel in 30 s; one more closes it. Supabase has 5.
+    presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
     max_connections: int = field(default=10_000, validator=check.positive_int)
     max_channels: int = field(default=100, validator=check.positive_int)  # of one connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)

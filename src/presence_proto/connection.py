@@ -1,4 +1,4 @@
-"""One server, kept connected: open, upgrade, heartbeat, close, and after a loss the backoff and the next attempt.
+"""One server, kept connected: open, upgrade, heartbeat, close; after a loss the backoff, the next attempt.
 
             open()                transport_opened + upgrade
     IDLE ──────────▶ CONNECTING ──────────────────────────▶ OPEN
@@ -8,7 +8,8 @@
      ├◀──────────────  WAITING ◀────────────────────────────┘ CLOSING
      └◀──────────────────────────────────────────────────────┘
 
-`RealtimeClient` and the Jarvis protocol both stand on it: it knows WebSockets and time, not what is said over them.
+`RealtimeClient` and the Jarvis protocol both stand on it: it knows WebSockets and time, not what is said
+over them.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ ConnectionEvent: TypeAlias = Up | Down | HeartbeatDue | TextMessage | BinaryMess
 
 
 class Connection:
-    """A WebSocket to one server that comes back by itself. Facts in, `next_event()` out, bytes into the outbox.
+    """A WebSocket to one server that comes back by itself. Facts in, `next_event()` out, bytes to the outbox.
 
     `address` is called for every attempt, since its query may carry a token that changes. Calls take `now` in
     seconds of one clock that never runs backwards.
@@ -102,6 +103,7 @@ class Connection:
     ) -> None:
         self._config = config
         self._address = address
+        self._target: Address | None = None  # the last one
         self._outbox = outbox
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
@@ -127,18 +129,22 @@ class Connection:
         """When `tick` has something to do, or `None`."""
         return self._timers.next_deadline()
 
+    def redacted(self, reason: str) -> str:
+        """`reason` without our secrets, which a server or a driver may quote in it."""
+        reason = self._address().redacted(reason)  # the token may be another one since we connected
+        return reason if self._target is None else self._target.redacted(reason)
+
     # ---------------------------------------------------------------- commands
 
     def open(self, now: float) -> None:
         """Start connecting. Legal in IDLE and WAITING."""
         assert self._state in (ConnectionState.IDLE, ConnectionState.WAITING)
-        address = self._address()
+        target = self._target = self._address()
         self._last_conn += 1
         self._conn = ConnId(self._last_conn)
         self._state = ConnectionState.CONNECTING
-        self._timers.cancel(Slot.RECONNECT)
         self._timers.set(Slot.CONNECT, now + self._config.connect_timeout)
-        self._outbox.put(OpenTransport(self._conn, address.host, address.port, address.tls))
+        self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
         """Close for good. An open connection gets a closing handshake, bounded by `close_timeout`."""
@@ -168,12 +174,17 @@ class Connection:
         self._timers.cancel(Slot.HEARTBEAT_REPLY)
 
     def be_patient_until(self, deadline: float) -> None:
-        """A missing heartbeat reply is no proof of death before `deadline`: a slow join blocks the server's socket."""
+        """A slow join blocks the server's socket: before `deadline` silence is no proof of death."""
         self._patient_until = max(self._patient_until, deadline)
 
     def settled(self) -> None:
         """Things have been well for a while: the next backoff starts over."""
         self._backoff.reset()
+
+    def give_up(self, reason: str, now: float) -> None:
+        """This connection is no good: drop it, and try again. Legal in OPEN."""
+        assert self._state is ConnectionState.OPEN
+        self._lost(reason, now, abort=True)
 
     # ---------------------------------------------------------------- facts
 
@@ -181,8 +192,9 @@ class Connection:
         """The byte stream that `OpenTransport` asked for is there."""
         if conn != self._conn or self._websocket is not None:
             return
+        self._target = self._address()  # with the token of now
         self._websocket = WebSocket.client(
-            self._address(),
+            self._target,
             headers=self._config.headers,
             subprotocols=self._config.subprotocols,
             deflate=self._config.deflate,
@@ -222,7 +234,7 @@ class Connection:
             elif now < self._patient_until:
                 self._timers.set(Slot.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
-                # Nobody ticked for long: the host slept, and the reply may lie unread. Ask once more, do not guess.
+                # Nobody ticked for long: the host slept, and the reply may lie unread. Ask, do not guess.
                 self._beat(now)
             else:
                 self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)
@@ -262,9 +274,11 @@ class Connection:
 
     def _beat(self, now: float) -> None:
         self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
-        if self._timers.get(Slot.HEARTBEAT_REPLY) is None:  # else an earlier one is still unanswered: its time counts
+        # While an earlier one is unanswered, its time counts.
+        if self._timers.get(Slot.HEARTBEAT_REPLY) is None:
             self._timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
-        self._pending.append(HeartbeatDue())
+        if HeartbeatDue() not in self._pending:  # one is enough, however late the tick
+            self._pending.append(HeartbeatDue())
 
     def _refused(self, refused: Refused, now: float) -> None:
         status = refused.status
@@ -272,7 +286,7 @@ class Connection:
         # more likely a proxy in front of a server that restarts.
         wrong_url = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
         fatal = status in (401, 403) or wrong_url
-        text = " ".join(refused.body[:200].decode("utf-8", "replace").split())
+        text = " ".join(self.redacted(refused.body.decode("utf-8", "replace")).split())[:200]
         reason = f"the server refused the connection: HTTP {status}" + (f" {text}" if text else "")
         self._lost(reason, now, status=status, fatal=fatal)
 
@@ -305,14 +319,14 @@ class Connection:
         delay = self._backoff.next()
         self._state = ConnectionState.WAITING
         self._timers.set(Slot.RECONNECT, now + delay)
-        self._pending.append(Down(reason, code, status, delay, False))
+        self._pending.append(Down(self.redacted(reason), code, status, delay, False))
 
     def _end(
         self, reason: str, code: int | None = None, *, status: int | None = None, fatal: bool = False
     ) -> None:
         self._state = ConnectionState.IDLE
         self._backoff.reset()
-        self._pending.append(Down(reason, code, status, None, fatal))
+        self._pending.append(Down(self.redacted(reason), code, status, None, fatal))
 
     def _drop(self, *, abort: bool) -> None:
         self._timers.clear()
@@ -325,5 +339,6 @@ class Connection:
         self._transport_gone = None
 
     def _flush(self) -> None:
-        if self._conn is not None and self._websocket is not None:
-            self._outbox.send(self._conn, self._websocket.data_to_send())
+        assert self._conn is not None
+        assert self._websocket is not None
+        self._outbox.send(self._conn, self._websocket.data_to_send())

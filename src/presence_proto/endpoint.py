@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from presence_proto.outputs import ConnId
+if TYPE_CHECKING:
+    from presence_proto.outputs import ConnId
 
 
 class Endpoint(Protocol):
     """A protocol core, as a driver sees it.
 
-    After every fact or command the driver takes `next_output()` until it is `None`, and then reads `next_deadline()`.
-    `now` is seconds of one monotonic clock; going backwards is clamped, NaN and infinity raise `LocalProtocolError`.
-    No fact raises for anything that a peer or a network does. Facts about a connection that the core has not asked
-    for, or has closed, are ignored.
+    After every fact or command the driver takes `next_output()` until it is `None`, and then reads
+    `next_deadline()`. `now` is seconds of one monotonic clock; going backwards is clamped, NaN and infinity
+    raise `LocalProtocolError`. No fact raises for anything that a peer or a network does. Facts about a
+    connection that the core has not asked for, or has closed, are ignored.
     """
 
     @property

@@ -1,17 +1,22 @@
-"""Everything that the clients and the hub report. Frozen classes, and one closed union for each endpoint."""
+"""Everything that the clients and the hub report. Frozen classes, and one closed union for each endpoint.
+
+An event is hashable unless it holds JSON of the server's. Further fields (`extra`) count for equality only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
-from presence_proto.outputs import ConnId
-from presence_proto.presence import PresenceChange
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-# ---------------------------------------------------------------------------------------------- RealtimeClient
+    from presence_proto.outputs import ConnId
+    from presence_proto.presence import PresenceChange
+
+# -------------------------------------------------------------------------------------------- RealtimeClient
 
 
 @frozen
@@ -23,9 +28,9 @@ class SocketConnected:
 class SocketDisconnected:
     """The connection ended, or could not be made.
 
-    `code` is the WebSocket close code (1006 for a bare end of stream), or `None` when there was no WebSocket yet;
-    `status` the HTTP status of a refused upgrade. `retry_in`: seconds until the next attempt; `None`: there is none,
-    because `disconnect` was called or because the refusal cannot heal (`fatal`).
+    `code` is the WebSocket close code (1006 for a bare end of stream), or `None` when there was no WebSocket
+    yet; `status` the HTTP status of a refused upgrade. `retry_in`: seconds until the next attempt; `None`:
+    there is none, because `disconnect` was called or because the refusal cannot heal (`fatal`).
     """
 
     reason: str
@@ -46,8 +51,10 @@ class ChannelJoined:
 
 @frozen
 class JoinFailed:
-    """The join was refused (`response` is the server's), or timed out (`response` is `None`). It will be tried again
-    in `retry_in` seconds, or after the next connect when that is `None`; `leave` ends that."""
+    """The join was refused (`response` is the server's), or timed out (`response` is `None`).
+
+    It is tried again in `retry_in` seconds, or after the next connect when that is `None`, until `leave`.
+    """
 
     topic: str
     reason: str
@@ -57,7 +64,7 @@ class JoinFailed:
 
 @frozen
 class ChannelDown:
-    """A joined channel ended although nobody left it: it crashed, the server closed it, or the connection was lost.
+    """A joined channel ended although nobody left it: it crashed, was closed, or the connection was lost.
 
     It will be joined again in `retry_in` seconds, or after the next connect when that is `None`.
     """
@@ -86,7 +93,7 @@ class PushReplied:
 
 @frozen
 class PushFailed:
-    """No reply will come for a push: it timed out, expired before the join, or the connection or channel ended."""
+    """No reply will come for a push: it timed out, expired before the join, or its channel ended."""
 
     push_id: int
     topic: str
@@ -104,7 +111,7 @@ class TrackFailed:
 
 @frozen
 class PresenceSynced:
-    """The server's whole presence of a topic arrived; `changes` is what differs from what we held. Empty: nothing."""
+    """The server's whole presence of a topic arrived; `changes` is what differs from what we held."""
 
     topic: str
     changes: tuple[PresenceChange, ...]
@@ -120,7 +127,7 @@ class PresenceDiffed:
 
 @frozen
 class PresenceMissing:
-    """The server joined us to a topic, twice, and never told its presence. Most likely presence is disabled there."""
+    """The server joined us to a topic, twice, and never told its presence. Most likely that is disabled."""
 
     topic: str
     reason: str
@@ -133,7 +140,7 @@ class Broadcast:
     topic: str
     event: str
     payload: Any
-    meta: Mapping[str, Any] = Factory(dict)
+    meta: Mapping[str, Any] = field(factory=dict, hash=False)
 
 
 @frozen
@@ -149,7 +156,7 @@ class SystemMessage:
 
 @frozen
 class ChannelMessage:
-    """Any other message of a topic: your own events, `postgres_changes`, …. A binary message's `payload` is `bytes`."""
+    """Any other message of a topic: your own events, `postgres_changes`, …. `payload` is JSON, or `bytes`."""
 
     topic: str
     event: str
@@ -183,7 +190,7 @@ RealtimeEvent: TypeAlias = (
     | ProtocolViolation
 )
 
-# ---------------------------------------------------------------------------------------------- PresenceClient
+# -------------------------------------------------------------------------------------------- PresenceClient
 
 
 class UserStatus(StrEnum):
@@ -201,8 +208,9 @@ class UserStatus(StrEnum):
 class OnlineUser:
     """One user as others see them.
 
-    `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the further
-    fields of the presence payload. A status that we do not know is `UserStatus.ONLINE`, and `extra["status"]` has it.
+    `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the
+    further fields of the presence payload. A status that we do not know is `UserStatus.ONLINE`, and
+    `extra["status"]` has it.
     """
 
     user_id: str
@@ -215,7 +223,7 @@ class OnlineUser:
 
 @frozen
 class Connected:
-    """We are in the room. `users` is everybody in it, ourselves included, and `online_count` how many that is.
+    """We are in the room. `users` is everybody in it, ourselves first, and `online_count` how many that is.
 
     `resumed`: this ends an interruption; events for the net differences follow.
     """
@@ -227,7 +235,7 @@ class Connected:
 
 @frozen
 class Disconnected:
-    """We are out of the room, which stays as it was but is stale. `retry_in`: seconds until the next attempt, if any."""
+    """We are out of the room. The roster stays as it was, but stale. `retry_in`: seconds, if we try again."""
 
     reason: str
     retry_in: float | None
@@ -277,7 +285,7 @@ class Poked:
 
 @frozen
 class ChatMessage:
-    """Somebody says something in a chat channel of the room. `timestamp` is the text that the sender's client sent."""
+    """Somebody says something in a chat channel of the room. `timestamp` is text from the sender's client."""
 
     user_id: str
     display_name: str
@@ -290,7 +298,7 @@ class ChatMessage:
 
 @frozen
 class Error:
-    """Something went wrong that the application should know. `fatal`: the client has stopped and will not retry."""
+    """Something went wrong that the application should know. `fatal`: the client has stopped for good."""
 
     message: str
     fatal: bool = False
@@ -298,11 +306,19 @@ class Error:
 
 @frozen
 class CommandFailed:
-    """A command did not reach the server, or the server refused it. `command_id` is what the command returned."""
+    """A command did not reach the server, or was refused. `command_id` is what the command returned."""
 
     command_id: int
     command: str
     reason: str
+
+
+@frozen
+class InviteSent:
+    """The server's receipt for an invite: the display names of those who got it. Jarvis servers send one."""
+
+    command_id: int
+    sent_to: tuple[str, ...]
 
 
 PresenceEvent: TypeAlias = (
@@ -316,9 +332,10 @@ PresenceEvent: TypeAlias = (
     | ChatMessage
     | Error
     | CommandFailed
+    | InviteSent
 )
 
-# ---------------------------------------------------------------------------------------------- Hub
+# -------------------------------------------------------------------------------------------- Hub
 
 
 @frozen
@@ -340,7 +357,7 @@ class ClientRefused:
 
 @frozen
 class ClientDisconnected:
-    """A connection ended. `code` is the WebSocket close code, 1006 for a bare end of stream, `None` before the upgrade."""
+    """A connection ended. `code`: the close code, 1006 for a bare end, `None` without an upgrade."""
 
     conn: ConnId
     reason: str
@@ -374,4 +391,6 @@ class JoinRefused:
     reason: str
 
 
-HubEvent: TypeAlias = ClientConnected | ClientRefused | ClientDisconnected | TopicJoined | TopicLeft | JoinRefused
+HubEvent: TypeAlias = (
+    ClientConnected | ClientRefused | ClientDisconnected | TopicJoined | TopicLeft | JoinRefused
+)

@@ -58,8 +58,8 @@ class _Chunks:
 class Outbox(Generic[Event]):
     """Outputs in order, oldest first. Bytes for one connection are merged until they are drained.
 
-    Merging is what makes a burst of frames to one connection a single write: `SendData` keeps the place of its
-    first byte in the queue, and only a `CloseTransport` of the same connection ends the merging.
+    Merging is what makes a burst of frames to one connection a single write: `SendData` keeps the place of
+    its first byte in the queue, and only a `CloseTransport` of the same connection ends the merging.
     """
 
     __slots__ = ("_open", "_queue")
@@ -97,5 +97,7 @@ class Outbox(Generic[Event]):
         if isinstance(output, _Chunks):
             if self._open.get(output.conn) is output:
                 del self._open[output.conn]
-            return SendData(output.conn, output.parts[0] if len(output.parts) == 1 else b"".join(output.parts))
+            return SendData(
+                output.conn, output.parts[0] if len(output.parts) == 1 else b"".join(output.parts)
+            )
         return output

@@ -1,7 +1,8 @@
-"""`RealtimeClient`: many Phoenix or Supabase channels on one connection that heals itself. Pure: no I/O, no clock.
+"""`RealtimeClient`: many Phoenix or Supabase channels on one connection that heals itself.
 
-What the application asked for is kept, and restored after every loss: the channels it joined, what it is tracked as
-in them, its access token. What the server says comes out as events, none of it dropped in silence.
+What the application asked for is kept, and restored after every loss: the channels it joined, what it is
+tracked as in them, its access token. What the server says comes out as events, none of it dropped in
+silence.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import evolve
 
 from presence_proto import events
-from presence_proto.channel import Channel, ChannelState
+from presence_proto.channel import Channel
+from presence_proto.channel_state import ChannelState
 from presence_proto.config import ChannelConfig, RealtimeConfig
 from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, Up
-from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
 from presence_proto.serializer import Message, UserBroadcast, encode_payload, serializer_for
 from presence_proto.timers import Clock
+from presence_proto.validators import is_number
 from presence_proto.wire import Slot, Wire
 
 if TYPE_CHECKING:
@@ -34,9 +37,9 @@ RealtimeOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.R
 class RealtimeClient:
     """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
 
-    `rng` is used for the jitter of the backoff only; without one there is no jitter. `now` is seconds of one monotonic
-    clock. A command that is not legal raises `LocalProtocolError` before anything changes; a fact never raises,
-    whatever the peer does.
+    `rng` is used for the jitter of the backoff only; without one there is no jitter. `now` is seconds of
+    one monotonic clock. A command that is not legal raises `LocalProtocolError` before anything changes; a
+    fact never raises, whatever the peer does.
     """
 
     def __init__(self, config: RealtimeConfig, *, rng: Random | None = None) -> None:
@@ -72,13 +75,20 @@ class RealtimeClient:
         return ChannelState.CLOSED if channel is None else channel.state
 
     def presence(self, topic: str) -> PresenceMap:
-        """The live presence of a joined topic. Raises `LocalProtocolError` when it was not joined."""
-        return self._channel(topic).presence
+        """The live presence of a topic. Raises `LocalProtocolError` when it was not joined, or is left."""
+        channel = self._channels.get(topic)
+        if channel is None:
+            raise LocalProtocolError(f"{topic!r} is not joined")
+        return channel.presence
 
     def is_synced(self, topic: str) -> bool:
         """Whether the presence of the topic is the server's of now. False: it is stale, or not there yet."""
         channel = self._channels.get(topic)
         return channel is not None and channel.is_synced
+
+    def redacted(self, text: str) -> str:
+        """`text` of the server's for people to read: without our secrets, which it may quote."""
+        return self._connection.redacted(text)
 
     # ---------------------------------------------------------------- commands
 
@@ -91,31 +101,34 @@ class RealtimeClient:
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Close the connection and stay disconnected. The channels stay wanted, and come back with `connect`."""
+        """Close the connection for good. The channels stay wanted, and come back with `connect`."""
         now = self._clock.advance(now)
+        was_open = self._wire.is_open
         self._connection.close(now)
+        if was_open:  # nothing can be sent any more, and what still comes is not read
+            self._lost("disconnect was called", retry=False)
         self._settle(now)
 
-    def join(self, topic: str, params: Mapping[str, Any] | ChannelConfig | None = None, *, now: float) -> None:
+    def join(
+        self, topic: str, params: Mapping[str, Any] | ChannelConfig | None = None, *, now: float
+    ) -> None:
         """Join a topic, and stay in it until `leave`.
 
-        `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix; `None` means a default
-        `ChannelConfig` for a `realtime:` topic and `{}` for another. Joining a topic again changes nothing.
+        `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix; `None` means a
+        default `ChannelConfig` for a `realtime:` topic and `{}` for another. Joining a topic again changes
+        nothing.
         """
         if not isinstance(topic, str) or not topic or topic == "phoenix":
             raise LocalProtocolError(f"topic must be a non-empty string other than 'phoenix', not {topic!r}")
         if params is None:
             params = ChannelConfig() if topic.startswith("realtime:") else {}
-        if isinstance(params, ChannelConfig):
-            encode_payload(list(params.postgres_changes))
-            wanted: Any = params
-        elif isinstance(params, Mapping):
-            wanted = encode_payload(dict(params))
-        else:
-            raise LocalProtocolError(f"params must be a mapping or a ChannelConfig, not {type(params).__name__}")
-        old = self._channels.get(topic)
+        if not isinstance(params, (ChannelConfig, Mapping)):
+            raise LocalProtocolError(
+                f"params must be a mapping or a ChannelConfig, not {type(params).__name__}"
+            )
+        channel, old = Channel(topic, params, self._wire), self._channels.get(topic)
         if old is not None and old.state is not ChannelState.LEAVING:
-            if old.params != wanted:
+            if old.params != channel.params:
                 raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
             return
         if old is None and len(self._channels) >= self._config.max_channels:
@@ -123,7 +136,7 @@ class RealtimeClient:
         now = self._clock.advance(now)
         if old is not None:
             old.left()
-        channel = self._channels[topic] = Channel(topic, wanted, self._wire)
+        self._channels[topic] = channel
         if self._wire.is_open:
             channel.join(now)
         self._settle(now)
@@ -136,11 +149,13 @@ class RealtimeClient:
         self._forget_if_left(channel)
         self._settle(now)
 
-    def push(self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float) -> int:
+    def push(
+        self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
+    ) -> int:
         """Push an event with a JSON payload (default `{}`) or, on V2, `bytes`, and return the push's id.
 
-        `PushReplied` or `PushFailed` follows. Before the join, the push waits for it. `timeout` (seconds, default
-        `push_timeout`) counts from now.
+        `PushReplied` or `PushFailed` follows. Before the join, the push waits for it. `timeout` (seconds,
+        default `push_timeout`) counts from now.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
             raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
@@ -152,12 +167,15 @@ class RealtimeClient:
     ) -> int:
         """Broadcast an event in a Supabase channel, and return the push's id.
 
-        `payload` is JSON (default `{}`) or, on V2, `bytes`. `PushReplied` or `PushFailed` follows when the channel was
-        joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires before the join.
+        `payload` is JSON (default `{}`) or, on V2, `bytes`. `PushReplied` or `PushFailed` follows when the
+        channel was joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires
+        before the join.
         """
         params = self._channel(topic).params
         if not isinstance(params, ChannelConfig):
-            raise LocalProtocolError(f"{topic!r} is a plain Phoenix channel, which has no broadcasts: use push")
+            raise LocalProtocolError(
+                f"{topic!r} is a plain Phoenix channel, which has no broadcasts: use push"
+            )
         if not isinstance(event, str) or not event:
             raise LocalProtocolError(f"event must be a non-empty string, not {event!r}")
         message: Any = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
@@ -168,8 +186,8 @@ class RealtimeClient:
     def track(self, topic: str, payload: Mapping[str, Any], *, now: float) -> None:
         """Be present in a topic with this payload, now and after every rejoin.
 
-        Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was told last is
-        not told again. `TrackFailed` follows if the server refuses.
+        Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was
+        told last is not told again. `TrackFailed` follows if the server refuses.
         """
         if not isinstance(payload, Mapping):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
@@ -186,8 +204,11 @@ class RealtimeClient:
         self._settle(now)
 
     def set_access_token(self, token: str | None, *, now: float) -> None:
-        """Use another access token: in every joined Supabase channel at once, in the next joins and the next URL."""
-        evolve(self._config, access_token=token)  # raises what the config's own would raise
+        """Use another access token: at once in joined Supabase channels, in later joins, in the next URL."""
+        try:
+            evolve(self._config, access_token=token)
+        except ConfigError as exc:
+            raise LocalProtocolError(str(exc)) from None
         now = self._clock.advance(now)
         self._wire.token = token
         for channel in self._channels.values():
@@ -242,10 +263,12 @@ class RealtimeClient:
     ) -> int:
         channel = self._channel(topic)
         timeout = self._config.push_timeout if timeout is None else timeout
-        if not 0 < timeout < float("inf"):
+        if not is_number(timeout) or timeout <= 0:
             raise LocalProtocolError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if channel.queued >= self._config.max_pending_pushes:
-            raise LocalProtocolError(f"{channel.queued} pushes (max_pending_pushes) wait for the join of {topic!r}")
+            raise LocalProtocolError(
+                f"{channel.queued} pushes (max_pending_pushes) wait for the join of {topic!r}"
+            )
         if not isinstance(payload, (bytes, UserBroadcast)):
             payload = encode_payload(payload)
         now = self._clock.advance(now)
@@ -255,12 +278,13 @@ class RealtimeClient:
         return push.push_id
 
     def _settle(self, now: float) -> None:
-        """Handle what came in, then what is due: in this order, so that a reply that is there beats its timeout."""
+        """Handle what came in, then what is due: so a reply that is there beats its timeout."""
         self._pump(now)
-        self._connection.tick(now)
-        self._pump(now)
-        while (timer := self._wire.timers.pop_expired(now)) is not None:
-            self._expired(*timer, now)
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            self._connection.tick(now)
+            self._pump(now)
+            while (timer := self._wire.timers.pop_expired(now)) is not None:
+                self._expired(*timer, now)
 
     def _pump(self, now: float) -> None:
         while (event := self._connection.next_event(now)) is not None:
@@ -280,15 +304,17 @@ class RealtimeClient:
             channel.join(now)
 
     def _down(self, down: Down) -> None:
-        reason = down.reason
-        for secret in (self._wire.token, self._config.api_key):  # a server's refusal may quote them
-            reason = reason if secret is None else reason.replace(secret, "…")
-        self._wire.emit(events.SocketDisconnected(reason, down.code, down.status, down.retry_in, down.fatal))
+        self._wire.emit(
+            events.SocketDisconnected(down.reason, down.code, down.status, down.retry_in, down.fatal)
+        )
+        self._lost("the connection ended", retry=down.retry_in is not None)
+
+    def _lost(self, reason: str, *, retry: bool) -> None:
         self._heartbeats.clear()
         self._wire.timers.cancel((Slot.STABLE, ""))
         self._wire.connection_lost()
         for channel in list(self._channels.values()):
-            channel.connection_lost(retry=down.retry_in is not None)
+            channel.connection_lost(reason, retry=retry)
             self._forget_if_left(channel)
 
     def _receive(self, frame: TextMessage | BinaryMessage, now: float) -> None:
@@ -307,7 +333,9 @@ class RealtimeClient:
     def _reply(self, message: Message, channel: Channel | None, now: float) -> None:
         reply, ref = message.payload, message.ref
         if not isinstance(reply, dict) or not isinstance(reply.get("status"), str):
-            self._wire.emit(events.ProtocolViolation("a reply must be an object with a string status", message.topic))
+            self._wire.emit(
+                events.ProtocolViolation("a reply must be an object with a string status", message.topic)
+            )
             return
         status, response = reply["status"], reply.get("response")
         if message.topic == "phoenix":

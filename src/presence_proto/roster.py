@@ -3,58 +3,55 @@
 The rules, from the Jarvis presence system:
 
 - A user is online while its key has a meta. The user shown is the most recently joined meta's.
-- A broadcast of an activity is a claim: it changes a user that presence knows, and never adds one. The track that
-  follows it says the same and is no second event; a track of *before* the claim that arrives late does not undo it.
-- We are in our own roster at all times, and never an event.
-- A change that nobody could see is no event and changes nothing: `online_at` alone is no such change, it is of when
-  the user, as shown, came online.
+- A broadcast of an activity is a claim: it changes a user that presence knows, and never adds one. The track
+  that follows it says the same and is no second event; a late track of an earlier claim does not undo it.
+- A whole state ends all doubt: claims of before it are void.
+- We are in our own roster at all times, and never an event. What we do we know ourselves: no broadcast
+  changes it, and no state makes it void before our track has arrived.
+- A change that nobody could see is no event and changes nothing. `online_at` alone is such a change: it is of
+  when the user, as shown, came online.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, evolve
+from attrs import Factory, define, evolve
 
-from presence_proto.events import (
-    ActivityChanged,
-    OnlineUser,
-    PresenceEvent,
-    UserOffline,
-    UserOnline,
-    UserStatus,
-)
-from presence_proto.presence import Meta, PresenceChange, PresenceMap
+from presence_proto.broadcasts import ActivityClaim
+from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from presence_proto.presence import Meta, PresenceChange
+
+RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
-"""Claims of one user that wait for their track. More are possible only when tracks do not come; then the oldest goes."""
+"""Claims of one user that wait for their track. If more come, then because no tracks do: the oldest go."""
 
+_STATUSES = frozenset(UserStatus)
 _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at", "phx_ref", "phx_ref_prev"})
-_Seen = tuple[UserStatus, str | None]
 
 
 @define
 class _Entry:
     user: OnlineUser
-    ref: str | None = None  # of the meta that is shown; None: no meta is, it is ourselves before our track
-    claims: list[_Seen] | None = None  # broadcast, and not confirmed by a track yet, oldest first
+    metas: dict[str, Meta] = Factory(dict)  # by phx_ref, the most recently joined one last: that one is shown
+    claims: tuple[ActivityClaim, ...] = ()  # not confirmed by a track yet, oldest first
 
 
 def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
-    """The user that a presence meta shows. Anything odd in it is passed over, since every client may write there."""
+    """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
     name, activity, online_at = meta.get("display_name"), meta.get("activity"), meta.get("online_at")
-    extra = {field: value for field, value in meta.items() if field not in _FIELDS}
-    status = UserStatus.ONLINE
-    if "status" in meta:
-        try:
-            status = UserStatus(meta["status"])
-        except ValueError:
-            extra["status"] = meta["status"]
+    status, extra = meta.get("status", UserStatus.ONLINE), _extra(meta)
+    if not isinstance(status, str) or status not in _STATUSES:
+        status, extra["status"] = UserStatus.ONLINE, status
     return OnlineUser(
         user_id,
         name if isinstance(name, str) and name else user_id,
-        status,
+        UserStatus(status),
         activity if isinstance(activity, str) else None,
         online_at if isinstance(online_at, str) else None,
         extra,
@@ -82,85 +79,121 @@ class Roster:
         """Everybody, ourselves first."""
         return tuple(entry.user for entry in self._entries.values())
 
-    def apply(self, changes: Iterable[PresenceChange], presence: PresenceMap) -> list[PresenceEvent]:
-        """Take in what changed in `presence`."""
-        happened: list[PresenceEvent] = []
+    def apply(self, changes: Iterable[PresenceChange]) -> list[RosterEvent]:
+        """Take in what a diff changed in the presence. Every change of it must come here or to `sync`."""
+        happened: list[RosterEvent] = []
         for change in changes:
             entry = self._entries.get(change.key)
             if change.kind == "left":
                 self._left(change.key, happened)
             elif entry is None:
-                meta = _latest(change.joined)
-                user = user_from_meta(change.key, meta)
-                self._entries[change.key] = _Entry(user, meta["phx_ref"])
-                happened.append(UserOnline(user))
+                self._joined(change, happened)
             else:
-                self._updated(entry, change, presence, happened)
+                self._updated(entry, change, happened)
         return happened
 
-    def claim(
-        self, user_id: str, status: UserStatus, activity: str | None, display_name: str | None = None
-    ) -> list[PresenceEvent]:
-        """Somebody (or we) said what they do now; the track that says so too is on its way."""
-        entry = self._entries.get(user_id)
-        if entry is None:
-            return []
-        claims = entry.claims = entry.claims or []
-        claims.append((status, activity))
-        del claims[:-MAX_CLAIMS]
-        name = display_name or entry.user.display_name
-        happened: list[PresenceEvent] = []
-        self._show(entry, evolve(entry.user, status=status, activity=activity, display_name=name), happened)
+    def sync(self, changes: Iterable[PresenceChange]) -> list[RosterEvent]:
+        """Take in what a whole state changed. Who is not in `changes` is as the presence has it, too."""
+        claimed = [
+            (user_id, entry)
+            for user_id, entry in self._entries.items()
+            if entry.claims and user_id != self._own.user_id
+        ]
+        for _, entry in claimed:
+            entry.claims = ()
+        happened = self.apply(changes)
+        for user_id, entry in claimed:
+            if self._entries.get(user_id) is entry:
+                self._show(entry, user_from_meta(user_id, _latest(entry.metas)), happened)
+        return happened
+
+    def claim(self, claim: ActivityClaim) -> list[RosterEvent]:
+        """Somebody else said what they do now; the track that says so too is on its way."""
+        happened: list[RosterEvent] = []
+        if claim.user_id in self._entries and claim.user_id != self._own.user_id:
+            self._claimed(claim, happened)
         return happened
 
     def set_own(self, own: OnlineUser) -> None:
-        """We are somebody else now, or do something else."""
+        """We do something else now, and our track is on its way."""
         self._own = own
-        self.claim(own.user_id, own.status, own.activity, own.display_name)
+        self._claimed(ActivityClaim(own.user_id, own.status, own.activity, own.display_name, {}), [])
 
     # ---------------------------------------------------------------- inside
 
-    def _left(self, user_id: str, happened: list[PresenceEvent]) -> None:
+    def _joined(self, change: PresenceChange, happened: list[RosterEvent]) -> None:
+        metas = _by_ref(change.joined)
+        entry = self._entries[change.key] = _Entry(user_from_meta(change.key, _latest(metas)), metas)
+        happened.append(UserOnline(entry.user))
+
+    def _left(self, user_id: str, happened: list[RosterEvent]) -> None:
         if user_id == self._own.user_id:
             self._entries[user_id] = _Entry(self._own)
         else:
-            entry = self._entries.pop(user_id, None)
-            if entry is not None:
-                happened.append(UserOffline(entry.user))
+            happened.append(UserOffline(self._entries.pop(user_id).user))
 
-    def _updated(
-        self, entry: _Entry, change: PresenceChange, presence: PresenceMap, happened: list[PresenceEvent]
-    ) -> None:
-        if change.joined:
-            meta = _latest(change.joined)
-        elif any(meta["phx_ref"] == entry.ref for meta in change.left):
-            meta = _latest(presence[change.key])
-        else:
-            return  # another device of theirs left
-        entry.ref = meta["phx_ref"]
+    def _updated(self, entry: _Entry, change: PresenceChange, happened: list[RosterEvent]) -> None:
+        shown = _latest(entry.metas)
+        for meta in change.left:
+            del entry.metas[meta["phx_ref"]]
+        entry.metas.update(_by_ref(change.joined))
+        meta = _latest(entry.metas)
+        if meta is shown:
+            return  # another device of theirs left, or the server repeated itself
         user = user_from_meta(change.key, meta)
-        seen = (user.status, user.activity)
-        claims, entry.claims = entry.claims, None
-        if claims and seen in claims[:-1]:
-            # The track of an earlier claim: what was claimed since is newer.
-            entry.claims = claims[claims.index(seen) + 1 :]
-            user = evolve(user, status=entry.user.status, activity=entry.user.activity)
+        claims, entry.claims = entry.claims, ()
+        said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
+        if "phx_ref_prev" in meta and seen in said[:-1]:
+            # The track of an earlier claim: what was claimed since is newer. (Without a phx_ref_prev it would
+            # be the first track of another device, which only happens to say the same.)
+            entry.claims = claims[said.index(seen) + 1 :]
+            return
+        if seen in said[-1:]:
+            user = evolve(user, extra={**_extra(claims[-1].extra), **user.extra})
         self._show(entry, user, happened)
 
-    def _show(self, entry: _Entry, user: OnlineUser, happened: list[PresenceEvent]) -> None:
+    def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
+        entry = self._entries[claim.user_id]
+        entry.claims = (*entry.claims, claim)[-MAX_CLAIMS:]
+        user = evolve(
+            entry.user,
+            status=claim.status,
+            activity=claim.activity,
+            display_name=claim.display_name or entry.user.display_name,
+            extra=_extra({**_latest(entry.metas), **claim.extra}),
+        )
+        self._show(entry, user, happened)
+
+    def _show(self, entry: _Entry, user: OnlineUser, happened: list[RosterEvent]) -> None:
         previous = entry.user
-        if user == evolve(previous, online_at=user.online_at):
+        if _same(user, evolve(previous, online_at=user.online_at)):
             return
         entry.user = user
         if user.user_id != self._own.user_id:
             happened.append(ActivityChanged(user, previous))
 
 
-def _latest(metas: Iterable[Meta]) -> Meta:
-    """The most recently joined of several metas. Those of one state are in no order of time: `online_at` decides."""
-    return max(enumerate(metas), key=lambda pair: (_online_at(pair[1]), pair[0]))[1]
+def _by_ref(metas: Iterable[Meta]) -> dict[str, Meta]:
+    """Metas that joined at once, the latest one last. They come in no order of time: `online_at` decides."""
+    return {meta["phx_ref"]: meta for meta in sorted(metas, key=_online_at)}
 
 
-def _online_at(meta: Mapping[str, Any]) -> str:
+def _latest(metas: dict[str, Meta]) -> Meta:
+    """The meta that is shown; an empty one when there is none, which are ourselves before our track."""
+    return next(reversed(metas.values()), {})
+
+
+def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in _FIELDS}
+
+
+def _online_at(meta: Meta) -> str:
     online_at = meta.get("online_at")
     return online_at if isinstance(online_at, str) else ""
+
+
+def _same(one: object, other: object) -> bool:
+    try:
+        return one == other
+    except RecursionError:  # further fields that are nested too deeply to compare
+        return False

@@ -107,6 +107,12 @@ def encode_payload(payload: Any) -> msgspec.Raw:
     return msgspec.Raw(_dump(payload))
 
 
+def decode_object(text: str, what: str) -> dict[str, Any]:
+    """The JSON object in `text`. Raises `RemoteProtocolError`, which calls it `what`, when there is none."""
+    value: dict[str, Any] = _load(_object_decoder, text, what)
+    return value
+
+
 def _dump(payload: Any, envelope: Any = None) -> bytes:
     """Encode `envelope`, which holds `payload`, or `payload` alone."""
     try:

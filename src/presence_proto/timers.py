@@ -10,6 +10,9 @@ from presence_proto.errors import LocalProtocolError
 
 Name = TypeVar("Name")
 
+MAX_NOW = 1e12
+"""Seconds. Past it a float cannot tell milliseconds apart, and `now + 0.001` may be `now` again."""
+
 
 class Clock:
     """The monotonic clock of the facts. It never runs backwards, and it is never NaN or infinite."""
@@ -20,9 +23,12 @@ class Clock:
         self.now = -math.inf
 
     def advance(self, now: float) -> float:
-        """Take in a new `now` (seconds); going backwards is clamped. Raises `LocalProtocolError` on NaN, infinity."""
-        if not math.isfinite(now):
-            raise LocalProtocolError(f"now must be a finite number of seconds, not {now!r}")
+        """Take in a new `now` (seconds); going backwards is clamped.
+
+        Raises `LocalProtocolError` on NaN, infinity, and what cannot be seconds because it is past `MAX_NOW`.
+        """
+        if not -MAX_NOW < now < MAX_NOW:
+            raise LocalProtocolError(f"now must be a finite number of seconds up to {MAX_NOW:g}, not {now!r}")
         if now > self.now:
             self.now = now
         return self.now

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 class Tracker:
     """What we want to be tracked as, what the server was last told, and the budget of calls.
 
-    Supabase closes a channel that makes more than 5 track or untrack calls in 30 s, unchanged payloads included. So
-    calls are coalesced: only the latest wish is sent, when the budget allows, and never what was sent last.
+    Supabase closes a channel that makes more than 5 track or untrack calls in 30 s, unchanged payloads
+    included. So calls are coalesced: only the latest wish is sent, when the budget allows, and never what was
+    sent last.
     """
 
     __slots__ = ("_calls", "_limit", "_sent", "_wanted", "_window")

@@ -134,6 +134,16 @@ def vsn(instance: object, attribute: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"{attribute.name} must be '1.0.0' or '2.0.0', not {value!r}")
 
 
+def wire(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in (None, "phoenix", "jarvis"):
+        raise ConfigError(f"{attribute.name} must be 'phoenix', 'jarvis' or None, not {value!r}")
+
+
+def hub_wire(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in ("both", "phoenix", "jarvis"):
+        raise ConfigError(f"{attribute.name} must be 'both', 'phoenix' or 'jarvis', not {value!r}")
+
+
 def subprotocols(instance: object, attribute: Attribute[Any], value: Any) -> None:
     tokens = isinstance(value, tuple) and all(is_unicode(name) and _TOKEN.fullmatch(name) for name in value)
     if not tokens or len(set(value)) < len(value):  # RFC 6455 §4.1

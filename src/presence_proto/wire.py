@@ -74,9 +74,11 @@ class Wire:
         self._connection = connection
         self._outbox = outbox
         self._serializer: Serializer = serializer_for(config.vsn, server=False)
-        self._refs = 0  # never reused, also not on the next connection: in V1 a ref is all that tells replies apart
+        # Refs are never reused, also not on the next connection: in V1 they are all that tells replies apart.
+        self._refs = 0
         self._push_ids = 0
-        self._awaited: dict[str, tuple[Push, str]] = {}  # by ref: the push, and the join_ref that it went out with
+        # By ref: the push, and the join_ref that it went out with.
+        self._awaited: dict[str, tuple[Push, str]] = {}
 
     @property
     def is_open(self) -> bool:
@@ -92,20 +94,31 @@ class Wire:
         self._refs += 1
         return str(self._refs)
 
-    def send(self, join_ref: str | None, topic: str, event: str, payload: Any, *, ref: str | None = None) -> str:
+    def send(
+        self, join_ref: str | None, topic: str, event: str, payload: Any, *, ref: str | None = None
+    ) -> str:
         """Send a message and return its ref."""
         ref = self.next_ref() if ref is None else ref
         frame = self._serializer.encode(Message(join_ref, ref, topic, event, payload))
         self._connection.send(frame.data, text=frame.text)
         return ref
 
+    def check(self, topic: str, event: str, payload: Any) -> None:
+        """Raise `LocalProtocolError` unless this can be sent."""
+        self._serializer.encode(Message("0", "0", topic, event, payload))
+
     def be_patient(self, now: float) -> None:
-        """A join is on its way. Until it is answered the server may answer nothing else, heartbeats included."""
+        """A join is on its way. Until it is answered the server may answer nothing else, no heartbeat."""
         self._connection.be_patient_until(now + self.config.join_timeout)
 
     def settled(self) -> None:
         """Things have been well for a while: the reconnect backoff starts over."""
         self._connection.settled()
+
+    def quote(self, *words: object) -> str:
+        """The first of these that is text, for people: bounded, and without secrets, which it may quote."""
+        text = next(word for word in words if isinstance(word, str) and word)
+        return self._connection.redacted(text)[:200]
 
     # ---------------------------------------------------------------- pushes
 
@@ -121,15 +134,15 @@ class Wire:
     ) -> Push:
         """A push with a fresh id, and a timer that fails it at `expires`.
 
-        Raises `LocalProtocolError` when the serializer cannot carry it: now, not when its turn has come.
+        Raises `LocalProtocolError` when it cannot be sent: now, not when its turn has come.
         """
-        self._serializer.encode(Message("0", "0", topic, event, payload))
+        self.check(topic, event, payload)
         self._push_ids += 1
         self.timers.set((Slot.PUSH, self._push_ids), expires)
         return Push(self._push_ids, topic, event, payload, wants_reply, is_track)
 
     def send_push(self, push: Push, join_ref: str) -> None:
-        """Send a push in this life of its channel. Its reply, if it wants one, is awaited until it expires."""
+        """Send a push in this life of its channel, and await its reply, if it wants one, until it expires."""
         ref = self.send(join_ref, push.topic, push.event, push.payload)
         if push.wants_reply:
             self._awaited[ref] = (push, join_ref)
@@ -137,7 +150,7 @@ class Wire:
             self.timers.cancel((Slot.PUSH, push.push_id))
 
     def replied(self, ref: object, status: str, response: Any) -> str | None:
-        """A reply came. If a push waits for it, report it and return the join_ref that the push went out with."""
+        """A reply came. If a push waits for it, report it and return the join_ref that it went out with."""
         push, join_ref = self._awaited.pop(ref, (None, None)) if isinstance(ref, str) else (None, None)
         if push is None:
             return None

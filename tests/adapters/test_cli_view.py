@@ -20,6 +20,7 @@ from presence_proto import (
     Disconnected,
     Error,
     GameInvite,
+    InviteSent,
     Identity,
     OnlineUser,
     Poked,
@@ -47,6 +48,8 @@ WORDS: list[tuple[PresenceEvent | EventsDropped, str]] = [
     (ChatMessage("ada", "Ada", "lobby", "[bold]hi"), "Ada in lobby: [bold]hi"),
     (Error("no presence"), "Error: no presence"),
     (CommandFailed(1, "send_poke", "expired"), "send_poke failed: expired"),
+    (InviteSent(2, ("Ada", "Bob")), "Invited Ada, Bob"),
+    (InviteSent(2, ()), "Invited nobody: you are alone"),
     (EventsDropped(7), "7 events dropped"),
 ]
 
@@ -66,7 +69,7 @@ def test_the_tally() -> None:
     for event, _ in WORDS:
         tally.add(event)
     first, second, third = tally.summary()
-    assert first.endswith("seconds in the room: 2 users, 15 events")
+    assert first.endswith("seconds in the room: 2 users, 17 events")
     assert "2 Connected" in second
     assert third == "messages: 4, reconnects: 1"
     assert Tally().summary()[1] == "events: none"

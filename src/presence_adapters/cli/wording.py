@@ -15,6 +15,7 @@ from presence_proto import (
     Disconnected,
     Error,
     GameInvite,
+    InviteSent,
     Poked,
     UserOffline,
     UserOnline,
@@ -76,5 +77,7 @@ def describe(event: PresenceEvent | EventsDropped) -> Line:
             return Line("!", "bold red", f"Error: {event.message}")
         case CommandFailed():
             return Line("!", "bold red", f"{event.command} failed: {event.reason}")
+        case InviteSent():
+            return Line("✔", "green", f"Invited {', '.join(event.sent_to) or 'nobody: you are alone'}")
         case EventsDropped():
             return Line("!", "bold red", f"{event.count} events dropped")

@@ -6,12 +6,13 @@ from hmac import compare_digest
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from attrs import frozen
+from attrs import field, frozen
 
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.serializer import Serializer, serializer_for
 
 if TYPE_CHECKING:
+    from presence_proto.config import HubConfig
     from presence_proto.websocket import HandshakeRequest
 
 _SUPABASE = "/realtime/v1/websocket"
@@ -22,12 +23,17 @@ _BEARER = "base64url.bearer.phx."  # phoenix.js sends its authToken so
 
 @frozen
 class Admission:
-    """The request is fine. `realtime`: Supabase topics may be joined, as no key is needed or it was right."""
+    """The request is fine.
+
+    `serializer`: that of a Phoenix socket; without one the connection speaks Jarvis JSON. `realtime`:
+    Supabase topics may be joined, as no key is needed or it was right. `token`: the access token of the URL.
+    """
 
     path: str
-    serializer: Serializer
+    serializer: Serializer | None
     subprotocol: str | None
     realtime: bool
+    token: str | None = field(repr=False)
 
 
 @frozen
@@ -48,24 +54,30 @@ TOO_MANY = Refusal(429, "too many connections", b'{"error":"Too many connected u
 STOPPING = Refusal(503, "the server is stopping")
 
 
-def judge(request: HandshakeRequest, api_keys: frozenset[str] | None) -> Admission | Refusal:
-    """Answer an upgrade request, as Phoenix and Supabase do. `api_keys`: see `HubConfig`."""
+def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
+    """Answer an upgrade request, as Phoenix and Supabase do. Jarvis' way leads to a Supabase topic, and is
+    guarded like it."""
     path, _, query = request.target.partition("?")
     params = dict(parse_qsl(query, keep_blank_values=True))
-    realtime = path.endswith(_SUPABASE)
-    if not path.endswith(_PHOENIX):
-        return Refusal(404, "no such path")
-    try:
-        serializer = serializer_for(params.get("vsn"), server=True)
-    except RemoteProtocolError:
-        return Refusal(403, "unknown vsn")
+    api_keys = config.api_keys
+    jarvis = config.wire == "jarvis" or (config.wire == "both" and not path.endswith(_PHOENIX))
+    realtime = jarvis or path.endswith(_SUPABASE)
+    serializer = None
+    if not jarvis:
+        if not path.endswith(_PHOENIX):
+            return Refusal(404, "no such path")
+        try:
+            serializer = serializer_for(params.get("vsn"), server=True)
+        except RemoteProtocolError:
+            return Refusal(403, "unknown vsn")
     if realtime and api_keys is not None:
         key = dict(request.headers).get("x-api-key") or params.get("apikey")
         if not key:
             return Refusal(401, "no API key", b'{"error":"API key is missing"}')
         if not _is_known(key, api_keys):
             return Refusal(403, "wrong API key", b'{"error":"API key is invalid"}')
-    return Admission(path, serializer, _subprotocol(request.subprotocols), realtime or api_keys is None)
+    subprotocol = None if jarvis else _subprotocol(request.subprotocols)
+    return Admission(path, serializer, subprotocol, realtime or api_keys is None, params.get("token"))
 
 
 def _is_known(key: str, api_keys: frozenset[str]) -> bool:

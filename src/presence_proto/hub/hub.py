@@ -8,11 +8,15 @@ from presence_proto.config import HubConfig
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, HubEvent
 from presence_proto.hub.handshake import STOPPING, TOO_MANY, Refusal, judge
+from presence_proto.hub.ids import Grace, TimerName
+from presence_proto.hub.jarvis import JarvisSession
+from presence_proto.hub.jarvis_room import JarvisRoom
 from presence_proto.hub.peer import Peer, Phase
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topics import Topics, announcement
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
 from presence_proto.timers import Clock, Timers
+from presence_proto.validators import is_unicode
 from presence_proto.websocket import BinaryMessage, Closed, HandshakeRequest, TextMessage, WebSocket
 
 if TYPE_CHECKING:
@@ -25,7 +29,8 @@ GOING_AWAY, PROTOCOL_ERROR, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1001, 10
 
 
 class Hub:
-    """A server core for Phoenix and Supabase clients. Its driver does the I/O.
+    """A server core for Phoenix and Supabase clients, and for those of the Jarvis JSON protocol. Its driver
+    does the I/O.
 
     The driver names each accepted transport with a `ConnId` that grows, and reports it with
     `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng` the refs and
@@ -36,10 +41,10 @@ class Hub:
     def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
         self._config = HubConfig() if config is None else config
         self._clock = Clock()
-        # One timer for each transport, with the meaning of its phase, one for each topic whose diff waits.
-        self._timers: Timers[ConnId | str] = Timers()
+        self._timers: Timers[TimerName] = Timers()
         self._outbox: Outbox[HubEvent] = Outbox()
         self._topics = Topics(self._config, self._clock, self._timers, self._outbox, rng)
+        self._jarvis = JarvisRoom(self._topics, self._timers)
         self._peers: dict[ConnId, Peer] = {}
         self._last_conn = -1
         self._admitted = 0  # transports that are past their handshake
@@ -84,7 +89,7 @@ class Hub:
             websocket = WebSocket.server(
                 deflate=self._config.deflate, max_message_size=self._config.max_message_size
             )
-            self._peers[conn] = Peer(conn, websocket, self._outbox, self._clock.now)
+            self._peers[conn] = Peer(conn, websocket, self._outbox, self._timers, self._clock)
             self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
@@ -138,12 +143,21 @@ class Hub:
     def close_channel(
         self, topic: str, *, now: float, reason: str = "closed by the server", conn: ConnId | None = None
     ) -> None:
-        """End a channel in order (`phx_close`), for one connection or all. Supabase tells the reason."""
+        """End a channel in order (`phx_close`), for one connection or all. Supabase tells the reason.
+
+        A Jarvis user in the topic has its connection closed, code 1001, and is offline at once. Raises
+        `LocalProtocolError` when the reason is not valid Unicode.
+        """
+        if not is_unicode(reason):
+            raise LocalProtocolError("the reason of a close must be valid Unicode")
         self._advance(now)
         self._stop_members(topic, conn, reason, crashed=False)
 
     def crash_channel(self, topic: str, *, now: float, conn: ConnId | None = None) -> None:
-        """End a channel as a crash does (`phx_error`), of one connection or of all."""
+        """End a channel as a crash does (`phx_error`), of one connection or of all.
+
+        A Jarvis user in the topic has its connection closed, code 1011, and is offline at once.
+        """
         self._advance(now)
         self._stop_members(topic, conn, "crashed", crashed=True)
 
@@ -183,6 +197,7 @@ class Hub:
                 self._close(peer, SERVICE_RESTART, "", STOPPING.reason)
             elif peer.phase is Phase.HANDSHAKE:
                 self._timers.set(peer.conn, self._clock.now + self._config.close_timeout)
+        self._jarvis.clear()
         self._topics.settle()
 
     # ---------------------------------------------------------------- outputs
@@ -198,7 +213,7 @@ class Hub:
     # ---------------------------------------------------------------- the life of a transport
 
     def _on_request(self, peer: Peer, request: HandshakeRequest) -> None:
-        answer = judge(request, self._config.api_keys)
+        answer = judge(request, self._config)
         if self._stopping:
             answer = STOPPING
         elif self._admitted >= self._config.max_connections and not isinstance(answer, Refusal):
@@ -210,9 +225,12 @@ class Hub:
         peer.websocket.accept(subprotocol=answer.subprotocol)
         peer.flush()
         peer.phase = Phase.OPEN
-        peer.session = PhoenixSession(peer, answer.serializer, self._topics, realtime=answer.realtime)
+        if answer.serializer is None:
+            peer.session = JarvisSession(peer, self._topics, self._jarvis, answer.token)
+        else:
+            peer.session = PhoenixSession(peer, answer.serializer, self._topics, realtime=answer.realtime)
         self._admitted += 1
-        self._timers.set(peer.conn, self._clock.now + self._config.idle_timeout)
+        self._timers.set(peer.conn, peer.session.deadline)
         self._outbox.put(ClientConnected(peer.conn, answer.path))
 
     def _on_message(self, peer: Peer, frame: TextMessage | BinaryMessage) -> None:
@@ -235,11 +253,10 @@ class Hub:
 
     def _expired(self, peer: Peer) -> None:
         """The timer of a transport has fired."""
-        if peer.phase is Phase.OPEN:
+        if peer.session is not None:
             # Not set again for every frame: it looks now when the last one came.
-            deadline = peer.last_seen + self._config.idle_timeout
-            if deadline > self._clock.now:
-                self._timers.set(peer.conn, deadline)
+            if peer.session.deadline > self._clock.now:
+                self._timers.set(peer.conn, peer.session.deadline)
             else:
                 self._close(peer, PROTOCOL_ERROR, "idle timeout", "idle timeout")
         else:
@@ -247,13 +264,7 @@ class Hub:
             self._forget(peer, self._disconnected(peer, what, None), abort=True)
 
     def _close(self, peer: Peer, code: int, reason: str, why: str) -> None:
-        """Start the closing handshake. `reason` is for the client, `why` for the hub's user."""
-        peer.phase = Phase.CLOSING
-        peer.farewell = code, why
-        peer.end_session(why)
-        peer.websocket.close(code, reason)
-        peer.flush()
-        self._timers.set(peer.conn, self._clock.now + self._config.close_timeout)
+        peer.close(code, reason, why, timeout=self._config.close_timeout)
 
     def _disconnected(self, peer: Peer, reason: str, code: int | None) -> ClientDisconnected:
         """The event for the end of a transport. When the end was ours, so are the code and the reason."""
@@ -282,17 +293,22 @@ class Hub:
         self._outbox.put(event)
 
     def _stop_members(self, topic: str, conn: ConnId | None, reason: str, *, crashed: bool) -> None:
-        for member in self._topics.members(topic):
-            if conn is None or member.conn == conn:
+        if conn is None:
+            for member in self._topics.members(topic):
                 member.stop(reason, crashed=crashed)
+        elif (peer := self._peers.get(conn)) is not None and peer.session is not None:
+            peer.session.stop(topic, reason, crashed=crashed)
         self._topics.settle()
 
     def _advance(self, now: float) -> None:
         """Take in `now`, and do what was due. Raises `LocalProtocolError` when it is no time."""
         self._clock.advance(now)
         while (name := self._timers.pop_expired(self._clock.now)) is not None:
-            if isinstance(name, str):
-                self._topics.window_ended(name)
-            else:
-                self._expired(self._peers[name])
+            match name:
+                case str():
+                    self._topics.window_ended(name)
+                case Grace(user_id):
+                    self._jarvis.grace_ended(user_id)
+                case _:
+                    self._expired(self._peers[name])
             self._topics.settle()

@@ -1,12 +1,27 @@
-"""The names that a hub makes: refs of metas and presence keys."""
+"""The names in a hub: of its timers, and those that it makes, refs of metas and presence keys."""
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from attrs import frozen
+
+from presence_proto.outputs import ConnId
 
 if TYPE_CHECKING:
     from random import Random
+
+
+@frozen
+class Grace:
+    """Names the timer of a Jarvis user who is away, and may come back unnoticed."""
+
+    user_id: str
+
+
+TimerName: TypeAlias = ConnId | str | Grace
+"""A transport's timer, with the meaning of its phase; a topic's, whose diff waits; a user's."""
 
 
 class Ids:

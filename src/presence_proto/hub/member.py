@@ -114,7 +114,7 @@ class PhoenixMember(ABC):
         """The connection."""
         return self._session.conn
 
-    def on_broadcast(self, shared: Shared) -> None:
+    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
         """Pass a message on."""
         self._session.send_shared(shared)
 

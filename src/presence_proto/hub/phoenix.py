@@ -38,6 +38,11 @@ class PhoenixSession:
 
     # -- facts
 
+    @property
+    def deadline(self) -> float:
+        """When the connection is idle. Any bytes from the client count, also those of pings."""
+        return self._peer.last_seen + self.topics.config.idle_timeout
+
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client.
 
@@ -59,6 +64,12 @@ class PhoenixSession:
             channel.close("left")
         else:
             channel.receive(message)
+
+    def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
+        """The hub ends a channel."""
+        channel = self._channels.get(topic)
+        if channel is not None:
+            channel.stop(reason, crashed=crashed)
 
     def end(self, reason: str) -> None:
         """The connection is over, or will be: leave every topic, without a word to the client."""

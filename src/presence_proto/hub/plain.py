@@ -57,7 +57,7 @@ class PlainMember(PhoenixMember):
             case event if is_reserved(event):
                 self.reply(message, "error", {"reason": "reserved event"})
             case event:
-                self._topic.broadcast(said(self.name, event, message.payload), skip=self)
+                self._topic.broadcast(said(self.name, event, message.payload), speaker=self._key, skip=self)
                 self.reply(message, "ok", {})
 
     def _track(self, message: Message) -> None:

@@ -27,7 +27,6 @@ from presence_proto.websocket import server_frame
 
 if TYPE_CHECKING:
     from presence_proto.hub.ids import Ids
-    from presence_proto.outputs import ConnId
 
 Meta: TypeAlias = Mapping[str, Any]
 Form: TypeAlias = tuple[EncodedFrame, bytes]  # a message encoded, and as a WebSocket frame
@@ -45,13 +44,15 @@ def is_reserved(event: str) -> bool:
 class Shared:
     """One message for many receivers: encoded and framed once per serializer.
 
-    Raises `LocalProtocolError` when V2 cannot carry it, which carries all that any form does.
+    `content` is the payload as it was before it was encoded, for who wants to read it. Raises
+    `LocalProtocolError` when V2 cannot carry the message, which carries all that any form does.
     """
 
-    __slots__ = ("_forms", "message")
+    __slots__ = ("_forms", "content", "message")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message, content: Any = None) -> None:
         self.message = message
+        self.content = content
         self._forms: dict[str, Form | None] = {_V2.vsn: _form(_V2.encode(message))}
 
     def form(self, serializer: Serializer) -> Form | None:
@@ -71,9 +72,9 @@ def _form(encoded: EncodedFrame) -> Form:
 
 def said(topic: str, event: str, payload: Any) -> Shared:
     """What somebody says to a whole topic: JSON, bytes or a `UserBroadcast`. Raises `LocalProtocolError`."""
-    if not isinstance(payload, (bytes, UserBroadcast)):
-        payload = encode_payload(payload)  # once for all forms
-    return Shared(Message(None, None, topic, event, payload))
+    # Encoded once for all forms.
+    encoded = payload if isinstance(payload, (bytes, UserBroadcast)) else encode_payload(payload)
+    return Shared(Message(None, None, topic, event, encoded), payload)
 
 
 @frozen(eq=False)
@@ -99,12 +100,11 @@ class Diff:
 class Member(Protocol):
     """Whoever is in a topic, whatever protocol it speaks."""
 
-    @property
-    def conn(self) -> ConnId:
-        """The connection that the member lives on."""
+    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
+        """Somebody said something to all: the hub, or the `speaker` with this presence key.
 
-    def on_broadcast(self, shared: Shared) -> None:
-        """Somebody said something to all. Must neither raise nor change the topic."""
+        Must neither raise nor change the topic.
+        """
 
     def on_diff(self, diff: Diff) -> None:
         """The presence changed. Must neither raise nor change the topic."""
@@ -160,6 +160,11 @@ class Topic:
         """The meta of a member."""
         return self._members[member]
 
+    def latest(self, key: str) -> Tracked | None:
+        """The newest meta of a key."""
+        metas = self._metas.get(key)
+        return None if metas is None else metas[next(reversed(metas))]
+
     def online(self) -> dict[str, tuple[Meta, ...]]:
         """Who is present: the metas by key, the latest last."""
         return {key: tuple(tracked.meta for tracked in metas.values()) for key, metas in self._metas.items()}
@@ -175,23 +180,27 @@ class Topic:
         self.untrack(member)
         del self._members[member]
 
-    def broadcast(self, shared: Shared, *, skip: Member | None = None) -> None:
-        """Tell everybody, but not `skip`."""
+    def broadcast(self, shared: Shared, *, speaker: str | None = None, skip: Member | None = None) -> None:
+        """Tell everybody, but not `skip`. `speaker`: the presence key of who says it, if it is a member's."""
         for member in self._members:
             if member is not skip:
-                member.on_broadcast(shared)
+                member.on_broadcast(shared, speaker)
 
     # -- presence
 
     def state(self) -> Raw:
         """The payload of a `presence_state`: the truth of now, also what no diff has told yet."""
-        self._shown = self._ids.refs
+        self.reveal()
         # Put together by hand: a large room sends it to each that comes, and little has changed in between.
         for key in self._stale:
             metas = b",".join([tracked.wire for tracked in self._metas[key].values()])
             self._entries[key] = bytes(encode_payload(key)) + b':{"metas":[' + metas + b"]}"
         self._stale.clear()
         return Raw(b"{" + b",".join(self._entries.values()) + b"}")
+
+    def reveal(self) -> None:
+        """Somebody is shown the truth of now. What of it goes will be seen to leave, as if it was told."""
+        self._shown = self._ids.refs
 
     def track(self, member: Member, key: str, payload: Meta) -> Tracked:
         """Make `payload` the meta of a member under `key`, in place of the one before.

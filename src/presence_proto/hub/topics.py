@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from presence_proto.errors import LocalProtocolError
-from presence_proto.hub.ids import Ids
+from presence_proto.hub.ids import Ids, TimerName
 from presence_proto.hub.topic import Member, Meta, Shared, Topic, is_reserved, said
 from presence_proto.serializer import UserBroadcast
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from presence_proto.config import HubConfig
     from presence_proto.events import HubEvent
-    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.outputs import Outbox
     from presence_proto.timers import Clock, Timers
 
 SUPABASE_PREFIX = "realtime:"
@@ -45,7 +45,7 @@ class Topics:
         self,
         config: HubConfig,
         clock: Clock,
-        timers: Timers[ConnId | str],
+        timers: Timers[TimerName],
         outbox: Outbox[HubEvent],
         rng: Random | None,
     ) -> None:

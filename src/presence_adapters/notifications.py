@@ -1,0 +1,119 @@
+"""The callback surface: every event as an `(event_type, data)` pair, and clients made from plain keywords.
+
+    client = PresenceClient(server_url="wss://…", user_id="alice-123", display_name="alice")
+    client.on_notification = handle_notification
+
+It knows no event loop: a driver calls the callback, or awaits what it returns, inside of `logged`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from attrs import asdict
+
+from presence_adapters.event_queue import EventsDropped
+from presence_proto import (
+    ActivityChanged,
+    ChatMessage,
+    CommandFailed,
+    ConfigError,
+    Connected,
+    Disconnected,
+    Error,
+    GameInvite,
+    Identity,
+    InviteSent,
+    OnlineUser,
+    Poked,
+    PresenceConfig,
+    PresenceEvent,
+    UserOffline,
+    UserOnline,
+)
+
+logger = logging.getLogger(__name__)
+
+OnNotification: TypeAlias = Callable[[str, dict[str, Any]], object]
+"""What is told of every event. Where the adapter is asynchronous, it may return an awaitable."""
+
+EVENT_TYPES: Mapping[type, str] = {
+    Connected: "connected",
+    Disconnected: "disconnected",
+    UserOnline: "user_online",
+    UserOffline: "user_offline",
+    ActivityChanged: "activity_changed",
+    GameInvite: "game_invite",
+    Poked: "poke",
+    ChatMessage: "chat_message",
+    Error: "error",
+    CommandFailed: "command_failed",
+    InviteSent: "invite_sent",
+    EventsDropped: "events_dropped",
+}
+"""The event type of each class."""
+
+IDENTITY_FIELDS = ("user_id", "display_name", "access_token")
+
+
+def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, Any]]:
+    """The event type and the data of an event: a plain dict of its fields, ready for JSON.
+
+    A user's fields (`user_id`, `display_name`, `status`, `activity`, `online_at`) lie directly in it, and so
+    do further fields of the payload, unless they have the name of one of ours. `connected` has a list of such
+    dicts in `users`; `activity_changed` has `previous_status` and `previous_activity`, too.
+    """
+    match event:
+        case Connected():
+            data = {**_flat(event), "users": [_user(user) for user in event.users]}
+        case InviteSent():
+            data = {**_flat(event), "sent_to": list(event.sent_to)}
+        case UserOnline() | UserOffline():
+            data = _user(event.user)
+        case ActivityChanged():
+            before = {
+                "previous_status": str(event.previous.status),
+                "previous_activity": event.previous.activity,
+            }
+            data = {**_user(event.user), **before}
+        case _:
+            data = _flat(event)
+    return EVENT_TYPES[type(event)], data
+
+
+@contextmanager
+def logged(event_type: str) -> Iterator[None]:
+    """Log what a callback raises. It is no reason for a client to end."""
+    try:
+        yield
+    except Exception:
+        logger.exception("on_notification failed for %r", event_type)
+
+
+def who_and_where(
+    identity: Identity | None, config: PresenceConfig | None, settings: Mapping[str, Any]
+) -> tuple[Identity, PresenceConfig]:
+    """What a client is made from: an `Identity` and a `PresenceConfig`, or the keywords of both.
+
+    `settings`: `user_id`, `display_name` and perhaps `access_token` are the identity's; all others are the
+    config's: `server_url`, `api_key`, and so on. Raises `ConfigError` when it is neither, or a mixture.
+    """
+    if identity is not None and config is not None and not settings:
+        return identity, config
+    if identity is not None or config is not None or not {"user_id", "display_name"} <= set(settings):
+        raise ConfigError("give an Identity and a PresenceConfig, or user_id, display_name and server_url")
+    ours = {name: settings[name] for name in IDENTITY_FIELDS if name in settings}
+    theirs = {name: value for name, value in settings.items() if name not in IDENTITY_FIELDS}
+    return Identity(**ours), PresenceConfig(**theirs)
+
+
+def _flat(instance: Any) -> dict[str, Any]:
+    fields = asdict(instance, recurse=False)
+    return {**fields.pop("extra", {}), **fields}
+
+
+def _user(user: OnlineUser) -> dict[str, Any]:
+    return {**_flat(user), "status": str(user.status)}

@@ -1,0 +1,53 @@
+"""The states of a channel, and every move between them.
+
+A channel is *wanted* from `join` to `leave`, whatever happens to the connection. In between it lives several
+lives on the server, one for each `phx_join`.
+
+- WAITING: wanted, but no join is under way: there is no connection, or a rejoin waits for its delay.
+- JOINING: `phx_join` was sent.
+- JOINED: the server said ok.
+- LEAVING: `phx_leave` was sent.
+- CLOSED: left. The client forgets the channel.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ChannelState(Enum):
+    """Where a channel is; see the module's text."""
+
+    WAITING = auto()
+    JOINING = auto()
+    JOINED = auto()
+    LEAVING = auto()
+    CLOSED = auto()
+
+
+class ChannelInput(Enum):
+    """What moves a channel from one state to another."""
+
+    JOIN_SENT = auto()
+    JOIN_OK = auto()
+    DOWN = auto()  # join refused or unanswered, phx_error, phx_close, or the connection was lost
+    LEAVE_SENT = auto()
+    LEFT = auto()  # the leave was answered, or there is nobody to ask
+
+
+TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
+    (ChannelState.WAITING, ChannelInput.JOIN_SENT): ChannelState.JOINING,
+    (ChannelState.WAITING, ChannelInput.LEFT): ChannelState.CLOSED,
+    (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
+    (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
+    (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
+    (ChannelState.JOINED, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # to ask for a lost presence_state
+    (ChannelState.JOINED, ChannelInput.DOWN): ChannelState.WAITING,
+    (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
+    (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
+}
+"""Every legal move. A pair that is not here cannot happen."""

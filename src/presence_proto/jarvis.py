@@ -1,0 +1,368 @@
+"""The Jarvis JSON protocol, version 1, client side: one room over plain JSON messages on a WebSocket.
+
+    client                                    server
+    connect {user_id, display_name} ───────▶
+                                     ◀─────── welcome {users}: everybody but us
+    ping, every heartbeat_interval   ───────▶
+                                     ◀─────── pong {online_count}
+    activity_update, game_invite, poke ─────▶
+                                     ◀─────── user_online, user_offline, activity_changed, game_invite, poke,
+                                              invite_sent {sent_to}, error {message}
+    disconnect                       ───────▶
+
+It has no refs, no acknowledgements but `invite_sent`, no tokens but in the URL, and no chat.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from attrs import evolve
+
+from presence_proto import broadcasts
+from presence_proto.broadcasts import Fields
+from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, Up
+from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from presence_proto.events import OnlineUser, Poked
+from presence_proto.outputs import Outbox
+from presence_proto.presence import Meta, PresenceChange
+from presence_proto.room import (
+    Changed,
+    Delivered,
+    Lost,
+    RoomEvent,
+    RoomOutput,
+    Said,
+    Synced,
+    Trouble,
+    Undelivered,
+)
+from presence_proto.serializer import decode_object
+from presence_proto.timers import Clock, Timers
+from presence_proto.websocket import TextMessage
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from presence_proto.config import Address, PresenceConfig
+    from presence_proto.events import UserStatus
+    from presence_proto.outputs import ConnId
+    from presence_proto.websocket import BinaryMessage
+
+VERSION = "1"
+
+
+class Slot(Enum):
+    """The timers, besides those of the messages that wait, which are named by their ids."""
+
+    WELCOME = auto()
+    STABLE = auto()  # welcomed for a while: the backoff starts over
+
+
+class JarvisRoom:
+    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff."""
+
+    def __init__(self, config: PresenceConfig, *, rng: Random | None = None) -> None:
+        self._config = config  # with the access token of now
+        self._clock = Clock()
+        self._outbox: Outbox[RoomEvent] = Outbox()
+        self._connection = Connection(config, self._address, self._outbox, rng=rng)
+        self._timers: Timers[Slot | int] = Timers()
+        self._own = OnlineUser("", "")
+        self._told: tuple[UserStatus, str | None] | None = None  # our activity, since the welcome
+        self._welcomed = False
+        self._metas: dict[str, Meta] = {}  # of the others, by user id
+        self._refs = 0
+        self._message_ids = 0
+        self._waiting: dict[int, dict[str, Any]] = {}  # messages that wait for the welcome, oldest first
+        self._invites: dict[int, tuple[str, str | None]] = {}  # sent, and not receipted yet: game and code
+        self._server_count: int | None = None
+
+    # ---------------------------------------------------------------- getters
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is at rest."""
+        return self._connection.state is ConnectionState.IDLE
+
+    @property
+    def server_count(self) -> int | None:
+        """What the last pong said."""
+        return self._server_count
+
+    # ---------------------------------------------------------------- commands
+
+    def connect(self, own: OnlineUser, *, now: float) -> None:
+        """Enter the room."""
+        if not self.is_closed:
+            raise LocalProtocolError("connect was called before")
+        now = self._clock.advance(now)
+        self._own = own
+        self._connection.open(now)
+        self._settle(now)
+
+    def disconnect(self, *, now: float) -> None:
+        """Say goodbye and close."""
+        now = self._clock.advance(now)
+        if self._connection.state is ConnectionState.OPEN:
+            self._send({"type": "disconnect"})
+            self._out("disconnect was called", retry=False)  # what still comes is not read
+        self._connection.close(now)
+        self._settle(now)
+
+    def show(self, own: OnlineUser, *, now: float) -> int | None:
+        """Be shown as `own`. The protocol does not answer to that: no message id."""
+        now = self._clock.advance(now)
+        self._own = own
+        self._tell_activity()
+        self._settle(now)
+        return None
+
+    def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
+        """Send an invite or a poke now, or keep it for the welcome."""
+        if event == "chat_message":
+            raise LocalProtocolError("send_chat: the Jarvis JSON protocol has no chat")
+        if len(self._waiting) >= self._config.max_pending_pushes:
+            raise LocalProtocolError(f"{len(self._waiting)} messages (max_pending_pushes) wait already")
+        now = self._clock.advance(now)
+        self._message_ids += 1
+        # Who we are, the server knows and stamps.
+        rest = {name: value for name, value in payload.items() if name not in ("user_id", "display_name")}
+        if event == "game_invite":
+            rest.setdefault("code", None)
+        self._waiting[self._message_ids] = {"type": event, **rest}
+        self._timers.set(self._message_ids, now + self._config.command_timeout)
+        self._send_waiting()
+        self._settle(now)
+        return self._message_ids
+
+    def set_access_token(self, token: str | None, *, now: float) -> None:
+        """Use another token in the next URL."""
+        try:
+            config = evolve(self._config, access_token=token)
+        except ConfigError as exc:
+            raise LocalProtocolError(str(exc)) from None
+        now = self._clock.advance(now)
+        self._config = config
+        self._settle(now)
+
+    # ---------------------------------------------------------------- facts
+
+    def transport_opened(self, conn: ConnId, *, now: float) -> None:
+        """The byte stream is there."""
+        now = self._clock.advance(now)
+        self._connection.transport_opened(conn)
+        self._settle(now)
+
+    def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
+        """Bytes came in."""
+        now = self._clock.advance(now)
+        self._connection.receive_data(conn, data)
+        self._settle(now)
+
+    def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
+        """The byte stream ended, or could not be opened."""
+        now = self._clock.advance(now)
+        self._connection.transport_closed(conn, reason, now)
+        self._settle(now)
+
+    def tick(self, *, now: float) -> None:
+        """Time passed."""
+        self._settle(self._clock.advance(now))
+
+    # ---------------------------------------------------------------- outputs
+
+    def next_output(self) -> RoomOutput | None:
+        """The next output."""
+        return self._outbox.next()
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due."""
+        deadlines = (self._connection.next_deadline(), self._timers.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    # ---------------------------------------------------------------- the connection
+
+    def _address(self) -> Address:
+        return self._config.address(self._config.access_token)
+
+    def _settle(self, now: float) -> None:
+        """Handle what came in, then what is due: in this order, so that a welcome that is there counts."""
+        self._pump(now)
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            self._connection.tick(now)
+            self._pump(now)
+            while (timer := self._timers.pop_expired(now)) is not None:
+                self._expired(timer, now)
+
+    def _pump(self, now: float) -> None:
+        while (event := self._connection.next_event(now)) is not None:
+            match event:
+                case Up():
+                    own = self._own
+                    names = {"user_id": own.user_id, "display_name": own.display_name}
+                    self._send({"type": "connect", **names, "version": VERSION})
+                    self._timers.set(Slot.WELCOME, now + self._config.join_timeout)
+                case Down():
+                    self._down(event)
+                case HeartbeatDue():
+                    self._send({"type": "ping"})
+                case _:
+                    self._receive(event, now)
+
+    def _down(self, down: Down) -> None:
+        self._outbox.put(Lost(down.reason, down.retry_in, down.fatal))
+        self._out("the connection ended", retry=down.retry_in is not None)
+
+    def _out(self, reason: str, *, retry: bool) -> None:
+        """We are not in the room any more. Without a `retry`, what waits to be said waits no longer."""
+        self._welcomed = False
+        self._timers.cancel(Slot.WELCOME)
+        self._timers.cancel(Slot.STABLE)
+        for message_id in tuple(self._invites):
+            self._fail(message_id, f"{reason} before the receipt")
+        for message_id in () if retry else tuple(self._waiting):
+            self._fail(message_id, reason)
+
+    def _expired(self, timer: Slot | int, now: float) -> None:
+        if timer is Slot.STABLE:
+            self._connection.settled()
+        elif timer is Slot.WELCOME:
+            timeout = self._config.join_timeout
+            reason = f"no welcome within {timeout:g} s: the server does not let us in, or speaks no Jarvis JSON"
+            self._connection.give_up(reason, now)
+            self._pump(now)
+        else:
+            assert isinstance(timer, int)
+            self._fail(timer, "not delivered in time" if timer in self._waiting else "no receipt in time")
+
+    # ---------------------------------------------------------------- sending
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self._connection.send(msgspec.json.encode(message), text=True)
+
+    def _send_waiting(self) -> None:
+        while self._welcomed and self._waiting:
+            message_id = next(iter(self._waiting))
+            message = self._waiting.pop(message_id)
+            self._send(message)
+            if message["type"] == "game_invite":
+                self._invites[message_id] = message["game"], message["code"]
+            else:
+                self._timers.cancel(message_id)
+                self._outbox.put(Delivered(message_id))
+
+    def _tell_activity(self) -> None:
+        activity = (self._own.status, self._own.activity)
+        if self._welcomed and activity != self._told:
+            self._told = activity
+            self._send({"type": "activity_update", "status": activity[0], "activity": activity[1]})
+
+    def _fail(self, message_id: int, reason: str) -> None:
+        self._timers.cancel(message_id)
+        self._waiting.pop(message_id, None)
+        self._invites.pop(message_id, None)
+        self._outbox.put(Undelivered(message_id, reason))
+
+    # ---------------------------------------------------------------- receiving
+
+    def _receive(self, frame: TextMessage | BinaryMessage, now: float) -> None:
+        try:
+            if not isinstance(frame, TextMessage):
+                raise RemoteProtocolError("a Jarvis message must be text")
+            message = decode_object(frame.data, "a Jarvis message")
+            kind = message.pop("type", None)
+            if not isinstance(kind, str):
+                raise RemoteProtocolError("a Jarvis message must have a type, a string")
+            self._on_message(kind, message, now)
+        except RemoteProtocolError as exc:
+            self._outbox.put(Trouble(str(exc)))
+
+    def _on_message(self, kind: str, message: dict[str, Any], now: float) -> None:
+        emit, fields = self._outbox.put, Fields(f"the message {kind}", message)
+        match kind:
+            case "welcome":
+                self._on_welcome(message.get("users"), now)
+            case "pong":
+                self._connection.heartbeat_acked()
+                count = message.get("online_count")
+                self._server_count = count if type(count) is int else None  # a bool is none
+            case "user_online" | "activity_changed":
+                user_id, shown = _user(fields)
+                if kind == "user_online" and isinstance(message.get("ts"), str):
+                    shown["online_at"] = message["ts"]
+                known = user_id in self._metas
+                if user_id != self._own.user_id and (known or kind == "user_online"):
+                    self._check_size(len(self._metas) + (not known))
+                    emit(Changed((self._replace(user_id, shown),)))
+            case "user_offline":
+                user_id = fields.required("user_id")
+                if user_id in self._metas:
+                    emit(Changed((self._remove(user_id),)))
+            case "game_invite":
+                emit(Said(broadcasts.game_invite(message)))
+            case "poke":
+                emit(Said(Poked(*fields.sender(), fields.rest)))
+            case "invite_sent":
+                self._on_receipt(message)
+            case "error":
+                words = self._connection.redacted(fields.required("message"))
+                emit(Trouble(f"the server says: {words[:200]}"))
+            case _:
+                pass  # of a later version
+
+    def _on_welcome(self, users: Any, now: float) -> None:
+        if not isinstance(users, list):
+            raise RemoteProtocolError("the message welcome must have a list of users")
+        present = dict(_user(Fields("a user of the message welcome", user)) for user in users)
+        present.pop(self._own.user_id, None)
+        self._check_size(len(present))
+        changes = [self._remove(user_id) for user_id in tuple(self._metas) if user_id not in present]
+        changes += [self._replace(user_id, meta) for user_id, meta in present.items()]
+        self._welcomed = True
+        self._timers.cancel(Slot.WELCOME)
+        self._timers.set(Slot.STABLE, now + self._config.stable_after)
+        self._outbox.put(Synced(tuple(changes)))
+        # Who was away for a short time is as before to the server, and so is who has just started again.
+        self._told = None
+        self._tell_activity()
+        self._send_waiting()
+
+    def _on_receipt(self, receipt: dict[str, Any]) -> None:
+        """The oldest invite like this one has arrived. Not merely the oldest: we may have given that one up."""
+        invite, sent_to = (receipt.get("game"), receipt.get("code") or None), receipt.get("sent_to")
+        is_names = isinstance(sent_to, list) and all(isinstance(name, str) for name in sent_to)
+        message_id = next((one for one, sent in self._invites.items() if sent == invite), None)
+        if message_id is not None:
+            del self._invites[message_id]
+            self._timers.cancel(message_id)
+            self._outbox.put(Delivered(message_id, tuple(sent_to) if is_names else None))
+        if not is_names:
+            raise RemoteProtocolError("the message invite_sent must have a list of names sent_to")
+
+    # ---------------------------------------------------------------- who is there, as presence
+
+    def _check_size(self, others: int) -> None:
+        if others + 1 > self._config.max_roster:
+            raise RemoteProtocolError(f"more than {self._config.max_roster} users (max_roster)")
+
+    def _replace(self, user_id: str, shown: dict[str, Any]) -> PresenceChange:
+        """Somebody is shown like this. Each way of being shown is one meta, with a ref that we make up."""
+        old = self._metas.get(user_id)
+        self._refs += 1
+        new = self._metas[user_id] = {**(old or {}), **shown, "phx_ref": str(self._refs)}
+        if old is None:
+            return PresenceChange(user_id, "joined", (new,), ())
+        return PresenceChange(user_id, "updated", (new,), (old,))
+
+    def _remove(self, user_id: str) -> PresenceChange:
+        return PresenceChange(user_id, "left", (), (self._metas.pop(user_id),))
+
+
+def _user(fields: Fields) -> tuple[str, dict[str, Any]]:
+    """Who it is, and what the message says of how they are shown."""
+    user_id, display_name = fields.sender()
+    shown = {name: value for name, value in fields.rest.items() if name != "ts"}
+    return user_id, {"user_id": user_id, **shown, "display_name": display_name}

@@ -1,0 +1,438 @@
+"""Configs: where they lead, what they refuse, and what they keep to themselves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from attrs import evolve, exceptions, fields
+from hypothesis import given
+from hypothesis import strategies as st
+
+from presence_proto.config import (
+    Address,
+    ChannelConfig,
+    HubConfig,
+    Identity,
+    PresenceConfig,
+    RealtimeConfig,
+    join_params_are_the_meta,
+)
+from presence_proto.errors import ConfigError
+from presence_proto.validators import MIN_SECONDS, RESERVED_HEADERS
+from presence_proto.websocket import WebSocket
+
+URL = "ws://host.test"
+
+
+def realtime(**settings: Any) -> RealtimeConfig:
+    return RealtimeConfig(**{"server_url": URL} | settings)
+
+
+def query(address: Address) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(address.target).query, keep_blank_values=True, strict_parsing=True))
+
+
+# ---------------------------------------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "tls", "path"),
+    [
+        ("ws://host.test", "host.test", 80, False, "/socket/websocket"),
+        ("ws://host.test/", "host.test", 80, False, "/socket/websocket"),
+        ("http://host.test:4000", "host.test", 4000, False, "/socket/websocket"),
+        ("https://host.test", "host.test", 443, True, "/socket/websocket"),
+        ("WSS://Host.Test:8443", "host.test", 8443, True, "/socket/websocket"),
+        ("ws://host.test/live", "host.test", 80, False, "/live/websocket"),
+        ("ws://host.test/live/websocket", "host.test", 80, False, "/live/websocket"),
+        ("ws://host.test/live/websocket/", "host.test", 80, False, "/live/websocket"),
+        ("ws://host.test/a b/ü", "host.test", 80, False, "/a%20b/%C3%BC/websocket"),
+        ("ws://host.test/a%20b", "host.test", 80, False, "/a%20b/websocket"),
+        ("wss://x.supabase.co", "x.supabase.co", 443, True, "/realtime/v1/websocket"),
+        ("wss://x.supabase.in", "x.supabase.in", 443, True, "/realtime/v1/websocket"),
+        ("ws://bücher.test", "xn--bcher-kva.test", 80, False, "/socket/websocket"),
+        ("ws://127.0.0.1:80", "127.0.0.1", 80, False, "/socket/websocket"),
+        ("ws://[::1]:4000", "::1", 4000, False, "/socket/websocket"),
+    ],
+)
+def test_a_server_url_is_a_socket_or_the_mount_that_it_lies_under(
+    url: str, host: str, port: int, tls: bool, path: str
+) -> None:
+    address = realtime(server_url=url).address()
+    assert (address.host, address.port, address.tls) == (host, port, tls)
+    assert address.target == f"{path}?vsn=2.0.0"
+
+
+def test_a_bare_url_with_an_api_key_is_a_supabase_one() -> None:
+    assert realtime(api_key="anon-key").address().target == "/realtime/v1/websocket?apikey=anon-key&vsn=2.0.0"
+
+
+def test_a_project_ref_names_a_supabase_project() -> None:
+    address = RealtimeConfig(project_ref="abc-123", api_key="anon-key", vsn="1.0.0").address()
+    assert (address.host, address.port, address.tls) == ("abc-123.supabase.co", 443, True)
+    assert address.target == "/realtime/v1/websocket?apikey=anon-key&vsn=1.0.0"
+
+
+def test_the_presence_system_is_at_home_on_supabase() -> None:
+    assert PresenceConfig(server_url=URL).address().target == "/realtime/v1/websocket?vsn=2.0.0"
+    assert PresenceConfig(server_url=URL + "/socket").address().target == "/socket/websocket?vsn=2.0.0"
+
+
+def test_the_query_holds_the_urls_own_parameters_the_params_the_key_the_token_and_the_vsn() -> None:
+    config = realtime(
+        server_url=URL + "/socket?a=1&b=&vsn=9&c=old", params={"c": "new ü&", "log": "info"}, api_key="k/+ ="
+    )
+    wanted = {"a": "1", "b": "", "vsn": "2.0.0", "c": "new ü&", "log": "info", "apikey": "k/+ ="}
+    assert query(config.address()) == wanted
+    assert query(config.address("jwt")) == wanted | {"token": "jwt"}
+    assert query(evolve(config, token_param="access").address("jwt")) == wanted | {"access": "jwt"}
+    assert query(evolve(config, token_param=None).address("jwt")) == wanted
+
+
+def test_an_address_carries_no_token_unless_it_is_given_one() -> None:
+    assert "jwt" not in realtime(access_token="jwt").address().target
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "tls", "authority"),
+    [
+        ("host.test", 80, False, "host.test"),
+        ("host.test", 443, False, "host.test:443"),
+        ("host.test", 443, True, "host.test"),
+        ("host.test", 80, True, "host.test:80"),
+        ("::1", 80, False, "[::1]"),
+        ("::1", 4000, False, "[::1]:4000"),
+    ],
+)
+def test_the_authority_leaves_out_the_default_port_and_brackets_ipv6(
+    host: str, port: int, tls: bool, authority: str
+) -> None:
+    assert Address(host, port, tls, "/").authority == authority
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("host.test", "must start with"),
+        ("ftp://host.test", "must start with"),
+        ("", "must start with"),
+        ("ws://", "must name a host"),
+        ("ws:///path", "must name a host"),
+        ("ws://host.test:0", "must name a host, and a port other than 0"),
+        ("ws://host.test:99999", "is not a URL"),
+        ("ws://host.test:port", "is not a URL"),
+        ("ws://[::1", "is not a URL"),
+        ("ws://user@host.test", "must not hold a user name"),
+        ("ws://:password@host.test", "must not hold a user name"),
+        ("ws://host.test/#top", "must not hold a fragment"),
+        ("ws://a..b", "is not a host name"),
+        ("ws://ho st", "is not a host name"),
+        ('ws://"host"', "is not a host name"),
+        ("ws://host.test/\ud800", "must be a Unicode string"),
+        (b"ws://host.test", "must be a Unicode string"),
+        (7, "must be a Unicode string"),
+    ],
+)
+def test_a_url_that_cannot_work_is_refused(url: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"server_url {message}|server_url: .*{message}"):
+        realtime(server_url=url)
+
+
+@pytest.mark.parametrize("ref", ["", "a.b", "a/b", "ü", "x" * 64, 7])
+def test_a_project_ref_that_cannot_work_is_refused(ref: Any) -> None:
+    with pytest.raises(ConfigError, match="project_ref must be letters, digits and dashes"):
+        RealtimeConfig(project_ref=ref)
+
+
+def test_one_place_to_connect_to_is_needed_and_no_more() -> None:
+    with pytest.raises(ConfigError, match="either server_url or project_ref"):
+        RealtimeConfig()
+    with pytest.raises(ConfigError, match="either server_url or project_ref"):
+        RealtimeConfig(server_url=URL, project_ref="abc")
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(max_size=20), st.text(max_size=20))
+def test_a_config_that_was_made_can_be_connected_with(path: str, key: str, name: str, value: str) -> None:
+    try:
+        config = realtime(server_url=f"{URL}/{path}", api_key=key, params={name: value}, access_token=value)
+    except ConfigError:
+        return
+    address = config.address(value)
+    websocket = WebSocket.client(address, max_message_size=100)
+    assert websocket.data_to_send().startswith(f"GET {address.target} HTTP/1.1\r\n".encode("ascii"))
+    if name not in ("apikey", "token", "vsn"):
+        assert query(address)[name] == value
+
+
+# ---------------------------------------------------------------------------------------------- values
+
+MAY_BE_ZERO = ("presence_window", "offline_grace")
+SECONDS = [  # all but those, and the jitter, which is a fraction
+    *(("RealtimeConfig", f.name) for f in fields(RealtimeConfig) if f.type == "float"),
+    ("ChannelConfig", "track_window"),
+    ("PresenceConfig", "track_window"),
+    ("PresenceConfig", "command_timeout"),
+    *(("HubConfig", f.name) for f in fields(HubConfig) if f.type == "float"),
+]
+SECONDS = [(kind, name) for kind, name in SECONDS if name not in ("jitter", *MAY_BE_ZERO)]
+COUNTS = [
+    *(("RealtimeConfig", f.name) for f in fields(RealtimeConfig) if f.type == "int"),
+    *(("HubConfig", f.name) for f in fields(HubConfig) if f.type == "int"),
+    ("ChannelConfig", "track_limit"),
+    ("PresenceConfig", "track_limit"),
+    ("HubConfig", "presence_limit"),
+]
+SWITCHES = [
+    ("RealtimeConfig", "deflate"),
+    ("HubConfig", "deflate"),
+    *(("ChannelConfig", f.name) for f in fields(ChannelConfig) if f.type == "bool"),
+]
+
+
+def make(kind: str, **settings: Any) -> Any:
+    match kind:
+        case "RealtimeConfig":
+            return RealtimeConfig(server_url=URL, **settings)
+        case "PresenceConfig":
+            return PresenceConfig(server_url=URL, **settings)
+        case "ChannelConfig":
+            return ChannelConfig(**settings)
+        case "HubConfig":
+            return HubConfig(**settings)
+        case _:
+            return Identity(**{"user_id": "u", "display_name": "U"} | settings)
+
+
+def refused(kind: str, name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}.* must.* {message}"):
+        make(kind, **{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name"), SECONDS)
+def test_a_time_is_a_millisecond_or_more(kind: str, name: str) -> None:
+    for value in (0, -1, 0.0009, math.nan, math.inf, True, "1", None):
+        refused(kind, name, value, "at least 0.001 seconds")
+    config = make(kind, **{name: 30})
+    assert getattr(config, name) == 30
+    if name != "max_reconnect_delay":
+        assert getattr(make(kind, **{name: MIN_SECONDS}), name) == MIN_SECONDS
+
+
+def test_the_longest_delay_is_not_shorter_than_the_first() -> None:
+    with pytest.raises(ConfigError, match="max_reconnect_delay must be at least reconnect_delay"):
+        realtime(reconnect_delay=2.0, max_reconnect_delay=1.0)
+    assert realtime(reconnect_delay=2, max_reconnect_delay=2).max_reconnect_delay == 2
+
+
+@pytest.mark.parametrize("name", MAY_BE_ZERO)
+def test_some_times_may_be_zero(name: str) -> None:
+    for good in (0, 1.5):
+        assert getattr(make("HubConfig", **{name: good}), name) == good
+    for value in (-1, 0.0001, math.nan, math.inf, False, "1"):
+        refused("HubConfig", name, value, "0 or at least 0.001 seconds")
+
+
+def test_the_hub_speaks_what_it_knows() -> None:
+    for wire in ("both", "phoenix", "jarvis"):
+        assert make("HubConfig", wire=wire).wire == wire
+    for value in ("", "Both", None, 1, ["both"]):
+        refused("HubConfig", "wire", value, "'both', 'phoenix' or 'jarvis'")
+
+
+@pytest.mark.parametrize(("kind", "name"), COUNTS)
+def test_a_limit_is_a_whole_number_of_at_least_one(kind: str, name: str) -> None:
+    for value in (0, -1, 1.5, True, "1"):
+        refused(kind, name, value, "a whole number of at least 1")
+    assert getattr(make(kind, **{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize("kind", ["ChannelConfig", "PresenceConfig"])
+def test_there_may_be_no_track_limit(kind: str) -> None:
+    assert make(kind).track_limit == 5
+    assert make(kind, track_limit=None).track_limit is None
+
+
+@pytest.mark.parametrize(("kind", "name"), SWITCHES)
+def test_a_switch_is_true_or_false(kind: str, name: str) -> None:
+    for value in (0, 1, "true", None):
+        refused(kind, name, value, "be true or false")
+    assert getattr(make(kind, **{name: False}), name) is False
+
+
+def test_the_jitter_is_a_fraction() -> None:
+    for value in (-0.1, 1.1, math.nan, True, "0"):
+        refused("RealtimeConfig", "jitter", value, "a number from 0 to 1")
+    assert realtime(jitter=1).jitter == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("Identity", "user_id"), ("Identity", "display_name"), ("PresenceConfig", "channel")]
+)
+def test_a_name_is_a_non_empty_unicode_string(kind: str, name: str) -> None:
+    for value in ("", None, 7, b"x", "\ud800"):
+        refused(kind, name, value, "be a non-empty Unicode string")
+    assert getattr(make(kind, **{name: "ü"}), name) == "ü"
+
+
+def test_a_presence_key_may_be_empty() -> None:
+    assert ChannelConfig().presence_key == ""
+    for value in (None, 7, "\ud800"):
+        refused("ChannelConfig", "presence_key", value, "be a Unicode string")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("RealtimeConfig", "api_key"),
+        ("RealtimeConfig", "access_token"),
+        ("PresenceConfig", "api_key"),
+        ("Identity", "access_token"),
+    ],
+)
+def test_a_secret_is_a_string_or_none_and_never_quoted(kind: str, name: str) -> None:
+    assert getattr(make(kind, **{name: None}), name) is None
+    for value in ("", 123456789, b"s3cr3t", ["s3cr3t"], "s3cr3t\ud800"):
+        with pytest.raises(ConfigError, match=f"{name} must be a non-empty Unicode string or None") as caught:
+            make(kind, **{name: value})
+        assert "s3cr3t" not in str(caught.value)
+        assert "123456789" not in str(caught.value)
+
+
+def test_the_vsn_is_one_of_two() -> None:
+    for value in ("", "3.0.0", None, 2):
+        refused("RealtimeConfig", "vsn", value, "be '1.0.0' or '2.0.0'")
+
+
+@pytest.mark.parametrize("name", ["params", "headers"])
+def test_pairs_come_as_a_mapping_or_as_pairs(name: str) -> None:
+    wanted = (("a", "1"), ("b", "2"))
+    for value in ({"a": "1", "b": "2"}, [("a", "1"), ["b", "2"]], wanted):
+        assert getattr(realtime(**{name: value}), name) == wanted
+    for value in (7, "abc", [("s3cr3t",)], {"s3cr3t": 1}, {1: "s3cr3t"}, {"a": "s3cr3t\ud800"}, None):
+        with pytest.raises(ConfigError, match="must be a mapping, or pairs, of Unicode strings") as caught:
+            realtime(**{name: value})
+        assert "s3cr3t" not in str(caught.value)
+
+
+def test_the_vsn_is_not_set_by_a_param() -> None:
+    with pytest.raises(ConfigError, match="params must not hold 'vsn'"):
+        realtime(params={"vsn": "1.0.0"})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", "a\n", *RESERVED_HEADERS, "Host"])
+def test_a_header_that_cannot_be_sent_or_is_the_handshakes_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="headers: ") as caught:
+        realtime(headers={name: "s3cr3t"})
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["ü", "a\r\nb", "a\nb", " a", "a ", "a\x00", "\x7f", "a\x0bb"])
+def test_a_header_value_that_cannot_be_sent_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="headers: 'X-A' is no header in printable ASCII"):
+        realtime(headers={"X-A": value})
+
+
+@given(st.text(max_size=10), st.text(max_size=10))
+def test_headers_that_a_config_took_can_be_sent(name: str, value: str) -> None:
+    try:
+        config = realtime(headers={name: value})
+    except ConfigError:
+        return
+    WebSocket.client(config.address(), headers=config.headers, max_message_size=100)
+
+
+def test_subprotocols_are_different_tokens() -> None:
+    assert realtime(subprotocols=["phoenix", "b"]).subprotocols == ("phoenix", "b")
+    for value in ("phoenix", ["a", "a"], ["a b"], [""], [7], [[]], None):
+        refused("RealtimeConfig", "subprotocols", value, "be a sequence of different tokens")
+
+
+def test_the_token_param_is_a_name_of_its_own() -> None:
+    for value in ("", "vsn", "apikey", 7, "\ud800"):
+        refused("RealtimeConfig", "token_param", value, "name a parameter other than vsn and apikey")
+
+
+def test_postgres_changes_are_a_sequence_of_mappings() -> None:
+    change = {"event": "*", "schema": "public"}
+    assert ChannelConfig(postgres_changes=[change]) == ChannelConfig(postgres_changes=(change,))
+    for value in ("abc", [1], change, None):
+        refused("ChannelConfig", "postgres_changes", value, "be a sequence of mappings")
+
+
+def test_api_keys_are_a_set_of_strings() -> None:
+    assert HubConfig().api_keys is None
+    assert HubConfig(api_keys=["a", "b", "a"]).api_keys == {"a", "b"}
+    with pytest.raises(ConfigError, match="api_keys must be a set of strings, not a string"):
+        HubConfig(api_keys="s3cr3t")
+
+
+def test_configs_are_frozen_and_take_keywords_only() -> None:
+    config = realtime()
+    with pytest.raises(exceptions.FrozenInstanceError):
+        config.api_key = "k"
+    with pytest.raises(TypeError):
+        RealtimeConfig(URL)
+    assert hash(config) == hash(realtime())
+
+
+# ---------------------------------------------------------------------------------------------- secrets
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    for config in (
+        RealtimeConfig(
+            server_url="wss://host.test/socket?apikey=s3cr3t",
+            api_key="s3cr3t",
+            access_token="s3cr3t",
+            params={"token": "s3cr3t"},
+            headers={"Authorization": "Bearer s3cr3t"},
+        ),
+        PresenceConfig(project_ref="abc", api_key="s3cr3t", access_token="s3cr3t"),
+        Identity("alice", "Alice", "s3cr3t"),
+        HubConfig(api_keys={"s3cr3t"}),
+        RealtimeConfig(server_url=URL, api_key="s3cr3t").address("s3cr3t"),
+    ):
+        assert "s3cr3t" not in repr(config)
+        assert "s3cr3t" not in str(config)
+
+
+def test_the_repr_says_where_it_leads() -> None:
+    assert "server_url='wss://host.test/socket?…'" in repr(realtime(server_url="wss://host.test/socket?a=b"))
+    assert "server_url='ws://host.test'" in repr(realtime())
+    assert "server_url=None, project_ref='abc'" in repr(RealtimeConfig(project_ref="abc"))
+
+
+def test_a_url_that_was_refused_is_not_quoted() -> None:
+    for url in ("ws://user:s3cr3t@host.test", "ws://host.test:s3cr3t", "s3cr3t://host.test/"):
+        with pytest.raises(ConfigError) as caught:
+            realtime(server_url=url)
+        assert "s3cr3t" not in str(caught.value)
+
+
+def test_an_address_takes_secrets_out_of_a_servers_words() -> None:
+    address = realtime(
+        server_url=URL + "/socket?room=s3cr3t-room&x=1",
+        api_key="key-1",
+        params={"signature": "a+b/c=d&"},
+        headers={"Authorization": "Bearer s3cr3t-header"},
+    ).address("t k+n")
+    said = "x=1 s3cr3t-room a+b/c=d& a%2Bb%2Fc%3Dd%26 key-1 s3cr3t-header 't k+n' t+k%2Bn t%20k%2Bn vsn=2.0.0"
+    assert address.redacted(said) == "x=1 … … … … … '…' … … vsn=2.0.0"
+
+
+def test_a_secret_that_holds_another_is_taken_out_whole() -> None:
+    address = realtime(api_key="abc", access_token="abcdef").address("abcdef")
+    assert address.redacted("[abcdef] [abc]") == "[…] […]"
+
+
+# ---------------------------------------------------------------------------------------------- hub
+
+
+def test_the_default_presence_rule_takes_the_join_params_for_the_meta() -> None:
+    params = {"user_id": "alice", "status": "online", "access_token": "not for all to see"}
+    assert join_params_are_the_meta("room:1", params) == ("alice", {"status": "online"})
+    for other in ({}, {"user_id": 7}, None, "alice", ["user_id"]):
+        assert join_params_are_the_meta("room:1", other) is None

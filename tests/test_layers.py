@@ -1,0 +1,300 @@
+"""What may import what. The sources are read, not run: an import inside a function counts, too.
+
+- The core is pure: of the standard library it uses what stands in `PURE`, of other packages what it declares.
+  The check of drivers (`IMPURE`) is not: it is for tests, and works on real sockets.
+- Imports in the core go down one list, `ORDER`.
+- The adapters use what the core says is public.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attrs import frozen
+
+import presence_proto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src"
+CORE, ADAPTERS = "presence_proto", "presence_adapters"
+
+# The modules of the core. Each may import those above it only.
+ORDER = [
+    "errors",
+    "outputs",
+    "endpoint",
+    "validators",
+    "config",
+    "presence",
+    "events",
+    "timers",
+    "backoff",
+    "deflate",
+    "handshake",
+    "websocket",
+    "serializer",
+    "connection",
+    "wire",
+    "track",
+    "channel_state",
+    "channel",
+    "realtime",
+    "broadcasts",
+    "room",
+    "phoenix_room",
+    "jarvis",
+    "roster",
+    "client",
+    "hub.ids",
+    "hub.handshake",
+    "hub.peer",
+    "hub.topic",
+    "hub.topics",
+    "hub.member",
+    "hub.plain",
+    "hub.supabase",
+    "hub.phoenix",
+    "hub.jarvis_room",
+    "hub.jarvis",
+    "hub.hub",
+    "hub",
+]
+
+# Upward, and for the type checker only.
+TYPES_OF = {
+    ("hub.member", "hub.phoenix"): "a member belongs to a session, which makes its members",
+    ("hub.plain", "hub.phoenix"): "as every member",
+    ("hub.supabase", "hub.phoenix"): "as every member",
+    ("hub.jarvis_room", "hub.jarvis"): "a user has sessions, which tell the room what it does",
+}
+
+# The standard library without I/O, clocks, threads and chance.
+PURE = {
+    "__future__",
+    "abc",
+    "base64",
+    "binascii",
+    "collections",
+    "collections.abc",
+    "enum",
+    "heapq",
+    "hmac",
+    "http",
+    "itertools",
+    "math",
+    "re",
+    "struct",
+    "types",
+    "typing",
+    "urllib.parse",
+    "zlib",
+}
+TYPES = {"random"}  # a Random is handed in
+IMPURE = {"testing.driver_check", "testing.driver_lab"}  # drivers do I/O, and so does what checks them
+WEBSOCKET = {"deflate", "handshake", "websocket"}  # the only importers of h11 and wsproto
+IMPURE_CALLS = {"open", "print", "input", "breakpoint", "eval", "exec", "__import__", "hash", "id"}
+
+ADAPTERS_MAY_IMPORT = {"presence_proto", "presence_proto.testing"}
+
+# Files with more than 400 lines that are not blank, and why.
+LONG_FILES: dict[str, str] = {}
+
+
+@frozen
+class Import:
+    """`names` of `module`; no names for `import module`."""
+
+    module: str
+    names: tuple[str, ...]
+    for_types: bool
+
+    @property
+    def package(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def imports(tree: ast.AST) -> Iterator[Import]:
+    for_types = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, (), node in for_types)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            assert node.module is not None
+            yield Import(node.module, tuple(alias.name for alias in node.names), node in for_types)
+
+
+def sources(package: str) -> dict[str, ast.Module]:
+    """The modules of a package by dotted name, without that of the package; `""` for the package itself."""
+    found = {}
+    for path in sorted((SRC / package).rglob("*.py")):
+        parts = path.relative_to(SRC / package).with_suffix("").parts
+        found[".".join(parts).removesuffix("__init__").removesuffix(".")] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+CORE_SOURCES = sources(CORE)
+ADAPTER_SOURCES = sources(ADAPTERS)
+by_core_module = pytest.mark.parametrize("module", CORE_SOURCES, ids=lambda name: name or CORE)
+by_adapter_module = pytest.mark.parametrize("module", ADAPTER_SOURCES, ids=lambda name: name or ADAPTERS)
+
+
+def inner_imports(module: str) -> Iterator[tuple[str, bool]]:
+    """The modules of the core that `module` imports, and whether for types only."""
+    for one in imports(CORE_SOURCES[module]):
+        if one.package == CORE:
+            name = one.module.removeprefix(CORE).removeprefix(".")
+            for inner in one.names:
+                whole = f"{name}.{inner}".removeprefix(".")
+                yield (whole if whole in CORE_SOURCES else name), one.for_types
+            assert one.names, f"{module}: import what is needed from {one.module}"
+
+
+def in_testing(module: str) -> bool:
+    return module.partition(".")[0] == "testing"
+
+
+# ---------------------------------------------------------------------------------------- the walker itself
+
+
+def test_the_walker_sees_every_import() -> None:
+    tree = ast.parse(
+        "import os.path, time as clock\n"
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from random import Random\n"
+        "else:\n    import random\n"
+        "def f():\n    from socket import socket, AF_INET\n"
+    )
+    assert set(imports(tree)) == {
+        Import("os.path", (), False),
+        Import("time", (), False),
+        Import("typing", ("TYPE_CHECKING",), False),
+        Import("random", ("Random",), True),
+        Import("random", (), False),
+        Import("socket", ("socket", "AF_INET"), False),
+    }
+
+
+# ---------------------------------------------------------------------------------------- the core
+
+
+@by_core_module
+def test_the_core_is_pure(module: str) -> None:
+    declared = {"attrs", "h11", "msgspec", "wsproto"} | ({"hypothesis"} if in_testing(module) else set())
+    for one in imports(CORE_SOURCES[module]) if module not in IMPURE else ():
+        allowed = one.package in declared | {CORE} or one.module in PURE
+        assert allowed or (one.for_types and one.module in TYPES), one.module
+        if one.package in ("h11", "wsproto"):
+            assert module in WEBSOCKET
+
+
+@by_core_module
+def test_the_core_calls_nothing_impure(module: str) -> None:
+    names = {node.func.id for node in ast.walk(CORE_SOURCES[module]) if _is_call(node)}
+    assert not names & IMPURE_CALLS
+
+
+def _is_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def test_the_list_of_pure_modules_is_no_longer_than_it_must_be() -> None:
+    pure = [tree for module, tree in CORE_SOURCES.items() if module not in IMPURE]
+    used = {one.module for tree in pure for one in imports(tree)}
+    assert used >= PURE | TYPES
+
+
+def test_the_core_declares_what_it_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {requirement.partition(">")[0] for requirement in project["dependencies"]}
+    used = {
+        one.package
+        for module, tree in CORE_SOURCES.items()
+        for one in imports(tree)
+        if one.module not in PURE | TYPES and one.package != CORE and not in_testing(module)
+    }
+    assert declared == used
+
+
+def test_every_module_has_its_place() -> None:
+    listed = [name for name in CORE_SOURCES if name and not in_testing(name)]
+    assert sorted(ORDER) == sorted(listed)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_go_up_the_list_only(module: str) -> None:
+    below = ORDER[ORDER.index(module) :]
+    for imported, for_types in inner_imports(module):
+        assert imported, "no module of the core imports the package: it imports them all"
+        assert not in_testing(imported), "what is for tests is for tests"
+        if imported in below:
+            assert for_types, f"{module} imports {imported}, which comes after it"
+            assert (module, imported) in TYPES_OF
+
+
+def test_every_exception_is_needed() -> None:
+    upward = {
+        (module, imported)
+        for module in ORDER
+        for imported, _ in inner_imports(module)
+        if imported in ORDER[ORDER.index(module) :]
+    }
+    assert upward == set(TYPES_OF)
+
+
+def test_the_public_names_are_there_once_and_in_order() -> None:
+    names = presence_proto.__all__
+    assert names == sorted(set(names))
+    assert all(hasattr(presence_proto, name) for name in names)
+    imported = {name for one in imports(CORE_SOURCES[""]) if one.package == CORE for name in one.names}
+    assert imported == set(names)
+
+
+# ---------------------------------------------------------------------------------------- the adapters
+
+
+@by_adapter_module
+def test_adapters_use_public_names_only(module: str) -> None:
+    tree, aliases = ADAPTER_SOURCES[module], set()
+    for one in imports(tree):
+        if one.package == CORE:
+            assert one.module in ADAPTERS_MAY_IMPORT
+            if one.module == CORE:
+                assert set(one.names) <= set(presence_proto.__all__)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname or alias.name for alias in node.names if alias.name == CORE}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
+            assert node.attr in presence_proto.__all__
+
+
+@by_core_module
+def test_the_core_knows_nothing_of_the_adapters(module: str) -> None:
+    assert ADAPTERS not in {one.package for one in imports(CORE_SOURCES[module])}
+
+
+# ---------------------------------------------------------------------------------------- sizes
+
+
+def test_no_file_is_two_things() -> None:
+    long = set()
+    for path in SRC.rglob("*.py"):
+        lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+        if len(lines) > 400:
+            long.add(str(path.relative_to(SRC)))
+    assert long == set(LONG_FILES)

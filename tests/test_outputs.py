@@ -1,0 +1,96 @@
+"""The queue of outputs: order, merging, and what an abort drops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from presence_proto.events import SocketConnected
+from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
+
+ONE, TWO = ConnId(1), ConnId(2)
+EVENT = SocketConnected()
+
+
+def drained(outbox: Outbox[Any]) -> list[Any]:
+    outputs = []
+    while (output := outbox.next()) is not None:
+        outputs.append(output)
+    assert outbox.next() is None
+    return outputs
+
+
+def test_an_empty_outbox_is_drained() -> None:
+    outbox: Outbox[Any] = Outbox()
+    assert len(outbox) == 0
+    assert drained(outbox) == []
+
+
+def test_outputs_come_in_order() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.put(OpenTransport(ONE, "host", 443, True))
+    outbox.put(EVENT)
+    outbox.send(ONE, b"a")
+    outbox.put(CloseTransport(ONE))
+    assert len(outbox) == 4
+    assert drained(outbox) == [
+        OpenTransport(ONE, "host", 443, True),
+        EVENT,
+        SendData(ONE, b"a"),
+        CloseTransport(ONE),
+    ]
+
+
+def test_data_is_merged_until_it_is_drained() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"a")
+    outbox.send(TWO, b"b")
+    outbox.put(EVENT)
+    outbox.send(ONE, b"c")
+    assert drained(outbox) == [SendData(ONE, b"ac"), SendData(TWO, b"b"), EVENT]
+    outbox.send(ONE, b"d")
+    assert drained(outbox) == [SendData(ONE, b"d")]
+
+
+def test_data_that_comes_while_draining_is_not_lost() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"a")
+    assert outbox.next() == SendData(ONE, b"a")
+    outbox.send(ONE, b"b")
+    outbox.send(ONE, b"c")
+    assert drained(outbox) == [SendData(ONE, b"bc")]
+
+
+def test_empty_data_is_nothing() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"")
+    assert drained(outbox) == []
+
+
+def test_an_orderly_close_comes_after_the_data() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"a")
+    outbox.put(EVENT)
+    outbox.put(CloseTransport(ONE))
+    assert drained(outbox) == [SendData(ONE, b"a"), EVENT, CloseTransport(ONE)]
+
+
+def test_an_abort_drops_the_data_that_is_not_drained_and_only_its_own() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(TWO, b"b")
+    outbox.put(EVENT)
+    outbox.send(ONE, b"a")
+    outbox.put(CloseTransport(ONE, abort=True))
+    assert drained(outbox) == [SendData(TWO, b"b"), EVENT, CloseTransport(ONE, abort=True)]
+
+
+def test_an_abort_without_data_is_just_a_close() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.put(CloseTransport(ONE, abort=True))
+    assert drained(outbox) == [CloseTransport(ONE, abort=True)]
+
+
+def test_the_data_stays_out_of_the_repr() -> None:
+    assert repr(SendData(ONE, b"GET /?apikey=secret")) == "SendData(conn=1, data=<19 bytes>)"
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"secret")
+    assert "secret" not in repr(outbox)
