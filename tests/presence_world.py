@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from presence_proto.events import ActivityChanged, Connected, OnlineUser, UserOffline, UserOnline
 from presence_proto.roster import user_from_meta
 from presence_rig import TOPIC, PresenceRig
+from rig import Rig
 
 Entries = dict[str, dict[str, dict[str, Any]]]  # key -> ref -> meta
 
@@ -28,20 +29,15 @@ class Op:
     args: tuple[Any, ...]
 
 
-class FoldingRig(PresenceRig):
-    """Checks at every drain that the events, folded, are the roster."""
+class Folding(Rig):
+    """Of a rig of `me`: checks at every drain that the events, folded, are the roster."""
 
     folded: dict[str, OnlineUser]
     owed: list[Any]
 
     def __init__(self, **settings: Any) -> None:
         self.folded, self.owed, self.seen = {}, [], 0
-        self.holding = False
         super().__init__(**settings)
-
-    def _serve(self) -> None:
-        if not self.holding:
-            super()._serve()
 
     def _drain(self) -> None:
         super()._drain()
@@ -75,6 +71,16 @@ class FoldingRig(PresenceRig):
                 self.folded[event.user.user_id] = event.user
 
 
+class FoldingRig(Folding, PresenceRig):
+    """The same on Supabase channels. While it is `holding`, nothing arrives."""
+
+    holding = False
+
+    def _serve(self) -> None:
+        if not self.holding:
+            super()._serve()
+
+
 def differences(old: dict[str, OnlineUser], new: dict[str, OnlineUser]) -> list[Any]:
     """What happened, if somebody had watched."""
     return [
@@ -102,7 +108,9 @@ class World:
         self.refs = 0
         self.served = 0
 
-    def play(self, script: list[Op]) -> None:
+    def play(self, script: list[Op], there: list[Any]) -> None:
+        """Enter a room in which these have joined already, and let the script happen."""
+        self.diff(*there)
         self.rig.connect()
         self.sync([], 0, True)
         self.answer()
@@ -177,12 +185,17 @@ class World:
             "activity": activity,
             **extra,
         }
+        told = len(self.rig.events)
         self.rig.broadcast("activity_update", payload)
         devices = [ref for ref in self.truth.get(key, {}) if ref != self.own_ref]
         if track and devices:
             there = [ref for metas in self.truth.values() for ref in metas if ref != self.own_ref]
+            *_, shown = self.view[key].values()
             fields = {"display_name": key.title(), "status": status, "activity": activity}
+            fields |= {name: value for name, value in shown.items() if name == "level"}
             self.diff(("update", there.index(devices[-1]), fields))
+            changes = [event for event in self.rig.events[told:] if isinstance(event, ActivityChanged)]
+            assert len(changes) <= 1, "the claim and its track are two events"
 
     def broadcast(self, event: str, payload: Any) -> None:
         """Anything from anybody, but no claim about an activity."""

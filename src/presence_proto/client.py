@@ -25,7 +25,6 @@ from presence_proto.room import (
     RoomEvent,
     Said,
     Synced,
-    Trouble,
     Undelivered,
 )
 from presence_proto.roster import Roster
@@ -278,7 +277,7 @@ class PresenceClient:
                 emit(events.Disconnected(event.reason, event.retry_in))
                 if event.fatal:
                     emit(events.Error(event.reason, fatal=True))
-            case Trouble():
+            case _:  # Trouble
                 emit(events.Error(event.message))
 
     def _synced(self, changes: tuple[PresenceChange, ...]) -> None:

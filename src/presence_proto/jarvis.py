@@ -230,9 +230,9 @@ class JarvisRoom:
         if timer is Slot.STABLE:
             self._connection.settled()
         elif timer is Slot.WELCOME:
-            timeout = self._config.join_timeout
-            reason = f"no welcome within {timeout:g} s: the server does not let us in, or speaks no Jarvis JSON"
-            self._connection.give_up(reason, now)
+            waited = f"no welcome within {self._config.join_timeout:g} s"
+            why = "the server does not let us in, or does not speak Jarvis JSON"
+            self._connection.give_up(f"{waited}: {why}", now)
             self._pump(now)
         else:
             assert isinstance(timer, int)
@@ -331,15 +331,14 @@ class JarvisRoom:
         self._send_waiting()
 
     def _on_receipt(self, receipt: dict[str, Any]) -> None:
-        """The oldest invite like this one has arrived. Not merely the oldest: we may have given that one up."""
-        invite, sent_to = (receipt.get("game"), receipt.get("code") or None), receipt.get("sent_to")
-        is_names = isinstance(sent_to, list) and all(isinstance(name, str) for name in sent_to)
+        """The oldest invite like this one has arrived; an older one may be one that we have given up."""
+        invite, sent_to = (receipt.get("game"), receipt.get("code") or None), _names(receipt.get("sent_to"))
         message_id = next((one for one, sent in self._invites.items() if sent == invite), None)
         if message_id is not None:
             del self._invites[message_id]
             self._timers.cancel(message_id)
-            self._outbox.put(Delivered(message_id, tuple(sent_to) if is_names else None))
-        if not is_names:
+            self._outbox.put(Delivered(message_id, sent_to))
+        if sent_to is None:
             raise RemoteProtocolError("the message invite_sent must have a list of names sent_to")
 
     # ---------------------------------------------------------------- who is there, as presence
@@ -366,3 +365,9 @@ def _user(fields: Fields) -> tuple[str, dict[str, Any]]:
     user_id, display_name = fields.sender()
     shown = {name: value for name, value in fields.rest.items() if name != "ts"}
     return user_id, {"user_id": user_id, **shown, "display_name": display_name}
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """The names in a list of names; `None` for anything else."""
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(value) if is_list else None

@@ -79,13 +79,14 @@ LOSSES = [
     op("cut", st.booleans(), CHANGES, SECONDS, CHANGES, st.integers(0, 4), st.booleans()),
     op("crash", CHANGES, CHANGES, st.integers(0, 4), st.booleans()),
 ]
-QUIET = st.lists(st.one_of(*DIFFS, *OURS, *LOSSES), min_size=2, max_size=30)
-LOUD = st.lists(st.one_of(*DIFFS, CLAIM, CLAIM, *OURS, *LOSSES), min_size=2, max_size=30)
+THERE = st.lists(st.tuples(st.just("join"), st.integers(0, 7), FIELDS), max_size=5)
+QUIET = st.lists(st.one_of(*DIFFS, *OURS, *LOSSES * 2), min_size=3, max_size=30)
+LOUD = st.lists(st.one_of(*DIFFS, *[CLAIM] * 6, *OURS, *LOSSES * 2), min_size=3, max_size=30)
 
 
-def played(script: list[Op], **more: Any) -> FoldingRig:
+def played(script: list[Op], there: list[Any] | None = None, **more: Any) -> FoldingRig:
     rig = FoldingRig(**more)
-    World(rig).play(script)
+    World(rig).play(script, there or [])
     return rig
 
 
@@ -93,17 +94,19 @@ def played(script: list[Op], **more: Any) -> FoldingRig:
 
 
 @thorough
-@given(script=QUIET, vsn=VSNS)
-def test_the_roster_is_the_truth_and_the_events_are_the_roster(script: list[Op], vsn: str) -> None:
+@given(script=QUIET, there=THERE, vsn=VSNS)
+def test_the_roster_is_the_truth_and_the_events_are_the_roster(
+    script: list[Op], there: list[Any], vsn: str
+) -> None:
     """Law 8, no flicker, nobody missing; laws 1, 2 and 4 are the rig's."""
-    played(script, vsn=vsn)
+    played(script, there, vsn=vsn)
 
 
 @thorough
-@given(script=LOUD, vsn=VSNS)
-def test_claims_do_not_bend_it(script: list[Op], vsn: str) -> None:
+@given(script=LOUD, there=THERE, vsn=VSNS)
+def test_claims_do_not_bend_it(script: list[Op], there: list[Any], vsn: str) -> None:
     """Broadcasts of activities change what is shown, never who is there; and every state ends them."""
-    played(script, vsn=vsn)
+    played(script, there, vsn=vsn)
 
 
 # ------------------------------------------------------------------------------------ weather
@@ -273,7 +276,7 @@ World(rig).play([
     Op("update", ("idle", "x")),
     Op("cut", (True, joins[1:], 7.0, joins, 2, False)), Op("crash", (joins, [], 0, True)), Op("poke", (1,)),
     Op("cut", (False, [("leave", n, {}) for n in range(3)], 31.0, [], 0, True)),
-])
+], joins)
 print(rig.events, [(told.event, told.payload) for told in rig.received], rig.now)
 """
 

@@ -1,0 +1,262 @@
+"""Which protocol a `PresenceConfig` means, and what a client says that speaks the wrong one to a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from jarvis_rig import JarvisRig
+from lan import Host, Lan
+from presence_proto.client import PresenceClient
+from presence_proto.config import HubConfig, Identity, PresenceConfig
+from presence_proto.errors import ConfigError
+from presence_proto.events import (
+    ActivityChanged,
+    CommandFailed,
+    Connected,
+    Disconnected,
+    Error,
+    GameInvite,
+    InviteSent,
+    Poked,
+    UserOffline,
+    UserOnline,
+    UserStatus,
+)
+
+# ------------------------------------------------------------------------------------ the choice
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://host:8790",
+        "ws://host:8790/",
+        "ws://host:8790//",
+        "wss://host:8790",
+        "http://host:8790?room=1",
+        "ws://[::1]:8790/?room=1",
+    ],
+)
+def test_its_own_port_without_a_path_is_jarvis(url: str) -> None:
+    assert PresenceConfig(server_url=url).speaks_jarvis
+    assert not PresenceConfig(server_url=url, wire="phoenix").speaks_jarvis
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ws://host",
+        "ws://host:4000",
+        "ws://host:8790/socket",
+        "ws://host:8790/realtime/v1/websocket",
+        "ws://host:8790/x",
+        "ws://host:18790",
+        "ws://host/8790",
+        "ws://host:4000?port=8790",
+    ],
+)
+def test_anything_else_is_phoenix_unless_it_says_jarvis(url: str) -> None:
+    assert not PresenceConfig(server_url=url).speaks_jarvis
+    assert PresenceConfig(server_url=url, wire="jarvis").speaks_jarvis
+
+
+def test_a_supabase_project_is_phoenix() -> None:
+    assert not PresenceConfig(project_ref="abc").speaks_jarvis
+    assert not PresenceConfig(project_ref="abc", wire="phoenix").speaks_jarvis
+    with pytest.raises(ConfigError, match="wire 'jarvis' needs a server_url"):
+        PresenceConfig(project_ref="abc", wire="jarvis")
+
+
+@pytest.mark.parametrize("wire", ["", "Jarvis", "json", 1, True, b"jarvis", ["jarvis"]])
+def test_another_wire_is_refused(wire: Any) -> None:
+    with pytest.raises(ConfigError, match="wire must be 'phoenix', 'jarvis' or None"):
+        PresenceConfig(server_url="ws://host", wire=wire)
+
+
+@pytest.mark.parametrize("url", ["ws://host:x", "ws://[::1:8790", "ws://host:99999", "ftp://host:8790", 8790])
+@pytest.mark.parametrize("wire", [None, "jarvis", "phoenix"])
+def test_what_is_no_url_is_refused_whatever_the_wire(url: Any, wire: Any) -> None:
+    with pytest.raises(ConfigError, match="server_url"):
+        PresenceConfig(server_url=url, wire=wire)
+
+
+# ------------------------------------------------------------------------------------ the URL
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("ws://host:8790", "/"),
+        ("ws://host", "/"),
+        ("ws://host/jarvis", "/jarvis"),
+        ("ws://host/jarvis/", "/jarvis/"),
+        ("ws://host/a/websocket", "/a/websocket"),
+        ("ws://host/r%C3%A4ume/ä b?x=ö", "/r%C3%A4ume/%C3%A4%20b?x=%C3%B6"),
+        ("ws://host/x?room=1&empty=", "/x?room=1&empty="),
+        ("ws://host?vsn=7", "/?vsn=7"),
+    ],
+)
+def test_it_is_taken_as_it_is(url: str, target: str) -> None:
+    config = PresenceConfig(server_url=url, wire="jarvis")
+    assert config.address().target == target
+    rig = JarvisRig(server_url=url, wire="jarvis")
+    rig.connect()
+    assert rig.requests[0].target == target
+
+
+def test_keys_and_tokens_are_parameters_as_configured() -> None:
+    config = PresenceConfig(
+        server_url="ws://host/x?a=1", wire="jarvis", api_key="k y", params={"b": "2"}, token_param="jwt"
+    )
+    assert config.address("t").target == "/x?a=1&b=2&apikey=k+y&jwt=t"
+    assert evolve(config, token_param=None).address("t").target == "/x?a=1&b=2&apikey=k+y"
+
+
+def test_our_own_token_is_the_one_of_the_url() -> None:
+    rig = JarvisRig(access_token="config's", identity=Identity("me", "Me", access_token="mine"))
+    rig.connect()
+    assert rig.requests[0].target == "/?token=mine"
+    for secret in ("config's", "mine"):
+        assert secret not in repr(rig.client.identity) + repr(rig.opens) + str(rig.received)
+
+
+def test_headers_and_subprotocols_are_sent() -> None:
+    rig = JarvisRig(headers={"X-Room": "one"}, subprotocols=("json",))
+    rig.connect()
+    assert dict(rig.requests[0].headers)["x-room"] == "one"
+    assert rig.requests[0].subprotocols == ("json",)
+
+
+@pytest.mark.parametrize(("url", "port", "tls"), [("wss://h:8790", 8790, True), ("ws://h", 80, False)])
+def test_where_it_leads(url: str, port: int, tls: bool) -> None:
+    rig = JarvisRig(server_url=url, wire="jarvis")
+    rig.connect()
+    assert (rig.opens[0].host, rig.opens[0].port, rig.opens[0].tls) == ("h", port, tls)
+
+
+def test_trailing_slashes_of_phoenix_urls_mean_nothing() -> None:
+    for url in ("ws://h:1/socket", "ws://h:1/socket/", "ws://h:1/socket/websocket/"):
+        assert PresenceConfig(server_url=url).address().target == "/socket/websocket?vsn=2.0.0"
+    assert PresenceConfig(server_url="ws://h:1//").address().target == "/realtime/v1/websocket?vsn=2.0.0"
+
+
+# ------------------------------------------------------------------------------------ the wrong server
+
+
+def told(host: Host) -> set[str]:
+    """What the application has been told, in words."""
+    assert not host.client.is_connected
+    return {
+        event.message if isinstance(event, Error) else event.reason
+        for event in host.take()
+        if isinstance(event, (Error, Disconnected, CommandFailed))
+    }
+
+
+@pytest.mark.parametrize(
+    ("vsn", "wrong"),
+    [
+        ("1.0.0", "a V1 message is malformed: Object missing required field `topic`"),
+        ("2.0.0", "a V2 message is malformed: Expected `array`, got `object`"),
+    ],
+)
+def test_phoenix_at_a_jarvis_server(vsn: str, wrong: str) -> None:
+    lan = Lan(HubConfig(wire="jarvis"))
+    host = lan.join("ann", "ws://hub", vsn=vsn)
+    host.do(host.client.send_poke, "bob")
+    lan.advance(40.0)
+    assert told(host) > {wrong, "no reply within 10 s", "not joined in time"}
+
+
+def test_jarvis_at_a_phoenix_server() -> None:
+    lan = Lan(HubConfig(wire="phoenix"))
+    host = lan.join("ann", "ws://hub:8790")
+    assert told(host) == {"the server refused the connection: HTTP 404"}
+    assert host.client.is_closed
+
+
+@pytest.mark.parametrize("path", ["/socket/websocket", "/realtime/v1/websocket?vsn=2.0.0"])
+def test_jarvis_at_a_phoenix_socket(path: str) -> None:
+    lan = Lan(HubConfig())
+    host = lan.join("ann", f"ws://hub{path}", wire="jarvis")
+    host.do(host.client.send_poke, "bob")
+    lan.advance(40.0)
+    closed = "the server closed the connection with code 1011: malformed message"
+    assert told(host) == {closed, "not delivered in time"}
+    assert host.opens == 6  # at 0, 1, 3, 7, 15 and 31 seconds
+
+
+def test_jarvis_without_the_key_that_the_hub_wants() -> None:
+    lan = Lan(HubConfig(api_keys=["right"]))
+    assert told(lan.join("ann", "ws://hub:8790")) == {
+        'the server refused the connection: HTTP 401 {"error":"API key is missing"}'
+    }
+    assert told(lan.join("ann", "ws://hub:8790", api_key="wrong")) == {
+        'the server refused the connection: HTTP 403 {"error":"API key is invalid"}'
+    }
+    assert lan.join("ann", "ws://hub:8790", api_key="right").client.is_connected
+
+
+# ------------------------------------------------------------------------------------ the right one
+
+
+def test_both_of_our_protocols_in_one_room() -> None:
+    """What one client does the other sees, whichever of them speaks which protocol."""
+    for jarvis, phoenix in [("ann", "bob"), ("bob", "ann")]:
+        lan = Lan(HubConfig(offline_grace=3.0))
+        urls = {jarvis: "ws://hub:8790", phoenix: "ws://hub"}
+        ann, bob = (lan.join(user_id, urls[user_id]) for user_id in ("ann", "bob"))
+        assert [type(event) for event in ann.take()] == [Connected, UserOnline]
+        [connected] = bob.take()
+        assert [user.display_name for user in connected.users] == ["Bob", "Ann"]
+
+        ann.do(ann.client.update_activity, UserStatus.IN_GAME, "Snake")
+        [changed] = bob.take()
+        assert type(changed) is ActivityChanged
+        assert (changed.user.status, changed.user.activity) == (UserStatus.IN_GAME, "Snake")
+        invite = bob.do(bob.client.send_invite, "Snake", "XY")
+        assert [evolve(event, extra={}) for event in ann.take()] == [GameInvite("bob", "Bob", "Snake", "XY")]
+        assert bob.take() == ([InviteSent(invite, ("Ann",))] if jarvis == "bob" else [])
+        ann.do(ann.client.send_poke, "bob")
+        assert [evolve(event, extra={}) for event in bob.take()] == [Poked("ann", "Ann")]
+
+        lan.advance(60.0)
+        counts = {jarvis: 2, phoenix: None}
+        assert [host.client.server_count for host in (ann, bob)] == [counts["ann"], counts["bob"]]
+        assert ann.take() == bob.take() == []
+
+        lan.cut(ann)
+        ann.do(ann.client.update_activity, UserStatus.ONLINE)
+        lan.advance(2.0)
+        lost, back = ann.take()
+        assert lost == Disconnected("eof", 1.0)
+        assert (back.online_count, back.resumed) == (2, True)
+        seen = [type(event) for event in bob.take()]
+        # Jarvis has a grace for who comes back soon; Phoenix knows no such thing.
+        assert seen == ([ActivityChanged] if jarvis == "ann" else [UserOffline, UserOnline])
+
+        ann.do(ann.client.disconnect)
+        lan.advance(3.0)
+        assert [type(event) for event in bob.take()] == [UserOffline]
+        assert bob.client.online_count == 1
+
+
+def test_a_program_that_is_started_again_at_once_does_not_do_what_it_did() -> None:
+    lan = Lan(HubConfig())
+    bob = lan.join("bob", "ws://hub:8790")
+    first = lan.join("ann", "ws://hub:8790")
+    first.do(first.client.update_activity, UserStatus.IN_GAME, "Snake")
+    first.do(first.client.disconnect)
+    lan.join("ann", "ws://hub:8790")
+    ann = bob.client.online_users[1]
+    assert (ann.status, ann.activity) == (UserStatus.ONLINE, None)
+    assert [type(event) for event in bob.take()] == [Connected, UserOnline, ActivityChanged, ActivityChanged]
+
+
+def test_the_constructor_chooses_once() -> None:
+    client = PresenceClient(Identity("me", "Me"), PresenceConfig(server_url="ws://hub"))
+    client.connect(now=0.0)
+    assert client.server_count is None
