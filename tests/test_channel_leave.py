@@ -73,6 +73,16 @@ def test_so_does_a_server_that_knows_no_such_channel() -> None:
     assert rig.take() == [ChannelLeft(ROOM)]
 
 
+def test_a_push_that_finds_the_channel_gone_changes_nothing_about_the_leave() -> None:
+    rig = joined()
+    rig.do(rig.client.push, ROOM, "ask")
+    rig.do(rig.client.leave, ROOM)
+    rig.reply(rig.last("ask"), "error", {"reason": "unmatched topic"})
+    assert state(rig) is ChannelState.LEAVING
+    rig.reply(rig.last("phx_leave"), "error", {"reason": "unmatched topic"})
+    assert rig.take()[1:] == [ChannelLeft(ROOM)]
+
+
 def test_a_leave_without_an_answer_ends_in_time() -> None:
     rig = joined(push_timeout=7.0)
     rig.do(rig.client.leave, ROOM)
@@ -80,6 +90,7 @@ def test_a_leave_without_an_answer_ends_in_time() -> None:
     assert rig.take() == []
     rig.advance(0.1)
     assert rig.take() == [ChannelLeft(ROOM)]
+    assert rig.client.channels == ()
     assert len(rig.sent("phx_leave")) == 1
 
 

@@ -96,8 +96,11 @@ def test_more_calls_than_the_budget_wait_and_the_latest_wins() -> None:
 def test_a_wish_that_is_taken_back_while_it_waits_is_never_sent() -> None:
     rig = joined(track_limit=1, track_window=20.0)
     track(rig, {"n": 0})
+    deadline = rig.client.next_deadline()
     track(rig, {"n": 1})
     track(rig, {"n": 0})
+    rig.advance(6.0)
+    assert rig.client.next_deadline() > deadline + 15.0, "nothing waits for the end of the window"
     rig.advance(100.0)
     assert said(rig) == [tracked({"n": 0})]
 

@@ -15,6 +15,7 @@ from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ActivityChanged,
     ChatMessage,
+    CommandFailed,
     Connected,
     Disconnected,
     Error,
@@ -697,3 +698,12 @@ def test_nothing_secret_is_ever_shown() -> None:
     text = " ".join([*map(repr, shown), *map(str, shown)])
     assert "bad … …" in text
     assert "s3cr3t" not in text
+
+
+def test_a_token_that_was_replaced_stays_a_secret() -> None:
+    rig = PresenceRig(access_token="s3cr3t-old")
+    rig.enter()
+    rig.do(rig.client.set_access_token, "s3cr3t-new")
+    command = rig.do(rig.client.send_poke, "bo")
+    rig.acknowledge("error", "neither s3cr3t-old nor s3cr3t-new")
+    assert rig.take() == [CommandFailed(command, "send_poke", "the server said error: neither … nor …")]

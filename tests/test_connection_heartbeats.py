@@ -78,6 +78,25 @@ def test_any_answer_to_a_heartbeat_is_a_sign_of_life_but_nothing_else_is() -> No
     assert not rig.client.is_connected
 
 
+def test_an_answer_counts_once_and_on_its_own_connection() -> None:
+    rig = online()
+    rig.answers_heartbeats = False
+    rig.advance(25.0)
+    first = rig.last("heartbeat")
+    rig.reply(first)
+    rig.advance(25.0)
+    rig.reply(first)
+    second = rig.last("heartbeat")
+    rig.advance(10.0)
+    assert not rig.client.is_connected
+    rig.advance(1.0)
+    rig.open()
+    rig.advance(25.0)
+    rig.reply(second)
+    rig.advance(10.0)
+    assert not rig.client.is_connected
+
+
 def test_an_interval_shorter_than_the_timeout_keeps_the_first_unanswered_ones_time() -> None:
     rig = online(heartbeat_interval=4.0, heartbeat_timeout=10.0)
     rig.answers_heartbeats = False
@@ -123,6 +142,19 @@ def test_after_a_long_gap_an_unanswered_heartbeat_is_asked_again_not_guessed(int
     rig.reply(rig.sent("heartbeat")[1])
     rig.advance(interval - 0.1)
     assert rig.client.is_connected
+
+
+def test_a_gap_that_ends_before_the_next_heartbeat_is_one_as_well() -> None:
+    rig = online(heartbeat_interval=25.0, heartbeat_timeout=10.0)
+    rig.answers_heartbeats = False
+    rig.advance(25.0)
+    rig.jump(20.5)  # more than ten seconds after the reply was due
+    assert beats(rig) == 2
+    assert rig.client.is_connected
+    rig.advance(9.9)
+    assert rig.client.is_connected
+    rig.advance(0.1)
+    assert not rig.client.is_connected
 
 
 def test_after_a_long_gap_silence_ends_the_connection_within_the_timeout() -> None:

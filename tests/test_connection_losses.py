@@ -25,7 +25,7 @@ def lost(rig: Rig) -> SocketDisconnected:
 # ---------------------------------------------------------------------------------------------- refusals
 
 
-@pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 405, 410, 426])
+@pytest.mark.parametrize("status", [300, 301, 302, 400, 401, 403, 404, 405, 410, 426, 499])
 def test_a_refusal_that_cannot_heal_is_fatal(status: int) -> None:
     rig = realtime()
     rig.do(rig.client.connect)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -132,9 +133,10 @@ class TestConnecting:
         rig = JarvisRig()
         assert rig.enter(user("me", "away"), user("bo"), user("bo")) == [Connected(2, (ME, BO), False)]
         us = {"user_id": "me", "display_name": "Me"}
-        for kind in ("user_online", "user_offline"):
-            assert rig.tell(kind, **us) == []
+        assert rig.tell("user_online", **us, status="away") == []
         assert rig.tell("activity_changed", **us, status="away", activity="x") == []
+        assert rig.client.online_users == (ME, BO)
+        assert rig.tell("user_offline", **us) == []
         assert rig.client.online_users == (ME, BO)
 
     def test_a_second_welcome_is_the_truth_of_now(self, rig: JarvisRig) -> None:
@@ -220,7 +222,7 @@ class TestOthers:
         ]
 
     def test_further_fields_survive(self, rig: JarvisRig) -> None:
-        mood = {"mood": {"colour": "red"}}
+        mood: dict[str, Any] = {"mood": {"colour": "red"}}
         assert rig.tell("user_online", **user("cy"), **mood) == [UserOnline(evolve(CY, extra=mood))]
         sender = {"user_id": "cy", "display_name": "Cy"}
         assert rig.tell("poke", **sender, **mood) == [Poked("cy", "Cy", mood)]

@@ -200,6 +200,26 @@ def test_jarvis_without_the_key_that_the_hub_wants() -> None:
     assert lan.join("ann", "ws://hub:8790", api_key="right").client.is_connected
 
 
+def test_jarvis_with_a_token_that_the_hub_does_not_like() -> None:
+    """The refusal is told, and tried again; another token of ours is used then."""
+    asked: list[str | None] = []
+
+    def authorize(topic: str, token: str | None) -> str | None:
+        asked.append(token)
+        return None if token == "new" else "token expired"
+
+    lan = Lan(HubConfig(authorize=authorize))
+    host = lan.join("ann", "ws://hub:8790", access_token="old")
+    assert told(host) == {"the server says: token expired"}
+    host.do(host.client.set_access_token, "new")
+    lan.advance(10.0)
+    [reason] = told(host)
+    assert reason.startswith("no welcome within 10 s")
+    lan.advance(1.0)
+    assert host.client.is_connected
+    assert asked == ["old", "new"]
+
+
 # ------------------------------------------------------------------------------------ the right one
 
 

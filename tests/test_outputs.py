@@ -66,6 +66,10 @@ def test_empty_data_is_nothing() -> None:
     assert drained(outbox) == []
 
 
+def test_a_close_is_an_orderly_one_unless_it_says_otherwise() -> None:
+    assert CloseTransport(ONE) == CloseTransport(ONE, abort=False)
+
+
 def test_an_orderly_close_comes_after_the_data() -> None:
     outbox: Outbox[Any] = Outbox()
     outbox.send(ONE, b"a")

@@ -21,6 +21,7 @@ from presence_proto.events import (
     ChannelMessage,
     JoinFailed,
     ProtocolViolation,
+    PushFailed,
     PushReplied,
 )
 from presence_proto.outputs import ConnId
@@ -283,6 +284,18 @@ def test_an_early_or_repeated_tick_does_nothing() -> None:
     assert rig.client.next_deadline() == deadline
 
 
+@pytest.mark.parametrize("state", ["idle", "open"])
+@pytest.mark.parametrize("call", COMMANDS)
+def test_a_command_that_comes_late_does_what_is_due_as_well(state: str, call: str) -> None:
+    if call == "connect" and state == "open":
+        return  # illegal
+    rig = in_state(state)
+    rig.do(rig.client.push, LOUNGE, "ask")
+    rig.now += 3600.0
+    rig.do(getattr(rig.client, call), *COMMANDS[call])  # the rig checks that the deadline lies in the future
+    assert len([event for event in rig.take() if isinstance(event, PushFailed)]) == 1
+
+
 def test_a_very_late_tick_does_everything_that_is_due_once() -> None:
     rig = online(heartbeat_timeout=3600.0)
     rig.do(rig.client.join, ROOM)
@@ -456,3 +469,13 @@ def test_a_client_needs_no_random_generator_and_uses_it_for_jitter_only() -> Non
 
 def test_what_a_caller_may_catch_has_one_base() -> None:
     assert issubclass(LocalProtocolError, PresenceError)
+
+
+def test_redacted_works_in_every_state() -> None:
+    rig = realtime(access_token="s3cr3t-old")
+    assert rig.client.redacted("no s3cr3t-old here") == "no … here"
+    rig.connect()
+    rig.do(rig.client.set_access_token, "s3cr3t-new")
+    assert rig.client.redacted("no s3cr3t-old and no s3cr3t-new") == "no … and no …"
+    rig.do(rig.client.disconnect)
+    assert rig.client.redacted("no s3cr3t-old and no s3cr3t-new") == "no … and no …"

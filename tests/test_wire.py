@@ -151,6 +151,25 @@ def test_a_push_without_a_reply_fails_in_time() -> None:
     assert rig.take() == [], "too late"
 
 
+@pytest.mark.parametrize("end", ["reply", "loss"])
+def test_a_push_that_is_over_leaves_no_timer_behind(end: str) -> None:
+    rig = joined(push_timeout=2.0, stable_after=1000.0)
+    rig.advance(20.0)
+    deadline = rig.client.next_deadline()
+    push(rig)
+    rig.do(rig.client.track, ROOM, {"n": 1})
+    assert rig.client.next_deadline() == rig.now + 2.0 < deadline
+    if end == "loss":
+        rig.cut()
+        assert rig.client.next_deadline() == rig.now + 1.0
+        rig.advance(1.0)
+        rig.open()
+    else:
+        rig.reply(rig.last("ask"))
+        rig.reply(rig.last("track"))
+    assert rig.client.next_deadline() >= deadline
+
+
 def test_each_push_can_have_a_timeout_of_its_own() -> None:
     rig = joined()
     slow, quick = push(rig, timeout=20), push(rig, timeout=0.5)

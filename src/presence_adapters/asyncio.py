@@ -4,35 +4,24 @@
         async for event in client:
             ...
 
-Entering starts to connect and returns at once; leaving disconnects in an orderly way, or at once when it is
-cancelled. Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, whether events
-are read or not.
-
-Events wait in a queue of `max_queued_events`. When a slow consumer lets it fill up, the oldest are dropped
-and `EventsDropped` stands in their place: read the roster again then. Two consumers of one stream share its
-events.
-
-A command waits only while the transport's write buffer is over its limit. Cancelled there, it has not been
-made.
+What they do is told in `presence_adapters.async_clients`; here is how they do it on asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, cast
 
-import presence_proto as core
-from presence_adapters.asyncio_driver import Driver
+from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
+from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.connecting import client_context, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, PushError
-from presence_adapters.event_queue import EventQueue, EventsDropped
-from presence_adapters.routing import Route, Routes
+from presence_adapters.event_queue import EventsDropped
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
+    from collections.abc import Coroutine
+
+    from presence_proto import ConnId, OpenTransport
 
 __all__ = [
     "Channel",
@@ -44,318 +33,205 @@ __all__ = [
     "RealtimeClient",
 ]
 
-T = TypeVar("T")
-Event = TypeVar("Event")
-Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
+class Connection(asyncio.Protocol):
+    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
 
-class _Events(EventQueue[Event]):
-    """An event queue that asyncio can wait for."""
+    def __init__(self, driver: Driver, conn: ConnId) -> None:
+        self.driver = driver
+        self.conn = conn
+        self.transport: asyncio.Transport | None = None
+        self.making: asyncio.Task[str | None] | None = None
+        self.lingering: asyncio.TimerHandle | None = None
+        self.forgotten = False
+        self.is_over = False
+        self.fate: str | None = None  # why it ended, when we know better than the loop
 
-    def __init__(self, limit: int) -> None:
-        self._news = asyncio.Event()
-        super().__init__(limit, self._news.set)
-
-    async def next(self) -> Event | EventsDropped:
-        while (event := self.get()) is None:
-            if self.error is not None:
-                error, self.error = self.error, None
-                raise error
-            if self.closed:
-                raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
-        return event
-
-
-class _Client(Generic[Core, Event]):
-    """What both clients share: their life, their commands and their event stream."""
-
-    def __init__(
-        self,
-        endpoint: Core,
-        events: _Events[Event],
-        on_event: Callable[[Event], None],
-        on_end: Callable[[Exception | None], None],
-        config: core.RealtimeConfig,
-        ssl_context: ssl.SSLContext | None,
-    ) -> None:
-        self._core = endpoint
-        self._events = events
-        self._driver = Driver(
-            endpoint, on_event, on_end, ssl_context=ssl_context, linger=config.close_timeout
-        )
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether we are connected."""
-        return self._core.is_connected
-
-    async def set_access_token(self, token: str | None) -> None:
-        """Use another access token from now on: in every joined channel at once, in the next joins and the
-        next URL.
-        """
-        await self._command(self._core.set_access_token, token)
-
-    async def disconnect(self) -> None:
-        """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
-        if not self._driver.ended.is_set():
-            self._driver.call(self._core.disconnect)
-            await self._driver.ended.wait()
-        await self._driver.quiet.wait()
-
-    async def __aenter__(self) -> Self:
-        self._driver.start()
-        self._driver.call(self._core.connect)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            # A cancelled body wants out at once; any other end of it leaves time for a goodbye.
-            if error is None or isinstance(error, Exception):
-                await self.disconnect()
-        finally:
-            if not self._driver.ended.is_set():
-                self._driver.call(self._core.disconnect)
-            await self._driver.stop()
-        bug = self._events.error
-        if bug is None or bug is error:
-            return
-        if error is None:
-            raise bug  # nobody has read the events up to here
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": "presence client failed", "exception": bug}
-        )
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event | EventsDropped:
-        return await self._events.next()
-
-    async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        while not self._driver.writable.is_set():
-            await self._driver.writable.wait()
-        if self._driver.ended.is_set():
-            raise ConnectError("the client has ended") from self._driver.error
-        return self._driver.call(command, *args, **kwargs)
-
-
-class PresenceClient(_Client[core.PresenceClient, core.PresenceEvent]):
-    """Who is online and what they are doing. Iterate over it for `PresenceEvent`s and `EventsDropped`.
-
-    `ssl_context`: for TLS with other rules than the system's. `rng` is for the jitter of the backoff.
-    `online_at` is what others see as the time we came online, now by default. The iteration ends after
-    `disconnect` or a fatal `Error`, when everything queued was delivered.
-
-    Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
-    they are not legal.
-    """
-
-    def __init__(
-        self,
-        identity: core.Identity,
-        config: core.PresenceConfig,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        max_queued_events: int = 10_000,
-        rng: random.Random | None = None,
-        online_at: str | None = None,
-    ) -> None:
-        endpoint = core.PresenceClient(
-            identity, config, rng=rng or random.Random(), online_at=online_at or _now()
-        )
-        events: _Events[core.PresenceEvent] = _Events(max_queued_events)
-        super().__init__(endpoint, events, events.put, events.close, config, ssl_context)
-
-    @property
-    def identity(self) -> core.Identity:
-        """Who we are."""
-        return self._core.identity
-
-    @property
-    def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """Everybody in the room, ourselves included, as of now: ahead of the events that are still queued."""
-        return self._core.online_users
-
-    @property
-    def online_count(self) -> int:
-        """How many users are in the room."""
-        return self._core.online_count
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the roster is only what it last was, because we are disconnected."""
-        return self._core.is_stale
-
-    async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
-        """Be seen with this status and activity, now and after every reconnect."""
-        return await self._command(self._core.update_activity, status, activity)
-
-    async def send_invite(self, game: str, code: str | None = None) -> int:
-        """Invite everybody to a game."""
-        return await self._command(self._core.send_invite, game, code)
-
-    async def send_poke(self, user_id: str) -> int:
-        """Poke a user."""
-        return await self._command(self._core.send_poke, user_id)
-
-    async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
-        """Say something in a chat channel of the room."""
-        return await self._command(self._core.send_chat, channel, content, reply_to, timestamp=_now())
-
-
-class RealtimeClient(_Client[core.RealtimeClient, core.RealtimeEvent]):
-    """Many Phoenix or Supabase channels on one connection.
-
-    Iterate over it for the events that belong to no channel (`SocketConnected`, `SocketDisconnected`,
-    `ProtocolViolation`) and `EventsDropped`; each `Channel` has its own events. Iterations end after
-    `disconnect` or a fatal refusal. The parameters are those of `PresenceClient`; every channel has a queue
-    of `max_queued_events`.
-    """
-
-    def __init__(
-        self,
-        config: core.RealtimeConfig,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        max_queued_events: int = 10_000,
-        rng: random.Random | None = None,
-    ) -> None:
-        endpoint = core.RealtimeClient(config, rng=rng or random.Random())
-        self._routes: Routes[_Events[core.RealtimeEvent]] = Routes(
-            lambda: _Events(max_queued_events), lambda topic: self._driver.call(endpoint.leave, topic)
-        )
-        routes = self._routes
-        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context)
-
-    async def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
-        """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
-
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections and
-        timeouts are tried again meanwhile. Raises `JoinError` when the server refuses, `ConnectError` when
-        the client ends; then, and when it is cancelled, the topic is left again.
-        """
-        joined = asyncio.get_running_loop().create_future()
-
-        def join(*, now: float) -> Route[_Events[core.RealtimeEvent]]:
-            self._core.join(topic, params, now=now)
-            return self._routes.join(topic, joined)
-
-        route = await self._command(join)
-        try:
-            await _answer(joined)
-        except BaseException:
-            self._routes.give_up(route, joined)
-            raise
-        if route.channel is None:
-            acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
-            route.channel = Channel(self, route, self._core.presence(topic), acked=acked)
-        assert isinstance(route.channel, Channel)
-        return route.channel
-
-
-class Channel:
-    """A joined topic, kept joined until `leave`. Made by `RealtimeClient.join`.
-
-    Iterate over it for all that happens in it, replies to pushes excepted: `Broadcast`, `ChannelMessage`,
-    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` when it is joined again, and so on, and
-    `EventsDropped`. The iteration ends after `leave` and when the client ends.
-    """
-
-    def __init__(
-        self,
-        client: RealtimeClient,
-        route: Route[_Events[core.RealtimeEvent]],
-        presence: core.PresenceMap,
-        *,
-        acked: bool,
-    ) -> None:
-        self.topic = route.topic
-        self.presence = presence  # live; as it last was after the channel is left
-        self._client = client
-        self._route = route
-        self._acked = acked
-
-    def __repr__(self) -> str:
-        return f"<Channel {self.topic!r}, {'joined' if self.is_joined else 'not joined'}>"
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether we are in it now. It comes back by itself after a loss."""
-        return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
-
-    @property
-    def response(self) -> Any:
-        """The server's answer to the latest join."""
-        return self._route.response
-
-    async def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
-        """Push an event with a JSON payload or `bytes`, and return the server's response.
-
-        Raises `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds (default:
-        the config's `push_timeout`), which include waiting for a channel that is down.
-        """
-        return await self._push(self._client._core.push, event, payload, timeout=timeout)
-
-    async def broadcast(self, event: str, payload: Any = None) -> None:
-        """Broadcast an event to the others in a Supabase channel.
-
-        Waits for the server's word only when the channel was joined with `broadcast_ack`, and raises
-        `PushError` then.
-        """
-        if self._acked:
-            await self._push(self._client._core.broadcast, event, payload)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        if self.forgotten or self.driver.ended.is_set():
+            # The core has closed it while it was on its way, or is closed itself.
+            self.transport.abort()
+            # uvloop does not report the end of a connection whose making was cancelled at the last moment.
+            self.driver.too_late(self)
         else:
-            await self._command(self._client._core.broadcast, event, payload)
+            self.driver.fact(self.driver.endpoint.transport_opened, self.conn)
 
-    async def track(self, meta: Mapping[str, Any]) -> None:
-        """Be present with this payload, now and after every rejoin."""
-        await self._command(self._client._core.track, meta)
+    def data_received(self, data: bytes) -> None:
+        self.driver.fact(self.driver.endpoint.receive_data, self.conn, data)
 
-    async def untrack(self) -> None:
-        """Stop being present."""
-        await self._command(self._client._core.untrack)
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is not None:
+            self.driver.lost(self, self.fate or why_lost(exc))
 
-    async def leave(self) -> None:
-        """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
-        left = asyncio.get_running_loop().create_future()
-        self._client._routes.leave(self._route, left)
-        await _answer(left)
+    def pause_writing(self) -> None:
+        if not self.forgotten:
+            self.driver.room.clear()
 
-    def __aiter__(self) -> Self:
-        return self
+    def resume_writing(self) -> None:
+        if not self.forgotten:
+            self.driver.room.set()
 
-    async def __anext__(self) -> core.RealtimeEvent | EventsDropped:
-        return await self._route.queue.next()
-
-    async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        def checked(*, now: float) -> T:
-            if self._route.leaving:
-                raise core.LocalProtocolError(f"{self.topic!r} was left: join it again")
-            return command(self.topic, *args, now=now, **kwargs)
-
-        return await self._client._command(checked)
-
-    async def _push(self, command: Callable[..., int], *args: Any, **kwargs: Any) -> Any:
-        answer = asyncio.get_running_loop().create_future()
-
-        def push(topic: str, *, now: float) -> None:
-            self._client._routes.expect_reply(command(topic, *args, now=now, **kwargs), answer)
-
-        await self._command(push)
-        return await _answer(answer)
+    def cut(self) -> None:
+        """Drop it at once."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.making is not None:
+            self.making.cancel()
 
 
-async def _answer(future: asyncio.Future[Any]) -> Any:
-    try:
-        return await future
-    finally:
-        if future.done() and not future.cancelled():
-            future.exception()  # seen, also when we were cancelled in the same moment
+class Driver(AsyncDriver):
+    """Each connection is an `asyncio.Protocol`; the one timer is a `TimerHandle`."""
+
+    event_type = asyncio.Event
+
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: dict[ConnId, Connection] = {}  # those that the core knows: a client has one at most
+        self.existing: set[Connection] = set()  # with a socket, or on the way to one
+        self.none_exists = asyncio.Event()
+        self.none_exists.set()
+        self.room = asyncio.Event()  # to write more
+        self.room.set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Use the running loop from now on, until `stop`."""
+        await super().start()
+        self._loop = asyncio.get_running_loop()
+
+    async def stop(self) -> None:
+        """Drop what is left, and wait until it is gone. After this nothing runs any more."""
+        try:
+            self._cut()
+            await self.quiet()
+            self.drain()
+        finally:
+            self.end(None)
+
+    async def writable(self) -> None:
+        """Wait while too much waits to be written."""
+        while not self.room.is_set():
+            await self.room.wait()
+
+    async def quiet(self) -> None:
+        """Wait until no socket is open and no connect under way."""
+        await self.none_exists.wait()
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+    # ---------------------------------------------------------------- outputs
+
+    def _set_timer(self, deadline: float | None) -> None:
+        if self._timer is not None:
+            if self._timer.when() == deadline:
+                return
+            self._timer.cancel()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self.fact(self.endpoint.tick)
+
+    def _open(self, wanted: OpenTransport) -> None:
+        connection = self.connections[wanted.conn] = Connection(self, wanted.conn)
+        self._make(connection, self._connect(connection, wanted))
+
+    def _send(self, conn: ConnId, data: bytes) -> None:
+        connection = self.connections.get(conn)
+        if connection is None or connection.transport is None or connection.transport.is_closing():
+            return  # it has ended already; its connection_lost is on the way
+        connection.transport.write(data)
+
+    def _close(self, conn: ConnId, abort: bool) -> None:
+        connection = self._forget(conn)
+        if connection is None:
+            return
+        if abort or connection.transport is None:
+            connection.cut()
+        else:
+            connection.transport.close()
+            connection.lingering = self._loop.call_later(self._linger, connection.cut)
+
+    def _cut(self) -> None:
+        for connection in list(self.existing):
+            connection.cut()
+
+    # ---------------------------------------------------------------- connections
+
+    def _make(
+        self, connection: Connection, making: Coroutine[Any, Any, str | None]
+    ) -> asyncio.Task[str | None]:
+        self.existing.add(connection)
+        self.none_exists.clear()
+        connection.making = self._loop.create_task(making)
+        # Not at the end of the coroutine: cancelled before its first step, it never runs.
+        connection.making.add_done_callback(lambda task: self._made(connection, task))
+        return connection.making
+
+    async def _connect(self, connection: Connection, wanted: OpenTransport) -> str | None:
+        """Returns why there is no connection, if so."""
+        try:
+            if wanted.tls and self._ssl_context is None:
+                self._ssl_context = client_context(None)
+            context = self._ssl_context if wanted.tls else None
+            await self._loop.create_connection(lambda: connection, wanted.host, wanted.port, ssl=context)
+        except (OSError, UnicodeError) as exc:
+            return why_not_connected(exc, wanted.host, wanted.port)
+        return None
+
+    def _made(self, connection: Connection, task: asyncio.Task[str | None]) -> None:
+        connection.making = None
+        if connection.transport is None:
+            connection.is_over = True
+        self._check_over(connection)
+        if task.cancelled():
+            return
+        try:
+            failure = task.result()
+        except Exception as exc:
+            self.end(exc)
+        else:
+            if failure is not None:
+                self.lost(connection, failure)
+
+    def lost(self, connection: Connection, reason: str) -> None:
+        """A connection is gone, or could not be made."""
+        if connection.lingering is not None:
+            connection.lingering.cancel()
+        connection.is_over = True
+        self._check_over(connection)
+        if self._forget(connection.conn) is not None:
+            self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
+
+    def too_late(self, connection: Connection) -> None:
+        """A connection was made that nobody wants any more."""
+        self._forget(connection.conn)
+        connection.is_over = True
+        self._check_over(connection)
+
+    def _check_over(self, connection: Connection) -> None:
+        if connection.is_over and connection.making is None:
+            self.existing.discard(connection)
+        if not self.existing:
+            self.none_exists.set()
+
+    def _forget(self, conn: ConnId) -> Connection | None:
+        connection = self.connections.pop(conn, None)
+        if connection is not None:
+            connection.forgotten = True
+            self.room.set()
+        return connection
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+class PresenceClient(AsyncPresenceClient):
+    __doc__ = AsyncPresenceClient.__doc__
+    _driver_type = Driver
+
+
+class RealtimeClient(AsyncRealtimeClient):
+    __doc__ = AsyncRealtimeClient.__doc__
+    _driver_type = Driver

@@ -7,6 +7,8 @@ import re
 import socket
 import ssl
 
+_CLOSED_IN_TLS = "the connection was closed while TLS was set up"
+
 
 def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
     """The context for a TLS client: the one given, or one that verifies certificates and host names."""
@@ -23,10 +25,12 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
             return f"{host} is not a valid host name"
         case ssl.SSLCertVerificationError():
             return f"the TLS certificate of {where} is not trusted ({error.verify_message})"
+        case ssl.SSLEOFError():
+            return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case ssl.SSLError():
             return f"no TLS with {where} ({_fault(error)})"
         case ConnectionError() if error.errno is None:
-            return f"cannot connect to {where} (the connection was closed while TLS was set up)"
+            return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case OSError():
             return f"cannot connect to {where} ({_in_words(error)})"
         case _:
@@ -36,7 +40,7 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
 def why_lost(error: BaseException | None) -> str:
     """Why an open connection ended; `None` is the plain end of the stream."""
     match error:
-        case None:
+        case None | ssl.SSLEOFError():  # TLS without its own goodbye is no more than TCP
             return "eof"
         case ssl.SSLError():
             return f"TLS failed ({_fault(error)})"
@@ -55,6 +59,9 @@ def _fault(error: ssl.SSLError) -> str:
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
         return os.strerror(error.errno).lower()
-    # asyncio joins the failures of several addresses of one name into one text.
-    numbers = sorted({int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))})
-    return ", ".join(os.strerror(number).lower() for number in numbers) or type(error).__name__
+    # Several addresses of one name: asyncio joins their failures into one text, trio into a group.
+    if isinstance(error.__cause__, ExceptionGroup):
+        numbers = {exc.errno for exc in error.__cause__.exceptions if isinstance(exc, OSError) and exc.errno}
+    else:
+        numbers = {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
+    return ", ".join(os.strerror(number).lower() for number in sorted(numbers)) or type(error).__name__

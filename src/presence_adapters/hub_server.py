@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import evolve
 
-from presence_adapters.asyncio_driver import Driver
+from presence_adapters.hub_driver import HubDriver
 from presence_proto import (
     ClientConnected,
     ClientDisconnected,
@@ -29,7 +29,6 @@ from presence_proto import (
     Hub,
     HubConfig,
     JoinRefused,
-    LocalProtocolError,
     TopicJoined,
     TopicLeft,
 )
@@ -85,13 +84,12 @@ class HubServer:
         self._handshake_timeout = config.handshake_timeout
         # Closing takes the hub one close_timeout at most, and then each connection its linger.
         self._patience = 2 * config.close_timeout
-        self._driver = Driver(
+        self._driver = HubDriver(
             self.hub,
             self._happened,
             self._ended,
             linger=config.close_timeout,
             max_write_buffer=max_write_buffer,
-            batch=True,
         )
 
     # ---------------------------------------------------------------- getters
@@ -112,7 +110,7 @@ class HubServer:
 
     async def start(self) -> None:
         """Listen. Raises `OSError` when the port is taken or not ours to take."""
-        self._driver.start()
+        await self._driver.start()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
             self._host or None, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -137,11 +135,11 @@ class HubServer:
         """Stop in an orderly way: nobody new, close code 1012 for all, within twice `close_timeout`."""
         try:
             await self._stop_listening()
-            self._driver.cut(unopened=True)
+            self._driver.cut_unopened()
             if not self._driver.ended.is_set():
                 self._driver.call(self.hub.shutdown)
             async with asyncio.timeout(self._patience):
-                await self._driver.quiet.wait()
+                await self._driver.quiet()
         except TimeoutError:
             pass
         finally:
@@ -182,11 +180,7 @@ class HubServer:
 
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
         """Break one connection without a goodbye, as a failing network does; with `reset`, as an RST does."""
-        connection = self._driver.connections.get(conn)
-        if connection is None:
-            raise LocalProtocolError(f"there is no connection {conn}")
-        connection.fate = "cut by the server"
-        connection.cut(reset=reset)
+        self._driver.cut(conn, reset=reset)
 
     # ---------------------------------------------------------------- inside
 

@@ -301,9 +301,9 @@ class HubConfig:
     `presence_rule(topic, params)`: the presence key and meta of a join of a plain Phoenix topic, or `None`
     for no presence. `authorize(topic, token)`: why a join, or a later Supabase token, is refused, or `None`
     when it is fine; `token` is the `access_token` of the payload, if there is one. A `connect` of Jarvis is
-    a join of `realtime:jarvis-presence`, whose token may also be the `token` of the URL. A rule that raises refuses: `join crashed`. `wall_clock()`: the
-    text that Jarvis messages carry as `ts`, by convention ISO 8601 in UTC; it must not raise. The core has
-    no clock of that kind: without this one `ts` is null.
+    a join of `realtime:jarvis-presence`, whose token may also be the `token` of the URL. A rule that raises
+    refuses: `join crashed`. `wall_clock()`: the text that Jarvis messages carry as `ts`, by convention ISO
+    8601 in UTC; it must not raise. The core has no clock of that kind: without this one `ts` is null.
     """
 
     wire: HubWire = field(default="both", validator=check.hub_wire)

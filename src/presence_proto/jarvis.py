@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import Address, PresenceConfig
-    from presence_proto.events import UserStatus
     from presence_proto.outputs import ConnId
     from presence_proto.websocket import BinaryMessage
 
@@ -71,7 +70,6 @@ class JarvisRoom:
         self._connection = Connection(config, self._address, self._outbox, rng=rng)
         self._timers: Timers[Slot | int] = Timers()
         self._own = OnlineUser("", "")
-        self._told: tuple[UserStatus, str | None] | None = None  # our activity, since the welcome
         self._welcomed = False
         self._metas: dict[str, Meta] = {}  # of the others, by user id
         self._refs = 0
@@ -255,10 +253,9 @@ class JarvisRoom:
                 self._outbox.put(Delivered(message_id))
 
     def _tell_activity(self) -> None:
-        activity = (self._own.status, self._own.activity)
-        if self._welcomed and activity != self._told:
-            self._told = activity
-            self._send({"type": "activity_update", "status": activity[0], "activity": activity[1]})
+        if self._welcomed:
+            own = self._own
+            self._send({"type": "activity_update", "status": own.status, "activity": own.activity})
 
     def _fail(self, message_id: int, reason: str) -> None:
         self._timers.cancel(message_id)
@@ -325,8 +322,7 @@ class JarvisRoom:
         self._timers.cancel(Slot.WELCOME)
         self._timers.set(Slot.STABLE, now + self._config.stable_after)
         self._outbox.put(Synced(tuple(changes)))
-        # Who was away for a short time is as before to the server, and so is who has just started again.
-        self._told = None
+        # To the server, who was away for a short time is as before, and so is who has just started again.
         self._tell_activity()
         self._send_waiting()
 

@@ -367,5 +367,5 @@ class RealtimeClient:
             self._forget_if_left(channel)
 
     def _forget_if_left(self, channel: Channel) -> None:
-        if channel.state is ChannelState.CLOSED and self._channels.get(channel.topic) is channel:
+        if channel.state is ChannelState.CLOSED:
             del self._channels[channel.topic]

@@ -41,7 +41,7 @@ class Push:
     event: str
     payload: Any
     wants_reply: bool
-    is_track: bool = False
+    is_track: bool
 
 
 class Wire:

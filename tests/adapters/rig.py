@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapters.fakes import CONN, FakeEndpoint, until
-from presence_adapters.asyncio_driver import Driver
+from presence_adapters.asyncio import Driver
 from presence_proto import OpenTransport
 
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 class Rig:
     """A driver, its endpoint, and what it reported."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, driver_type: type[Driver], **options: Any) -> None:
         self.endpoint = FakeEndpoint()
         self.events: list[Any] = []
         self.ends: list[Exception | None] = []
-        self.driver = Driver(self.endpoint, self.events.append, self.ends.append, **options)
-        self.driver.start()
+        self.driver: Any = driver_type(self.endpoint, self.events.append, self.ends.append, **options)
 
     def do(self, *outputs: Any) -> None:
         self.driver.call(self.endpoint.do, *outputs)
@@ -34,6 +33,12 @@ class Rig:
     async def fact(self, name: str) -> tuple[Any, ...]:
         await until(lambda: self.facts(name))
         return self.facts(name)[0]
+
+
+async def started(driver_type: type[Driver] = Driver, **options: Any) -> Rig:
+    rig = Rig(driver_type, **options)
+    await rig.driver.start()
+    return rig
 
 
 class Peer:
@@ -76,8 +81,8 @@ async def peer(context: ssl.SSLContext | None = None, *, reads: bool = True) -> 
         await asyncio.sleep(0)
 
 
-async def opened(server: Peer, **options: Any) -> Rig:
-    rig = Rig(**options)
+async def opened(server: Peer, driver_type: type[Driver] = Driver, **options: Any) -> Rig:
+    rig = await started(driver_type, **options)
     rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
     await rig.fact("opened")
     await until(lambda: server.writers)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters.fakes import CONN, Certificates, run, until
-from adapters.rig import Rig, opened, peer
+from adapters.rig import Rig, opened, peer, started
+from presence_adapters.hub_driver import HubDriver
 from presence_proto import CloseTransport, OpenTransport, SendData
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 async def failure(host: str, port: int, *, tls: bool = False, **options: Any) -> str:
-    rig = Rig(**options)
+    rig = await started(**options)
     rig.do(OpenTransport(CONN, host, port, tls))
     fact, conn, reason = await rig.fact("closed")
     assert (fact, conn) == ("closed", CONN)
@@ -63,12 +64,12 @@ def test_tls_with_a_trusted_certificate() -> None:
     async def main() -> None:
         certificates = Certificates()
         async with peer(certificates.server) as server:
-            rig = Rig(ssl_context=certificates.client)
+            rig = await started(ssl_context=certificates.client)
             rig.endpoint.on("opened", lambda conn: rig.endpoint.outputs.append(SendData(conn, b"hello")))
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=True))
             await until(lambda: server.received == b"hello")
             rig.do(CloseTransport(CONN))
-            await until(rig.driver.quiet.is_set)
+            await until(rig.driver.none_exists.is_set)
             await until(lambda: server.ends == 1)
             assert rig.facts("closed") == []
             await rig.driver.stop()
@@ -134,11 +135,11 @@ def test_tls_that_the_server_breaks_off() -> None:
 def test_closing_while_connecting_cancels_the_connect() -> None:
     async def main() -> None:
         async with peer() as silent:  # it accepts, and never answers the TLS handshake
-            rig = Rig()
+            rig = await started()
             rig.do(OpenTransport(CONN, "127.0.0.1", silent.port, tls=True))
             await until(lambda: silent.received)
             rig.do(CloseTransport(CONN, abort=True))
-            await until(rig.driver.quiet.is_set)
+            await until(rig.driver.none_exists.is_set)
             await until(lambda: silent.ends + silent.resets == 1)
             assert rig.facts() == []
             await rig.driver.stop()
@@ -149,9 +150,9 @@ def test_closing_while_connecting_cancels_the_connect() -> None:
 def test_closing_before_the_connect_has_begun() -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = Rig()
+            rig = await started()
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False), CloseTransport(CONN, abort=True))
-            await rig.driver.quiet.wait()
+            await rig.driver.quiet()
             assert rig.facts() == []
             await rig.driver.stop()
 
@@ -161,7 +162,7 @@ def test_closing_before_the_connect_has_begun() -> None:
 def test_stopping_while_connecting_cancels_the_connect() -> None:
     async def main() -> None:
         async with peer() as silent:
-            rig = Rig()
+            rig = await started()
             rig.do(OpenTransport(CONN, "127.0.0.1", silent.port, tls=True))
             await until(lambda: silent.received)
             await rig.driver.stop()
@@ -176,7 +177,7 @@ def test_a_connect_that_completes_after_it_was_closed_is_closed_at_once(
 ) -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = Rig()
+            rig = await started()
             loop = asyncio.get_running_loop()
             connect = loop.create_connection
 
@@ -191,7 +192,7 @@ def test_a_connect_that_completes_after_it_was_closed_is_closed_at_once(
             await asyncio.sleep(0.01)
             rig.do(CloseTransport(CONN, abort=True))
             await until(lambda: server.ends + server.resets == 1)
-            await until(rig.driver.quiet.is_set)
+            await until(rig.driver.none_exists.is_set)
             assert rig.facts() == []
             await rig.driver.stop()
 
@@ -200,7 +201,7 @@ def test_a_connect_that_completes_after_it_was_closed_is_closed_at_once(
 
 def test_a_bug_while_connecting_ends_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        rig = Rig()
+        rig = await started()
 
         async def broken(*args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("bug")
@@ -209,7 +210,7 @@ def test_a_bug_while_connecting_ends_it_all(monkeypatch: pytest.MonkeyPatch) -> 
         rig.do(OpenTransport(CONN, "127.0.0.1", 1, tls=False))
         await rig.driver.ended.wait()
         assert [str(error) for error in rig.ends] == ["bug"]
-        await rig.driver.quiet.wait()
+        await rig.driver.quiet()
 
     run(main)
 
@@ -234,7 +235,7 @@ async def accepting(rig: Rig, context: ssl.SSLContext | None = None) -> AsyncIte
 
 def test_accepted_connections_get_growing_ids_and_one_drain_for_one_pass_of_the_loop() -> None:
     async def main() -> None:
-        rig = Rig(batch=True)
+        rig = await started(HubDriver)
         async with accepting(rig) as port:
             pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
             await until(lambda: len(rig.facts("opened")) == 10)
@@ -255,7 +256,7 @@ def test_accepted_connections_get_growing_ids_and_one_drain_for_one_pass_of_the_
 
 def test_one_who_comes_after_the_end_is_sent_away() -> None:
     async def main() -> None:
-        rig = Rig(batch=True)
+        rig = await started(HubDriver)
         async with accepting(rig) as port:
             rig.endpoint.is_closed = True
             rig.do()
@@ -263,7 +264,7 @@ def test_one_who_comes_after_the_end_is_sent_away() -> None:
             assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
-        await rig.driver.quiet.wait()
+        await rig.driver.quiet()
         assert rig.facts() == []
 
     run(main)
@@ -272,7 +273,7 @@ def test_one_who_comes_after_the_end_is_sent_away() -> None:
 def test_accepted_connections_may_be_tls() -> None:
     async def main() -> None:
         certificates = Certificates()
-        rig = Rig(batch=True)
+        rig = await started(HubDriver)
         async with accepting(rig, certificates.server) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=certificates.client)
             writer.write(b"hello")
@@ -289,20 +290,20 @@ def test_accepted_connections_may_be_tls() -> None:
 @pytest.mark.parametrize("how", ["speaks no TLS", "says nothing", "is dropped", "is dropped at once"])
 def test_of_a_failed_tls_handshake_the_core_never_hears(how: str) -> None:
     async def main() -> None:
-        rig = Rig(batch=True)
+        rig = await started(HubDriver)
         async with accepting(rig, Certificates().server) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             if how == "speaks no TLS":
                 writer.write(b"GET / HTTP/1.1\r\n\r\n")
             elif how.startswith("is dropped"):
-                while rig.driver.quiet.is_set():
+                while rig.driver.none_exists.is_set():
                     await asyncio.sleep(0)
                 if how == "is dropped":
                     await asyncio.sleep(0.01)
-                rig.driver.cut(unopened=True)
+                rig.driver.cut_unopened()
             with suppress(ConnectionError):
                 assert await reader.read() == b""
-            await rig.driver.quiet.wait()
+            await rig.driver.quiet()
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
@@ -315,8 +316,8 @@ def test_of_a_failed_tls_handshake_the_core_never_hears(how: str) -> None:
 def test_cutting_the_unopened_leaves_the_open() -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = await opened(server)
-            rig.driver.cut(unopened=True)
+            rig = await opened(server, HubDriver)
+            rig.driver.cut_unopened()
             rig.do(SendData(CONN, b"x"))
             await until(lambda: server.received == b"x")
             await rig.driver.stop()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters.fakes import CONN, FakeEndpoint, run, until
-from adapters.rig import Rig, opened, peer
-from presence_adapters.asyncio_driver import Driver
+from adapters.rig import opened, peer, started
+from presence_adapters.asyncio import Driver
+from presence_adapters.hub_driver import HubDriver
 from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def test_connects_writes_reads_and_reports() -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = Rig()
+            rig = await started()
             rig.endpoint.on(
                 "opened", lambda conn: rig.endpoint.outputs.extend([SendData(conn, b"hello"), "event"])
             )
@@ -40,7 +41,7 @@ def test_connects_writes_reads_and_reports() -> None:
 def test_after_every_fact_the_outputs_are_drained_and_the_time_is_the_loops() -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = Rig()
+            rig = await started()
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
             await rig.fact("opened")
             assert rig.endpoint.drains == 2
@@ -56,7 +57,7 @@ def test_after_every_fact_the_outputs_are_drained_and_the_time_is_the_loops() ->
 
 def test_one_timer_follows_the_deadline() -> None:
     async def main() -> None:
-        rig = Rig()
+        rig = await started()
         loop = asyncio.get_running_loop()
         start = loop.time()
         rig.endpoint.deadline = start + 60
@@ -92,9 +93,9 @@ def test_an_orderly_close_writes_everything_first() -> None:
             data = bytes(5_000_000)
             rig.do(SendData(CONN, data), CloseTransport(CONN))
             await asyncio.sleep(0.02)
-            assert not rig.driver.quiet.is_set()
+            assert not rig.driver.none_exists.is_set()
             server.reads = True
-            await until(rig.driver.quiet.is_set)
+            await until(rig.driver.none_exists.is_set)
             await until(lambda: server.ends == 1)
             assert server.received == data
             assert rig.facts("closed") == []
@@ -108,7 +109,7 @@ def test_an_abort_drops_what_is_not_written() -> None:
         async with peer(reads=False) as server:
             rig = await opened(server)
             rig.do(SendData(CONN, bytes(50_000_000)), CloseTransport(CONN, abort=True))
-            await until(rig.driver.quiet.is_set)
+            await until(rig.driver.none_exists.is_set)
             server.reads = True
             await until(lambda: server.ends + server.resets == 1)
             assert len(server.received) < 50_000_000
@@ -123,7 +124,7 @@ def test_a_peer_that_does_not_take_the_rest_does_not_hold_up_the_end() -> None:
         async with peer(reads=False) as server:
             rig = await opened(server, linger=0.05)
             rig.do(SendData(CONN, bytes(50_000_000)), CloseTransport(CONN))
-            await until(rig.driver.quiet.is_set, seconds=2)
+            await until(rig.driver.none_exists.is_set, seconds=2)
             await rig.driver.stop()
 
     run(main)
@@ -133,7 +134,7 @@ def test_a_reset_is_told_in_words() -> None:
     async def main() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setblocking(False)
-        rig = Rig()
+        rig = await started()
         rig.do(OpenTransport(CONN, "127.0.0.1", listener.getsockname()[1], tls=False))
         accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
         await rig.fact("opened")
@@ -149,7 +150,7 @@ def test_a_reset_is_told_in_words() -> None:
 
 def test_outputs_for_a_connection_that_is_gone_are_nothing() -> None:
     async def main() -> None:
-        rig = Rig()
+        rig = await started()
         rig.do(SendData(CONN, b"x"), CloseTransport(CONN), CloseTransport(ConnId(7), abort=True))
         await rig.driver.stop()
         assert rig.facts() == []
@@ -164,16 +165,16 @@ def test_writable_tells_when_the_buffer_is_over_its_limit() -> None:
     async def main() -> None:
         async with peer(reads=False) as server:
             rig = await opened(server)
-            assert rig.driver.writable.is_set()
+            assert rig.driver.room.is_set()
             rig.do(SendData(CONN, bytes(20_000_000)))
-            assert not rig.driver.writable.is_set()
+            assert not rig.driver.room.is_set()
             server.reads = True
-            await until(rig.driver.writable.is_set)
+            await until(rig.driver.room.is_set)
             server.reads = False
             rig.do(SendData(CONN, bytes(20_000_000)))
-            assert not rig.driver.writable.is_set()
+            assert not rig.driver.room.is_set()
             rig.do(CloseTransport(CONN, abort=True))
-            assert rig.driver.writable.is_set()
+            assert rig.driver.room.is_set()
             await rig.driver.stop()
 
     run(main)
@@ -182,10 +183,10 @@ def test_writable_tells_when_the_buffer_is_over_its_limit() -> None:
 def test_a_peer_that_reads_too_slowly_is_cut_off() -> None:
     async def main() -> None:
         async with peer(reads=False) as server:
-            rig = await opened(server, max_write_buffer=1_000_000)
+            rig = await opened(server, HubDriver, max_write_buffer=1_000_000)
             rig.do(*[SendData(CONN, bytes(500_000)) for _ in range(30)])
             assert await rig.fact("closed") == ("closed", CONN, "it left more than 1000000 bytes unread")
-            await rig.driver.quiet.wait()
+            await rig.driver.quiet()
             await rig.driver.stop()
 
     run(main)
@@ -196,7 +197,7 @@ def test_a_peer_that_reads_too_slowly_is_cut_off() -> None:
 
 def test_the_end_of_the_core_is_the_end() -> None:
     async def main() -> None:
-        rig = Rig()
+        rig = await started()
         rig.endpoint.deadline = asyncio.get_running_loop().time() + 60
         rig.do()
         rig.endpoint.is_closed, rig.endpoint.deadline = True, None
@@ -224,7 +225,7 @@ def test_a_bug_in_a_fact_ends_everything_and_is_told(fact: str, batch: bool) -> 
     async def main() -> None:
         async with peer() as server:
             bug = RuntimeError("bug")
-            rig = Rig(batch=batch)
+            rig = await started(HubDriver if batch else Driver)
             rig.endpoint.on(fact, raising(bug))
             rig.endpoint.deadline = asyncio.get_running_loop().time() + (0.05 if fact == "tick" else 60)
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
@@ -236,7 +237,7 @@ def test_a_bug_in_a_fact_ends_everything_and_is_told(fact: str, batch: bool) -> 
             await rig.driver.ended.wait()
             assert rig.ends == [bug]
             assert rig.driver.error is bug
-            await rig.driver.quiet.wait()
+            await rig.driver.quiet()
             known = rig.facts()
             await until(lambda: server.ends + server.resets == 1 or fact == "closed")
             assert rig.facts() == known
@@ -262,7 +263,7 @@ def test_a_bug_in_a_drain_ends_everything_and_is_told(where: str, monkeypatch: p
                 monkeypatch.setattr(rig.driver, "_on_event", raising(bug))
                 rig.do("event")
             assert rig.ends == [bug]
-            await rig.driver.quiet.wait()
+            await rig.driver.quiet()
             await until(lambda: server.ends + server.resets == 1)
 
     run(main)
@@ -270,7 +271,7 @@ def test_a_bug_in_a_drain_ends_everything_and_is_told(where: str, monkeypatch: p
 
 def test_what_a_command_raises_is_the_callers_and_changes_nothing() -> None:
     async def main() -> None:
-        rig = Rig()
+        rig = await started()
         with pytest.raises(LocalProtocolError, match="not legal"):
             rig.driver.call(lambda *, now: raising(LocalProtocolError("not legal"))())
         rig.do("event")
@@ -287,9 +288,9 @@ def test_it_is_entered_once_and_first() -> None:
         driver.call(print)
 
     async def main() -> None:
-        driver.start()
+        await driver.start()
         with pytest.raises(LocalProtocolError, match="only once"):
-            driver.start()
+            await driver.start()
 
     run(main)
 
@@ -297,7 +298,7 @@ def test_it_is_entered_once_and_first() -> None:
 def test_stopping_with_a_batch_undrained_loses_no_output() -> None:
     async def main() -> None:
         async with peer() as server:
-            rig = Rig(batch=True)
+            rig = await started(HubDriver)
             rig.endpoint.on("closed", lambda conn, reason: rig.endpoint.outputs.append("gone"))
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
             await rig.fact("opened")

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Any
 
 import pytest
 
-from adapters.fakes import Certificates, run, until
-from adapters.room import ROOM, client, connects, next_of, rest_of
+from adapters.fakes import run, until
+from adapters.room import client, connects, next_of, rest_of
 from presence_adapters.asyncio import ConnectError, PresenceClient
 from presence_adapters.hub_server import HubServer
 from presence_proto import (
-    ChatMessage,
     Connected,
     Disconnected,
     HubConfig,
     Identity,
     LocalProtocolError,
     PresenceConfig,
-    UserStatus,
 )
 
 # ---------------------------------------------------------------------------------------------- life
@@ -149,43 +146,6 @@ def test_it_is_used_with_async_with_and_once() -> None:
     run(main)
 
 
-def test_200_cancellations_at_random_points_leave_nothing_behind() -> None:
-    rng = random.Random(7)
-
-    async def main() -> None:
-        certificates = Certificates()
-        async with HubServer() as server, HubServer(ssl_context=certificates.server) as tls:
-
-            async def life(n: int) -> None:
-                name = f"user-{n}"
-                where = tls if n % 3 == 0 else server
-                async with client(
-                    where, name, ssl_context=certificates.client, max_reconnect_delay=0.05
-                ) as one:
-                    async for event in one:
-                        if isinstance(event, Connected):
-                            await one.update_activity(UserStatus.AWAY)
-                            await one.send_chat("lobby", "hello")
-                        if isinstance(event, ChatMessage):
-                            await one.disconnect()
-
-            for batch in range(20):
-                tasks = [asyncio.create_task(life(batch * 10 + n)) for n in range(10)]
-                for task in tasks:
-                    await asyncio.sleep(rng.choice([0, 0, 0.0005, 0.002, 0.006, 0.015]))
-                    task.cancel()
-                    if rng.random() < 0.3:
-                        await asyncio.sleep(0)
-                        task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                assert connects() == []
-            await until(lambda: not server.hub.connections and not tls.hub.connections)
-            assert not server.hub.online(ROOM)
-            assert not tls.hub.online(ROOM)
-
-    run(main, seconds=60)
-
-
 # ---------------------------------------------------------------------------------------------- bugs
 
 
@@ -229,13 +189,13 @@ def test_a_bug_of_the_core_is_raised_at_the_end_when_nobody_reads(monkeypatch: p
     run(main)
 
 
-def test_a_bug_of_the_core_does_not_hide_the_callers_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_the_core_does_not_hide_the_callers_own_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
-        complaints: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         async with HubServer() as server:
             with pytest.raises(KeyError):
                 await fail(client(server, "alice"), monkeypatch, then=KeyError())
-        assert [type(context["exception"]) for context in complaints] == [ZeroDivisionError]
 
     run(main)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]

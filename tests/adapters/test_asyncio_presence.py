@@ -182,14 +182,14 @@ def test_a_command_waits_for_a_full_write_buffer_and_is_not_made_when_cancelled(
             await next_of(alice, Connected)
             await next_of(bob, Connected)
             driver = alice._driver
-            driver.writable.clear()  # as the transport's pause_writing does
+            driver.room.clear()  # as the transport's pause_writing does
             cancelled = asyncio.create_task(alice.send_chat("lobby", "never"))
             waiting = asyncio.create_task(alice.send_chat("lobby", "now"))
             await asyncio.sleep(0.02)
             assert not waiting.done()
             cancelled.cancel()
             await asyncio.sleep(0)
-            driver.writable.set()
+            driver.room.set()
             await waiting
             assert (await next_of(bob, ChatMessage)).content == "now"
 

@@ -21,6 +21,13 @@ def ssl_error() -> ssl.SSLError:
     return error
 
 
+def failures(*errors: OSError) -> OSError:
+    """As trio reports those of several addresses of one name."""
+    error = OSError("all attempts to connect to h.example:443 failed")
+    error.__cause__ = ExceptionGroup("all attempts", errors)
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -35,6 +42,10 @@ def ssl_error() -> ssl.SSLError:
         ),
         (ssl_error(), "no TLS with h.example:443 (wrong version number)"),
         (ssl.SSLError("?"), "no TLS with h.example:443 (failed)"),
+        (
+            ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+            "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
+        ),
         (
             ConnectionAbortedError("SSL handshake is taking longer than 60.0 seconds"),
             "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
@@ -51,6 +62,12 @@ def ssl_error() -> ssl.SSLError:
             ),
             "cannot connect to h.example:443 (connection refused)",
         ),
+        (
+            failures(
+                OSError(errno.ENETUNREACH, "x"), OSError(errno.ECONNREFUSED, "x"), OSError("of no number")
+            ),
+            "cannot connect to h.example:443 (network is unreachable, connection refused)",
+        ),
         (OSError("getaddrinfo() returned empty list"), "cannot connect to h.example:443 (OSError)"),
         (RuntimeError("the query had a key"), "cannot connect to h.example:443 (RuntimeError)"),
     ],
@@ -66,6 +83,7 @@ def test_failures_to_connect_in_words(error: BaseException, words: str) -> None:
         (ConnectionResetError(errno.ECONNRESET, "x"), "the connection was lost (connection reset by peer)"),
         (ConnectionResetError(), "the connection was lost (ConnectionResetError)"),
         (ssl_error(), "TLS failed (wrong version number)"),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "eof"),
         (RuntimeError("a secret"), "the connection was lost (RuntimeError)"),
     ],
 )

@@ -153,7 +153,9 @@ class Server:
 
 STATUSES = st.sampled_from([*map(str, UserStatus)])
 ACTIVITIES = st.sampled_from([None, "Chess", "Snake"])
-FIELDS = st.just({}) | st.fixed_dictionaries({"status": STATUSES, "activity": ACTIVITIES})
+FIELDS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
+    {"status": STATUSES, "activity": ACTIVITIES}
+)
 SECONDS = st.sampled_from([0.0, 0.5, 1.0, 7.0, 31.0, 100.0])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=False) | st.text(max_size=5),

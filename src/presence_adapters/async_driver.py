@@ -1,0 +1,154 @@
+"""What the drivers of asyncio and trio have in common: facts in, outputs out, one timer, one end.
+
+There is no retry, sleep or heartbeat here; those are the core's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from presence_proto import CloseTransport, LocalProtocolError, OpenTransport, SendData
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from presence_proto import ConnId, Endpoint
+
+T = TypeVar("T")
+
+
+class Event(Protocol):
+    """Something that happens once and can be waited for: `asyncio.Event`, `trio.Event`."""
+
+    def is_set(self) -> bool: ...
+    def set(self) -> object: ...
+    async def wait(self) -> object: ...
+
+
+class AsyncDriver(ABC):
+    """Drives `endpoint` until it is closed or fails.
+
+    `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
+    core is closed, or with the exception that a fact or a drain raised (a bug), which ends everything.
+    `linger`: seconds that an orderly closed connection has to take what was written.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_event: Callable[[Any], None],
+        on_end: Callable[[Exception | None], None],
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        linger: float = 5.0,
+    ) -> None:
+        self.endpoint = endpoint
+        self.ended = self.event_type()
+        self.error: Exception | None = None
+        self._on_event = on_event
+        self._on_end = on_end
+        self._ssl_context = ssl_context
+        self._linger = linger
+        self._is_started = False
+
+    # ---------------------------------------------------------------- what each loop does in its own way
+
+    event_type: ClassVar[type[Event]]
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Drop what is left, and wait until it is gone. After this nothing runs any more."""
+
+    @abstractmethod
+    async def writable(self) -> None:
+        """Wait while too much waits to be written."""
+
+    @abstractmethod
+    async def quiet(self) -> None:
+        """Wait until no socket is open and no connect under way."""
+
+    @abstractmethod
+    def _now(self) -> float: ...
+
+    @abstractmethod
+    def _open(self, wanted: OpenTransport) -> None: ...
+
+    @abstractmethod
+    def _send(self, conn: ConnId, data: bytes) -> None: ...
+
+    @abstractmethod
+    def _close(self, conn: ConnId, abort: bool) -> None: ...
+
+    @abstractmethod
+    def _set_timer(self, deadline: float | None) -> None: ...
+
+    @abstractmethod
+    def _cut(self) -> None:
+        """Drop all connections at once."""
+
+    # ---------------------------------------------------------------- what all do
+
+    async def start(self) -> None:
+        """Use the running loop from now on, until `stop`."""
+        if self._is_started:
+            raise LocalProtocolError("this can be entered only once: make a new one")
+        self._is_started = True
+
+    def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        if not self._is_started:
+            raise LocalProtocolError("this is not running yet: use `async with`")
+        if self.ended.is_set():
+            raise LocalProtocolError("this has ended") from self.error
+        result = command(*args, now=self._now(), **kwargs)
+        self.drain()
+        return result
+
+    def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Tell the core a fact. What it raises is a bug, and the end."""
+        if self.error is not None:
+            return
+        try:
+            fact(*args, now=self._now(), **kwargs)
+        except Exception as exc:
+            self.end(exc)
+        else:
+            self._after_fact()
+
+    def _after_fact(self) -> None:
+        self.drain()
+
+    def drain(self) -> None:
+        """Carry out what the core wants, and set the timer."""
+        if self.error is not None:
+            return
+        try:
+            while (output := self.endpoint.next_output()) is not None:
+                match output:
+                    case SendData():
+                        self._send(output.conn, output.data)
+                    case CloseTransport():
+                        self._close(output.conn, output.abort)
+                    case OpenTransport():
+                        self._open(output)
+                    case _:
+                        self._on_event(output)
+            self._set_timer(self.endpoint.next_deadline())
+        except Exception as exc:
+            self.end(exc)
+            return
+        if self.endpoint.is_closed:
+            self.end(None)
+
+    def end(self, error: Exception | None) -> None:
+        """The core is closed, or something has failed. Only the first call counts."""
+        if self.ended.is_set():
+            return
+        self.error = error
+        self.ended.set()
+        self._set_timer(None)
+        if error is not None:
+            self._cut()
+        self._on_end(error)

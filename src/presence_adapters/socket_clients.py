@@ -1,0 +1,289 @@
+"""What the clients on plain sockets have in common, whether they wait (`blocking`) or not (`stepped`)."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import presence_proto as core
+from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
+from presence_adapters.routing import Route, Routes
+from presence_adapters.socket_driver import SocketDriver
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+Event = TypeVar("Event")
+Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
+
+
+class Answer:
+    """A `Waiter` of `routing`: what the server answers, once it has."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._result: Any = None
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, result: Any, /) -> None:
+        self._result, self._is_done = result, True
+
+    def set_exception(self, exception: Exception, /) -> None:
+        self.error, self._is_done = exception, True
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self._result
+
+
+class SocketClient(Generic[Core, Event]):
+    """A core, the driver that runs it, and the queue of its events."""
+
+    _make_driver: ClassVar[type[SocketDriver]] = SocketDriver
+
+    def __init__(
+        self,
+        endpoint: Core,
+        events: EventQueue[Event],
+        on_event: Callable[[Event], None],
+        on_end: Callable[[Exception | None], None],
+        config: core.RealtimeConfig,
+        ssl_context: ssl.SSLContext | None,
+    ) -> None:
+        self._core = endpoint
+        self._events = events
+        self._has_begun = False
+        self._driver = self._make_driver(
+            endpoint, on_event, on_end, ssl_context=ssl_context, linger=config.close_timeout
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether we are connected."""
+        return self._core.is_connected
+
+    def set_access_token(self, token: str | None) -> None:
+        """Use another access token from now on: in every joined channel at once, in the next joins and the
+        next URL.
+        """
+        self._command(self._core.set_access_token, token)
+
+    def _begin(self) -> None:
+        self._has_begun = True
+        self._driver.call(self._core.connect)
+
+    def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        if not self._has_begun:
+            raise core.LocalProtocolError("this is not running yet: connect first, or use `with`")
+        self._make_room()
+        return self._driver.call(command, *args, **kwargs)
+
+    def _make_room(self) -> None:
+        """Before a command. Whoever can wait, waits."""
+        if not self._driver.is_writable:
+            raise core.LocalProtocolError("the server does not read what was sent to it: wait until it does")
+
+    def _goodbye(self) -> None:
+        if not self._driver.ended:
+            self._driver.call(self._core.disconnect)
+
+
+class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent]):
+    """Who is online and what they are doing.
+
+    Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
+    `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
+    the system's. `rng` is for the jitter of the backoff. `online_at` is what others see as the time we came
+    online, now by default.
+
+    Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
+    they are not legal, and `ConnectError` when the client has ended.
+
+    `on_notification(event_type, data)`, if set, is told of every event; see `notifications`. What it raises
+    is logged.
+    """
+
+    def __init__(
+        self,
+        identity: core.Identity | None = None,
+        config: core.PresenceConfig | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_queued_events: int = 10_000,
+        rng: random.Random | None = None,
+        online_at: str | None = None,
+        **settings: Any,
+    ) -> None:
+        identity, config = who_and_where(identity, config, settings)
+        endpoint = core.PresenceClient(
+            identity, config, rng=rng or random.Random(), online_at=online_at or _now()
+        )
+        events: EventQueue[core.PresenceEvent] = EventQueue(max_queued_events, _nobody)
+        super().__init__(endpoint, events, events.put, events.close, config, ssl_context)
+        self.on_notification: OnNotification | None = None
+
+    @property
+    def identity(self) -> core.Identity:
+        """Who we are."""
+        return self._core.identity
+
+    @property
+    def online_users(self) -> tuple[core.OnlineUser, ...]:
+        """Everybody in the room, ourselves included, as of now: ahead of the events that are still queued."""
+        return self._core.online_users
+
+    @property
+    def online_count(self) -> int:
+        """How many users are in the room."""
+        return self._core.online_count
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the roster is only what it last was, because we are disconnected."""
+        return self._core.is_stale
+
+    def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
+        """Be seen with this status and activity, now and after every reconnect."""
+        return self._command(self._core.update_activity, status, activity)
+
+    def send_invite(self, game: str, code: str | None = None) -> int:
+        """Invite everybody to a game."""
+        return self._command(self._core.send_invite, game, code)
+
+    def send_poke(self, user_id: str) -> int:
+        """Poke a user."""
+        return self._command(self._core.send_poke, user_id)
+
+    def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
+        """Say something in a chat channel of the room."""
+        return self._command(self._core.send_chat, channel, content, reply_to, timestamp=_now())
+
+    def _notify(self, event: core.PresenceEvent | EventsDropped) -> None:
+        if self.on_notification is not None:
+            event_type, data = notification(event)
+            with logged(event_type):
+                self.on_notification(event_type, data)
+
+
+class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]):
+    """Many Phoenix or Supabase channels on one connection.
+
+    Its own events are those that belong to no channel (`SocketConnected`, `SocketDisconnected`,
+    `ProtocolViolation`) and `EventsDropped`; each `Channel` has events of its own, and a queue of
+    `max_queued_events` for them. The parameters are those of `PresenceClient`.
+    """
+
+    def __init__(
+        self,
+        config: core.RealtimeConfig,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        max_queued_events: int = 10_000,
+        rng: random.Random | None = None,
+    ) -> None:
+        endpoint = core.RealtimeClient(config, rng=rng or random.Random())
+        self._routes: Routes[EventQueue[core.RealtimeEvent]] = Routes(
+            lambda: EventQueue(max_queued_events, _nobody),
+            lambda topic: self._driver.call(endpoint.leave, topic),
+        )
+        routes = self._routes
+        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context)
+
+    def _join(
+        self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Answer
+    ) -> Route[EventQueue[core.RealtimeEvent]]:
+        def join(*, now: float) -> Route[EventQueue[core.RealtimeEvent]]:
+            self._core.join(topic, params, now=now)
+            return self._routes.join(topic, joined)
+
+        return self._command(join)
+
+
+class SocketChannel:
+    """A topic, kept joined until `leave`. Made by `RealtimeClient.join`.
+
+    Its events are all that happens in it, replies to pushes excepted: `Broadcast`, `ChannelMessage`,
+    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` when it is joined again, and so on, and
+    `EventsDropped`.
+    """
+
+    def __init__(
+        self,
+        client: SocketRealtimeClient,
+        route: Route[EventQueue[core.RealtimeEvent]],
+        params: Mapping[str, Any] | core.ChannelConfig | None,
+    ) -> None:
+        self.topic = route.topic
+        self._presence = client._core.presence(route.topic)  # as it last was after the channel is left
+        self._client = client
+        self._route = route
+        self._is_acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.topic!r}, {'joined' if self.is_joined else 'not joined'}>"
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether we are in it now. It comes back by itself after a loss."""
+        return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
+
+    @property
+    def response(self) -> Any:
+        """The server's answer to the latest join."""
+        return self._route.response
+
+    def track(self, meta: Mapping[str, Any]) -> None:
+        """Be present with this payload, now and after every rejoin."""
+        self._command(self._client._core.track, meta)
+
+    def untrack(self) -> None:
+        """Stop being present."""
+        self._command(self._client._core.untrack)
+
+    def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        def checked(*, now: float) -> T:
+            if self._route.leaving:
+                raise core.LocalProtocolError(f"{self.topic!r} was left: join it again")
+            return command(self.topic, *args, now=now, **kwargs)
+
+        return self._client._command(checked)
+
+    def _push(self, event: str, payload: Any, timeout: float | None) -> Answer:
+        answer = Answer()
+
+        def push(topic: str, *, now: float) -> None:
+            push_id = self._client._core.push(topic, event, payload, timeout=timeout, now=now)
+            self._client._routes.expect_reply(push_id, answer)
+
+        self._command(push)
+        return answer
+
+    def _broadcast(self, event: str, payload: Any) -> Answer:
+        """Done at once when nobody acknowledges it."""
+        answer = Answer()
+
+        def broadcast(topic: str, *, now: float) -> None:
+            push_id = self._client._core.broadcast(topic, event, payload, now=now)
+            if self._is_acked:
+                self._client._routes.expect_reply(push_id, answer)
+            else:
+                answer.set_result(None)
+
+        self._command(broadcast)
+        return answer
+
+
+def _nobody() -> None:
+    """Nobody to be woken by an event queue: whoever drives looks into it."""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,214 @@
+"""Runs one client's core on a plain socket without ever waiting: whoever has a loop calls `step`.
+
+There is no retry, sleep or heartbeat here; those are the core's.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from presence_adapters.errors import ConnectError
+from presence_adapters.socket_link import CHUNK, Link
+from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    from presence_proto import Endpoint
+
+T = TypeVar("T")
+
+MAX_UNSENT = 1024 * 1024
+"""Bytes that may wait to be written before the connection counts as not writable."""
+
+
+class SocketDriver:
+    """Drives `endpoint` until it is closed or fails.
+
+    `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
+    core is closed, or with the exception that a fact or a drain raised (a bug). That ends everything, and
+    comes out of the `step` or `call` in which it happened; so does Ctrl-C in the middle of one. `linger`:
+    seconds that an orderly closed connection has to take what was written.
+
+    There is one socket at a time: before the next one is opened, the last one is closed.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        on_event: Callable[[Any], None],
+        on_end: Callable[[Exception | None], None],
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        linger: float = 5.0,
+    ) -> None:
+        self.endpoint = endpoint
+        self.ended = False
+        self.error: BaseException | None = None
+        self._on_event = on_event
+        self._on_end = on_end
+        self._ssl_context = ssl_context
+        self._linger = linger
+        self._link: Link | None = None
+        self._next: OpenTransport | None = None  # to be opened when `_link`, which is closing, is gone
+        self._hung: object = None  # the address that was being tried when the core gave up
+        self._deadline: float | None = None  # the core's
+        self._lingers_until: float | None = None
+
+    # ---------------------------------------------------------------- getters
+
+    def fileno(self) -> int:
+        """The socket to wait for, or what stands for it while a name is looked up; -1 when there is none."""
+        return -1 if self._link is None else self._link.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether to wait until the socket can be written to, not only until it can be read."""
+        return self._link is not None and self._link.wants_write
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether no more than `MAX_UNSENT` bytes wait to be written."""
+        return self._link is None or self._link.unsent <= MAX_UNSENT
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has ended, and nothing is open any more."""
+        return self.ended and self._link is None
+
+    def next_delay(self) -> float | None:
+        """Seconds until `step` is due although the socket is quiet; `None`: it is not."""
+        if self._link is not None and self._link.has_more:
+            return 0.0
+        times = [at for at in (self._deadline, self._lingers_until) if at is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    # ---------------------------------------------------------------- work
+
+    def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        if self.ended:
+            raise ConnectError("the client has ended") from self.error
+        result = command(*args, now=time.monotonic(), **kwargs)
+        with self._failing():
+            self._drain()
+        return result
+
+    def step(self, budget: int = CHUNK) -> None:
+        """Do what can be done now, reading `budget` bytes at most."""
+        if budget < 1:
+            raise LocalProtocolError(f"budget must be at least 1 byte, not {budget!r}")
+        with self._failing():
+            if self._link is not None:
+                self._work(self._link, budget)
+            # After the work, so that a reply that is there beats its timeout.
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self.endpoint.tick(now=time.monotonic())
+            self._drain()
+
+    def stop(self) -> None:
+        """Close what is open, at once. After this nothing runs any more."""
+        with self._failing():
+            link, self._next = self._link, None
+            if link is not None:
+                link.cut()
+                self._tell(link, self.endpoint.transport_closed, reason="closed by us")
+        self._end(None)
+        self._cut()
+
+    def _work(self, link: Link, budget: int) -> None:
+        was_open = link.is_open
+        data, why_over = link.step(budget)
+        self._ssl_context = link.context
+        if link.is_open and not was_open:
+            self._tell(link, self.endpoint.transport_opened)
+        if data:
+            self._tell(link, self.endpoint.receive_data, data)
+        if why_over is not None:
+            self._tell(link, self.endpoint.transport_closed, reason=why_over)
+            self._remove(link)
+        elif self._lingers_until is not None and time.monotonic() >= self._lingers_until:
+            self._remove(link)
+
+    def _tell(self, link: Link, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        """Tell the core a fact, unless it has forgotten the link."""
+        if self._link is link and not link.is_closing:
+            fact(link.conn, *args, now=time.monotonic(), **kwargs)
+            self._drain()
+
+    # ---------------------------------------------------------------- outputs
+
+    def _drain(self) -> None:
+        if self.error is not None:
+            return
+        while (output := self.endpoint.next_output()) is not None:
+            match output:
+                case SendData():
+                    if self._link is not None and self._link.conn == output.conn:
+                        self._link.send(output.data)
+                case CloseTransport():
+                    self._close(output.conn, output.abort)
+                case OpenTransport():
+                    self._open(output)
+                case _:
+                    self._on_event(output)
+        self._deadline = self.endpoint.next_deadline()
+        if self._link is not None:
+            self._link.flush()
+        if self.endpoint.is_closed:
+            self._end(None)
+
+    def _open(self, wanted: OpenTransport) -> None:
+        if self._link is None:
+            self._link = Link(wanted, self._ssl_context, self._hung)
+        else:
+            self._next = wanted
+
+    def _close(self, conn: ConnId, abort: bool) -> None:
+        link = self._link
+        if self._next is not None and self._next.conn == conn:
+            self._next = None
+        if link is None or link.conn != conn:
+            return
+        if not link.is_open:
+            self._hung = link.address
+            self._remove(link)
+        elif abort:
+            self._remove(link)
+        else:
+            link.close()
+            self._lingers_until = time.monotonic() + self._linger
+
+    def _remove(self, link: Link) -> None:
+        link.cut()
+        if self._link is link:
+            wanted, self._link, self._next, self._lingers_until = self._next, None, None, None
+            if wanted is not None:
+                self._open(wanted)
+
+    # ---------------------------------------------------------------- the end
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What is raised in here is the end."""
+        try:
+            yield
+        except BaseException as exc:
+            self._end(exc)
+            self._cut()
+            raise
+
+    def _cut(self) -> None:
+        self._next = None
+        if self._link is not None:
+            self._remove(self._link)
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self.ended:
+            self.ended = True
+            self.error = error
+            self._deadline = None
+            self._on_end(error if isinstance(error, Exception) else None)

@@ -1,0 +1,207 @@
+"""`PresenceClient` and `RealtimeClient` for a host that owns the loop: a game, Tk, curses, `select`.
+
+    client = PresenceClient(identity, config)
+    client.connect()
+    while running:
+        client.step()
+        for event in client.events():
+            ...
+
+Nothing here waits: commands return at once, and `step` does what can be done now. Call it as often as you
+like, once a frame for example; or only when it is due: when `fileno()` can be read, or written if
+`wants_write`, and after `next_delay()` seconds at the latest. Look at these three again after every step and
+every command, for sockets come and go: `fileno()` changes with each of them, and is -1 when there is none.
+It never changes from one socket to another one of the same number.
+
+Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, as long as `step` is
+called. Names are looked up in a thread that lives for as long as that takes.
+
+Events wait in a queue of `max_queued_events`. When nobody reads them and it fills up, the oldest are dropped
+and `EventsDropped` stands in their place: read the roster again then.
+
+All this is for one thread. An exception of the core, which is a bug, comes out of `step` and ends the client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import presence_proto as core
+from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.socket_clients import (
+    Answer,
+    Core,
+    Event,
+    SocketChannel,
+    SocketClient,
+    SocketPresenceClient,
+    SocketRealtimeClient,
+)
+from presence_adapters.socket_link import CHUNK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from presence_adapters.routing import Route
+
+__all__ = [
+    "Channel",
+    "ConnectError",
+    "EventsDropped",
+    "JoinError",
+    "PresenceClient",
+    "PushError",
+    "RealtimeClient",
+    "Reply",
+]
+
+
+class _Stepped(SocketClient[Core, Event]):
+    """What both clients have for the loop that drives them."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has ended, and nothing is open any more: there is nothing left to step for."""
+        return self._driver.is_quiet
+
+    def connect(self) -> None:
+        """Start to connect, and stay connected until `disconnect`. Entering a `with` block does it, too."""
+        self._begin()
+
+    def step(self, budget: int = CHUNK) -> None:
+        """Do what can be done now, reading `budget` bytes at most. Before `connect` that is nothing.
+
+        A message that takes several steps to come in is handled as a whole in the last of them.
+        """
+        if self._has_begun:
+            self._driver.step(budget)
+
+    def fileno(self) -> int:
+        """What to wait for, or -1."""
+        return self._driver.fileno()
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether to wait for room to write, too."""
+        return self._driver.wants_write
+
+    def next_delay(self) -> float | None:
+        """Seconds until `step` is due though nothing comes in, 0 when it has work; `None`: it is not due."""
+        return self._driver.next_delay()
+
+    def events(self) -> Iterator[Event | EventsDropped]:
+        """What has happened and was not read yet. Ends when there is no more now."""
+        return iter(self._events.get, None)
+
+    def disconnect(self) -> None:
+        """Begin to say goodbye, if that was not done before. Go on with `step` until `is_closed`."""
+        self._goodbye()
+
+    def close(self) -> None:
+        """Say goodbye without waiting for an answer, and close at once. The last events can still be read."""
+        self._goodbye()
+        self._driver.stop()
+
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPresenceClient):
+    __doc__ = SocketPresenceClient.__doc__
+
+    def step(self, budget: int = CHUNK) -> None:
+        """Do what can be done now, reading `budget` bytes at most. Before `connect` that is nothing.
+
+        With an `on_notification` the events go there. It may use commands.
+        """
+        super().step(budget)
+        if self.on_notification is not None:
+            for event in self.events():
+                self._notify(event)
+
+
+class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRealtimeClient):
+    __doc__ = SocketRealtimeClient.__doc__
+
+    def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
+        """Join a topic. Whether the server lets us in, `channel.joining` tells. Joining it again gives the
+        same `Channel`.
+
+        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections and
+        timeouts are tried again until `leave`. A topic that the server refuses is left.
+        """
+        joined = Answer()
+        route = self._join(topic, params, joined)
+        if route.channel is None:
+            route.channel = Channel(self, route, params, Reply(joined))
+        assert isinstance(route.channel, Channel)
+        return route.channel
+
+
+class Reply:
+    """The server's answer, when it is there."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def __repr__(self) -> str:
+        return f"<Reply, {'done' if self.done else 'not done'}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether there is an answer, or it is clear that none will come."""
+        return self._answer.done()
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it failed: a `PushError`, `JoinError` or `ConnectError`. `None`: it did not, or is not done."""
+        return self._answer.error
+
+    def result(self) -> Any:
+        """The server's response. Raises `error`; and `LocalProtocolError` while it is not done."""
+        if not self.done:
+            raise core.LocalProtocolError("there is no answer yet")
+        return self._answer.result()
+
+
+class Channel(SocketChannel):
+    __doc__ = SocketChannel.__doc__
+
+    def __init__(
+        self,
+        client: RealtimeClient,
+        route: Route[EventQueue[core.RealtimeEvent]],
+        params: Mapping[str, Any] | core.ChannelConfig | None,
+        joining: Reply,
+    ) -> None:
+        super().__init__(client, route, params)
+        self.joining = joining  # the answer to the first join
+        self.presence = self._presence  # live
+
+    def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
+        """Push an event with a JSON payload or `bytes`. Its `Reply` gets the server's response.
+
+        It gets a `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds
+        (default: the config's `push_timeout`), which include waiting for a channel that is down.
+        """
+        return Reply(self._push(event, payload, timeout))
+
+    def broadcast(self, event: str, payload: Any = None) -> Reply:
+        """Broadcast an event to the others in a Supabase channel.
+
+        The `Reply` is done at once, unless the channel was joined with `broadcast_ack`.
+        """
+        return Reply(self._broadcast(event, payload))
+
+    def events(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
+        """What has happened in the channel and was not read yet. Ends when there is no more now."""
+        return iter(self._route.queue.get, None)
+
+    def leave(self) -> None:
+        """Leave. The client forgets the channel; doing it twice is no error."""
+        self._client._routes.leave(self._route)

@@ -1,0 +1,239 @@
+"""`PresenceClient` and `RealtimeClient` for trio.
+
+    async with PresenceClient(identity, config) as client:
+        async for event in client:
+            ...
+
+What holds for both loops is told in `presence_adapters.async_clients`. In trio's manner: the client's tasks
+live in a nursery that `async with` opens and closes; every `async` call is a checkpoint; time is the time of
+trio's clock. What the body raises comes out as it is, in no group.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
+from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.connecting import client_context, why_lost, why_not_connected
+from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.event_queue import EventsDropped
+
+if TYPE_CHECKING:
+    from presence_proto import ConnId, OpenTransport
+
+__all__ = [
+    "Channel",
+    "ConnectError",
+    "EventsDropped",
+    "JoinError",
+    "PresenceClient",
+    "PushError",
+    "RealtimeClient",
+]
+
+WRITE_BUFFER = 65536
+"""Bytes that may wait to be written before commands wait, too."""
+
+
+class Connection:
+    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+
+    def __init__(self, wanted: OpenTransport) -> None:
+        self.wanted = wanted
+        self.scope = trio.CancelScope()  # of all that it does
+        self.outgoing = bytearray()
+        self.news = trio.Event()  # there is more to write, or it is to be closed
+        self.gone = trio.Event()
+        self.is_open = False
+        self.forgotten = False
+        self.fate = "cut off"  # why it ended
+
+
+class Driver(AsyncDriver):
+    """Each connection is a task that writes and one that reads; the one timer is a task, too.
+
+    They are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application.
+    """
+
+    event_type = trio.Event
+
+    _nursery: trio.Nursery
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections: dict[ConnId, Connection] = {}  # those that the core knows: one at a time
+        self._existing: set[Connection] = set()
+        self._room = trio.Event()  # to write more
+        self._room.set()
+        self._alarm = trio.CancelScope()
+        self._nursery_manager = trio.open_nursery()
+
+    async def start(self) -> None:
+        """Open the nursery."""
+        await trio.lowlevel.checkpoint()
+        await super().start()
+        self._nursery = await self._nursery_manager.__aenter__()
+        self._nursery.start_soon(self._keep_time)
+
+    async def stop(self) -> None:
+        """Close the nursery. Its tasks only close their sockets now, so this is no place to be cancelled."""
+        # Shielded, or a cancellation from outside would come out of it, in place of what the body raises.
+        self._nursery.cancel_scope.shield = True
+        self._nursery.cancel_scope.cancel()
+        await self._nursery_manager.__aexit__(None, None, None)
+        self.end(None)
+
+    async def writable(self) -> None:
+        """Wait while too much waits to be written."""
+        await trio.lowlevel.checkpoint()
+        while not self._room.is_set():
+            await self._room.wait()
+
+    async def quiet(self) -> None:
+        """Wait until no connection is left."""
+        while self._existing:
+            await next(iter(self._existing)).gone.wait()
+
+    def _now(self) -> float:
+        return trio.current_time()
+
+    # ---------------------------------------------------------------- outputs
+
+    def _set_timer(self, deadline: float | None) -> None:
+        self._alarm.deadline = inf if deadline is None else deadline
+
+    def _open(self, wanted: OpenTransport) -> None:
+        connection = self._connections[wanted.conn] = Connection(wanted)
+        self._existing.add(connection)
+        self._nursery.start_soon(self._run, connection)
+
+    def _send(self, conn: ConnId, data: bytes) -> None:
+        if (connection := self._connections.get(conn)) is not None:
+            connection.outgoing += data
+            connection.news.set()
+            if len(connection.outgoing) > WRITE_BUFFER and self._room.is_set():
+                self._room = trio.Event()
+
+    def _close(self, conn: ConnId, abort: bool) -> None:
+        if (connection := self._forget(conn)) is None:
+            return
+        if abort or not connection.is_open:
+            connection.scope.cancel()
+        else:
+            connection.scope.deadline = trio.current_time() + self._linger
+            connection.news.set()
+
+    def _cut(self) -> None:
+        # Not the nursery: the body of `async with`, which is in its scope, is not to be cancelled.
+        for connection in self._existing:
+            connection.scope.cancel()
+
+    def _forget(self, conn: ConnId) -> Connection | None:
+        connection = self._connections.pop(conn, None)
+        if connection is not None:
+            connection.forgotten = True
+            self._room.set()
+        return connection
+
+    # ---------------------------------------------------------------- tasks
+
+    @trio.lowlevel.enable_ki_protection
+    async def _keep_time(self) -> None:
+        while True:
+            with self._alarm:
+                await trio.sleep_forever()
+            self._alarm = trio.CancelScope()
+            self.fact(self.endpoint.tick)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, connection: Connection) -> None:
+        try:
+            with connection.scope:
+                await self._connect_and_talk(connection)
+        except Exception as exc:
+            self.end(exc)
+        finally:
+            self._existing.discard(connection)
+            if self._forget(connection.wanted.conn) is not None:
+                self.fact(self.endpoint.transport_closed, connection.wanted.conn, reason=connection.fate)
+            connection.gone.set()
+
+    async def _connect_and_talk(self, connection: Connection) -> None:
+        wanted = connection.wanted
+        try:
+            stream = await self._connect(wanted)
+        except (OSError, UnicodeError, trio.BrokenResourceError) as exc:
+            connection.fate = why_not_connected(_unwrapped(exc), wanted.host, wanted.port)
+            return
+        async with stream:
+            if connection.forgotten:
+                return  # while the last step of connecting was on its way
+            connection.is_open = True
+            self.fact(self.endpoint.transport_opened, wanted.conn)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, connection, stream)
+                await self._write(connection, stream)
+                nursery.cancel_scope.cancel()
+
+    async def _connect(self, wanted: OpenTransport) -> trio.abc.Stream:
+        stream = await trio.open_tcp_stream(wanted.host, wanted.port)
+        if not wanted.tls:
+            return stream
+        try:
+            self._ssl_context = client_context(self._ssl_context)
+            tls = trio.SSLStream(stream, self._ssl_context, server_hostname=wanted.host)
+            await tls.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return tls
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read(self, connection: Connection, stream: trio.abc.Stream) -> None:
+        fate = "eof"
+        try:
+            async for data in stream:
+                if not connection.forgotten:
+                    self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
+        except trio.BrokenResourceError as exc:
+            fate = why_lost(_unwrapped(exc))
+        if not connection.forgotten:
+            connection.fate = fate
+            connection.scope.cancel()
+
+    async def _write(self, connection: Connection, stream: trio.abc.Stream) -> None:
+        """Write what there is, until the connection is to be closed and everything is written."""
+        while connection.outgoing or not connection.forgotten:
+            await connection.news.wait()
+            chunk = connection.outgoing[:WRITE_BUFFER]
+            try:
+                await stream.send_all(chunk)
+            except trio.BrokenResourceError:
+                if connection.forgotten:
+                    return
+                # What came in before it broke must be read first: the reader will say that it is over.
+                await trio.sleep_forever()
+            del connection.outgoing[: len(chunk)]
+            if len(connection.outgoing) <= WRITE_BUFFER:
+                self._room.set()
+            if not connection.outgoing and not connection.forgotten:
+                connection.news = trio.Event()
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """What went wrong, without the exception that trio puts around it."""
+    return error.__cause__ or error if isinstance(error, trio.BrokenResourceError) else error
+
+
+class PresenceClient(AsyncPresenceClient):
+    __doc__ = AsyncPresenceClient.__doc__
+    _driver_type = Driver
+
+
+class RealtimeClient(AsyncRealtimeClient):
+    __doc__ = AsyncRealtimeClient.__doc__
+    _driver_type = Driver

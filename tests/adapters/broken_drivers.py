@@ -1,0 +1,392 @@
+"""A small driver that does all of its duties on plain TCP, and others that fail in one of them.
+
+`BROKEN` says which duty each of them does not do.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from presence_proto import CloseTransport, ConnId, OpenTransport, SendData
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from presence_proto import Endpoint
+
+
+class Link:
+    """One socket, from the wish for it to its end."""
+
+    def __init__(self, conn: ConnId, sock: socket.socket) -> None:
+        self.conn = conn
+        self.sock = sock
+        self.unsent = bytearray()
+        self.is_open = False
+        self.is_closing = False  # the core wants to hear no more of it
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+
+class SmallDriver:
+    """Plain TCP in a select loop."""
+
+    def __init__(self) -> None:
+        self.links: list[Link] = []
+        self.failures: list[tuple[ConnId, str]] = []  # to find a host, not told yet
+        self.deadline: float | None = None
+        self.alarm, self.cancelled = socket.socketpair()
+
+    def run(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        try:
+            self.drain()
+            while (self.links or not endpoint.is_closed) and self.step():
+                pass
+        finally:
+            self.clean_up()
+
+    def cancel(self) -> None:
+        self.alarm.send(b"\0")
+
+    def clean_up(self) -> None:
+        for sock in (self.alarm, self.cancelled, *(link.sock for link in self.links)):
+            sock.close()
+
+    def step(self) -> bool:
+        writers = [link for link in self.links if link.unsent or not link.is_open]
+        readers = [self.cancelled, *(link for link in self.links if link.is_open)]
+        readable, writable, _ = select.select(readers, writers, [], self.delay())
+        if self.cancelled in readable:
+            return False
+        while self.failures:
+            conn, reason = self.failures.pop(0)
+            self.tell(self.endpoint.transport_closed, conn, reason=reason)
+        for link in writable:
+            (self.write if link.is_open else self.connected)(link)
+        for link in readable:
+            self.read(link)
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.tell(self.endpoint.tick)
+        return True
+
+    def delay(self) -> float | None:
+        if self.failures:
+            return 0.0
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    # -- facts
+
+    def tell(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        fact(*args, now=time.monotonic(), **kwargs)
+        self.drain()
+
+    def connected(self, link: Link) -> None:
+        if error := link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.lost(link, f"error {error}")
+        elif link in self.links:
+            link.is_open = True
+            self.tell(self.endpoint.transport_opened, link.conn)
+
+    def read(self, link: Link) -> None:
+        if link not in self.links:
+            return  # closed in this very step
+        try:
+            data = link.sock.recv(1 << 16)
+        except OSError as exc:
+            self.lost(link, str(exc))
+        else:
+            if not data:
+                self.lost(link, "eof")
+            elif not link.is_closing:
+                self.tell(self.endpoint.receive_data, link.conn, data)
+
+    def lost(self, link: Link, reason: str) -> None:
+        self.drop(link)
+        if not link.is_closing:
+            self.tell(self.endpoint.transport_closed, link.conn, reason=reason)
+
+    # -- outputs
+
+    def drain(self) -> None:
+        while (output := self.endpoint.next_output()) is not None:
+            if isinstance(output, OpenTransport):
+                self.open(output)
+            for link in [link for link in self.links if link.conn == output.conn]:
+                if isinstance(output, SendData):
+                    link.unsent += output.data
+                elif isinstance(output, CloseTransport):
+                    self.close(link, output.abort)
+        self.deadline = self.endpoint.next_deadline()
+
+    def open(self, wanted: OpenTransport) -> None:
+        try:
+            address = self.look_up(wanted)
+        except OSError as exc:
+            self.failures.append((wanted.conn, str(exc)))
+            return
+        link = Link(wanted.conn, socket.socket())
+        link.sock.setblocking(False)
+        link.sock.connect_ex(address)
+        self.links.append(link)
+
+    def look_up(self, wanted: OpenTransport) -> Any:
+        return socket.getaddrinfo(wanted.host, wanted.port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+
+    def close(self, link: Link, abort: bool) -> None:
+        link.is_closing = True
+        if abort or not link.unsent:
+            self.drop(link)
+
+    def write(self, link: Link) -> None:
+        if link not in self.links:
+            return
+        try:
+            del link.unsent[: link.sock.send(link.unsent[: 1 << 18])]
+        except OSError:
+            link.unsent.clear()  # the reader hears why
+        if link.is_closing and not link.unsent:
+            self.drop(link)
+
+    def drop(self, link: Link) -> None:
+        link.sock.close()
+        self.links.remove(link)
+
+
+# ---------------------------------------------------------------------------------------------- broken ones
+
+
+class SaysOpenedTwice(SmallDriver):
+    def connected(self, link: Link) -> None:
+        super().connected(link)
+        self.tell(self.endpoint.transport_opened, link.conn)
+
+
+class DoesNotDrain(SmallDriver):
+    """After data it goes on to whatever comes next."""
+
+    def tell(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if fact == self.endpoint.receive_data:
+            fact(*args, now=time.monotonic(), **kwargs)
+            fact = self.endpoint.tick
+            args = ()
+        super().tell(fact, *args, **kwargs)
+
+
+class HasAClockOfItsOwn(SmallDriver):
+    """One that can be set back."""
+
+    def tell(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        fact(*args, now=-time.monotonic(), **kwargs)
+        self.drain()
+
+
+class IsSilentAboutRefusals(SmallDriver):
+    def connected(self, link: Link) -> None:
+        if link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.drop(link)
+        else:
+            super().connected(link)
+
+
+class IsSilentAboutUnknownNames(SmallDriver):
+    def open(self, wanted: OpenTransport) -> None:
+        try:
+            self.look_up(wanted)
+        except OSError:
+            return
+        super().open(wanted)
+
+
+class WaitsForTheConnect(SmallDriver):
+    def open(self, wanted: OpenTransport) -> None:
+        super().open(wanted)
+        if self.links:
+            select.select([], self.links, [], 5.0)
+
+
+class NeverGivesUpAConnect(SmallDriver):
+    """Keeps a connect going whose connection is to be closed."""
+
+    def close(self, link: Link, abort: bool) -> None:
+        if link.is_open:
+            super().close(link, abort)
+
+
+class WelcomesLatecomers(SmallDriver):
+    """Stops only a connect that is to be aborted."""
+
+    def close(self, link: Link, abort: bool) -> None:
+        if link.is_open or abort:
+            super().close(link, abort)
+
+
+class ConnectsOnce(SmallDriver):
+    has_connected = False
+
+    def open(self, wanted: OpenTransport) -> None:
+        if not self.has_connected:
+            super().open(wanted)
+        self.has_connected = True
+
+
+class ClosesBeforeItWrites(SmallDriver):
+    def close(self, link: Link, abort: bool) -> None:
+        super().close(link, abort=True)
+
+
+class DropsWhatSendLeaves(SmallDriver):
+    def write(self, link: Link) -> None:
+        try:
+            link.sock.send(link.unsent)
+        except OSError:
+            pass
+        link.unsent.clear()
+        super().write(link)
+
+
+class WritesBeforeItAborts(SmallDriver):
+    def close(self, link: Link, abort: bool) -> None:
+        super().close(link, abort and not link.is_open)
+
+
+class WritesAndWaits(SmallDriver):
+    """A write holds up everything for a second."""
+
+    def write(self, link: Link) -> None:
+        deadline = time.monotonic() + 1.0
+        while link in self.links and link.unsent and time.monotonic() < deadline:
+            select.select([], [link], [], 0.1)
+            super().write(link)
+
+
+class GivesNoReason(SmallDriver):
+    def lost(self, link: Link, reason: str) -> None:
+        super().lost(link, "" if reason == "eof" else reason)
+
+
+class TakesAResetForNothing(SmallDriver):
+    def lost(self, link: Link, reason: str) -> None:
+        if "reset" in reason:
+            self.drop(link)
+        else:
+            super().lost(link, reason)
+
+
+class NeverTicks(SmallDriver):
+    def tell(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if fact != self.endpoint.tick:
+            super().tell(fact, *args, **kwargs)
+
+
+class TicksLate(SmallDriver):
+    def delay(self) -> float | None:
+        delay = super().delay()
+        return delay and delay + 0.7
+
+
+class Polls(SmallDriver):
+    def delay(self) -> float | None:
+        return 0.01
+
+    def step(self) -> bool:
+        self.tell(self.endpoint.tick)
+        return super().step()
+
+
+class SetsItsTimerOnce(SmallDriver):
+    """Follows no deadline that comes nearer."""
+
+    def drain(self) -> None:
+        old = self.deadline
+        super().drain()
+        if old is not None and self.deadline is not None and time.monotonic() < old:
+            self.deadline = max(old, self.deadline)
+
+
+class WaitsForOneMoreOutput(SmallDriver):
+    """Looks whether the core is closed only after something has happened."""
+
+    def run(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        try:
+            self.drain()
+            while self.step() and (self.links or not endpoint.is_closed):
+                pass
+        finally:
+            self.clean_up()
+
+
+class SwallowsBugs(SmallDriver):
+    def tell(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        try:
+            super().tell(fact, *args, **kwargs)
+        except Exception:
+            self.endpoint.is_closed = True  # type: ignore[misc]  # so that it ends, at least
+            self.clean_up()
+            self.links.clear()
+
+
+class Leaks(SmallDriver):
+    """When it is cancelled it forgets a connection, when `kind` says so."""
+
+    def kind(self, link: Link) -> bool:
+        raise NotImplementedError
+
+    def step(self) -> bool:
+        going = super().step()
+        if not going:
+            LEAKED.extend(link for link in self.links if self.kind(link))
+            self.links = [link for link in self.links if not self.kind(link)]
+        return going
+
+
+class LeaksAConnect(Leaks):
+    def kind(self, link: Link) -> bool:
+        return not link.is_open
+
+
+class LeaksAnIdleConnection(Leaks):
+    def kind(self, link: Link) -> bool:
+        return link.is_open and not link.unsent
+
+
+class LeaksAWrite(Leaks):
+    def kind(self, link: Link) -> bool:
+        return bool(link.unsent)
+
+
+LEAKED: list[Link] = []
+"""What they did not close; the test does."""
+
+BROKEN: dict[type[SmallDriver], str] = {
+    SaysOpenedTwice: "connect talk and close",
+    DoesNotDrain: "connect talk and close",
+    HasAClockOfItsOwn: "connect talk and close",
+    ClosesBeforeItWrites: "connect talk and close",
+    IsSilentAboutRefusals: "a refused connection is reported",
+    IsSilentAboutUnknownNames: "a name that does not resolve is reported",
+    WaitsForTheConnect: "a connect that never finishes is given up",
+    NeverGivesUpAConnect: "a connect that never finishes is given up",
+    NeverTicks: "a connect that never finishes is given up",
+    WelcomesLatecomers: "a connect that finishes too late is dropped",
+    ConnectsOnce: "the core reconnects",
+    DropsWhatSendLeaves: "much data arrives",
+    WritesBeforeItAborts: "an abort waits for nobody",
+    WritesAndWaits: "a blocked write blocks nothing else",
+    GivesNoReason: "the end of the stream is reported",
+    TakesAResetForNothing: "a reset is reported",
+    TicksLate: "a silent peer does not stop the clock",
+    Polls: "waiting costs nothing",
+    SetsItsTimerOnce: "a deadline that moves is followed",
+    WaitsForOneMoreOutput: "a core at rest needs no driver",
+    SwallowsBugs: "a bug in the core comes out",
+    LeaksAConnect: "a cancelled connect leaves nothing",
+    LeaksAnIdleConnection: "a cancelled idle connection leaves nothing",
+    LeaksAWrite: "a cancelled write leaves nothing",
+}
+"""The first duty that each of them does not do."""

@@ -1,0 +1,53 @@
+"""The check of drivers finds what is wrong with one, and names it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from adapters.broken_drivers import BROKEN, LEAKED, SmallDriver
+from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUICK = [
+    "connect talk and close",
+    "a refused connection is reported",
+    "a name that does not resolve is reported",
+    "the core reconnects",
+    "outputs are carried out in order",
+    "single bytes arrive in order",
+    "the end of the stream is reported",
+    "a reset is reported",
+    "a core at rest needs no driver",
+    "a bug in the core comes out",
+]
+"""Duties that are checked in no time, if they are done."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever does not do what it should in 3 s will never do it."""
+    for module in (driver_check, driver_lab):
+        monkeypatch.setattr(module, "PATIENCE", 1.0)
+        monkeypatch.setattr(module, "PROMPT", 1.5)
+    for method in (driver_lab.Lab.run, driver_lab.Run.finish, driver_lab.Run.join):
+        monkeypatch.setitem(method.__kwdefaults__, "within", 3.0)
+    yield
+    for link in LEAKED:
+        link.sock.close()
+    LEAKED.clear()
+
+
+def test_a_small_driver_does_all_of_its_duties() -> None:
+    check_driver(SmallDriver)
+
+
+@pytest.mark.parametrize("driver", BROKEN)
+@pytest.mark.usefixtures("impatient")
+def test_a_broken_driver_is_found_out(driver: type[SmallDriver]) -> None:
+    with pytest.raises(DutyError) as caught:
+        check_driver(driver, duties=[duty for duty in DUTIES if duty in (BROKEN[driver], *QUICK)])
+    assert caught.value.duty == BROKEN[driver]

@@ -1,0 +1,347 @@
+"""How the clients on trio begin and end: entering, leaving, cancellation, Ctrl-C, bugs of the core."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints
+
+from adapters.trio_hub import client, memory_hub, next_of, rest_of, run
+from presence_adapters.trio import Channel, ConnectError, PresenceClient, RealtimeClient
+from presence_proto import (
+    ChannelConfig,
+    Connected,
+    Disconnected,
+    LocalProtocolError,
+    RealtimeConfig,
+    UserStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ACKED = ChannelConfig(broadcast_ack=True)
+
+
+def realtime() -> RealtimeClient:
+    return RealtimeClient(RealtimeConfig(server_url="ws://hub.example/realtime/v1", jitter=0.0))
+
+
+# ---------------------------------------------------------------------------------------------- life
+
+
+def test_it_is_used_with_async_with_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            alice = client()
+            with pytest.raises(LocalProtocolError, match="async with"):
+                await alice.send_poke("bob")
+            async with alice:
+                pass
+            with pytest.raises(LocalProtocolError, match="only once"):
+                async with alice:
+                    pass
+            with pytest.raises(ConnectError, match="has ended"):
+                await alice.send_poke("bob")
+
+    run(main)
+
+
+def test_entering_when_cancelled_enters_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub:
+            alice = client()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                async with alice:
+                    raise AssertionError
+            assert scope.cancelled_caught
+            async with alice:  # so it can be entered now
+                await next_of(alice, Connected)
+            assert len(hub.attempts) == 1
+
+    run(main)
+
+
+def test_leaving_while_connecting_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub:
+            hub.is_deaf = True
+            start = trio.current_time()
+            async with client() as alice:
+                await trio.sleep(1)
+            assert trio.current_time() - start == pytest.approx(1)
+            assert [type(event) for event in await rest_of(alice)] == [Disconnected]
+
+    run(main)
+
+
+def test_every_call_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            with assert_checkpoints():
+                alice = await client().__aenter__()
+            await trio.sleep(1)
+            for call in (
+                alice.__anext__,
+                lambda: alice.update_activity(UserStatus.AWAY),
+                lambda: alice.send_poke("bob"),
+                lambda: alice.send_chat("lobby", "hello"),
+                lambda: alice.send_invite("Snake"),
+                lambda: alice.set_access_token("new"),
+                alice.disconnect,
+                alice.disconnect,
+            ):
+                with assert_checkpoints():
+                    await call()
+            with assert_checkpoints():
+                await alice.__aexit__(None, None, None)
+            async with realtime() as sockets:
+                room = await sockets.join("realtime:room", ACKED)
+                for call in (
+                    lambda: sockets.join("realtime:room", ACKED),
+                    lambda: room.broadcast("hello"),
+                    lambda: room.track({}),
+                    room.untrack,
+                    room.__anext__,
+                    room.leave,
+                    room.leave,
+                ):
+                    with assert_checkpoints():
+                        await call()
+
+    run(main)
+
+
+def test_a_cancelled_body_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub:
+            with trio.move_on_after(3) as scope:
+                async with client(close_timeout=60) as alice:
+                    await next_of(alice, Connected)
+                    hub.hangs = True  # there will be no answer to a goodbye
+                    start = trio.current_time()
+                    await trio.sleep_forever()
+            assert scope.cancelled_caught
+            assert trio.current_time() - start == pytest.approx(3)
+
+    run(main)
+
+
+def test_a_goodbye_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub:
+            with trio.move_on_after(3) as scope:
+                async with client(close_timeout=60) as alice:
+                    await next_of(alice, Connected)
+                    hub.hangs = True
+                    start = trio.current_time()
+            assert scope.cancelled_caught
+            assert trio.current_time() - start == pytest.approx(3)
+
+    run(main)
+
+
+def test_what_the_body_raises_comes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(error: Exception) -> None:
+        async with client() as alice:
+            await next_of(alice, Connected)
+            raise error
+
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            for error in (KeyError("mine"), ExceptionGroup("of mine", [KeyError(), ValueError()])):
+                with pytest.raises(type(error)) as caught:
+                    await fail(error)
+                assert caught.value is error
+
+    run(main)
+
+
+def test_a_group_with_a_cancellation_in_it_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("on the way out")
+
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub:
+            with pytest.RaisesGroup(KeyError), trio.move_on_after(1):
+                async with client(close_timeout=60) as alice:
+                    await next_of(alice, Connected)
+                    hub.hangs = True
+                    start = trio.current_time()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(fail)
+                        nursery.start_soon(trio.sleep_forever)
+            assert trio.current_time() - start <= 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("where", ["the reader", "the timer"])
+def test_ctrl_c_comes_up_in_the_body(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Whatever runs at that moment."""
+
+    def press(*args: Any, **kwargs: Any) -> None:
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            alice = client()
+            try:
+                async with alice:
+                    await next_of(alice, Connected)
+                    monkeypatch.setattr(
+                        alice._core, "receive_data" if where == "the reader" else "tick", press
+                    )
+                    await trio.sleep(100)
+            except KeyboardInterrupt:
+                assert alice._core.is_closed
+                left.append(True)
+
+    pressed: list[bool] = []
+    left: list[bool] = []
+    run(main)
+    assert pressed == left == [True]
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+def test_a_command_waits_for_what_was_written_and_is_not_made_when_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub, client() as alice:
+            await next_of(alice, Connected)
+            hub.block_writes()
+            text = "x" * 60_000
+            await alice.send_chat("lobby", text)
+            await alice.send_chat("lobby", text)
+            pending = alice._core.pending_commands
+            with trio.move_on_after(1) as scope:
+                await alice.send_chat("lobby", text)
+            assert scope.cancelled_caught
+            assert alice._core.pending_commands == pending
+            waited = [False]
+
+            async def wait() -> None:
+                with pytest.raises(ConnectError):
+                    await alice.send_chat("lobby", text)
+                waited[0] = True
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.sleep(1)
+                assert not waited[0]
+                await alice.disconnect()
+
+    run(main)
+
+
+def test_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub, realtime() as one, realtime() as other:
+            room = await one.join("realtime:room", ChannelConfig(broadcast_ack=True, presence_key="one"))
+            assert isinstance(room, Channel)
+            also = await other.join("realtime:room")
+            await room.track({"mood": "good"})
+            await also.broadcast("hello", {"n": 1})
+            await room.broadcast("hello", {"n": 2})
+            await trio.sleep(1)
+            assert list(also.presence) == ["one"]
+            hub.hangs = True
+            with trio.move_on_after(1) as scope:
+                await one.join("realtime:elsewhere")
+            assert scope.cancelled_caught
+            hub.hangs = False
+            with trio.fail_after(60):
+                while one._core.channels != ("realtime:room",):
+                    await trio.sleep(0.1)
+            await room.leave()
+            assert hub.hub.topics == ("realtime:room",)
+            assert await rest_of(room) != []
+
+    run(main)
+
+
+# ---------------------------------------------------------------------------------------------- bugs
+
+
+def break_core(one: PresenceClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def receive_data(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("bug")
+
+    monkeypatch.setattr(one._core, "receive_data", receive_data)
+
+
+async def fail(
+    one: PresenceClient, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Any] = lambda: None
+) -> None:
+    """A body that reads no events, until the core has failed."""
+    async with one:
+        break_core(one, monkeypatch)
+        await one._driver.ended.wait()
+        then()
+
+
+def test_a_bug_of_the_core_reaches_the_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch) as hub, client() as alice:
+            break_core(alice, monkeypatch)
+            with pytest.raises(ZeroDivisionError):
+                await next_of(alice, Connected)
+            assert await rest_of(alice) == []
+            with pytest.raises(ConnectError) as caught:
+                await alice.send_poke("bob")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
+            await trio.sleep(1)
+            assert hub.hub.connections == ()
+
+    run(main)
+
+
+def test_a_bug_of_the_core_is_raised_at_the_end_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            with pytest.raises(ZeroDivisionError):
+                await fail(client(), monkeypatch)
+
+    run(main)
+
+
+def test_a_bug_of_the_core_does_not_hide_the_callers_own_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def then() -> None:
+        raise KeyError
+
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            with pytest.raises(KeyError):
+                await fail(client(), monkeypatch, then)
+
+    run(main)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ZeroDivisionError]
+
+
+def test_a_bug_of_the_driver_is_no_secret_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+
+            async def broken(*args: Any) -> Any:
+                raise RuntimeError("bug")
+
+            monkeypatch.setattr(trio, "open_tcp_stream", broken)
+            async with client() as alice:
+                with pytest.raises(RuntimeError, match="bug"):
+                    await next_of(alice, Connected)
+
+    run(main)
