@@ -146,7 +146,9 @@ def test_a_broadcast_with_ack_that_gets_no_reply_fails() -> None:
 @both
 def test_without_ack_nothing_is_heard_of_a_broadcast_that_was_sent(vsn: str) -> None:
     rig = joined(vsn=vsn)
-    rig.do(rig.client.broadcast, ROOM, "hi", {"a": 1})
+    deadline = rig.client.next_deadline()
+    rig.do(rig.client.broadcast, ROOM, "hi", {"a": 1}, timeout=0.5)
+    assert rig.client.next_deadline() == deadline, "nothing is waited for"
     assert rig.last().payload == {"type": "broadcast", "event": "hi", "payload": {"a": 1}}
     rig.advance(100.0)
     rig.reply(rig.last())

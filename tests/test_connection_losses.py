@@ -118,6 +118,13 @@ def test_a_secret_on_the_edge_of_the_quote_does_not_show_in_part() -> None:
     assert "s3c" not in lost(rig).reason
 
 
+def test_a_token_that_was_told_since_we_connected_is_taken_out_as_well() -> None:
+    rig = online(access_token="s3cr3t-token")
+    rig.do(rig.client.set_access_token, "s3cr3t-newer")
+    rig.close(4001, "s3cr3t-newer is no better than s3cr3t-token")
+    assert lost(rig).reason == "the server closed the connection with code 4001: … is no better than …"
+
+
 def test_secrets_in_a_close_reason_or_a_drivers_reason_are_taken_out() -> None:
     rig = online(access_token="s3cr3t-token")
     rig.close(4001, "token s3cr3t-token has expired")

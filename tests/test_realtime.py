@@ -296,6 +296,13 @@ def test_a_command_that_comes_late_does_what_is_due_as_well(state: str, call: st
     assert len([event for event in rig.take() if isinstance(event, PushFailed)]) == 1
 
 
+def test_a_transport_that_opens_too_late_is_given_up() -> None:
+    rig = in_state("connecting")
+    rig.now += 3600.0
+    rig.do(rig.client.transport_opened, rig.conn)
+    assert [event.reason for event in rig.take()] == ["no connection within 10 s"]
+
+
 def test_a_very_late_tick_does_everything_that_is_due_once() -> None:
     rig = online(heartbeat_timeout=3600.0)
     rig.do(rig.client.join, ROOM)

@@ -240,6 +240,16 @@ class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent]):
         return self._core.online_count
 
     @property
+    def server_count(self) -> int | None:
+        """How many users there are, as a Jarvis server last said; `None` on Phoenix."""
+        return self._core.server_count
+
+    @property
+    def pending_commands(self) -> frozenset[int]:
+        """The ids of the commands that the server has neither acknowledged nor refused yet."""
+        return self._core.pending_commands
+
+    @property
     def is_stale(self) -> bool:
         """Whether the roster is only what it last was, because we are disconnected."""
         return self._core.is_stale

@@ -6,7 +6,7 @@ There is no retry, sleep or heartbeat here; those are the core's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from presence_proto import CloseTransport, LocalProtocolError, OpenTransport, SendData
 
@@ -27,7 +27,16 @@ class Event(Protocol):
     async def wait(self) -> object: ...
 
 
-class AsyncDriver(ABC):
+class Connection(Protocol):
+    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+
+    forgotten: bool
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class AsyncDriver(ABC, Generic[C]):
     """Drives `endpoint` until it is closed or fails.
 
     `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
@@ -47,6 +56,11 @@ class AsyncDriver(ABC):
         self.endpoint = endpoint
         self.ended = self.event_type()
         self.error: Exception | None = None
+        self.connections: dict[ConnId, C] = {}  # those that the core knows: a client has one at most
+        self.existing: set[C] = set()  # with a socket, or on the way to one
+        self.room = self.event_type()  # to write more
+        self.room.set()
+        self._emptied = self.event_type()  # `existing` was
         self._on_event = on_event
         self._on_end = on_end
         self._ssl_context = ssl_context
@@ -60,14 +74,6 @@ class AsyncDriver(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Drop what is left, and wait until it is gone. After this nothing runs any more."""
-
-    @abstractmethod
-    async def writable(self) -> None:
-        """Wait while too much waits to be written."""
-
-    @abstractmethod
-    async def quiet(self) -> None:
-        """Wait until no socket is open and no connect under way."""
 
     @abstractmethod
     def _now(self) -> float: ...
@@ -95,6 +101,17 @@ class AsyncDriver(ABC):
         if self._is_started:
             raise LocalProtocolError("this can be entered only once: make a new one")
         self._is_started = True
+
+    async def writable(self) -> None:
+        """Wait while too much waits to be written."""
+        await self.room.wait()
+        while not self.room.is_set():
+            await self.room.wait()
+
+    async def quiet(self) -> None:
+        """Wait until no socket is open and no connect under way."""
+        while self.existing:
+            await self._emptied.wait()
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the core. What it raises is the caller's; nothing has changed then."""
@@ -141,6 +158,27 @@ class AsyncDriver(ABC):
             return
         if self.endpoint.is_closed:
             self.end(None)
+
+    def _begin(self, conn: ConnId, connection: C) -> None:
+        """There is a connection, or will be."""
+        self.connections[conn] = connection
+        self.existing.add(connection)
+        if self._emptied.is_set():
+            self._emptied = self.event_type()
+
+    def _forget(self, conn: ConnId) -> C | None:
+        """The core wants to hear no more of a connection, or has heard all."""
+        connection = self.connections.pop(conn, None)
+        if connection is not None:
+            connection.forgotten = True
+            self.room.set()
+        return connection
+
+    def _gone(self, connection: C) -> None:
+        """Its socket is closed."""
+        self.existing.discard(connection)
+        if not self.existing:
+            self._emptied.set()
 
     def end(self, error: Exception | None) -> None:
         """The core is closed, or something has failed. Only the first call counts."""

@@ -53,7 +53,7 @@ class Connection(asyncio.Protocol):
             # The core has closed it while it was on its way, or is closed itself.
             self.transport.abort()
             # uvloop does not report the end of a connection whose making was cancelled at the last moment.
-            self.driver.too_late(self)
+            self.driver.lost(self, "too late")
         else:
             self.driver.fact(self.driver.endpoint.transport_opened, self.conn)
 
@@ -80,22 +80,14 @@ class Connection(asyncio.Protocol):
             self.making.cancel()
 
 
-class Driver(AsyncDriver):
+class Driver(AsyncDriver[Connection]):
     """Each connection is an `asyncio.Protocol`; the one timer is a `TimerHandle`."""
 
     event_type = asyncio.Event
 
+    room: asyncio.Event
     _loop: asyncio.AbstractEventLoop
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.connections: dict[ConnId, Connection] = {}  # those that the core knows: a client has one at most
-        self.existing: set[Connection] = set()  # with a socket, or on the way to one
-        self.none_exists = asyncio.Event()
-        self.none_exists.set()
-        self.room = asyncio.Event()  # to write more
-        self.room.set()
-        self._timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Use the running loop from now on, until `stop`."""
@@ -110,15 +102,6 @@ class Driver(AsyncDriver):
             self.drain()
         finally:
             self.end(None)
-
-    async def writable(self) -> None:
-        """Wait while too much waits to be written."""
-        while not self.room.is_set():
-            await self.room.wait()
-
-    async def quiet(self) -> None:
-        """Wait until no socket is open and no connect under way."""
-        await self.none_exists.wait()
 
     def _now(self) -> float:
         return self._loop.time()
@@ -137,7 +120,8 @@ class Driver(AsyncDriver):
         self.fact(self.endpoint.tick)
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = self.connections[wanted.conn] = Connection(self, wanted.conn)
+        connection = Connection(self, wanted.conn)
+        self._begin(wanted.conn, connection)
         self._make(connection, self._connect(connection, wanted))
 
     def _send(self, conn: ConnId, data: bytes) -> None:
@@ -165,8 +149,6 @@ class Driver(AsyncDriver):
     def _make(
         self, connection: Connection, making: Coroutine[Any, Any, str | None]
     ) -> asyncio.Task[str | None]:
-        self.existing.add(connection)
-        self.none_exists.clear()
         connection.making = self._loop.create_task(making)
         # Not at the end of the coroutine: cancelled before its first step, it never runs.
         connection.making.add_done_callback(lambda task: self._made(connection, task))
@@ -204,27 +186,12 @@ class Driver(AsyncDriver):
             connection.lingering.cancel()
         connection.is_over = True
         self._check_over(connection)
-        if self._forget(connection.conn) is not None:
+        if self._forget(connection.conn) is not None and not self.ended.is_set():
             self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
-
-    def too_late(self, connection: Connection) -> None:
-        """A connection was made that nobody wants any more."""
-        self._forget(connection.conn)
-        connection.is_over = True
-        self._check_over(connection)
 
     def _check_over(self, connection: Connection) -> None:
         if connection.is_over and connection.making is None:
-            self.existing.discard(connection)
-        if not self.existing:
-            self.none_exists.set()
-
-    def _forget(self, conn: ConnId) -> Connection | None:
-        connection = self.connections.pop(conn, None)
-        if connection is not None:
-            connection.forgotten = True
-            self.room.set()
-        return connection
+            self._gone(connection)
 
 
 class PresenceClient(AsyncPresenceClient):

@@ -137,6 +137,12 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
         with self._driver.lock:
             return self._core.online_users
 
+    @property
+    def pending_commands(self) -> frozenset[int]:
+        """The ids of the commands that the server has neither acknowledged nor refused yet."""
+        with self._driver.lock:
+            return self._core.pending_commands
+
     def run(self) -> None:
         """Drive the client until it ends, and tell `on_notification` of every event.
 

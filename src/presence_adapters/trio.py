@@ -47,13 +47,12 @@ class Connection:
         self.scope = trio.CancelScope()  # of all that it does
         self.outgoing = bytearray()
         self.news = trio.Event()  # there is more to write, or it is to be closed
-        self.gone = trio.Event()
         self.is_open = False
         self.forgotten = False
         self.fate = "cut off"  # why it ended
 
 
-class Driver(AsyncDriver):
+class Driver(AsyncDriver[Connection]):
     """Each connection is a task that writes and one that reads; the one timer is a task, too.
 
     They are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application.
@@ -65,12 +64,8 @@ class Driver(AsyncDriver):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._connections: dict[ConnId, Connection] = {}  # those that the core knows: one at a time
-        self._existing: set[Connection] = set()
-        self._room = trio.Event()  # to write more
-        self._room.set()
-        self._alarm = trio.CancelScope()
         self._nursery_manager = trio.open_nursery()
+        self._alarm = trio.CancelScope()
 
     async def start(self) -> None:
         """Open the nursery."""
@@ -87,17 +82,6 @@ class Driver(AsyncDriver):
         await self._nursery_manager.__aexit__(None, None, None)
         self.end(None)
 
-    async def writable(self) -> None:
-        """Wait while too much waits to be written."""
-        await trio.lowlevel.checkpoint()
-        while not self._room.is_set():
-            await self._room.wait()
-
-    async def quiet(self) -> None:
-        """Wait until no connection is left."""
-        while self._existing:
-            await next(iter(self._existing)).gone.wait()
-
     def _now(self) -> float:
         return trio.current_time()
 
@@ -107,16 +91,16 @@ class Driver(AsyncDriver):
         self._alarm.deadline = inf if deadline is None else deadline
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = self._connections[wanted.conn] = Connection(wanted)
-        self._existing.add(connection)
+        connection = Connection(wanted)
+        self._begin(wanted.conn, connection)
         self._nursery.start_soon(self._run, connection)
 
     def _send(self, conn: ConnId, data: bytes) -> None:
-        if (connection := self._connections.get(conn)) is not None:
+        if (connection := self.connections.get(conn)) is not None:
             connection.outgoing += data
             connection.news.set()
-            if len(connection.outgoing) > WRITE_BUFFER and self._room.is_set():
-                self._room = trio.Event()
+            if len(connection.outgoing) > WRITE_BUFFER and self.room.is_set():
+                self.room = trio.Event()
 
     def _close(self, conn: ConnId, abort: bool) -> None:
         if (connection := self._forget(conn)) is None:
@@ -129,15 +113,8 @@ class Driver(AsyncDriver):
 
     def _cut(self) -> None:
         # Not the nursery: the body of `async with`, which is in its scope, is not to be cancelled.
-        for connection in self._existing:
+        for connection in self.existing:
             connection.scope.cancel()
-
-    def _forget(self, conn: ConnId) -> Connection | None:
-        connection = self._connections.pop(conn, None)
-        if connection is not None:
-            connection.forgotten = True
-            self._room.set()
-        return connection
 
     # ---------------------------------------------------------------- tasks
 
@@ -157,10 +134,9 @@ class Driver(AsyncDriver):
         except Exception as exc:
             self.end(exc)
         finally:
-            self._existing.discard(connection)
             if self._forget(connection.wanted.conn) is not None:
                 self.fact(self.endpoint.transport_closed, connection.wanted.conn, reason=connection.fate)
-            connection.gone.set()
+            self._gone(connection)
 
     async def _connect_and_talk(self, connection: Connection) -> None:
         wanted = connection.wanted
@@ -219,7 +195,7 @@ class Driver(AsyncDriver):
                 await trio.sleep_forever()
             del connection.outgoing[: len(chunk)]
             if len(connection.outgoing) <= WRITE_BUFFER:
-                self._room.set()
+                self.room.set()
             if not connection.outgoing and not connection.forgotten:
                 connection.news = trio.Event()
 

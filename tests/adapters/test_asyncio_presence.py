@@ -45,6 +45,8 @@ def test_two_people_see_each_other_come_act_and_go() -> None:
                 second = await bob.send_invite("Snake", "1234")
                 third = await bob.send_chat("lobby", "hello", reply_to="m1")
                 assert first < second < third
+                assert bob.pending_commands <= {first, second, third} | set(range(first))
+                assert bob.server_count is None
                 assert (await next_of(alice, Poked)).user_id == "bob"
                 assert (await next_of(alice, GameInvite)).code == "1234"
                 chat = await next_of(alice, ChatMessage)
@@ -55,6 +57,7 @@ def test_two_people_see_each_other_come_act_and_go() -> None:
                 assert alice.online_count == 2
                 assert alice.is_connected
                 assert not alice.is_stale
+                assert not alice.pending_commands
             assert (await next_of(alice, UserOffline)).user.user_id == "bob"
             assert alice.online_count == 1
 
