@@ -19,7 +19,6 @@ SHOWS = {
     "README.md 1": "Connected(online_count=1",
     "README.md 2": "[('alice', 'joined')]",
     "README.md 3": None,  # it asserts for itself, and ends
-    "docs/contract.md 1": "Disconnected(reason=",
 }
 """What each snippet prints. Those that go on for ever are interrupted once they have."""
 

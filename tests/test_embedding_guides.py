@@ -35,6 +35,10 @@ PROGRAMS = {
     for name, page in PAGES.items()
     if (programs := re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
 }
+OPEN_A_WINDOW = {
+    "tk": "import tkinter; tkinter.Tk().destroy()",
+    "qt": "from PySide6.QtWidgets import QApplication; QApplication([])",
+}
 TOPIC = "realtime:jarvis-presence"
 PATIENCE = 30.0  # seconds
 
@@ -57,23 +61,21 @@ def display() -> Iterator[dict[str, str]]:
             server.terminate()
 
 
-def can_open_a_window(environment: dict[str, str]) -> bool:
-    code = "import tkinter; tkinter.Tk().destroy()"
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
-
-
-def require_host(condition: bool, what: str) -> None:
-    """Skip when there is no `what`, unless all hosts are required."""
-    if not condition:
-        assert not os.environ.get("PRESENCE_REQUIRE_HOSTS"), f"{what} is required"
-        pytest.skip(f"there is no {what} here")
+def require_host(host: str, environment: dict[str, str]) -> None:
+    """Skip when this system lacks what the host needs, unless all hosts are required."""
+    if host in OPEN_A_WINDOW:
+        code = OPEN_A_WINDOW[host]
+        trial = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        if trial.returncode != 0:
+            reason = f"{host} can open no window here: {trial.stderr.strip().splitlines()[-1]}"
+            assert not os.environ.get("PRESENCE_REQUIRE_HOSTS"), reason
+            pytest.skip(reason)
 
 
 @pytest.mark.parametrize("host", PROGRAMS)
 def test_program(host: str) -> None:
     with display() as environment:
-        if host == "tk":
-            require_host(can_open_a_window(environment), "display for Tk")
+        require_host(host, environment)
         asyncio.run(asyncio.wait_for(in_a_room(host, environment), PATIENCE))
 
 

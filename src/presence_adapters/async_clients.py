@@ -104,7 +104,7 @@ class Answer:
 class AsyncClient(Generic[Core, E]):
     """What both clients share: their life, their commands and their event stream."""
 
-    _driver_type: ClassVar[type[AsyncDriver]]
+    _driver_type: ClassVar[type[AsyncDriver[Any]]]
 
     def __init__(
         self,

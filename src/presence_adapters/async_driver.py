@@ -159,9 +159,8 @@ class AsyncDriver(ABC, Generic[C]):
         if self.endpoint.is_closed:
             self.end(None)
 
-    def _begin(self, conn: ConnId, connection: C) -> None:
-        """There is a connection, or will be."""
-        self.connections[conn] = connection
+    def _begin(self, connection: C) -> None:
+        """It will have a socket."""
         self.existing.add(connection)
         if self._emptied.is_set():
             self._emptied = self.event_type()
@@ -175,7 +174,7 @@ class AsyncDriver(ABC, Generic[C]):
         return connection
 
     def _gone(self, connection: C) -> None:
-        """Its socket is closed."""
+        """It has none any more."""
         self.existing.discard(connection)
         if not self.existing:
             self._emptied.set()

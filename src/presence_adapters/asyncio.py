@@ -120,8 +120,7 @@ class Driver(AsyncDriver[Connection]):
         self.fact(self.endpoint.tick)
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = Connection(self, wanted.conn)
-        self._begin(wanted.conn, connection)
+        connection = self.connections[wanted.conn] = Connection(self, wanted.conn)
         self._make(connection, self._connect(connection, wanted))
 
     def _send(self, conn: ConnId, data: bytes) -> None:
@@ -149,6 +148,7 @@ class Driver(AsyncDriver[Connection]):
     def _make(
         self, connection: Connection, making: Coroutine[Any, Any, str | None]
     ) -> asyncio.Task[str | None]:
+        self._begin(connection)
         connection.making = self._loop.create_task(making)
         # Not at the end of the coroutine: cancelled before its first step, it never runs.
         connection.making.add_done_callback(lambda task: self._made(connection, task))

@@ -91,8 +91,8 @@ class Driver(AsyncDriver[Connection]):
         self._alarm.deadline = inf if deadline is None else deadline
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = Connection(wanted)
-        self._begin(wanted.conn, connection)
+        connection = self.connections[wanted.conn] = Connection(wanted)
+        self._begin(connection)
         self._nursery.start_soon(self._run, connection)
 
     def _send(self, conn: ConnId, data: bytes) -> None:

@@ -69,7 +69,7 @@ def test_tls_with_a_trusted_certificate() -> None:
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=True))
             await until(lambda: server.received == b"hello")
             rig.do(CloseTransport(CONN))
-            await until(rig.driver.none_exists.is_set)
+            await until(lambda: not rig.driver.existing)
             await until(lambda: server.ends == 1)
             assert rig.facts("closed") == []
             await rig.driver.stop()
@@ -139,7 +139,7 @@ def test_closing_while_connecting_cancels_the_connect() -> None:
             rig.do(OpenTransport(CONN, "127.0.0.1", silent.port, tls=True))
             await until(lambda: silent.received)
             rig.do(CloseTransport(CONN, abort=True))
-            await until(rig.driver.none_exists.is_set)
+            await until(lambda: not rig.driver.existing)
             await until(lambda: silent.ends + silent.resets == 1)
             assert rig.facts() == []
             await rig.driver.stop()
@@ -192,7 +192,7 @@ def test_a_connect_that_completes_after_it_was_closed_is_closed_at_once(
             await asyncio.sleep(0.01)
             rig.do(CloseTransport(CONN, abort=True))
             await until(lambda: server.ends + server.resets == 1)
-            await until(rig.driver.none_exists.is_set)
+            await until(lambda: not rig.driver.existing)
             assert rig.facts() == []
             await rig.driver.stop()
 
@@ -296,7 +296,7 @@ def test_of_a_failed_tls_handshake_the_core_never_hears(how: str) -> None:
             if how == "speaks no TLS":
                 writer.write(b"GET / HTTP/1.1\r\n\r\n")
             elif how.startswith("is dropped"):
-                while rig.driver.none_exists.is_set():
+                while not rig.driver.existing:
                     await asyncio.sleep(0)
                 if how == "is dropped":
                     await asyncio.sleep(0.01)

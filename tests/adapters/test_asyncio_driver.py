@@ -93,9 +93,9 @@ def test_an_orderly_close_writes_everything_first() -> None:
             data = bytes(5_000_000)
             rig.do(SendData(CONN, data), CloseTransport(CONN))
             await asyncio.sleep(0.02)
-            assert not rig.driver.none_exists.is_set()
+            assert rig.driver.existing
             server.reads = True
-            await until(rig.driver.none_exists.is_set)
+            await until(lambda: not rig.driver.existing)
             await until(lambda: server.ends == 1)
             assert server.received == data
             assert rig.facts("closed") == []
@@ -109,7 +109,7 @@ def test_an_abort_drops_what_is_not_written() -> None:
         async with peer(reads=False) as server:
             rig = await opened(server)
             rig.do(SendData(CONN, bytes(50_000_000)), CloseTransport(CONN, abort=True))
-            await until(rig.driver.none_exists.is_set)
+            await until(lambda: not rig.driver.existing)
             server.reads = True
             await until(lambda: server.ends + server.resets == 1)
             assert len(server.received) < 50_000_000
@@ -124,7 +124,7 @@ def test_a_peer_that_does_not_take_the_rest_does_not_hold_up_the_end() -> None:
         async with peer(reads=False) as server:
             rig = await opened(server, linger=0.05)
             rig.do(SendData(CONN, bytes(50_000_000)), CloseTransport(CONN))
-            await until(rig.driver.none_exists.is_set, seconds=2)
+            await until(lambda: not rig.driver.existing, seconds=2)
             await rig.driver.stop()
 
     run(main)

@@ -245,7 +245,7 @@ def test_closing_does_not_wait_for_a_tls_handshake() -> None:
         server = HubServer(ssl_context=Certificates().server)
         await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        await until(lambda: not server._driver.none_exists.is_set())
+        await until(lambda: server._driver.existing)
         start = asyncio.get_running_loop().time()
         await server.close()
         assert asyncio.get_running_loop().time() - start < 0.5
