@@ -313,6 +313,21 @@ def test_of_a_failed_tls_handshake_the_core_never_hears(how: str) -> None:
     run(main)
 
 
+def test_one_who_is_dropped_before_the_loop_has_the_socket() -> None:
+    async def main() -> None:
+        rig = await started(HubDriver)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            rig.driver.accept(ours, None, 1.0)
+            rig.driver.cut_unopened()
+            await rig.driver.quiet()
+            assert theirs.recv(1) == b""
+        assert rig.facts() == []
+        await rig.driver.stop()
+
+    run(main)
+
+
 def test_cutting_the_unopened_leaves_the_open() -> None:
     async def main() -> None:
         async with peer() as server:

@@ -199,6 +199,49 @@ def test_a_command_waits_for_a_full_write_buffer_and_is_not_made_when_cancelled(
     run(main)
 
 
+def test_a_command_that_finds_no_room_again_waits_again() -> None:
+    async def main() -> None:
+        async with HubServer() as server, client(server, "alice") as alice:
+            await next_of(alice, Connected)
+            room = alice._driver.room
+            room.clear()
+            waiting = asyncio.create_task(alice.send_chat("lobby", "now"))
+            await asyncio.sleep(0)
+            room.set()
+            room.clear()  # another command was faster
+            await asyncio.sleep(0.02)
+            assert not waiting.done()
+            room.set()
+            await waiting
+
+    run(main)
+
+
+def test_two_consumers_share_the_events() -> None:
+    async def main() -> None:
+        async with HubServer() as server, client(server, "alice") as alice, client(server, "bob") as bob:
+            await next_of(alice, Connected)
+            await next_of(bob, Connected)
+            heard: tuple[list[str], list[str]] = ([], [])
+
+            async def consume(contents: list[str]) -> None:
+                async for event in alice:
+                    if isinstance(event, ChatMessage):
+                        contents.append(event.content)
+
+            consumers = [asyncio.create_task(consume(contents)) for contents in heard]
+            sent = [str(n) for n in range(40)]
+            for content in sent:
+                await bob.send_chat("lobby", content)
+                await asyncio.sleep(0)
+            await until(lambda: len(heard[0]) + len(heard[1]) == 40)
+            assert sorted(heard[0] + heard[1], key=int) == sent
+            await alice.disconnect()
+            await asyncio.gather(*consumers)
+
+    run(main)
+
+
 # ---------------------------------------------------------------------------------------------- TLS
 
 
