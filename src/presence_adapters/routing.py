@@ -1,8 +1,7 @@
 """Takes the one event stream of a core `RealtimeClient` apart: to channels, and to the callers who await an
 answer.
 
-It knows no event loop: a driver brings the queues, and waiters of its kind of waiting (`asyncio.Future` is
-one).
+It knows no event loop: a driver brings the queues, and waiters of its kind of waiting.
 """
 
 from __future__ import annotations

@@ -148,9 +148,10 @@ def test_a_reset_is_told_in_words() -> None:
     run(main)
 
 
-def test_outputs_for_a_connection_that_is_gone_are_nothing() -> None:
+@pytest.mark.parametrize("driver_type", [Driver, HubDriver])
+def test_outputs_for_a_connection_that_is_gone_are_nothing(driver_type: type[Driver]) -> None:
     async def main() -> None:
-        rig = await started()
+        rig = await started(driver_type)
         rig.do(SendData(CONN, b"x"), CloseTransport(CONN), CloseTransport(ConnId(7), abort=True))
         await rig.driver.stop()
         assert rig.facts() == []
