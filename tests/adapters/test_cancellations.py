@@ -62,7 +62,9 @@ def check(client_type: Any, run: Callable[[Lives], Awaitable[None]], start: Call
             until(lambda hub=hub: not hub.hub(lambda core: core.connections))
             assert not hub.hub(lambda core: core.online(ROOM))
     assert sum(lives.ends.values()) == BATCHES * LIVES
-    assert min(lives.ends["connecting"], lives.ends["connected"]) > 50, lives.ends
+    assert min(lives.ends["connecting"], lives.ends["connected"]) > 10, (
+        lives.ends
+    )  # how many, the load decides
 
 
 def test_1000_cancellations_on_asyncio() -> None:
