@@ -28,6 +28,7 @@ import presence_proto as core
 from presence_adapters.errors import ConnectError
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import logged, notification, who_and_where
+from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ class AsyncClient(Generic[Core, E]):
         return self._driver.call(command, *args, **kwargs)
 
 
-class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent]):
+class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.PresenceEvent]):
     """Who is online and what they are doing. Iterate over it for `PresenceEvent`s and `EventsDropped`.
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
@@ -223,36 +224,6 @@ class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent]):
                         result = self.on_notification(event_type, data)
                         if isawaitable(result):
                             await result
-
-    @property
-    def identity(self) -> core.Identity:
-        """Who we are."""
-        return self._core.identity
-
-    @property
-    def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """Everybody in the room, ourselves included, as of now: ahead of the events that are still queued."""
-        return self._core.online_users
-
-    @property
-    def online_count(self) -> int:
-        """How many users are in the room."""
-        return self._core.online_count
-
-    @property
-    def server_count(self) -> int | None:
-        """How many users there are, as a Jarvis server last said; `None` on Phoenix."""
-        return self._core.server_count
-
-    @property
-    def pending_commands(self) -> frozenset[int]:
-        """The ids of the commands that the server has neither acknowledged nor refused yet."""
-        return self._core.pending_commands
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the roster is only what it last was, because we are disconnected."""
-        return self._core.is_stale
 
     async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
         """Be seen with this status and activity, now and after every reconnect."""

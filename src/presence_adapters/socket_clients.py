@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import presence_proto as core
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
+from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
 from presence_adapters.socket_driver import SocketDriver
 
@@ -96,7 +97,7 @@ class SocketClient(Generic[Core, Event]):
             self._driver.call(self._core.disconnect)
 
 
-class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent]):
+class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.PresenceEvent]):
     """Who is online and what they are doing.
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
@@ -129,36 +130,6 @@ class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent]
         events: EventQueue[core.PresenceEvent] = EventQueue(max_queued_events, _nobody)
         super().__init__(endpoint, events, events.put, events.close, config, ssl_context)
         self.on_notification: OnNotification | None = None
-
-    @property
-    def identity(self) -> core.Identity:
-        """Who we are."""
-        return self._core.identity
-
-    @property
-    def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """Everybody in the room, ourselves included, as of now: ahead of the events that are still queued."""
-        return self._core.online_users
-
-    @property
-    def online_count(self) -> int:
-        """How many users are in the room."""
-        return self._core.online_count
-
-    @property
-    def server_count(self) -> int | None:
-        """How many users there are, as a Jarvis server last said; `None` on Phoenix."""
-        return self._core.server_count
-
-    @property
-    def pending_commands(self) -> frozenset[int]:
-        """The ids of the commands that the server has neither acknowledged nor refused yet."""
-        return self._core.pending_commands
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether the roster is only what it last was, because we are disconnected."""
-        return self._core.is_stale
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
         """Be seen with this status and activity, now and after every reconnect."""
