@@ -5,15 +5,18 @@ Driven through `RealtimeClient`, over real bytes.
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from presence_proto.channel_state import ChannelState
+from presence_proto.config import RealtimeConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ChannelMessage, SocketConnected, SocketDisconnected
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport
+from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.realtime import RealtimeClient
 from presence_proto.websocket import Closed
 from rig import Rig, online, realtime
 
@@ -62,6 +65,20 @@ def test_the_upgrade_carries_the_query_the_headers_and_the_subprotocols() -> Non
     assert ("x-client", "test") in request.headers
     assert request.subprotocols == ("phoenix",)
     assert any(name == "sec-websocket-extensions" for name, _ in request.headers)
+
+
+def test_the_nonce_of_the_upgrade_is_drawn_from_the_rng() -> None:
+    def first_bytes(rng: Random | None) -> bytes:
+        client = RealtimeClient(RealtimeConfig(server_url="ws://host.test"), rng=rng)
+        client.connect(now=0)
+        client.next_output()
+        client.transport_opened(ConnId(1), now=0)
+        output = client.next_output()
+        assert isinstance(output, SendData)
+        return output.data
+
+    assert first_bytes(Random(1)) == first_bytes(Random(1)) != first_bytes(Random(2))
+    assert first_bytes(None) != first_bytes(None)
 
 
 def test_compression_is_used_when_the_server_agrees() -> None:

@@ -45,7 +45,7 @@ class PresenceClient:
     """One user in the presence room. An endpoint in the sense of the driver contract.
 
     `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the
-    core has no wall clock. `rng` is for the jitter of the backoff. Commands raise `LocalProtocolError` before
+    core has no wall clock. `rng` is for the jitter of the backoff and the nonce of the upgrade. Commands raise `LocalProtocolError` before
     anything changes when they are not legal; those that tell the room something return an id, and
     `CommandFailed` carries it if the command comes to nothing.
     """

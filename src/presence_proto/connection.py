@@ -14,6 +14,7 @@ over them.
 
 from __future__ import annotations
 
+import base64
 import math
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -89,8 +90,9 @@ ConnectionEvent: TypeAlias = Up | Down | HeartbeatDue | TextMessage | BinaryMess
 class Connection:
     """A WebSocket to one server that comes back by itself. Facts in, `next_event()` out, bytes to the outbox.
 
-    `address` is called for every attempt, since its query may carry a token that changes. Calls take `now` in
-    seconds of one clock that never runs backwards.
+    `address` is called for every attempt, since its query may carry a token that changes. `rng` is for the
+    jitter of the backoff, and for the nonce of the upgrade, so that a session can be replayed. Calls take
+    `now` in seconds of one clock that never runs backwards.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Connection:
         self._address = address
         self._target: Address | None = None  # the last one
         self._outbox = outbox
+        self._rng = rng
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
@@ -199,6 +202,7 @@ class Connection:
             subprotocols=self._config.subprotocols,
             deflate=self._config.deflate,
             max_message_size=self._config.max_message_size,
+            key=None if self._rng is None else base64.b64encode(self._rng.randbytes(16)),
         )
         self._flush()
 

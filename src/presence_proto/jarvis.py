@@ -61,7 +61,7 @@ class Slot(Enum):
 
 
 class JarvisRoom:
-    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff."""
+    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff and the nonce of the upgrade."""
 
     def __init__(self, config: PresenceConfig, *, rng: Random | None = None) -> None:
         self._config = config  # with the access token of now

@@ -37,8 +37,8 @@ RealtimeOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.R
 class RealtimeClient:
     """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
 
-    `rng` is used for the jitter of the backoff only; without one there is no jitter. `now` is seconds of
-    one monotonic clock. A command that is not legal raises `LocalProtocolError` before anything changes; a
+    `rng` is used for the jitter of the backoff and the nonce of the upgrade; without one there is no jitter.
+    `now` is seconds of one monotonic clock. A command that is not legal raises `LocalProtocolError` before anything changes; a
     fact never raises, whatever the peer does.
     """
 
