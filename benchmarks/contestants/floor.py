@@ -1,0 +1,128 @@
+"""What cannot be beaten by much: bare decoders, and the least code that does the job.
+
+python -m benchmarks.contestants.floor json | msgspec | prototype-text | prototype-bytes
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from benchmarks.contestants.child import serve
+from benchmarks.workloads import chunks
+from presence_proto.websocket import server_frame
+
+
+class Decoder:
+    """Decodes the text, and nothing else. It has no roster."""
+
+    def __init__(self, decode: Callable[[str], Any]) -> None:
+        self._decode = decode
+
+    def load(self, texts: list[str], topics: list[str]) -> None:
+        pass
+
+    def prepare(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def run(self) -> int:
+        decode = self._decode
+        for text in self._texts:
+            decode(text)
+        return len(self._texts)
+
+    def roster(self) -> dict[str, list[str]]:
+        return {}
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """An event of the prototype."""
+
+    key: str
+    joined: list[dict[str, Any]]
+    left: list[dict[str, Any]]
+
+
+class Prototype:
+    """One topic, no errors, no options: decode, merge in place, tell. What a library has to add to this is
+    its price."""
+
+    def __init__(self, *, text: bool) -> None:
+        self._text = text
+        self._decode = msgspec.json.Decoder().decode
+        self._there: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def load(self, texts: list[str], topics: list[str]) -> None:
+        self._there = {}
+        for text in texts:
+            *_, event, payload = json.loads(text)
+            assert event == "presence_state"
+            for key, entry in payload.items():
+                self._there[key] = {meta["phx_ref"]: meta for meta in entry["metas"]}
+
+    def prepare(self, texts: list[str]) -> None:
+        self._texts = texts
+        self._chunks = list(chunks(b"".join(server_frame(text.encode(), text=True) for text in texts)))
+
+    def run(self) -> int:
+        count = 0
+        if self._text:
+            for text in self._texts:
+                count += len(self._take(text))
+            return count
+        rest = b""
+        for chunk in self._chunks:
+            data = rest + chunk
+            at, end = 0, len(data)
+            while end - at >= 10:
+                size, start = data[at + 1], at + 2
+                if size == 126:
+                    size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+                elif size == 127:
+                    size, start = int.from_bytes(data[at + 2 : at + 10], "big"), at + 10
+                if start + size > end:
+                    break
+                count += len(self._take(data[start : start + size].decode()))
+                at = start + size
+            rest = data[at:]
+        return count
+
+    def _take(self, text: str) -> list[Change]:
+        there = self._there
+        _, _, _, _, payload = self._decode(text)
+        joins, leaves = payload["joins"], payload["leaves"]
+        changes = []
+        for key, entry in joins.items():
+            metas = entry["metas"]
+            mine = there.get(key)
+            if mine is None:
+                mine = there[key] = {}
+            for meta in metas:
+                mine[meta["phx_ref"]] = meta
+            changes.append(Change(key, metas, []))
+        for key, entry in leaves.items():
+            metas = entry["metas"]
+            mine = there[key]
+            for meta in metas:
+                del mine[meta["phx_ref"]]
+            if not mine:
+                del there[key]
+            changes.append(Change(key, [], metas))
+        return changes
+
+    def roster(self) -> dict[str, list[str]]:
+        return {key: list(metas) for key, metas in self._there.items()}
+
+
+if __name__ == "__main__":
+    kinds: dict[str, Callable[[], Any]] = {
+        "json": lambda: Decoder(json.loads),
+        "msgspec": lambda: Decoder(msgspec.json.decode),
+        "prototype-text": lambda: Prototype(text=True),
+        "prototype-bytes": lambda: Prototype(text=False),
+    }
+    serve(kinds[sys.argv[1]]())

@@ -1,0 +1,63 @@
+"""What a benchmark has found, before anybody has decided how to show it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Factory, asdict, define, frozen
+
+from benchmarks.contest import Result
+
+
+@frozen
+class Row:
+    """One contestant. `value`: the median, in the unit of its table; `fault`: why there is none.
+
+    `spread`: half the distance between the quartiles, as a part of the median. `ours`: it is this project.
+    """
+
+    name: str
+    value: float | None
+    spread: float = 0.0
+    fault: str | None = None
+    ours: bool = False
+
+
+@define
+class Table:
+    """`about`: the workload. `bias`: what of the method favours whom. `higher`: higher is better."""
+
+    name: str
+    title: str
+    about: str
+    unit: str
+    rows: list[Row] = Factory(list)
+    bias: str = ""
+    higher: bool = False
+
+    @property
+    def reference(self) -> Row | None:
+        """The row that all are compared with: the first of ours."""
+        return next((row for row in self.rows if row.ours and row.value is not None), None)
+
+    def ratio(self, row: Row) -> float | None:
+        """How many times better the reference is than `row`: less time, or more in the same time."""
+        reference = self.reference
+        if reference is None or row.value is None or reference.value is None:
+            return None
+        return reference.value / row.value if self.higher else row.value / reference.value
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rows = [asdict(row) | {"ratio": self.ratio(row)} for row in self.rows]
+        return asdict(self, recurse=False) | {"rows": rows}
+
+
+def rows_of(results: list[Result]) -> list[Row]:
+    """The results of a contest, ours first, then the fastest first."""
+    rows = []
+    for result in results:
+        value = result.median if result.rounds and result.fault is None else None
+        spread = result.spread if value is not None else 0.0
+        rows.append(Row(result.entry.name, value, spread, result.fault, result.entry.ours))
+    return sorted(rows, key=lambda row: (not row.ours, row.value is None, row.value or 0))
