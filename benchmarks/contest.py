@@ -28,7 +28,7 @@ class Entry:
     """A contestant: what it is called in reports, how it is started, the envelope it speaks.
 
     `bare`: it decodes and nothing else, so it has no roster to compare. `keys_only`: it shows users, and not
-    the refs of their devices. `ours`: it is this project.
+    the refs of their devices. `ours`: it is this project. `socket`: it takes the messages from a server.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Entry:
     bare: bool = False
     keys_only: bool = False
     ours: bool = False
+    socket: bool = False
 
     @property
     def missing(self) -> str | None:
@@ -76,6 +77,24 @@ class Result:
             return 0.0
         low, _, high = statistics.quantiles(self.rounds, n=4)
         return (high - low) / 2 / self.median
+
+
+class Feeder:
+    """The process that serves contestants with a `socket`."""
+
+    def __init__(self, path: Path, untimed: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.feeder", str(path), str(untimed)],
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            cwd=Path(__file__).parent.parent,
+        )
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
 
 
 class Child:
@@ -124,6 +143,11 @@ def contest(
         for vsn in {result.entry.vsn for result in results}:
             paths[vsn] = Path(folder) / f"{vsn}.txt"
             write_texts(workload.texts(vsn), paths[vsn])
+        feeders = {}
+        for vsn in {result.entry.vsn for result in results if result.entry.socket}:
+            feeder = Feeder(paths[vsn], workload.untimed)
+            stack.callback(feeder.close)
+            feeders[vsn] = feeder.port
         children = {}
         for result in results:
             if result.fault is None:
@@ -136,7 +160,12 @@ def contest(
                     continue
                 child = children[result.entry.name]
                 try:
-                    child.ask(load=str(paths[result.entry.vsn]), untimed=workload.untimed, topics=topics)
+                    child.ask(
+                        load=str(paths[result.entry.vsn]),
+                        untimed=workload.untimed,
+                        topics=topics,
+                        port=feeders[result.entry.vsn] if result.entry.socket else None,
+                    )
                     answer = child.ask(run=True)
                 except RuntimeError as exc:
                     result.fault = str(exc)

@@ -87,6 +87,22 @@ def in_memory(plan: Plan) -> Table:
     return Table("bytes", f"from bytes, {workload.about}", FROM_BYTES, "µs per diff", rows_of(results))
 
 
+def over_socket(plan: Plan) -> Table:
+    """The whole client as shipped, over a loopback socket."""
+    # The official Python client takes no message of more than 1 MiB, such as a state of 10,000 users.
+    workload = workloads.steady(plan.seed, diffs=plan.scaled(20_000), max_state=2_500)
+    more = {"keys_only": True, "socket": True}
+    entries = [
+        python("PresenceClient, asyncio", "over_socket", "ours", ours=True, **more),
+        node("phoenix.js, ws", "socket.mjs", **more),
+        python("realtime (PyPI)", "over_socket", "realtime", vsn="1.0.0", **more),
+    ]
+    results = contest(workload, entries, rounds=plan.rounds, progress=plan.progress)
+    about = "From a server in another process to what an application is told."
+    rows = rows_of(results)
+    return Table("socket", f"over a socket, {workload.about}", about, "µs per diff", rows, NODE_BIAS)
+
+
 SUITES: dict[str, Callable[[Plan], Table]] = {
     "steady": steady,
     "burst": burst,
@@ -94,4 +110,5 @@ SUITES: dict[str, Callable[[Plan], Table]] = {
     "devices": devices,
     "small-rooms": small_rooms,
     "bytes": in_memory,
+    "socket": over_socket,
 }

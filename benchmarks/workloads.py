@@ -169,12 +169,23 @@ class Keys:
 # ---------------------------------------------------------------------------------------------- the workloads
 
 
-def steady(seed: int, users: int = 10_000, diffs: int = 20_000) -> Workload:
-    """One change a diff: 40 % join, 40 % leave, 20 % update."""
+def steady(seed: int, users: int = 10_000, diffs: int = 20_000, *, max_state: int | None = None) -> Workload:
+    """One change a diff: 40 % join, 40 % leave, 20 % update.
+
+    At most `max_state` users are in the first state; the others come in diffs before the start.
+    """
     rng = Random(seed)
     room = Room(rng)
-    keys = Keys(rng, [room.join()[0] for _ in range(users)])
-    messages = [room.state()]
+    keys = Keys(rng, [])
+    messages = []
+    coming = users
+    while coming:
+        joins = [room.join() for _ in range(min(coming, max_state or coming))]
+        coming -= len(joins)
+        messages.append(room.diff(joins, []) if messages else room.state())
+        for key, _ in joins:
+            keys.add(key)
+    untimed = len(messages)
     for _ in range(diffs):
         # As many joins as leaves, but never an empty room.
         what = rng.random()
@@ -188,7 +199,7 @@ def steady(seed: int, users: int = 10_000, diffs: int = 20_000) -> Workload:
             joined, left = room.update(keys.any())
             messages.append(room.diff([joined], [left]))
     about = f"a roster of {users:,}, one change a diff: 40 % join, 40 % leave, 20 % update"
-    return Workload("steady", about, tuple(messages), 1, room.roster())
+    return Workload("steady", about, tuple(messages), untimed, room.roster())
 
 
 def burst(seed: int, users: int = 10_000, diffs: int = 300) -> Workload:

@@ -7,13 +7,34 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from benchmarks.workloads import digest
 
 
 class Contestant(Protocol):
     """One client, or what stands for one."""
+
+    def run(self) -> int:
+        """Take what is to be timed, and return how many events an application was told of. Timed."""
+        ...
+
+    def roster(self) -> dict[str, list[str]]:
+        """The refs by presence key; with several topics by `topic/key`."""
+        ...
+
+
+@runtime_checkable
+class NetworkContestant(Contestant, Protocol):
+    """One that takes the messages from a server, `benchmarks.feeder`."""
+
+    def load_from(self, port: int) -> None:
+        """Begin anew: online, with the state taken in."""
+        ...
+
+
+class MemoryContestant(Contestant, Protocol):
+    """One that is given the messages."""
 
     def load(self, texts: list[str], topics: list[str]) -> None:
         """Begin anew: online, in these topics, with `texts` taken in."""
@@ -23,23 +44,18 @@ class Contestant(Protocol):
         """Get ready to take these. Not timed."""
         ...
 
-    def run(self) -> int:
-        """Take them, and return how many events an application was told of. Timed."""
-        ...
 
-    def roster(self) -> dict[str, list[str]]:
-        """The refs by presence key; with several topics by `topic/key`."""
-        ...
-
-
-def serve(contestant: Contestant) -> None:
+def serve(contestant: MemoryContestant | NetworkContestant) -> None:
     """Do what is asked for on stdin, until it ends."""
     for line in sys.stdin:
         request = json.loads(line)
         if "load" in request:
-            texts = Path(request["load"]).read_text("utf-8").splitlines()
-            contestant.load(texts[: request["untimed"]], request["topics"])
-            contestant.prepare(texts[request["untimed"] :])
+            if isinstance(contestant, NetworkContestant):
+                contestant.load_from(request["port"])
+            else:
+                texts = Path(request["load"]).read_text("utf-8").splitlines()
+                contestant.load(texts[: request["untimed"]], request["topics"])
+                contestant.prepare(texts[request["untimed"] :])
             answer = {"ready": True}
         else:
             gc.collect()

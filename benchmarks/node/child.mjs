@@ -33,24 +33,28 @@ export function digest(roster) {
   return createHash("sha256").update(lines.join("")).digest("hex")
 }
 
-// contestant: {load(topics): Promise, run(texts) -> events, roster() -> [[key, refs], ...]}
+// contestant: {load(topics, port): Promise, run(texts) -> events or Promise, roster() -> [[key, refs], ...]}
+// Over a socket (`port`) the texts come from the server.
 export async function serve(contestant) {
   let texts = []
   for await (const line of createInterface({ input: process.stdin })) {
     const request = JSON.parse(line)
     let answer = { ready: true }
     if (request.load) {
-      const all = readFileSync(request.load, "utf8").split("\n").slice(0, -1)
-      await contestant.load(request.topics)
-      contestant.run(all.slice(0, request.untimed))
-      texts = all.slice(request.untimed)
+      await contestant.load(request.topics, request.port)
+      if (!request.port) {
+        const all = readFileSync(request.load, "utf8").split("\n").slice(0, -1)
+        contestant.run(all.slice(0, request.untimed))
+        texts = all.slice(request.untimed)
+      }
     } else {
       globalThis.gc?.()
       const start = process.cpuUsage()
-      const events = contestant.run(texts)
+      const events = await contestant.run(texts)
       const { user, system } = process.cpuUsage(start)
       answer = { cpu: (user + system) / 1e6, events, digest: digest(contestant.roster()) }
     }
     process.stdout.write(JSON.stringify(answer) + "\n")
   }
+  process.exit() // whatever is still open
 }
