@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zlib
 
 import pytest
@@ -215,9 +216,12 @@ def test_inflating_stops_at_the_limit() -> None:
     bomb = deflated(bytes(50_000_000))
     assert len(bomb) < 50_000
     client = open_client(limit=1_000_000, deflate=True)
-    assert feed(client, frame(BINARY, bomb, rsv=RSV1)) == [
-        Closed(1009, "a message of more than 1000000 bytes", clean=False)
-    ]
+    tracemalloc.start()
+    events = feed(client, frame(BINARY, bomb, rsv=RSV1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert events == [Closed(1009, "a message of more than 1000000 bytes", clean=False)]
+    assert peak < 10_000_000
 
 
 def test_inflated_bytes_are_counted_over_fragments() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from presence_proto.errors import LocalProtocolError
+from presence_proto.fast_lane import MAX_MASKED
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
@@ -72,6 +73,19 @@ def test_a_client_masks_and_a_server_does_not() -> None:
     assert from_client[:2] == b"\x81\x82"
     assert len(from_client) == 8
     assert from_server == b"\x81\x02hi"
+
+
+@pytest.mark.parametrize("size", [5, 126, MAX_MASKED, MAX_MASKED + 1, 65_536])
+def test_each_frame_of_a_client_has_a_mask_of_its_own(size: int) -> None:
+    client = open_client()
+    seen = set()
+    for _ in range(3):
+        client.send_text("x" * size)
+        client.send_binary(b"y" * size)
+        text, binary = frames_of(data := client.data_to_send())
+        assert (text, binary) == ((0x81, b"x" * size), (0x82, b"y" * size))
+        seen.add(data)
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])

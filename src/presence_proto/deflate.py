@@ -33,12 +33,12 @@ class MessageLimit(Extension):
     `fault` says what was wrong when a hook has returned a `CloseReason`.
     """
 
-    __slots__ = ("_control", "_frame_size", "_in_message", "_limit", "_size", "_wire_limit", "fault")
+    __slots__ = ("_control", "_frame_size", "_in_message", "_size", "_wire_limit", "fault", "limit")
 
     name = "message-limit"
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._wire_limit = limit  # for the payloads as they come over the wire
         self._size = 0  # of the finished frames of the message under way
         self._frame_size = 0
@@ -82,7 +82,7 @@ class MessageLimit(Extension):
         return code
 
     def _too_big(self) -> CloseReason:
-        return self._fail(CloseReason.MESSAGE_TOO_BIG, f"a message of more than {self._limit} bytes")
+        return self._fail(CloseReason.MESSAGE_TOO_BIG, f"a message of more than {self.limit} bytes")
 
 
 class Deflate(MessageLimit):
@@ -134,7 +134,7 @@ class Deflate(MessageLimit):
             self._compressed = rsv.rsv1
             # Deflating may make data longer, most so in small fragments. Each frame is held until it is
             # complete.
-            self._wire_limit = 2 * self._limit + 1024 if rsv.rsv1 else self._limit
+            self._wire_limit = 2 * self.limit + 1024 if rsv.rsv1 else self.limit
         result = super().frame_inbound_header(proto, opcode, rsv, payload_length)
         return _RSV1 if starts and isinstance(result, RsvBits) else result
 
@@ -163,11 +163,11 @@ class Deflate(MessageLimit):
         inflater = self._inflater
         try:
             # One byte more than may be: the bound is never 0, which would mean none, and an excess shows.
-            inflated = inflater.decompress(data, self._limit - self._inflated + 1)
+            inflated = inflater.decompress(data, self.limit - self._inflated + 1)
         except zlib.error:
             return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
         self._inflated += len(inflated)
-        if self._inflated > self._limit:
+        if self._inflated > self.limit:
             return self._too_big()
         # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream; an empty block follows, and our tail.
         if inflater.eof and len(inflater.unused_data) > 1 + len(_TAIL):
