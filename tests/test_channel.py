@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -134,6 +135,16 @@ def test_joining_a_topic_again_changes_nothing() -> None:
     assert [message.topic for message in rig.sent("phx_join")] == [ROOM, LOUNGE]
 
 
+def test_joining_a_topic_again_late_does_what_was_due() -> None:
+    rig = online()
+    rig.join("room:a")
+    rig.now += 26  # nobody ticked when the heartbeat was due
+    rig.do(rig.client.join, "room:a")
+    assert len(rig.sent("heartbeat")) == 1
+    with pytest.raises(LocalProtocolError, match="now must be"):
+        rig.client.join("room:a", now=math.nan)
+
+
 @pytest.mark.parametrize(
     ("topic", "params"),
     [(ROOM, {"a": 1}), (LOUNGE, {}), (LOUNGE, ChannelConfig(private=True)), (ROOM, ChannelConfig())],
@@ -159,14 +170,18 @@ def test_joining_a_topic_again_with_other_params_is_refused(topic: str, params: 
         ("error", "join crashed", "the server said error"),
         ("error", None, "the server said error"),
         ("maybe", {}, "the server said maybe"),
+        ("error", {"reason": "no s3cr3t-token here"}, "no … here"),
+        ("error", {"reason": "x" * 195 + "s3cr3t-token"}, "x" * 195 + "…"),
     ],
 )
 def test_a_refused_join_says_why_and_is_tried_again(status: str, response: Any, reason: str) -> None:
-    rig = online()
+    rig = online(access_token="s3cr3t-token")
     rig.do(rig.client.join, ROOM)
     join = rig.last()
     rig.say(join.join_ref, join.ref, ROOM, "phx_reply", {"status": status, "response": response})
-    assert rig.take() == [JoinFailed(ROOM, reason, response, retry_in=1.0)]
+    [failed] = rig.take()
+    assert (failed.topic, failed.reason, failed.retry_in) == (ROOM, reason, 1.0)
+    assert str(failed.response) == str(response).replace("s3cr3t-token", "…")
     assert state(rig) is ChannelState.WAITING
     rig.advance(1.0)
     assert state(rig) is ChannelState.JOINING
@@ -328,6 +343,7 @@ def test_an_error_of_the_system_is_the_reason_of_the_close_behind_it() -> None:
     ]
     rig.advance(1.0)
     join = rig.accept_join(LOUNGE)
+    rig.say(None, None, LOUNGE, "system", {"status": "ok", "message": "Subscribed"})
     rig.take()
     close(rig, join)
     assert rig.take() == [ChannelDown(LOUNGE, "the server closed the channel", retry_in=2.0)]

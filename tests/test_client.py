@@ -143,8 +143,7 @@ class TestConnecting:
         ]
 
     def test_without_a_time_none_is_told(self) -> None:
-        rig = PresenceRig()
-        rig.client = PresenceClient(Identity("me", "Me"), PresenceConfig(server_url=URL))
+        rig = PresenceRig(online_at=None)
         rig.enter()
         assert rig.tracks() == [{"user_id": "me", "display_name": "Me", "status": "online", "activity": None}]
 

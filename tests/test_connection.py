@@ -251,6 +251,7 @@ def test_what_arrives_in_the_closing_handshake_is_not_read() -> None:
     rig.join("room:a")
     rig.silent = True
     rig.say(None, None, "room:a", "late", {})
+    rig.say_text("not a message at all")
     rig.do(rig.client.disconnect)
     rig.take()
     rig.release()

@@ -117,6 +117,20 @@ def test_with_a_short_interval_an_answer_to_any_of_them_is_enough() -> None:
     assert not rig.client.is_connected
 
 
+def test_an_answer_makes_those_before_it_void() -> None:
+    rig = online(heartbeat_interval=4.0, heartbeat_timeout=10.0)
+    rig.answers_heartbeats = False
+    rig.advance(9.0)
+    first, second = rig.sent("heartbeat")
+    rig.reply(second)
+    rig.advance(4.0)
+    rig.reply(first)
+    rig.advance(8.9)  # the third was sent at 12 and has until 22
+    assert rig.client.is_connected
+    rig.advance(0.1)
+    assert not rig.client.is_connected
+
+
 def test_a_late_tick_sends_one_heartbeat_not_many() -> None:
     rig = online(heartbeat_interval=25.0)
     rig.jump(25.0 * 40)
@@ -200,6 +214,31 @@ def test_patience_ends_with_the_join() -> None:
     assert lost(rig).reason == "no heartbeat reply within 10 s"
 
 
+def test_patience_ends_when_the_last_join_is_answered() -> None:
+    rig = online(join_timeout=1000.0)
+    rig.answers_heartbeats = False
+    for topic in ("room:a", "room:b", "room:c"):
+        rig.do(rig.client.join, topic)
+    rig.accept_join("room:c")
+    rig.reply(rig.last("phx_join", "room:a"), "error", {"reason": "no"})
+    rig.do(rig.client.leave, "room:a")
+    rig.advance(24.0)
+    rig.do(rig.client.leave, "room:b")  # nobody waits for its join any more
+    rig.advance(11.0)  # the heartbeat of 25 has until 35
+    [end] = [event for event in rig.take() if isinstance(event, SocketDisconnected)]
+    assert end.reason == "no heartbeat reply within 10 s"
+
+
+def test_patience_lasts_as_long_as_a_join_is_under_way() -> None:
+    rig = online(join_timeout=100.0)
+    rig.answers_heartbeats = False
+    rig.do(rig.client.join, "room:slow")
+    rig.do(rig.client.join, "room:quick")
+    rig.accept_join("room:quick")
+    rig.advance(60.0)
+    assert rig.client.is_connected
+
+
 def test_patience_does_not_outlive_its_connection() -> None:
     rig = online(join_timeout=1000.0)
     rig.do(rig.client.join, "room:slow")
@@ -240,6 +279,5 @@ def test_no_heartbeats_are_sent_while_there_is_no_connection() -> None:
 
 def test_pings_are_answered() -> None:
     rig = online()
-    rig.server.ping(b"are you there")
-    rig._serve()
+    rig.ping(b"are you there")
     assert rig.server_events == [PongReceived(b"are you there")]

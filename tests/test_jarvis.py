@@ -109,6 +109,14 @@ class TestConnecting:
         assert rig.client.server_count is None
         assert rig.client.online_users == (ME,)
 
+    def test_news_from_before_the_welcome_are_no_news(self) -> None:
+        rig = JarvisRig()
+        rig.connect()
+        for kind in ("user_online", "activity_changed", "user_offline"):
+            assert rig.tell(kind, user_id="bo", display_name="Bo", status="away") == []
+        assert rig.client.online_users == (ME,)
+        assert rig.welcome(user("bo")) == [Connected(2, (ME, BO), False)]
+
     def test_the_first_thing_after_the_welcome_is_what_we_do(self) -> None:
         """A server may have kept an earlier activity of ours, from before our program was started again."""
         rig = JarvisRig()
@@ -176,6 +184,16 @@ class TestConnecting:
         rig.advance(1.0)
         assert rig.take() == [Disconnected("disconnect was called", None)]
         assert rig.client.next_deadline() is None
+
+    def test_a_welcome_that_crosses_the_goodbye(self) -> None:
+        rig = JarvisRig()
+        rig.connect()
+        rig.silent = True
+        rig.welcome(user("bo"))
+        rig.do(rig.client.disconnect)
+        rig.release()
+        assert rig.take() == [Disconnected("disconnect was called", None)]
+        assert rig.client.online_users == (ME,)
 
 
 # ------------------------------------------------------------------------------------- who is there

@@ -167,6 +167,11 @@ class TestPings:
         assert rig.client.is_connected  # a pong is a pong
         assert rig.take() == []
 
+    def test_a_pong_without_a_count_makes_the_last_one_void(self, rig: JarvisRig) -> None:
+        rig.tell("pong", online_count=3)
+        rig.tell("pong")
+        assert rig.client.server_count is None
+
     def test_the_count_is_not_ours(self, rig: JarvisRig) -> None:
         assert rig.tell("pong", online_count=50) == []
         assert rig.client.server_count == 50

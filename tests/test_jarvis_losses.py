@@ -60,6 +60,15 @@ class TestComingBack:
         ]
         assert [one.user_id for one in connected.users] == ["me", "bo", "di", "ed", "fi"]
 
+    def test_a_stale_roster_waits_for_the_welcome(self, rig: JarvisRig) -> None:
+        before = rig.client.online_users
+        rig.cut()
+        rig.take()
+        rig.next_attempt()
+        assert rig.tell("user_offline", user_id="bo", display_name="Bo") == []
+        assert rig.tell("user_online", user_id="cy", display_name="Cy") == []
+        assert rig.client.online_users == before
+
     def test_nobody_flickers(self, rig: JarvisRig) -> None:
         rig.tell("user_online", user_id="cy", display_name="Cy", ts="noon")
         rig.cut()

@@ -79,6 +79,14 @@ class TestMalformed:
                 events = rig.tell_text(deep)
                 assert [type(event) for event in events] in ([], [ActivityChanged], [Error])
 
+    @pytest.mark.parametrize("ref", ["1", [], None])
+    def test_a_field_with_the_name_of_our_refs_is_nothing_to_us(self, rig: JarvisRig, ref: object) -> None:
+        for status in ("away", "idle", "away"):
+            [event] = rig.tell("activity_changed", user_id="bo", status=status, phx_ref=ref)
+            assert event.user.status == status
+        assert len(rig.tell("user_offline", user_id="bo")) == 1
+        assert rig.client.online_users == (ME,)
+
     def test_types_of_a_later_version_are_passed_over(self, rig: JarvisRig) -> None:
         assert rig.tell("chat_message", user_id="bo", content="hi") == []
         assert rig.tell("", x=1) == []

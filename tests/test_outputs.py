@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from presence_proto.events import SocketConnected
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
 
@@ -76,6 +78,16 @@ def test_an_orderly_close_comes_after_the_data() -> None:
     outbox.put(EVENT)
     outbox.put(CloseTransport(ONE))
     assert drained(outbox) == [SendData(ONE, b"a"), EVENT, CloseTransport(ONE)]
+
+
+@pytest.mark.parametrize("abort", [False, True])
+def test_data_after_a_close_is_not_merged_with_that_before_it(abort: bool) -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"a")
+    outbox.put(CloseTransport(ONE, abort))
+    outbox.send(ONE, b"b")
+    before = [] if abort else [SendData(ONE, b"a")]
+    assert drained(outbox) == [*before, CloseTransport(ONE, abort), SendData(ONE, b"b")]
 
 
 def test_an_abort_drops_the_data_that_is_not_drained_and_only_its_own() -> None:

@@ -298,7 +298,7 @@ MALFORMED_ENTRIES: list[tuple[Any, str]] = [
     ({"bob": {"metas": [meta("1"), {"phx_ref": 5}]}}, "{}: 'bob': a meta must be an object with a string"),
     ({"bob": {"metas": [{"phx_ref": None}]}}, "{}: 'bob': a meta must be an object with a string 'phx_ref'"),
     ({"bob": {"metas": [{"phx_ref": ["secret"]}]}}, "{}: 'bob': a meta must be an object with a string"),
-    ({"carol": entry("7"), "x" * 10_000: "secret" * 1000}, "{}: 'xxxxxxxx"),
+    ({"carol": entry("7"), "x" * 10_000: "secret" * 1000}, "{}: a key of 10000 characters must"),
 ]
 
 
@@ -367,6 +367,17 @@ def test_a_diff_past_a_limit_changes_nothing(payload: Any, fault: str) -> None:
         presence.apply_diff(payload)
     assert str(caught.value) == fault
     assert snapshot(presence) == snapshot(limited())
+
+
+def test_the_metas_of_a_key_are_limited_when_there_is_room_for_more_keys_too() -> None:
+    presence = PresenceMap(max_keys=9, max_metas=2)
+    presence.apply_diff(diff({"alice": entry("1")}))
+    with pytest.raises(RemoteProtocolError, match="more than 2 metas"):
+        presence.apply_diff(diff({"alice": entry("2", "3")}))
+    presence.apply_diff(diff({"alice": entry("2")}))
+    with pytest.raises(RemoteProtocolError, match="more than 2 metas"):
+        presence.apply_diff(diff({"alice": entry("3")}))
+    assert refs(presence) == {"alice": ["1", "2"]}
 
 
 @pytest.mark.parametrize(

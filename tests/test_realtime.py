@@ -434,7 +434,25 @@ def test_no_secret_is_in_any_event_output_exception_or_repr() -> None:
 
     client.next_output = watched
     rig.connect()
-    rig.join(LOUNGE, state={})
+    rig.join(LOUNGE, state={"s3cr3t-token": None})
+    rig.do(client.track, LOUNGE, {})
+    rig.reply(rig.last("presence"), "s3cr3t-token")
+    violated, refused = rig.take()[-2:]
+    assert violated.reason == "presence_state: '…' must be an object with a list 'metas'"
+    assert refused.reason == "the server said …"
+    rig.do(client.push, LOUNGE, "hello", {})
+    rig.reply(rig.last("hello"), "s3cr3t-key", {"s3cr3t-token": ["is no", "s3cr3t-token", 1]})
+    [refusal] = rig.take()
+    assert (refusal.status, refusal.response) == ("…", {"…": ["is no", "…", 1]})
+    rig.do(client.join, "room:deep")
+    deep = "[" * 900 + "]" * 900
+    join = rig.last("phx_join", "room:deep")
+    rig.say_text(
+        f'["{join.ref}","{join.ref}","room:deep","phx_reply",{{"status":"error","response":{deep}}}]'
+    )
+    [failed] = rig.take()
+    assert failed.response is None, "what cannot be looked through is not shown"
+    rig.do(client.leave, "room:deep")
     rig.do(client.set_access_token, "s3cr3t-newer")
     shown += [client._channels[LOUNGE], client._channels[LOUNGE]._life]
     rig.close(1011, "s3cr3t-token s3cr3t-key s3cr3t-param s3cr3t-header")

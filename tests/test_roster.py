@@ -414,6 +414,25 @@ class TestClaims:
         happened = room.track("bo", old, room.update(old, "idle"))
         assert [event.user for event in happened] == [evolve(BO, status=UserStatus.IDLE)]
 
+    def test_a_track_is_late_only_once(self, room: Room) -> None:
+        metas = [room.meta()]
+        room.join("bo", metas[0])
+        for activity in ("A", "B"):
+            room.claim("bo", UserStatus.IN_GAME, activity)
+        metas.append(room.update(metas[0], "in_game", "A"))
+        assert room.track("bo", *metas) == []
+        again = room.update(metas[1], "in_game", "A")  # without a claim of its own
+        assert [event.user.activity for event in room.track("bo", metas[1], again)] == ["A"]
+
+    def test_another_device_that_leaves_makes_no_late_track_news(self, room: Room) -> None:
+        other, old = room.meta(), room.meta()
+        room.join("bo", other, old)
+        for activity in ("A", "B"):
+            room.claim("bo", UserStatus.IN_GAME, activity)
+        assert room.leave("bo", other) == []
+        assert room.track("bo", old, room.update(old, "in_game", "A")) == []
+        assert room.roster.users()[1].activity == "B"
+
     def test_another_device_that_says_what_was_claimed_before_is_shown(self, room: Room) -> None:
         """Its meta has no `phx_ref_prev`: it is nobody's late track."""
         room.join("bo", room.meta())

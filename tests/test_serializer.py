@@ -22,6 +22,7 @@ from presence_proto.serializer import (
     encode_payload,
     serializer_for,
 )
+from presence_proto.testing import strategies as ps
 from presence_proto.websocket import BinaryMessage, TextMessage
 from serializers import EVERY, PAIRS, V1_CLIENT, V1_SERVER, V2_CLIENT, V2_SERVER, frame, parts, text_of
 
@@ -214,14 +215,10 @@ def test_messages_are_frozen_values() -> None:
 
 # ---------------------------------------------------------------------------------------------- properties
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
-    max_leaves=10,
-)
+texts = ps.texts()
+values = ps.json_values()
 refs = st.none() | texts | st.integers()
-binary_refs = st.none() | texts.filter(bool)  # an empty one means none there
+binary_refs = st.none() | ps.texts(min_size=1)  # an empty one means none there
 
 
 @given(refs, refs, texts, texts, values)
@@ -240,11 +237,7 @@ def binary_messages(draw: st.DrawFn) -> tuple[Serializer, Serializer, Message]:
     topic, event = draw(texts), draw(texts)
     join_ref, ref = draw(binary_refs), draw(binary_refs)
     data = draw(st.binary(max_size=20))
-    # Some metadata may be over 255 bytes in UTF-8 or as escapes; that is an error of its own.
-    metadata = draw(
-        st.dictionaries(texts, st.booleans(), max_size=2).filter(lambda m: len(str(m).encode()) < 100)
-    )
-    user = UserBroadcast(event, draw(values | st.just(data)), metadata)
+    user = draw(ps.user_broadcasts())
     client, server = (V2_CLIENT, V2_SERVER), (V2_SERVER, V2_CLIENT)
     cases: list[tuple[Serializer, Serializer, Message]] = [
         (*client, Message(join_ref, ref, topic, event, data)),

@@ -112,7 +112,7 @@ class Channel:
             payload = {"config": payload} | ({} if wire.token is None else {"access_token": wire.token})
         wire.send(ref, self.topic, "phx_join", payload, ref=ref)
         wire.timers.set((Slot.REPLY, self.topic), now + wire.config.join_timeout)
-        wire.be_patient(now)
+        wire.join_begins(self.topic, now)
 
     def leave(self, now: float) -> None:
         """Leave the channel: at once when there is nobody to ask, else when the server has answered."""
@@ -213,7 +213,7 @@ class Channel:
             else:
                 self._wire.emit(events.ChannelMessage(self.topic, event, payload))
         except RemoteProtocolError as exc:
-            self._wire.emit(events.ProtocolViolation(str(exc), self.topic))
+            self._wire.violated(exc, self.topic)
 
     def expired(self, slot: Slot, now: float) -> None:
         """A timer of this channel fired."""
@@ -255,6 +255,7 @@ class Channel:
         life.diffs = deque()
         rejoined, self._ever_joined = self._ever_joined, True
         wire.timers.cancel((Slot.REPLY, self.topic))
+        wire.join_ends(self.topic)
         wire.timers.set((Slot.STABLE, self.topic), now + wire.config.stable_after)
         if isinstance(self.params, ChannelConfig) and self.params.presence:
             wire.timers.set((Slot.STATE, self.topic), now + wire.config.state_timeout)
@@ -298,6 +299,7 @@ class Channel:
         return delay
 
     def _cancel_timers(self) -> None:
+        self._wire.join_ends(self.topic)
         for slot in (Slot.REPLY, Slot.STATE, Slot.REJOIN, Slot.STABLE, Slot.TRACK):
             self._wire.timers.cancel((slot, self.topic))
 
@@ -323,7 +325,7 @@ class Channel:
             try:
                 self._presence_diff(life, diff)
             except RemoteProtocolError as exc:
-                self._wire.emit(events.ProtocolViolation(str(exc), self.topic))
+                self._wire.violated(exc, self.topic)
 
     def _presence_diff(self, life: Life, payload: Any) -> None:
         if life.synced:

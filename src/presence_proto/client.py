@@ -45,9 +45,9 @@ class PresenceClient:
     """One user in the presence room. An endpoint in the sense of the driver contract.
 
     `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the
-    core has no wall clock. `rng` is for the jitter of the backoff and the nonce of the upgrade. Commands raise `LocalProtocolError` before
-    anything changes when they are not legal; those that tell the room something return an id, and
-    `CommandFailed` carries it if the command comes to nothing.
+    core has no wall clock. `rng` is for the jitter of the backoff and the nonce of the upgrade. Commands
+    raise `LocalProtocolError` before anything changes when they are not legal; those that tell the room
+    something return an id, and `CommandFailed` carries it if the command comes to nothing.
     """
 
     def __init__(
@@ -256,10 +256,10 @@ class PresenceClient:
     def _happened(self, event: RoomEvent) -> None:
         emit = self._outbox.put
         match event:
-            case Synced():
-                self._synced(event.changes)
             case Changed():
                 self._report(self._roster.apply(event.changes))
+            case Synced():
+                self._synced(event.changes)
             case Claimed():
                 if self._connected:  # a stale roster waits for the state
                     self._report(self._roster.claim(event.claim))

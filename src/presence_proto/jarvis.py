@@ -286,6 +286,8 @@ class JarvisRoom:
                 self._connection.heartbeat_acked()
                 count = message.get("online_count")
                 self._server_count = count if type(count) is int else None  # a bool is none
+            case "user_online" | "activity_changed" | "user_offline" if not self._welcomed:
+                pass  # the welcome is to tell who is there
             case "user_online" | "activity_changed":
                 user_id, shown = _user(fields)
                 if kind == "user_online" and isinstance(message.get("ts"), str):

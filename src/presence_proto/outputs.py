@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, NewType, TypeVar
 
-from attrs import Factory, define, frozen
+from attrs import frozen
+from msgspec import Struct, field
 
 ConnId = NewType("ConnId", int)
 """Names one transport connection. Ids only grow, and none is used twice."""
@@ -21,9 +22,10 @@ class OpenTransport:
     tls: bool
 
 
-@frozen
-class SendData:
+class SendData(Struct, frozen=True):
     """Write `data` (never empty) to the transport."""
+
+    # A struct, not an attrs class: it is made in a quarter of the time.
 
     conn: ConnId
     data: bytes
@@ -47,12 +49,11 @@ class CloseTransport:
 Event = TypeVar("Event")
 
 
-@define(eq=False)
-class _Chunks:
+class _Chunks(Struct, eq=False):
     """Bytes for one connection that nobody has drained yet."""
 
     conn: ConnId
-    parts: list[bytes] = Factory(list)
+    parts: list[bytes] = field(default_factory=list)
 
 
 class Outbox(Generic[Event]):

@@ -161,10 +161,10 @@ class PhoenixRoom:
     def _happened(self, event: events.RealtimeEvent) -> None:
         emit = self._outbox.put
         match event:
-            case events.PresenceSynced():
-                emit(Synced(event.changes))
             case events.PresenceDiffed():
                 emit(Changed(event.changes))
+            case events.PresenceSynced():
+                emit(Synced(event.changes))
             case events.Broadcast():
                 self._heard(event)
             case events.PushReplied():

@@ -283,4 +283,5 @@ def _same(one: object, other: object) -> bool:
 
 
 def _quoted(key: str) -> str:
-    return repr(key if len(key) <= 64 else key[:64] + "…")
+    # Whole or not at all: of a secret that a server took for a key, no part may show.
+    return repr(key) if len(key) <= 64 else f"a key of {len(key)} characters"

@@ -16,20 +16,21 @@ from presence_proto import events
 from presence_proto.channel import Channel
 from presence_proto.channel_state import ChannelState
 from presence_proto.config import ChannelConfig, RealtimeConfig
-from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, Up
+from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
 from presence_proto.serializer import Message, UserBroadcast, encode_payload, serializer_for
 from presence_proto.timers import Clock
 from presence_proto.validators import is_number
+from presence_proto.websocket import BinaryMessage, TextMessage
 from presence_proto.wire import Slot, Wire
 
 if TYPE_CHECKING:
     from random import Random
 
+    from presence_proto.connection import Down
     from presence_proto.outputs import ConnId
     from presence_proto.presence import PresenceMap
-    from presence_proto.websocket import BinaryMessage, TextMessage
 
 RealtimeOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.RealtimeEvent
 
@@ -38,8 +39,8 @@ class RealtimeClient:
     """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
 
     `rng` is used for the jitter of the backoff and the nonce of the upgrade; without one there is no jitter.
-    `now` is seconds of one monotonic clock. A command that is not legal raises `LocalProtocolError` before anything changes; a
-    fact never raises, whatever the peer does.
+    `now` is seconds of one monotonic clock. A command that is not legal raises `LocalProtocolError` before
+    anything changes; a fact never raises, whatever the peer does.
     """
 
     def __init__(self, config: RealtimeConfig, *, rng: Random | None = None) -> None:
@@ -130,6 +131,7 @@ class RealtimeClient:
         if old is not None and old.state is not ChannelState.LEAVING:
             if old.params != channel.params:
                 raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
+            self._settle(self._clock.advance(now))  # what is due may have waited for this
             return
         if old is None and len(self._channels) >= self._config.max_channels:
             raise LocalProtocolError(f"no more than {self._config.max_channels} channels (max_channels)")
@@ -247,8 +249,10 @@ class RealtimeClient:
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
-        deadlines = (self._connection.next_deadline(), self._wire.timers.next_deadline())
-        return min((at for at in deadlines if at is not None), default=None)
+        first, second = self._connection.next_deadline(), self._wire.timers.next_deadline()
+        if first is None or second is None:
+            return second if first is None else first
+        return min(first, second)
 
     # ---------------------------------------------------------------- inside
 
@@ -288,14 +292,14 @@ class RealtimeClient:
 
     def _pump(self, now: float) -> None:
         while (event := self._connection.next_event(now)) is not None:
-            if isinstance(event, Up):
-                self._up(now)
-            elif isinstance(event, Down):
-                self._down(event)
+            if isinstance(event, (TextMessage, BinaryMessage)):
+                self._receive(event, now)
             elif isinstance(event, HeartbeatDue):
                 self._heartbeats.add(self._wire.send(None, "phoenix", "heartbeat", {}))
+            elif isinstance(event, Up):
+                self._up(now)
             else:
-                self._receive(event, now)
+                self._down(event)
 
     def _up(self, now: float) -> None:
         self._wire.emit(events.SocketConnected())
@@ -321,7 +325,7 @@ class RealtimeClient:
         try:
             message = self._serializer.decode(frame)
         except RemoteProtocolError as exc:
-            self._wire.emit(events.ProtocolViolation(str(exc)))
+            self._wire.violated(exc)
             return
         channel = self._channels.get(message.topic)
         if message.event == "phx_reply":
@@ -338,6 +342,8 @@ class RealtimeClient:
             )
             return
         status, response = reply["status"], reply.get("response")
+        if status != "ok":  # a refusal may quote what we said
+            status, response = self._wire.redacted(status), self._wire.redacted(response)
         if message.topic == "phoenix":
             if ref in self._heartbeats:
                 self._heartbeats.clear()

@@ -22,7 +22,7 @@ from presence_proto.broadcasts import ActivityClaim
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from presence_proto.presence import Meta, PresenceChange
 
@@ -31,7 +31,7 @@ RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 MAX_CLAIMS = 16
 """Claims of one user that wait for their track. If more come, then because no tracks do: the oldest go."""
 
-_STATUSES = frozenset(UserStatus)
+_STATUSES = {str(status): status for status in UserStatus}
 _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at", "phx_ref", "phx_ref_prev"})
 
 
@@ -45,13 +45,14 @@ class _Entry:
 def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
     """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
     name, activity, online_at = meta.get("display_name"), meta.get("activity"), meta.get("online_at")
-    status, extra = meta.get("status", UserStatus.ONLINE), _extra(meta)
-    if not isinstance(status, str) or status not in _STATUSES:
-        status, extra["status"] = UserStatus.ONLINE, status
+    said, extra = meta.get("status", UserStatus.ONLINE), _extra(meta)
+    status = _STATUSES.get(said) if isinstance(said, str) else None
+    if status is None:
+        status, extra["status"] = UserStatus.ONLINE, said
     return OnlineUser(
         user_id,
         name if isinstance(name, str) and name else user_id,
-        UserStatus(status),
+        status,
         activity if isinstance(activity, str) else None,
         online_at if isinstance(online_at, str) else None,
         extra,
@@ -141,15 +142,16 @@ class Roster:
         if meta is shown:
             return  # another device of theirs left, or the server repeated itself
         user = user_from_meta(change.key, meta)
-        claims, entry.claims = entry.claims, ()
-        said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
-        if "phx_ref_prev" in meta and seen in said[:-1]:
-            # The track of an earlier claim: what was claimed since is newer. (Without a phx_ref_prev it would
-            # be the first track of another device, which only happens to say the same.)
-            entry.claims = claims[said.index(seen) + 1 :]
-            return
-        if seen in said[-1:]:
-            user = evolve(user, extra={**_extra(claims[-1].extra), **user.extra})
+        if entry.claims:
+            claims, entry.claims = entry.claims, ()
+            said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
+            if "phx_ref_prev" in meta and seen in said[:-1]:
+                # The track of an earlier claim: what was claimed since is newer. (Without a phx_ref_prev it
+                # would be the first track of another device, which only happens to say the same.)
+                entry.claims = claims[said.index(seen) + 1 :]
+                return
+            if seen == said[-1]:
+                user = evolve(user, extra={**_extra(claims[-1].extra), **user.extra})
         self._show(entry, user, happened)
 
     def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
@@ -166,16 +168,17 @@ class Roster:
 
     def _show(self, entry: _Entry, user: OnlineUser, happened: list[RosterEvent]) -> None:
         previous = entry.user
-        if _same(user, evolve(previous, online_at=user.online_at)):
+        if _look_the_same(user, previous):
             return
         entry.user = user
         if user.user_id != self._own.user_id:
             happened.append(ActivityChanged(user, previous))
 
 
-def _by_ref(metas: Iterable[Meta]) -> dict[str, Meta]:
+def _by_ref(metas: Collection[Meta]) -> dict[str, Meta]:
     """Metas that joined at once, the latest one last. They come in no order of time: `online_at` decides."""
-    return {meta["phx_ref"]: meta for meta in sorted(metas, key=_online_at)}
+    in_order = sorted(metas, key=_online_at) if len(metas) > 1 else metas
+    return {meta["phx_ref"]: meta for meta in in_order}
 
 
 def _latest(metas: dict[str, Meta]) -> Meta:
@@ -184,6 +187,8 @@ def _latest(metas: dict[str, Meta]) -> Meta:
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
+    if fields.keys() <= _FIELDS:
+        return {}
     return {name: value for name, value in fields.items() if name not in _FIELDS}
 
 
@@ -192,8 +197,14 @@ def _online_at(meta: Meta) -> str:
     return online_at if isinstance(online_at, str) else ""
 
 
-def _same(one: object, other: object) -> bool:
+def _look_the_same(one: OnlineUser, other: OnlineUser) -> bool:
+    """Whether nobody could tell one state of a user from another: `online_at` does not count."""
     try:
-        return one == other
+        return (
+            one.status == other.status
+            and one.activity == other.activity
+            and one.display_name == other.display_name
+            and one.extra == other.extra
+        )
     except RecursionError:  # further fields that are nested too deeply to compare
         return False

@@ -54,12 +54,14 @@ class UserBroadcast:
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
 
 
-@frozen
-class EncodedFrame:
+class EncodedFrame(msgspec.Struct, frozen=True):
     """The data of one WebSocket message: text, as UTF-8, or binary."""
 
-    data: bytes = field(repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes
     text: bool
+
+    def __repr__(self) -> str:
+        return f"EncodedFrame(data=<{len(self.data)} bytes>, text={self.text})"
 
 
 # ---------------------------------------------------------------------------------------------- JSON
@@ -151,13 +153,17 @@ def _require_json(value: Any) -> None:
 def _load(decoder: msgspec.json.Decoder[Any], data: str | bytes, what: str) -> Any:
     try:
         return decoder.decode(data)
-    except RecursionError:
-        raise RemoteProtocolError(f"{what} is malformed: nested too deeply") from None
-    except ValueError as exc:  # msgspec's errors and Unicode's
-        fault = str(exc)
-        for index, name in enumerate(Message.__struct_fields__):
-            fault = fault.replace(f"$[{index}]", name)
-        raise RemoteProtocolError(f"{what} is malformed: {fault}") from None
+    except (RecursionError, ValueError) as exc:  # msgspec's errors and Unicode's
+        raise _malformed(exc, what) from None
+
+
+def _malformed(exc: RecursionError | ValueError, what: str) -> RemoteProtocolError:
+    if isinstance(exc, RecursionError):
+        return RemoteProtocolError(f"{what} is malformed: nested too deeply")
+    fault = str(exc)
+    for index, name in enumerate(Message.__struct_fields__):
+        fault = fault.replace(f"$[{index}]", name)
+    return RemoteProtocolError(f"{what} is malformed: {fault}")
 
 
 # ---------------------------------------------------------------------------------------------- serializers
@@ -243,8 +249,10 @@ class V2Serializer:
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
         # Elements after the fifth are passed over, as they are by Phoenix.
-        message: Message = _load(_v2_decoder, frame.data, "a V2 message")
-        return message
+        try:
+            return _v2_decoder.decode(frame.data)
+        except (RecursionError, ValueError) as exc:
+            raise _malformed(exc, "a V2 message") from None
 
     # -- binary
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from presence_proto.errors import LocalProtocolError
 
@@ -34,49 +36,60 @@ class Clock:
         return self.now
 
 
+class _Timer(Struct, order=True):
+    """An entry of the heap. They are compared by their first two fields, of which no two have the same."""
+
+    deadline: float
+    serial: int  # breaks ties in the order in which timers were set
+    name: Any
+    live: bool = True
+
+
 class Timers(Generic[Name]):
     """A set of named deadlines in seconds. Setting a name again replaces its deadline.
 
     O(log n) a change: a heap whose outdated entries are skipped when they surface.
     """
 
-    __slots__ = ("_deadlines", "_heap", "_serial")
+    __slots__ = ("_heap", "_live", "_serial")
 
     def __init__(self) -> None:
-        self._deadlines: dict[Name, tuple[float, int]] = {}
-        self._heap: list[tuple[float, int, Name]] = []
-        self._serial = 0  # breaks ties in the order in which timers were set, and tells outdated entries
+        self._live: dict[Name, _Timer] = {}
+        self._heap: list[_Timer] = []
+        self._serial = 0
 
     def set(self, name: Name, deadline: float) -> None:
         """Fire `name` at `deadline`."""
+        self.cancel(name)
         self._serial += 1
-        self._deadlines[name] = (deadline, self._serial)
-        heappush(self._heap, (deadline, self._serial, name))
-        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._deadlines):
-            self._heap = [(at, serial, name) for name, (at, serial) in self._deadlines.items()]
+        timer = self._live[name] = _Timer(deadline, self._serial, name)
+        heappush(self._heap, timer)
+        if len(self._heap) > 64 and len(self._heap) > 4 * len(self._live):
+            self._heap = list(self._live.values())
             heapify(self._heap)
 
     def cancel(self, name: Name) -> None:
         """Forget `name`; no error when it is not set."""
-        self._deadlines.pop(name, None)
+        timer = self._live.pop(name, None)
+        if timer is not None:
+            timer.live = False
 
     def clear(self) -> None:
         """Forget every timer."""
-        self._deadlines.clear()
+        self._live.clear()
         self._heap.clear()
 
     def get(self, name: Name) -> float | None:
         """The deadline of `name`, or `None` when it is not set."""
-        entry = self._deadlines.get(name)
-        return None if entry is None else entry[0]
+        timer = self._live.get(name)
+        return None if timer is None else timer.deadline
 
     def next_deadline(self) -> float | None:
         """The earliest deadline, or `None` when nothing is set."""
         heap = self._heap
         while heap:
-            deadline, serial, name = heap[0]
-            if self._deadlines.get(name) == (deadline, serial):
-                return deadline
+            if heap[0].live:
+                return heap[0].deadline
             heappop(heap)
         return None
 
@@ -85,6 +98,6 @@ class Timers(Generic[Name]):
         deadline = self.next_deadline()
         if deadline is None or deadline > now:
             return None
-        name = heappop(self._heap)[2]
-        del self._deadlines[name]
+        name: Name = heappop(self._heap).name
+        del self._live[name]
         return name

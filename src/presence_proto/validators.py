@@ -36,8 +36,11 @@ _HEADER_VALUE = re.compile(r"([!-~]+([ \t]+[!-~]+)*)?")  # RFC 9110 §5.5, ASCII
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, which a bool is not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite number that a float can hold. A bool is not."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def is_unicode(text: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
+import math
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -13,15 +14,17 @@ from presence_proto.serializer import Message, Serializer, serializer_for
 from presence_proto.timers import Timers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Connection
+    from presence_proto.errors import RemoteProtocolError
     from presence_proto.events import RealtimeEvent
     from presence_proto.outputs import Outbox
 
 
-class Slot(Enum):
+class Slot(IntEnum):  # whose hash is quicker than that of other enums
     """The timers of the channels. Each is named by its slot and a topic, or by PUSH and the id of a push."""
 
     REPLY = auto()  # the reply to the join or leave is due
@@ -50,6 +53,7 @@ class Wire:
     __slots__ = (
         "_awaited",
         "_connection",
+        "_joins",
         "_outbox",
         "_push_ids",
         "_refs",
@@ -79,6 +83,7 @@ class Wire:
         self._push_ids = 0
         # By ref: the push, and the join_ref that it went out with.
         self._awaited: dict[str, tuple[Push, str]] = {}
+        self._joins: dict[str, float] = {}  # by topic, oldest first: until when its reply is waited for
 
     @property
     def is_open(self) -> bool:
@@ -88,6 +93,10 @@ class Wire:
     def emit(self, event: RealtimeEvent) -> None:
         """Report an event."""
         self._outbox.put(event)
+
+    def violated(self, exc: RemoteProtocolError, topic: str | None = None) -> None:
+        """Report that a message was malformed. What was wrong may name a key of the server's."""
+        self.emit(events.ProtocolViolation(self.quote(str(exc)), topic))
 
     def next_ref(self) -> str:
         """A fresh ref."""
@@ -107,9 +116,19 @@ class Wire:
         """Raise `LocalProtocolError` unless this can be sent."""
         self._serializer.encode(Message("0", "0", topic, event, payload))
 
-    def be_patient(self, now: float) -> None:
+    def join_begins(self, topic: str, now: float) -> None:
         """A join is on its way. Until it is answered the server may answer nothing else, no heartbeat."""
-        self._connection.be_patient_until(now + self.config.join_timeout)
+        self._joins[topic] = now + self.config.join_timeout
+        self._be_patient()
+
+    def join_ends(self, topic: str) -> None:
+        """No join of this topic, if there was one, is waited for any more."""
+        if self._joins.pop(topic, None) is not None:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        # All have the same timeout, so the one that began last ends last.
+        self._connection.be_patient_until(next(reversed(self._joins.values()), -math.inf))
 
     def settled(self) -> None:
         """Things have been well for a while: the reconnect backoff starts over."""
@@ -119,6 +138,13 @@ class Wire:
         """The first of these that is text, for people: bounded, and without secrets, which it may quote."""
         text = next(word for word in words if isinstance(word, str) and word)
         return self._connection.redacted(text)[:200]
+
+    def redacted(self, words: Any) -> Any:
+        """A server's words without our secrets, if it is a string, or JSON that holds strings."""
+        try:
+            return _mapped(self._connection.redacted, words)
+        except RecursionError:  # nested too deeply to look through
+            return None
 
     # ---------------------------------------------------------------- pushes
 
@@ -158,7 +184,7 @@ class Wire:
         if not push.is_track:
             self.emit(events.PushReplied(push.push_id, push.topic, status, response))
         elif status != "ok":
-            self.emit(events.TrackFailed(push.topic, f"the server said {status}", response))
+            self.emit(events.TrackFailed(push.topic, self.quote(f"the server said {status}"), response))
         return join_ref
 
     def fail(self, push: Push, reason: str) -> None:
@@ -186,3 +212,14 @@ class Wire:
                 self.timers.cancel((Slot.PUSH, push.push_id))  # it is made again after the rejoin
             else:
                 self.fail(push, "the connection ended before the reply")
+
+
+def _mapped(change: Callable[[str], str], value: Any) -> Any:
+    """`value`, which is JSON, with every string in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [_mapped(change, item) for item in value]
+    if isinstance(value, dict):
+        return {change(name): _mapped(change, item) for name, item in value.items()}
+    return value
