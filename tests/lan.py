@@ -37,8 +37,8 @@ class Host:
 class Lan:
     """Bytes arrive at once. A cut connection is noticed on both sides at once."""
 
-    def __init__(self, config: HubConfig) -> None:
-        self.hub = Hub(config)
+    def __init__(self, config: HubConfig, hub_type: type[Hub] = Hub) -> None:
+        self.hub = hub_type(config)
         self.now = 100.0
         self.hosts: list[Host] = []
         self._conns = 0

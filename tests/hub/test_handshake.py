@@ -184,6 +184,7 @@ def test_too_many_connections_are_told_so() -> None:
     wrong = world.connect("/nowhere")
     assert wrong.refused is not None
     assert wrong.refused.status == 404
+    assert world.connect().refused is not None, "those who were refused make no room"
     first.close()
     assert world.connect().opened is not None
     second.drop()

@@ -244,6 +244,21 @@ def test_disconnect() -> None:
     assert (other.closed.code, other.closed.reason) == (4123, "your room is gone")
 
 
+def test_disconnect_of_what_is_closing_changes_nothing() -> None:
+    world = World(HubConfig(close_timeout=5))
+    client = world.connect(mute=True, shake_hands=False)
+    world.receive(client.conn, client.websocket.data_to_send())
+    world.hub.disconnect(client.conn, 4000, "bye", now=world.now)
+    world.settle()
+    world.advance(3)
+    world.hub.disconnect(client.conn, 4001, "again", now=world.now)
+    world.settle()
+    assert world.hub.next_deadline() == world.now + 2
+    world.advance(2)
+    assert world.closed == {client.conn: CloseTransport(client.conn, abort=True)}
+    assert world.take_events()[-1] == ClientDisconnected(client.conn, "bye", 4000)
+
+
 def test_disconnect_in_the_handshake() -> None:
     world = World()
     conn = world.open()

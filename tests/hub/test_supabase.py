@@ -274,6 +274,13 @@ def test_more_presence_calls_than_the_limit_close_the_channel() -> None:
     assert track(alice, "10", {"n": 4}, join_ref="9")[0] == ["9", "10", ROOM, "phx_reply", OK]
 
 
+def test_calls_of_one_moment_are_counted_each() -> None:
+    _, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5))
+    for ref in "23456":
+        assert track(alice, ref, {"n": 1})[0][3] == "phx_reply"
+    assert [message[3] for message in track(alice, "7", {"n": 1})] == ["system", "phx_close"]
+
+
 def test_the_limit_is_for_any_30_seconds() -> None:
     world, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5))
     for number in range(12):

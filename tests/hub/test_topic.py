@@ -63,6 +63,28 @@ def test_a_window_makes_one_diff_of_many_changes() -> None:
     assert diffs(observer) == []
 
 
+def test_the_state_follows_every_device_of_a_key() -> None:
+    world = World()
+    first = come(world, "alice")
+    assert len(present(come(world))["alice"]) == 1
+    second = come(world, "alice")
+    assert len(present(come(world))["alice"]) == 2
+    first.drop()
+    assert len(present(come(world))["alice"]) == 1
+    ref = track(second, mood="calm")
+    assert [meta["phx_ref"] for meta in present(come(world))["alice"]] == [ref]
+    second.drop()
+    assert present(come(world)) == {}
+
+
+def test_a_window_opens_for_a_change_only() -> None:
+    world = World(HubConfig(presence_window=1, idle_timeout=60))
+    client = come(world, "alice")
+    world.advance(1)
+    client.say(None, "2", "phoenix", "heartbeat", {})
+    assert world.hub.next_deadline() == world.now + 59
+
+
 def test_the_window_begins_with_its_first_change() -> None:
     world = World(WINDOW)
     observer = come(world)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from presence_proto.config import HubConfig
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, HubEvent
-from presence_proto.hub.handshake import STOPPING, TOO_MANY, Refusal, judge
+from presence_proto.hub.handshake import STOPPING, TOO_MANY, Admission, Refusal, judge
 from presence_proto.hub.ids import Grace, TimerName
 from presence_proto.hub.jarvis import JarvisSession
 from presence_proto.hub.jarvis_room import JarvisRoom
-from presence_proto.hub.peer import Peer, Phase
+from presence_proto.hub.peer import Peer, Phase, Session
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topics import Topics, announcement
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
@@ -42,7 +42,7 @@ class Hub:
         self._config = HubConfig() if config is None else config
         self._clock = Clock()
         self._timers: Timers[TimerName] = Timers()
-        self._outbox: Outbox[HubEvent] = Outbox()
+        self._outbox = self._make_outbox()
         self._topics = Topics(self._config, self._clock, self._timers, self._outbox, rng)
         self._jarvis = JarvisRoom(self._topics, self._timers)
         self._peers: dict[ConnId, Peer] = {}
@@ -213,11 +213,7 @@ class Hub:
     # ---------------------------------------------------------------- the life of a transport
 
     def _on_request(self, peer: Peer, request: HandshakeRequest) -> None:
-        answer = judge(request, self._config)
-        if self._stopping:
-            answer = STOPPING
-        elif self._admitted >= self._config.max_connections and not isinstance(answer, Refusal):
-            answer = TOO_MANY
+        answer = self._judge(request)
         if isinstance(answer, Refusal):
             peer.websocket.reject(answer.status, headers=answer.headers, body=answer.body)
             self._forget(peer, ClientRefused(peer.conn, answer.status, answer.reason))
@@ -225,13 +221,26 @@ class Hub:
         peer.websocket.accept(subprotocol=answer.subprotocol)
         peer.flush()
         peer.phase = Phase.OPEN
-        if answer.serializer is None:
-            peer.session = JarvisSession(peer, self._topics, self._jarvis, answer.token)
-        else:
-            peer.session = PhoenixSession(peer, answer.serializer, self._topics, realtime=answer.realtime)
+        peer.session = self._session(peer, answer)
         self._admitted += 1
         self._timers.set(peer.conn, peer.session.deadline)
         self._outbox.put(ClientConnected(peer.conn, answer.path))
+
+    def _make_outbox(self) -> Outbox[HubEvent]:
+        return Outbox()
+
+    def _judge(self, request: HandshakeRequest) -> Admission | Refusal:
+        if self._stopping:
+            return STOPPING
+        answer = judge(request, self._config)
+        if self._admitted >= self._config.max_connections and not isinstance(answer, Refusal):
+            return TOO_MANY
+        return answer
+
+    def _session(self, peer: Peer, admission: Admission) -> Session:
+        if admission.serializer is None:
+            return JarvisSession(peer, self._topics, self._jarvis, admission.token)
+        return PhoenixSession(peer, admission.serializer, self._topics, realtime=admission.realtime)
 
     def _on_message(self, peer: Peer, frame: TextMessage | BinaryMessage) -> None:
         if peer.session is None:

@@ -49,7 +49,20 @@ class PhoenixSession:
         Raises `RemoteProtocolError` when it is malformed, and `LocalProtocolError` when it cannot be answered
         or passed on. The connection cannot go on then.
         """
-        message = self._serializer.decode(frame)
+        self._on_message(self._serializer.decode(frame))
+
+    def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
+        """The hub ends a channel."""
+        channel = self._channels.get(topic)
+        if channel is not None:
+            channel.stop(reason, crashed=crashed)
+
+    def end(self, reason: str) -> None:
+        """The connection is over, or will be: leave every topic, without a word to the client."""
+        for channel in list(self._channels.values()):
+            channel.leave(reason)
+
+    def _on_message(self, message: Message) -> None:
         channel = self._channels.get(message.topic)
         if message.topic == "phoenix":
             self._on_socket(message)
@@ -64,17 +77,6 @@ class PhoenixSession:
             channel.close("left")
         else:
             channel.receive(message)
-
-    def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """The hub ends a channel."""
-        channel = self._channels.get(topic)
-        if channel is not None:
-            channel.stop(reason, crashed=crashed)
-
-    def end(self, reason: str) -> None:
-        """The connection is over, or will be: leave every topic, without a word to the client."""
-        for channel in list(self._channels.values()):
-            channel.leave(reason)
 
     def _on_socket(self, message: Message) -> None:
         if message.event in ("heartbeat", "phx_leave"):

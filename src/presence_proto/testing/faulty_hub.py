@@ -1,0 +1,237 @@
+"""A hub that misbehaves when it is told to, for tests of how others take it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
+
+from presence_proto.errors import LocalProtocolError
+from presence_proto.hub import Hub
+from presence_proto.hub.handshake import Refusal
+from presence_proto.hub.hub import ABNORMAL
+from presence_proto.hub.peer import Phase
+from presence_proto.testing.delay_line import DelayLine
+from presence_proto.testing.faults import Faults, FaultyJarvisSession, FaultyPhoenixSession
+from presence_proto.validators import MIN_SECONDS, is_number, is_unicode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from presence_proto.config import HubConfig
+    from presence_proto.events import HubEvent
+    from presence_proto.hub.handshake import Admission
+    from presence_proto.hub.peer import Peer, Session
+    from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
+    from presence_proto.websocket import HandshakeRequest
+
+
+class FaultyHub(Hub):
+    """A `Hub` with switches for faults. With none of them on it is the same as a `Hub`.
+
+    Each switch works at once, and stays on until it is turned off or `heal` turns off all; what has happened
+    until then is not made undone. `crash_channel`, `close_channel` and `disconnect`, which every hub has, are
+    faults, too. All switches are commands: they take `now`, and raise `LocalProtocolError` for values that
+    make no sense. `shutdown` heals first.
+    """
+
+    def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
+        super().__init__(config, rng=rng)
+        self._faults = Faults()
+        self._kept: list[tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]] = []  # while frozen
+
+    # ---------------------------------------------------------------- getters
+
+    @property
+    def faults(self) -> Faults:
+        """What is wrong now."""
+        return self._faults
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the hub was shut down, the last transport is gone, and so is all that was held back."""
+        return super().is_closed and self._line.deadline is None
+
+    # ---------------------------------------------------------------- switches
+
+    def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "", *, now: float) -> None:
+        """Refuse the next `count` handshakes with an HTTP status (300 to 599), whatever they ask for.
+
+        `body` is JSON by convention: Supabase's is `{"error": "..."}`. A count of 0 turns it off.
+        """
+        if not _is_count(count):
+            raise LocalProtocolError(f"count must be a whole number of at least 0, not {count!r}")
+        if not _is_count(status) or not 300 <= status <= 599:
+            raise LocalProtocolError(f"status must be a whole number from 300 to 599, not {status!r}")
+        if not is_unicode(body):
+            raise LocalProtocolError("body must be a string of valid Unicode")
+        refusal = Refusal(status, "refused for a test", body.encode())
+        self._switch(now, handshakes_to_refuse=count, refusal=refusal)
+
+    def mute_heartbeats(self, on: bool = True, *, now: float) -> None:
+        """Read heartbeats (of Jarvis: pings), and do not answer them."""
+        self._switch(now, heartbeats_muted=on)
+
+    def ignore_joins(self, on: bool = True, *, now: float) -> None:
+        """Read joins (of Jarvis: `connect`), and do nothing about them. Who is in a topic stays in it."""
+        self._switch(now, joins_ignored=on)
+
+    def withhold_states(self, on: bool = True, *, now: float) -> None:
+        """Send no `presence_state`, as a server does that has presence disabled. Diffs still go out.
+
+        Not for Jarvis, where the roster is the answer to `connect`: see `ignore_joins`.
+        """
+        self._switch(now, states_withheld=on)
+
+    def drop_broadcasts(self, on: bool = True, *, now: float) -> None:
+        """Lose what members say to each other (of Jarvis: invites and pokes), and acknowledge it as ever."""
+        self._switch(now, broadcasts_dropped=on)
+
+    def duplicate_diffs(self, on: bool = True, *, now: float) -> None:
+        """Send each `presence_diff` twice (of Jarvis: comings, goings and changes of activity)."""
+        self._switch(now, diffs_duplicated=on)
+
+    def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100, *, now: float) -> None:
+        """Close a Supabase channel after more than so many calls of track and untrack in 30 seconds, or more
+        than so many broadcasts in one second. It is told so with a `system` error first.
+
+        The defaults are Supabase's. With 0 the first one is too many; `None` is no limit. What went on while
+        there was no limit does not count, nor what an earlier life of the channel did.
+        """
+        for name, limit in (("presence_calls", presence_calls), ("broadcasts", broadcasts)):
+            if limit is not None and not _is_count(limit):
+                raise LocalProtocolError(
+                    f"{name} must be a whole number of at least 0, or None, not {limit!r}"
+                )
+        self._switch(now, presence_limit=presence_calls, broadcast_limit=broadcasts)
+
+    def delay(self, seconds: float, *, now: float) -> None:
+        """Hold back all that is sent for so long; the order stays. 0 turns it off, and lets go what is held.
+
+        Orderly closes of transports wait, too; what is aborted is aborted at once.
+        """
+        if not is_number(seconds) or (seconds != 0 and seconds < MIN_SECONDS):
+            raise LocalProtocolError(f"seconds must be 0 or at least {MIN_SECONDS}, not {seconds!r}")
+        self._switch(now, delay=seconds)
+        self._line.delay(seconds)
+
+    def freeze(self, *, now: float) -> None:
+        """Stop as a stopped process does: nothing is read or written, and no timer fires.
+
+        What comes in is kept, without a limit. Switches may be set, other commands are illegal until `thaw`.
+        """
+        self._switch(now, frozen=True)
+
+    def thaw(self, *, now: float) -> None:
+        """Go on: what was due is done now, late, and then what came in is handled."""
+        self._clock.advance(now)  # raises before anything changes
+        self._faults = evolve(self._faults, frozen=False)
+        self._advance(now)
+        kept, self._kept = self._kept, []
+        for fact, args, kwargs in kept:
+            fact(*args, now=now, **kwargs)
+
+    def cut_all(self, *, now: float) -> None:
+        """Abort every transport, as a failing network does. What was held back is lost."""
+        self._advance(now)
+        self._line.cut()
+        for peer in tuple(self._peers.values()):
+            code = None if peer.phase is Phase.HANDSHAKE else ABNORMAL
+            self._forget(peer, self._disconnected(peer, "cut for a test", code), abort=True)
+        self._topics.settle()
+
+    def heal(self, *, now: float) -> None:
+        """Turn all switches off. What a fault has made of clients and channels until now stays."""
+        self.delay(0, now=now)
+        self._faults = Faults(frozen=self._faults.frozen)
+        self.thaw(now=now)
+
+    def _switch(self, now: float, **changes: Any) -> None:
+        if self._faults.frozen:
+            self._clock.advance(now)
+        else:
+            self._advance(now)
+        self._faults = evolve(self._faults, **changes)
+
+    # ---------------------------------------------------------------- freezing
+
+    def transport_opened(self, conn: ConnId, *, now: float) -> None:
+        """A transport was accepted."""
+        if not self._keeps(self.transport_opened, conn, now=now):
+            super().transport_opened(conn, now=now)
+
+    def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
+        """Bytes came."""
+        if not self._keeps(self.receive_data, conn, bytes(data), now=now):
+            super().receive_data(conn, data, now=now)
+
+    def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
+        """The transport is gone."""
+        if not self._keeps(self.transport_closed, conn, now=now, reason=reason):
+            super().transport_closed(conn, now=now, reason=reason)
+            self._line.forget(conn)
+
+    def tick(self, *, now: float) -> None:
+        """Time has passed."""
+        if self._faults.frozen:
+            self._clock.advance(now)
+        else:
+            super().tick(now=now)
+
+    def shutdown(self, *, now: float) -> None:
+        """Heal, and close every connection with code 1012."""
+        self.heal(now=now)
+        super().shutdown(now=now)
+
+    def _keeps(self, fact: Callable[..., None], *args: Any, now: float, **kwargs: Any) -> bool:
+        """Whether the hub is frozen: then a fact is for later."""
+        if self._faults.frozen:
+            self._clock.advance(now)
+            self._kept.append((fact, args, kwargs))
+        return self._faults.frozen
+
+    def _advance(self, now: float) -> None:
+        if self._faults.frozen:
+            raise LocalProtocolError("the hub is frozen: thaw it first")
+        super()._advance(now)
+        self._line.release()
+
+    # ---------------------------------------------------------------- outputs
+
+    def next_output(self) -> OpenTransport | SendData | CloseTransport | HubEvent | None:
+        """The next thing to do or to know, or `None`, as while it is frozen."""
+        return None if self._faults.frozen else super().next_output()
+
+    def next_deadline(self) -> float | None:
+        """When to call `tick`, or `None`, as while it is frozen."""
+        if self._faults.frozen:
+            return None
+        deadlines = (super().next_deadline(), self._line.deadline)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    # ---------------------------------------------------------------- the seams of the hub
+
+    def _make_outbox(self) -> Outbox[HubEvent]:
+        self._line: DelayLine[HubEvent] = DelayLine(self._clock)
+        return self._line
+
+    def _judge(self, request: HandshakeRequest) -> Admission | Refusal:
+        left = self._faults.handshakes_to_refuse
+        if not left:
+            return super()._judge(request)
+        self._faults = evolve(self._faults, handshakes_to_refuse=left - 1)
+        return self._faults.refusal
+
+    def _session(self, peer: Peer, admission: Admission) -> Session:
+        if admission.serializer is None:
+            return FaultyJarvisSession(self._look, peer, self._topics, self._jarvis, admission.token)
+        topics, realtime = self._topics, admission.realtime
+        return FaultyPhoenixSession(self._look, peer, admission.serializer, topics, realtime=realtime)
+
+    def _look(self) -> Faults:
+        return self._faults
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
