@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from attrs import evolve
 
 from presence_adapters.hub_driver import HubDriver
+from presence_adapters.recording import Recording
 from presence_proto import (
     ClientConnected,
     ClientDisconnected,
@@ -34,10 +34,12 @@ from presence_proto import (
 )
 
 if TYPE_CHECKING:
+    import random
     import ssl
     from collections.abc import Callable
     from types import TracebackType
 
+    from presence_adapters.recording import Record
     from presence_proto import ConnId, HubEvent
 
 T = TypeVar("T")
@@ -58,7 +60,8 @@ class HubServer:
     `max_write_buffer`: bytes that a peer may leave unread. `rng` makes refs and presence keys; its default is
     seeded by the system. A `wall_clock` that the config lacks is the system's, ISO 8601 in UTC. `on_event`
     gets every `HubEvent` as it happens, before it is logged. It must not call the server back, and what it
-    raises stops the server.
+    raises stops the server. `hub_type`: the class of `hub`, such as `presence_proto.testing.FaultyHub`.
+    `record`: a path or a text file, to be written to for `presence replay`.
     """
 
     def __init__(
@@ -71,11 +74,14 @@ class HubServer:
         max_write_buffer: int = 8 * 1024 * 1024,
         rng: random.Random | None = None,
         on_event: Callable[[HubEvent], None] | None = None,
+        hub_type: type[Hub] = Hub,
+        record: Record | None = None,
     ) -> None:
         config = HubConfig() if config is None else config
         if config.wall_clock is None:
             config = evolve(config, wall_clock=_utc)
-        self.hub = Hub(config, rng=rng or random.Random())
+        self._recording = Recording(record)
+        self.hub = self._recording.hub(config, rng, hub_type)
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
@@ -87,7 +93,7 @@ class HubServer:
         self._driver = HubDriver(
             self.hub,
             self._happened,
-            self._ended,
+            self._recording.until(self._ended),
             linger=config.close_timeout,
             max_write_buffer=max_write_buffer,
         )
@@ -124,6 +130,7 @@ class HubServer:
                 listener.setblocking(False)
                 listeners.append(listener)
                 self._port = listener.getsockname()[1]
+            self._recording.open()
             opened.pop_all()
         for listener in listeners:
             task = loop.create_task(self._accept(listener))
@@ -181,6 +188,12 @@ class HubServer:
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
         """Break one connection without a goodbye, as a failing network does; with `reset`, as an RST does."""
         self._driver.cut(conn, reset=reset)
+
+    def cut_all(self, *, reset: bool = False) -> None:
+        """Break every connection so, those that are not open yet, too."""
+        self._driver.cut_unopened()
+        for conn in tuple(self._driver.connections):
+            self._driver.cut(conn, reset=reset)
 
     # ---------------------------------------------------------------- inside
 

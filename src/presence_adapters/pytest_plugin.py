@@ -1,1 +1,47 @@
-"""The pytest plugin."""
+"""The fixture `presence_hub`, a hub of the test's own: a `presence_adapters.hub_thread.HubThread`.
+
+Every run of pytest loads this where the package is installed, so it imports nothing until it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from presence_adapters.hub_thread import HubThread
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "presence_hub(**options): options of presence_proto.HubConfig for the fixture presence_hub"
+    )
+
+
+@pytest.fixture
+def presence_hub(request: pytest.FixtureRequest) -> Iterator[HubThread]:
+    """A server for Phoenix, Supabase and Jarvis clients, on a free port of 127.0.0.1, with fault switches.
+
+    It demands its `api_key`. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of `HubConfig`.
+    """
+    from presence_adapters.hub_thread import HubThread, new_api_key
+    from presence_proto import ConfigError, HubConfig
+
+    options: dict[str, Any] = {"api_keys": [new_api_key()]}
+    for marker in reversed(list(request.node.iter_markers("presence_hub"))):  # the closest one wins
+        if marker.args:
+            pytest.fail("the marker presence_hub takes options of HubConfig by name", pytrace=False)
+        options |= marker.kwargs
+    known = HubConfig.__attrs_attrs__
+    if unknown := sorted(options.keys() - {attribute.name for attribute in known}):
+        names = ", ".join(attribute.name for attribute in known)
+        pytest.fail(f"the marker presence_hub: HubConfig has no {unknown[0]!r}, but {names}", pytrace=False)
+    try:
+        config = HubConfig(**options)
+    except ConfigError as exc:
+        pytest.fail(f"the marker presence_hub: {exc}", pytrace=False)
+    with HubThread(config) as hub:
+        yield hub

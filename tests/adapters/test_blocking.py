@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from adapters.fakes import Certificates
-from adapters.hub_thread import HubThread, hub_thread, nothing_left, until
+from adapters.hub_thread import HubThread, hub_thread, nothing_left, pause, until
 from presence_adapters.blocking import (
     Channel,
     ConnectError,
@@ -70,10 +70,8 @@ def presence(hub: HubThread, name: str = "alice", **options: Any) -> PresenceCli
     return PresenceClient(Identity(name, name.title()), config(hub, **options))
 
 
-def realtime(hub: HubThread, path: str = "/realtime/v1", **options: Any) -> RealtimeClient:
-    return RealtimeClient(
-        RealtimeConfig(server_url=f"{hub.url}{path}", **{"reconnect_delay": 0.05, **options})
-    )
+def realtime(hub: HubThread, url: str | None = None, **options: Any) -> RealtimeClient:
+    return RealtimeClient(RealtimeConfig(server_url=url or hub.url, **{"reconnect_delay": 0.05, **options}))
 
 
 def next_of(one: PresenceClient | RealtimeClient | Channel, kind: type[E]) -> E:
@@ -155,7 +153,7 @@ def test_polling_with_no_timeout_drives(hub: HubThread) -> None:
 def test_a_lost_connection_comes_back(hub: HubThread) -> None:
     with presence(hub) as alice:
         next_of(alice, Connected)
-        hub.cut(reset=True)
+        hub.cut(hub.connections[0], reset=True)
         lost = next_of(alice, Disconnected)
         assert lost.reason == "the connection was lost (connection reset by peer)"
         assert lost.retry_in is not None
@@ -180,7 +178,7 @@ def test_a_goodbye_waits_and_ends_the_events(hub: HubThread) -> None:
         next_of(alice, Connected)
         alice.disconnect()
         alice.disconnect()
-        assert hub.hub(lambda hub: hub.connections) == ()
+        assert not hub.connections
         assert [type(event) for event in alice] == [Disconnected]
         assert list(alice) == []
 
@@ -196,10 +194,10 @@ def test_leaving_while_it_connects_is_quick(hub: HubThread) -> None:
 def test_a_goodbye_that_nobody_answers_is_bounded(hub: HubThread) -> None:
     with presence(hub, close_timeout=0.1) as alice:
         next_of(alice, Connected)
-        hub.pause(True)
+        pause(hub, True)
         begin = time.monotonic()
     assert 0.09 < time.monotonic() - begin < 1
-    hub.pause(False)
+    pause(hub, False)
 
 
 def test_it_is_used_with_a_with_block_and_once(hub: HubThread) -> None:
@@ -251,12 +249,12 @@ def test_a_slow_consumer_is_told_what_it_missed(hub: HubThread) -> None:
 def test_waiting_costs_nothing(hub: HubThread) -> None:
     with presence(hub) as alice:
         next_of(alice, Connected)
-        hub.pause(True)  # the hub is in this process, too
+        pause(hub, True)  # the hub is in this process, too
         time.sleep(0.05)
         begin = time.process_time()
         assert list(alice.events(timeout=1)) == []
         assert time.process_time() - begin < 0.01
-        hub.pause(False)
+        pause(hub, False)
 
 
 def test_commands_of_other_threads_are_carried_out_at_once(hub: HubThread) -> None:
@@ -339,7 +337,7 @@ def test_200_ends_at_random_points_leave_nothing_behind() -> None:
             rng.choice([one.close, one.disconnect])()
             living.result()
         for hub in (plain, tls):
-            until(lambda hub=hub: hub.hub(lambda hub: hub.connections) == ())
+            until(lambda hub=hub: not hub.connections)
 
 
 def test_in_the_background_it_lives_while_nobody_waits(hub: HubThread) -> None:
@@ -347,7 +345,7 @@ def test_in_the_background_it_lives_while_nobody_waits(hub: HubThread) -> None:
         alice.drive_in_background()
         alice.drive_in_background()
         until(lambda: alice.is_connected)
-        hub.cut()
+        hub.cut(hub.connections[0])
         until(lambda: not alice.is_connected)
         until(lambda: alice.is_connected)
         time.sleep(0.2)  # some heartbeats
@@ -357,7 +355,7 @@ def test_in_the_background_it_lives_while_nobody_waits(hub: HubThread) -> None:
 def test_a_command_waits_for_room(hub: HubThread) -> None:
     with presence(hub) as alice:
         next_of(alice, Connected)
-        hub.pause(True)
+        pause(hub, True)
 
         def flood() -> int:
             for _ in range(60):
@@ -367,7 +365,7 @@ def test_a_command_waits_for_room(hub: HubThread) -> None:
         flooding = InThread(flood)
         time.sleep(0.3)
         assert flooding.is_running
-        hub.pause(False)
+        pause(hub, False)
         assert flooding.result() == 60
 
 
@@ -383,14 +381,14 @@ def interrupt_after(seconds: float) -> threading.Timer:
 def test_an_interrupt_ends_the_wait_and_says_goodbye(hub: HubThread) -> None:
     with presence(hub, close_timeout=60.0) as alice:
         next_of(alice, Connected)
-        hub.pause(True)  # nobody answers the goodbye
+        pause(hub, True)  # nobody answers the goodbye
         timer = interrupt_after(0.1)
         begin = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             list(alice)
         assert time.monotonic() - begin < 1
         timer.join()
-        hub.pause(False)
+        pause(hub, False)
         alice.send_chat("lobby", "still alive")  # it was the wait that was interrupted, not the client
         assert alice.is_connected
 
@@ -402,7 +400,7 @@ def test_an_interrupted_body_leaves_at_once(hub: HubThread) -> None:
         with presence(hub, close_timeout=60.0) as alice:
             next_of(alice, Connected)
             alice.drive_in_background()
-            hub.pause(True)
+            pause(hub, True)
             timers.append(interrupt_after(0.1))
             list(alice)
 
@@ -410,9 +408,9 @@ def test_an_interrupted_body_leaves_at_once(hub: HubThread) -> None:
     with pytest.raises(KeyboardInterrupt):
         live()
     assert time.monotonic() - begin < 2
-    hub.pause(False)
+    pause(hub, False)
     timers[0].join()
-    until(lambda: hub.hub(lambda hub: hub.connections) == ())
+    until(lambda: not hub.connections)
 
 
 # ---------------------------------------------------------------------------------------------- bugs
@@ -511,14 +509,14 @@ def test_run_inside_of_a_with_block_and_without_a_callback(hub: HubThread) -> No
 
 
 def test_a_phoenix_channel(hub: HubThread) -> None:
-    with realtime(hub, "/socket") as client:
+    with realtime(hub, hub.socket_url) as client:
         lobby = client.join("room:lobby", {"user_id": "alice", "mood": "good"})
         assert client.join("room:lobby", {"user_id": "alice", "mood": "good"}) is lobby
         assert repr(lobby) == "<Channel 'room:lobby', joined>"
         assert lobby.response == {}
         assert lobby.push("ping", {"n": 1}) == {}
         assert lobby.presence["alice"][0]["mood"] == "good"
-        hub.do(lambda server: server.run(server.hub.broadcast, "room:lobby", "news", {"n": 2}))
+        hub.broadcast("room:lobby", "news", {"n": 2})
         assert next_of(lobby, ChannelMessage).payload == {"n": 2}
         lobby.leave()
         lobby.leave()
@@ -551,7 +549,7 @@ def test_a_supabase_channel(hub: HubThread) -> None:
 def test_a_channel_comes_back(hub: HubThread) -> None:
     with realtime(hub) as client:
         room = client.join("realtime:room", ACKED)
-        hub.cut()
+        hub.cut(hub.connections[0])
         next_of(room, ChannelDown)
         assert not room.is_joined
         next_of(room, ChannelJoined)
@@ -570,10 +568,10 @@ def test_a_join_may_be_refused_or_take_too_long() -> None:
     with nothing_left(), hub_thread(HubConfig(authorize=authorize)) as hub, realtime(hub) as client:
         with pytest.raises(JoinError, match="not for you"):
             client.join("realtime:private")
-        hub.pause(True)
+        pause(hub, True)
         with pytest.raises(JoinError, match=r"no answer within 0\.05 s"):
             client.join("realtime:room", timeout=0.05)
-        hub.pause(False)
+        pause(hub, False)
         assert client.join("realtime:room").is_joined
         assert client._core.channels == ("realtime:room",)
 
@@ -581,12 +579,12 @@ def test_a_join_may_be_refused_or_take_too_long() -> None:
 def test_an_interrupted_join_leaves_the_topic(hub: HubThread) -> None:
     with realtime(hub) as client:
         client.join("realtime:other")
-        hub.pause(True)
+        pause(hub, True)
         timer = interrupt_after(0.1)
         with pytest.raises(KeyboardInterrupt):
             client.join("realtime:room")
         timer.join()
-        hub.pause(False)
+        pause(hub, False)
         client.drive_in_background()
         until(lambda: client._core.channels == ("realtime:other",))
 
@@ -606,7 +604,7 @@ def test_threads_share_a_connection(hub: HubThread) -> None:
 def test_the_end_is_told_to_everybody_who_waits(hub: HubThread) -> None:
     with realtime(hub) as client:
         room = client.join("realtime:room")
-        hub.pause(True)
+        pause(hub, True)
         joining = InThread(lambda: client.join("realtime:other"))
         pushing = InThread(lambda: room.push("ping"))
         reading = InThread(lambda: list(room))
@@ -622,4 +620,4 @@ def test_the_end_is_told_to_everybody_who_waits(hub: HubThread) -> None:
         reading.result()
         with pytest.raises(ConnectError):
             client.join("realtime:third")
-        hub.pause(False)
+        pause(hub, False)

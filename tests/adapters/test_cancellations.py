@@ -84,8 +84,8 @@ def check(client_type: Any, run: Callable[[Lives], Awaitable[None]], start: Call
             lives = Lives(client_type, plain, tls, certificates)
             start(run, lives)
         for hub in (plain, tls):
-            until(lambda hub=hub: not hub.hub(lambda core: core.connections))
-            assert not hub.hub(lambda core: core.online(ROOM))
+            until(lambda hub=hub: not hub.connections)
+            assert not hub.online(ROOM)
     assert sum(lives.ends.values()) == BATCHES * LIVES
     assert min(lives.ends[stage] for stage in STAGES[:3]) > 100, lives.ends
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from adapters.hub_thread import HubThread, hub_thread, nothing_left, until
+from adapters.hub_thread import HubThread, hub_thread, nothing_left, pause, until
 from presence_adapters.stepped import (
     Channel,
     ConnectError,
@@ -64,10 +64,8 @@ def presence(hub: HubThread, name: str = "alice", **options: Any) -> PresenceCli
     return PresenceClient(Identity(name, name.title()), config(hub, **options))
 
 
-def realtime(hub: HubThread, path: str = "/realtime/v1", **options: Any) -> RealtimeClient:
-    return RealtimeClient(
-        RealtimeConfig(server_url=f"{hub.url}{path}", **{"reconnect_delay": 0.05, **options})
-    )
+def realtime(hub: HubThread, url: str | None = None, **options: Any) -> RealtimeClient:
+    return RealtimeClient(RealtimeConfig(server_url=url or hub.url, **{"reconnect_delay": 0.05, **options}))
 
 
 def frames(*clients: PresenceClient | RealtimeClient, until: Callable[[], Any], seconds: float = 5) -> None:
@@ -145,7 +143,7 @@ def test_a_goodbye_takes_steps(hub: HubThread) -> None:
             command()
     alice.step()
     alice.close()
-    until(lambda: hub.hub(lambda hub: hub.connections) == ())
+    until(lambda: not hub.connections)
 
 
 def test_closing_is_at_once_and_says_goodbye_if_it_can(hub: HubThread) -> None:
@@ -158,14 +156,14 @@ def test_closing_is_at_once_and_says_goodbye_if_it_can(hub: HubThread) -> None:
     assert bob.is_closed
     assert [type(event) for event in bob.events()] == [Connected, Disconnected]
     presence(hub, "carol").close()
-    until(lambda: hub.hub(lambda hub: hub.connections) == ())
+    until(lambda: not hub.connections)
 
 
 def test_a_lost_connection_comes_back(hub: HubThread) -> None:
     with presence(hub) as alice:
         seen = Seen(alice)
         frames(alice, until=lambda: alice.is_connected)
-        hub.cut(reset=True)
+        hub.cut(hub.connections[0], reset=True)
         frames(alice, until=lambda: len(seen.all(Connected)) == 2)
         assert seen.kinds() == [Connected, Disconnected, Connected]
         assert seen.all(Disconnected)[0].reason == "the connection was lost (connection reset by peer)"
@@ -215,7 +213,7 @@ def test_who_does_not_read_is_told_what_was_missed(hub: HubThread) -> None:
 def test_a_command_that_finds_no_room_is_refused(hub: HubThread) -> None:
     with presence(hub) as alice:
         frames(alice, until=lambda: alice.is_connected)
-        hub.pause(True)
+        pause(hub, True)
         number = 0
 
         def flood() -> None:
@@ -227,7 +225,7 @@ def test_a_command_that_finds_no_room_is_refused(hub: HubThread) -> None:
         with pytest.raises(LocalProtocolError, match="does not read"):
             flood()
         assert 10 < number < 1000
-        hub.pause(False)
+        pause(hub, False)
 
 
 def test_a_bug_of_the_core_comes_out_of_the_step(hub: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +279,7 @@ def test_a_host_may_register_a_socket_once(hub: HubThread, host: str) -> None:
             nonlocal cuts
             if len(seen.all(Connected)) > cuts:
                 cuts += 1
-                hub.cut()
+                hub.cut(hub.connections[0])
             return cuts == 5
 
         RememberingLoop(alice).run(was_cut_often)
@@ -309,7 +307,7 @@ def test_a_callback_gets_the_events(hub: HubThread, caplog: pytest.LogCaptureFix
         frames(alice, until=lambda: len(told) == 3)
         assert list(alice.events()) == []
         alice.on_notification = None
-        hub.cut()
+        hub.cut(hub.connections[0])
         frames(alice, until=lambda: not alice.is_connected)
         assert [type(event) for event in alice.events()] == [Disconnected]
     assert [event_type for event_type, _ in told] == ["connected", "user_online", "user_offline"]
@@ -326,7 +324,7 @@ def test_a_mixture_of_both_ways_to_make_one_is_refused(hub: HubThread) -> None:
 
 
 def test_a_phoenix_channel(hub: HubThread) -> None:
-    with realtime(hub, "/socket") as client:
+    with realtime(hub, hub.socket_url) as client:
         lobby = client.join("room:lobby", {"user_id": "alice", "mood": "good"})
         assert client.join("room:lobby", {"user_id": "alice", "mood": "good"}) is lobby
         assert repr(lobby) == "<Channel 'room:lobby', not joined>"
@@ -344,7 +342,7 @@ def test_a_phoenix_channel(hub: HubThread) -> None:
         frames(client, until=lambda: lobby.presence)
         assert lobby.presence.latest("alice")["mood"] == "good"
         seen = Seen(lobby)
-        hub.do(lambda server: server.run(server.hub.broadcast, "room:lobby", "news", {"n": 2}))
+        hub.broadcast("room:lobby", "news", {"n": 2})
         frames(client, until=lambda: seen.all(ChannelMessage))
         with pytest.raises(LocalProtocolError, match="plain Phoenix"):
             lobby.broadcast("news")
@@ -403,7 +401,7 @@ def test_channels_come_back(hub: HubThread) -> None:
         frames(client, until=lambda: room.is_joined)
         room.track({"mood": "good"})
         frames(client, until=lambda: room.presence)
-        hub.cut()
+        hub.cut(hub.connections[0])
         frames(client, until=lambda: not client.is_connected)
         lost = room.push("ping", timeout=0.01)
         unacked = client.join("realtime:other").broadcast("hello", {"n": 1})
@@ -422,7 +420,7 @@ def test_the_end_is_an_answer_to_everybody(hub: HubThread) -> None:
     client.connect()
     room = client.join("realtime:room")
     frames(client, until=lambda: room.is_joined)
-    hub.pause(True)
+    pause(hub, True)
     push, other = room.push("ping"), client.join("realtime:other")
     client.close()
     assert isinstance(other.joining.error, ConnectError)
@@ -431,7 +429,7 @@ def test_the_end_is_an_answer_to_everybody(hub: HubThread) -> None:
     room.leave()
     with pytest.raises(ConnectError):
         client.join("realtime:third")
-    hub.pause(False)
+    pause(hub, False)
 
 
 def test_a_game_at_60_hz_costs_little(hub: HubThread) -> None:

@@ -1,0 +1,101 @@
+"""`presence hub --control`: a hub for tests in any language, which is told what to do on stdin.
+
+A command is a line of JSON: `{"do": "refuse_handshakes", "count": 2}`. What there is to do, and with what, is
+said by the methods of `HubThread`. Each command is answered by a line: `{"ok": true}`, with a `result` where
+there is one, or `{"ok": false, "error": "…"}`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+import click
+import msgspec
+
+from presence_adapters.hub_thread import COMMANDS, HubThread
+from presence_proto import PresenceError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator
+
+
+def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str) -> None:
+    """Run a hub, and do what stdin says, until it ends or a signal comes. Raises `OSError` when it cannot
+    listen."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    with HubThread(host=host, port=port, ssl_context=context) as hub:
+        urls = {"url": hub.url, "socket_url": hub.socket_url, "jarvis_url": hub.jarvis_url}
+        try:
+            click.echo(msgspec.json.encode({**urls, "port": hub.port, "api_key": hub.api_key}))
+            for answer in answers(hub, sys.stdin.buffer):
+                click.echo(msgspec.json.encode(answer))
+        except BrokenPipeError:
+            # Nobody reads any more. What Python still holds back would fail again at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def answers(hub: HubThread, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Do one command after the other, and say how it went."""
+    for line in lines:
+        try:
+            result = _done(hub, line)
+        except (PresenceError, msgspec.MsgspecError, RecursionError, OSError) as exc:  # TimeoutError, too
+            yield {"ok": False, "error": str(exc)}
+        else:
+            yield {"ok": True} if result is None else {"ok": True, "result": result}
+
+
+def _done(hub: HubThread, line: bytes) -> Any:
+    arguments = msgspec.json.decode(line, type=dict[str, Any])
+    name = arguments.pop("do", None)
+    command = COMMANDS.get(name) if isinstance(name, str) else None
+    if command is None:
+        raise msgspec.ValidationError(f'"do" must be one of {", ".join(COMMANDS)}, not {_shown(name)}')
+    try:
+        checked = msgspec.convert(arguments, _arguments(command))
+    except msgspec.ValidationError as exc:
+        raise msgspec.ValidationError(f"{name}: {exc}") from None
+    return command(hub, **msgspec.structs.asdict(checked))
+
+
+@cache
+def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
+    """What the arguments of a command must be."""
+    types = get_type_hints(command)
+    fields = [
+        (each.name, types[each.name])
+        if each.default is each.empty
+        else (each.name, types[each.name], each.default)
+        for each in _parameters(command)
+    ]
+    return msgspec.defstruct(command.__name__, fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
+    _, *parameters = inspect.signature(command).parameters.values()
+    return parameters
+
+
+def described() -> str:
+    """All commands: each with its arguments, and the first sentence of what it says of itself."""
+    lines = []
+    for name, command in COMMANDS.items():
+        arguments = [
+            each.name if each.default is each.empty else f"{each.name}={_shown(each.default)}"
+            for each in _parameters(command)
+        ]
+        lines += [f"  {' '.join([name, *arguments])}", f"      {inspect.getdoc(command)}".split("\n")[0]]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
