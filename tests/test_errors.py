@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from presence_proto import errors
-from presence_proto.errors import ConfigError, LocalProtocolError, PresenceError, RemoteProtocolError
+from presence_proto.errors import (
+    ConfigError,
+    LocalProtocolError,
+    PresenceError,
+    RecordingError,
+    RemoteProtocolError,
+)
 
 
 @pytest.mark.parametrize("cls", [ConfigError, LocalProtocolError, RemoteProtocolError])
@@ -26,5 +32,12 @@ def test_there_are_no_others() -> None:
         "ConfigError",
         "LocalProtocolError",
         "PresenceError",
+        "RecordingError",
         "RemoteProtocolError",
     }
+
+
+def test_a_recording_error_names_the_line() -> None:
+    error = RecordingError(7, "it is cut off")
+    assert isinstance(error, PresenceError)
+    assert (error.line, error.fault, str(error)) == (7, "it is cut off", "line 7: it is cut off")

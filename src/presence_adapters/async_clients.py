@@ -19,8 +19,6 @@ made.
 from __future__ import annotations
 
 import logging
-import random
-from datetime import UTC, datetime
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -28,16 +26,20 @@ import presence_proto as core
 from presence_adapters.errors import ConnectError
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import logged, notification, who_and_where
+from presence_adapters.recording import Recording
 from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
+from presence_adapters.wall_clock import utc_now
 
 if TYPE_CHECKING:
+    import random
     import ssl
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from presence_adapters.async_driver import AsyncDriver, Event
     from presence_adapters.notifications import OnNotification
+    from presence_adapters.recording import Record
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -115,11 +117,13 @@ class AsyncClient(Generic[Core, E]):
         on_end: Callable[[Exception | None], None],
         config: core.RealtimeConfig,
         ssl_context: ssl.SSLContext | None,
+        recording: Recording,
     ) -> None:
         self._core = endpoint
         self._events = events
+        self._recording = recording
         self._driver = self._driver_type(
-            endpoint, on_event, on_end, ssl_context=ssl_context, linger=config.close_timeout
+            endpoint, on_event, recording.until(on_end), ssl_context=ssl_context, linger=config.close_timeout
         )
 
     @property
@@ -141,6 +145,7 @@ class AsyncClient(Generic[Core, E]):
         await self._driver.quiet()
 
     async def __aenter__(self) -> Self:
+        self._recording.open()
         await self._driver.start()
         self._driver.call(self._core.connect)
         return self
@@ -182,8 +187,8 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
     the system's. `rng` is for the jitter of the backoff. `online_at` is what others see as the time we came
-    online, now by default. The iteration ends after `disconnect` or a fatal `Error`, when everything queued
-    was delivered.
+    online, now by default. `record`: a path or a text file, to be written to for `presence replay`. The
+    iteration ends after `disconnect` or a fatal `Error`, when everything queued was delivered.
 
     Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
     they are not legal.
@@ -201,14 +206,14 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         online_at: str | None = None,
+        record: Record | None = None,
         **settings: Any,
     ) -> None:
         identity, config = who_and_where(identity, config, settings)
-        endpoint = core.PresenceClient(
-            identity, config, rng=rng or random.Random(), online_at=online_at or _now()
-        )
+        recording = Recording(record)
+        endpoint = recording.presence_client(identity, config, rng, online_at)
         events: AsyncQueue[core.PresenceEvent] = AsyncQueue(max_queued_events, self._driver_type.event_type)
-        super().__init__(endpoint, events, events.put, events.close, config, ssl_context)
+        super().__init__(endpoint, events, events.put, events.close, config, ssl_context, recording)
         self.on_notification: OnNotification | None = None
 
     async def run(self) -> None:
@@ -239,7 +244,7 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 
     async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
         """Say something in a chat channel of the room."""
-        return await self._command(self._core.send_chat, channel, content, reply_to, timestamp=_now())
+        return await self._command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
 
 
 class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
@@ -258,14 +263,16 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         ssl_context: ssl.SSLContext | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
+        record: Record | None = None,
     ) -> None:
-        endpoint = core.RealtimeClient(config, rng=rng or random.Random())
+        recording = Recording(record)
+        endpoint = recording.realtime_client(config, rng)
         self._routes: Routes[AsyncQueue[core.RealtimeEvent]] = Routes(
             lambda: AsyncQueue(max_queued_events, self._driver_type.event_type),
             lambda topic: self._driver.call(endpoint.leave, topic),
         )
         routes = self._routes
-        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context)
+        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context, recording)
 
     async def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
         """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
@@ -386,7 +393,3 @@ class Channel:
 
         await self._command(push)
         return await answer.wait()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

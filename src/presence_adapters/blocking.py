@@ -98,6 +98,7 @@ class _Blocking(SocketClient[Core, Event]):
             self._driver.stop()
 
     def __enter__(self) -> Self:
+        self._recording.open()
         with self._driver.lock:
             self._driver.start()
             self._begin()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import random
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import presence_proto as core
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
+from presence_adapters.recording import Recording
 from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
 from presence_adapters.socket_driver import SocketDriver
+from presence_adapters.wall_clock import utc_now
 
 if TYPE_CHECKING:
+    import random
     import ssl
     from collections.abc import Callable, Mapping
+
+    from presence_adapters.recording import Record
 
 T = TypeVar("T")
 Event = TypeVar("Event")
@@ -58,12 +61,14 @@ class SocketClient(Generic[Core, Event]):
         on_end: Callable[[Exception | None], None],
         config: core.RealtimeConfig,
         ssl_context: ssl.SSLContext | None,
+        recording: Recording,
     ) -> None:
         self._core = endpoint
         self._events = events
         self._has_begun = False
+        self._recording = recording
         self._driver = self._make_driver(
-            endpoint, on_event, on_end, ssl_context=ssl_context, linger=config.close_timeout
+            endpoint, on_event, recording.until(on_end), ssl_context=ssl_context, linger=config.close_timeout
         )
 
     @property
@@ -78,6 +83,7 @@ class SocketClient(Generic[Core, Event]):
         self._command(self._core.set_access_token, token)
 
     def _begin(self) -> None:
+        self._recording.open()
         self._has_begun = True
         self._driver.call(self._core.connect)
 
@@ -103,7 +109,7 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
     the system's. `rng` is for the jitter of the backoff. `online_at` is what others see as the time we came
-    online, now by default.
+    online, now by default. `record`: a path or a text file, to be written to for `presence replay`.
 
     Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
     they are not legal, and `ConnectError` when the client has ended.
@@ -121,14 +127,14 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         online_at: str | None = None,
+        record: Record | None = None,
         **settings: Any,
     ) -> None:
         identity, config = who_and_where(identity, config, settings)
-        endpoint = core.PresenceClient(
-            identity, config, rng=rng or random.Random(), online_at=online_at or _now()
-        )
+        recording = Recording(record)
+        endpoint = recording.presence_client(identity, config, rng, online_at)
         events: EventQueue[core.PresenceEvent] = EventQueue(max_queued_events, _nobody)
-        super().__init__(endpoint, events, events.put, events.close, config, ssl_context)
+        super().__init__(endpoint, events, events.put, events.close, config, ssl_context, recording)
         self.on_notification: OnNotification | None = None
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
@@ -145,7 +151,7 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 
     def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
         """Say something in a chat channel of the room."""
-        return self._command(self._core.send_chat, channel, content, reply_to, timestamp=_now())
+        return self._command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
 
     def _notify(self, event: core.PresenceEvent | EventsDropped) -> None:
         if self.on_notification is not None:
@@ -169,14 +175,16 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
         ssl_context: ssl.SSLContext | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
+        record: Record | None = None,
     ) -> None:
-        endpoint = core.RealtimeClient(config, rng=rng or random.Random())
+        recording = Recording(record)
+        endpoint = recording.realtime_client(config, rng)
         self._routes: Routes[EventQueue[core.RealtimeEvent]] = Routes(
             lambda: EventQueue(max_queued_events, _nobody),
             lambda topic: self._driver.call(endpoint.leave, topic),
         )
         routes = self._routes
-        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context)
+        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context, recording)
 
     def _join(
         self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Answer
@@ -264,7 +272,3 @@ class SocketChannel:
 
 def _nobody() -> None:
     """Nobody to be woken by an event queue: whoever drives looks into it."""
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

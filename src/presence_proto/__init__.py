@@ -18,7 +18,13 @@ from presence_proto.config import (
     join_params_are_the_meta,
 )
 from presence_proto.endpoint import Endpoint
-from presence_proto.errors import ConfigError, LocalProtocolError, PresenceError, RemoteProtocolError
+from presence_proto.errors import (
+    ConfigError,
+    LocalProtocolError,
+    PresenceError,
+    RecordingError,
+    RemoteProtocolError,
+)
 from presence_proto.events import (
     ActivityChanged,
     Broadcast,
@@ -63,6 +69,7 @@ from presence_proto.hub import Hub
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.presence import Meta, PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient, RealtimeOutput
+from presence_proto.recording import Difference, Recorder, ReplayResult, replay, show_recording
 from presence_proto.serializer import Message, UserBroadcast, V1Serializer, V2Serializer, serializer_for
 from presence_proto.websocket import WebSocket
 
@@ -84,6 +91,7 @@ __all__ = [
     "ConfigError",
     "ConnId",
     "Connected",
+    "Difference",
     "Disconnected",
     "Endpoint",
     "Error",
@@ -118,7 +126,10 @@ __all__ = [
     "RealtimeConfig",
     "RealtimeEvent",
     "RealtimeOutput",
+    "Recorder",
+    "RecordingError",
     "RemoteProtocolError",
+    "ReplayResult",
     "SendData",
     "SocketConnected",
     "SocketDisconnected",
@@ -134,5 +145,7 @@ __all__ = [
     "V2Serializer",
     "WebSocket",
     "join_params_are_the_meta",
+    "replay",
     "serializer_for",
+    "show_recording",
 ]

@@ -20,3 +20,12 @@ class RemoteProtocolError(PresenceError):
 
     Parsers raise it to their caller inside the core; no fact of an endpoint lets it out.
     """
+
+
+class RecordingError(PresenceError):
+    """This is no recording, or a damaged one. `line` counts from 1; `fault` is for people."""
+
+    def __init__(self, line: int, fault: str) -> None:
+        super().__init__(f"line {line}: {fault}")
+        self.line = line
+        self.fault = fault

@@ -1,4 +1,4 @@
-"""The command line, `presence`. It needs the extra `cli`: click and rich."""
+"""The command line, `presence`. It needs the extra `cli`: click, platformdirs and rich."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def main() -> None:
         from presence_adapters.cli.app import app
     except ModuleNotFoundError as exc:
         package = str(exc.name).partition(".")[0]
-        if package not in ("click", "rich"):
+        if package not in ("click", "platformdirs", "rich"):
             raise
         hint = "Install the command line: pip install 'presence-proto[cli]'"
         sys.exit(f"presence: {package} is missing. {hint}")

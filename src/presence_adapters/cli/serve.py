@@ -13,6 +13,7 @@ from presence_adapters.hub_server import HubServer
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 GREETING = """\
 The hub is running.
@@ -38,11 +39,13 @@ Ctrl-C stops it.
 """
 
 
-async def serve(host: str, port: int, context: ssl.SSLContext | None, log_level: str) -> None:
-    """Run a hub until a signal comes. Raises `OSError` when it cannot listen."""
+async def serve(
+    host: str, port: int, context: ssl.SSLContext | None, log_level: str, record: Path | None
+) -> None:
+    """Run a hub until a signal comes. Raises `OSError` when it cannot listen, `ConfigError` if not record."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    async with HubServer(host=host, port=port, ssl_context=context) as server:
+    async with HubServer(host=host, port=port, ssl_context=context, record=record) as server:
         end = asyncio.ensure_future(server.wait_closed())
         with on_stop_signal(end.cancel):
             click.echo(GREETING.format(url=server.url))

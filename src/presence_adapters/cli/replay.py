@@ -1,0 +1,75 @@
+"""`presence replay`."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import click
+
+from presence_proto import RecordingError, replay, show_recording
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from presence_proto import Difference
+
+CONTEXT = 8
+"""Lines that are shown before a difference."""
+
+WIDTH = 160
+"""Characters of them that are shown."""
+
+
+class BadRecording(click.ClickException):
+    """The file cannot be replayed."""
+
+    exit_code = 2
+
+
+def replay_file(path: str, *, show: bool) -> bool:
+    """Replay a recording, or print it in words; `-` is stdin. Returns whether it was the same.
+
+    Raises `BadRecording`.
+    """
+    try:
+        with click.open_file(path, encoding="utf-8", errors="replace") as file:
+            if show:
+                for words in show_recording(file):
+                    click.echo(words)
+                return True
+            return _replay(file)
+    except OSError as exc:
+        raise BadRecording(f"cannot read {path}: {(exc.strerror or str(exc)).lower()}") from None
+    except RecordingError as exc:
+        raise BadRecording(f"{path}, {exc}") from None
+
+
+def _replay(lines: Iterable[str]) -> bool:
+    latest: deque[tuple[int, str]] = deque(maxlen=CONTEXT + 2)  # the replay may have read one line ahead
+
+    def passing() -> Iterator[str]:
+        for numbered in enumerate(lines, 1):
+            latest.append(numbered)
+            yield numbered[1]
+
+    result = replay(passing())
+    if result.difference is not None:
+        _tell(result.difference, latest)
+    did = (
+        f"{result.facts} facts, {result.commands} commands, {result.outputs} outputs in {result.lines} lines"
+    )
+    verdict = "the same" if result.same else f"line {result.lines} differs"
+    click.echo(f"{verdict}: {did} ({result.kind}, recorded by presence-proto {result.package})")
+    if result.note is not None:
+        click.echo(f"the recording ends early: {result.note}")
+    return result.same
+
+
+def _tell(difference: Difference, latest: Iterable[tuple[int, str]]) -> None:
+    for number, line in latest:
+        if number < difference.line:
+            clipped = line if len(line) <= WIDTH else line[:WIDTH] + "…"
+            click.echo(f"{number:6}  {clipped.rstrip()}")
+    click.echo(f"{difference.line:6}  expected  {difference.expected}")
+    click.echo(f"{'':6}  got       {difference.got}")

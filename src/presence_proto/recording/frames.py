@@ -1,0 +1,172 @@
+"""A byte stream cut into its pieces: an HTTP head, then the frames of a WebSocket, or the body of a refusal.
+
+It checks nothing, for whatever comes is to be recorded; the core does.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TypeAlias
+
+from attrs import frozen
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
+
+
+@frozen
+class Head:
+    """A start line, headers and the empty line."""
+
+    raw: bytes
+
+
+@frozen
+class Body:
+    """A part of what follows the head of a refusal."""
+
+    raw: bytes
+
+
+@frozen
+class Frame:
+    """One frame, or the beginning of one. `header`: bytes before the payload."""
+
+    raw: bytes
+    header: int
+
+    @property
+    def opcode(self) -> int:
+        """Of RFC 6455 §5.2."""
+        return self.raw[0] & 0x0F
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a close, ping or pong, which may stand between the fragments of a message."""
+        return self.opcode >= CLOSE
+
+    @property
+    def fin(self) -> bool:
+        """Whether it is the last one of its message."""
+        return self.raw[0] & 0x80 != 0
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it begins a compressed message."""
+        return self.raw[0] & 0x40 != 0
+
+    @property
+    def payload(self) -> bytes:
+        """Without the mask."""
+        return self._masked(self.raw[self.header :])
+
+    def with_payload(self, payload: bytes) -> bytes:
+        """The same frame with another payload of the same length."""
+        return self.raw[: self.header] + self._masked(payload)
+
+    def _masked(self, data: bytes) -> bytes:
+        if len(self.raw) <= self.header or not self.raw[1] & 0x80 or not data:
+            return data
+        mask = self.raw[self.header - 4 : self.header] * (len(data) // 4 + 1)
+        number = int.from_bytes(data, "big") ^ int.from_bytes(mask[: len(data)], "big")
+        return number.to_bytes(len(data), "big")
+
+
+Piece: TypeAlias = Head | Body | Frame
+
+
+class Scanner:
+    """Takes bytes and gives back pieces, which put together are the bytes."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._expects: type[Piece] = Head
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces that are complete now."""
+        self._rest += data
+        pieces = []
+        while (piece := self._next()) is not None:
+            pieces.append(piece)
+            del self._rest[: len(piece.raw)]
+        return pieces
+
+    def take_rest(self) -> Piece:
+        """The beginning of a piece, of which no more will come."""
+        rest, header = bytes(self._rest), self._frame_header()
+        self._rest.clear()
+        if self._expects is Frame:
+            return Frame(rest, len(rest) if header is None else header[0])
+        return Head(rest) if self._expects is Head else Body(rest)
+
+    def _next(self) -> Piece | None:
+        if not self._rest:
+            return None
+        if self._expects is Head:
+            return self._head()
+        if self._expects is Body:
+            return Body(bytes(self._rest))
+        header = self._frame_header()
+        if header is None or len(self._rest) < sum(header):
+            return None
+        return Frame(bytes(self._rest[: sum(header)]), header[0])
+
+    def _head(self) -> Head | None:
+        end = _HEAD_END.search(self._rest)
+        if end is None:
+            return None
+        head = Head(bytes(self._rest[: end.end()]))
+        status = head.raw.split(None, 2)[1] if head.raw.startswith(b"HTTP/") and b" " in head.raw else b"101"
+        if status == b"101":
+            self._expects = Frame  # early ones come with the request
+        elif not status.startswith(b"1"):
+            self._expects = Body
+        return head
+
+    def _frame_header(self) -> tuple[int, int] | None:
+        """The sizes of the header and of the payload, or `None` while the header is not complete."""
+        rest = self._rest
+        if len(rest) < 2:
+            return None
+        size, extended = rest[1] & 0x7F, {126: 2, 127: 8}.get(rest[1] & 0x7F, 0)
+        header = 2 + extended + (4 if rest[1] & 0x80 else 0)
+        if extended:
+            size = int.from_bytes(rest[2 : 2 + extended], "big")
+        return None if len(rest) < header else (header, size)
+
+
+class Inflater:
+    """Inflates the compressed messages of one direction, up to `limit` bytes each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._zlib = zlib.decompressobj(-15)  # the largest window fits all
+
+    def inflate(self, data: bytes, *, whole: bool = True) -> bytes | None:
+        """What is in a message, as far as it can be inflated; `None` when that is too much.
+
+        `whole=False`: it is the beginning of a message, and nothing comes after it.
+        """
+        data = data + _TAIL if whole else data
+        before = self._zlib.copy()
+        try:
+            inflated = self._zlib.decompress(data, self._limit + 1)
+        except zlib.error:
+            return _inflated_to_the_fault(before, data)
+        if len(inflated) > self._limit:
+            return None
+        if self._zlib.eof:
+            self._zlib = zlib.decompressobj(-15)
+        return inflated
+
+
+def _inflated_to_the_fault(inflater: zlib._Decompress, data: bytes) -> bytes:
+    inflated, rest = bytearray(), iter(data)
+    try:
+        while True:
+            inflated += inflater.decompress(bytes((next(rest),)), 1 << 16)
+    except (zlib.error, StopIteration):
+        return bytes(inflated)

@@ -1,0 +1,273 @@
+"""`Recorder`: writes down all that goes into an endpoint and all that comes out of it, so that it can be
+replayed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import evolve, frozen
+
+from presence_proto.client import PresenceClient
+from presence_proto.config import HubConfig, join_params_are_the_meta
+from presence_proto.errors import LocalProtocolError
+from presence_proto.hub import Hub
+from presence_proto.outputs import CloseTransport, OpenTransport
+from presence_proto.realtime import RealtimeClient
+from presence_proto.recording.header import CALLS, COMMANDS, FACTS, header
+from presence_proto.recording.inbound import CannotRedactError, Inbound
+from presence_proto.recording.outputs import OutputTeller
+from presence_proto.recording.redaction import Secrets
+from presence_proto.recording.values import dump, from_bytes, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
+    from presence_proto.outputs import ConnId
+
+MAX_HELD = 64 * 1024 * 1024
+"""Characters of lines that may wait for a message to be complete. With more the recording ends."""
+
+E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
+
+
+@frozen
+class _Received:
+    """A line that waits until its bytes are ready to be written."""
+
+    line: dict[str, Any]
+    inbound: Inbound
+    size: int
+
+
+class Recorder:
+    """Makes one endpoint that is recorded: one of `realtime_client`, `presence_client`, `hub`.
+
+    It is what its class says, and does what it would do otherwise. Every fact, command and output goes to
+    `write`, as one line of JSON with its newline. The first line, which comes with the first fact or command,
+    says what the endpoint was made from. `close` writes the last line.
+
+    Secrets are replaced by stand-ins of the same length: keys and tokens, values of queries, headers and
+    params, and what is called a token, a key, a password or the like in a message. From then on also
+    wherever they are quoted. A line may wait, and all after it, until the message in it is complete. When a
+    secret cannot be replaced, because its message is compressed, the recording ends there, and says so.
+    """
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+        self._secrets = Secrets()
+        self._lines: deque[str | _Received] = deque()
+        self._held = 0  # characters in them
+        self._inbound: dict[ConnId, Inbound] = {}
+        self._wanted: set[ConnId] = set()  # by a client, and not there yet
+        self._last_conn = -1  # that was opened
+        self._header: str | None = None  # "" once it is written
+        self._is_hub = False
+        self._inside = False  # a fact or command is under way, which may make others
+        self._drained = True
+        self._ended = False
+
+    # ---------------------------------------------------------------- what is recorded
+
+    def realtime_client(self, config: RealtimeConfig, *, rng: Random) -> RealtimeClient:
+        """A `RealtimeClient`. It must have an `rng`, for without one it cannot be replayed."""
+        self._begin(header("RealtimeClient", config, rng, self._secrets))
+        return self._watched(RealtimeClient(config, rng=rng), config.max_message_size)
+
+    def presence_client(
+        self, identity: Identity, config: PresenceConfig, *, rng: Random, online_at: str | None = None
+    ) -> PresenceClient:
+        """A `PresenceClient`. It must have an `rng`, for without one it cannot be replayed."""
+        self._begin(header("PresenceClient", config, rng, self._secrets, identity, online_at))
+        client = PresenceClient(identity, config, rng=rng, online_at=online_at)
+        return self._watched(client, config.max_message_size)
+
+    def hub(self, config: HubConfig | None = None, *, rng: Random | None = None) -> Hub:
+        """A `Hub`. What its rules and its wall clock answer is recorded, too."""
+        config = HubConfig() if config is None else config
+        self._begin(header("Hub", config, rng, self._secrets))
+        rules: dict[str, Any] = {
+            name: self._asked(name, rule)
+            for name in CALLS
+            if (rule := getattr(config, name)) not in (None, join_params_are_the_meta)
+        }
+        return self._watched(Hub(evolve(config, **rules), rng=rng), config.max_message_size)
+
+    def close(self) -> None:
+        """Nothing more will be recorded: write what waits, and the last line."""
+        self._finish(*self._inbound)
+        self._end(None)
+
+    # ---------------------------------------------------------------- what goes in
+
+    def _watched(self, endpoint: E, limit: int) -> E:
+        """The endpoint, with each way in and out of it leading by here."""
+        self._limit = limit
+        self._teller = OutputTeller(self._secrets, limit)
+        for name in (*FACTS, *COMMANDS[type(endpoint).__name__]):
+            setattr(endpoint, name, self._recorded(name, getattr(endpoint, name)))
+        take, next_deadline = endpoint.next_output, endpoint.next_deadline
+
+        def next_output() -> Any:
+            output = take()
+            if output is not None:
+                self._came_out(output)
+            elif not self._drained:
+                self._drained = True
+                self._teller.drained()
+                self._put({"deadline": next_deadline()})
+            return output
+
+        setattr(endpoint, "next_output", next_output)  # noqa: B010  # mypy minds an assignment
+        return endpoint
+
+    def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._inside or self._ended:
+                return method(*args, **kwargs)
+            self._went_in(name, args, kwargs)
+            self._inside, self._drained = True, False
+            try:
+                result = method(*args, **kwargs)
+            except Exception as exc:
+                self._put({"raised": type(exc).__name__})
+                raise
+            finally:
+                self._inside = False
+            if result is not None:
+                self._put({"returned": result})
+            return result
+
+        return call
+
+    def _went_in(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        now = {"now": to_json(kwargs.get("now"))}
+        if name in FACTS:
+            told: dict[str, Any] = dict(zip(FACTS[name], args, strict=False)) | kwargs
+            self._fact(name, {**now, "fact": name}, told)
+            return
+        if name == "set_access_token" and args and isinstance(args[0], str):
+            args = (self._secrets.hide(args[0]), *args[1:])
+        line = {**now, "command": name, "args": [to_json(arg, self._secrets) for arg in args]}
+        more = {key: to_json(value, self._secrets, name=key) for key, value in kwargs.items() if key != "now"}
+        self._put({**line, "kwargs": more} if more else line)
+
+    def _fact(self, name: str, line: dict[str, Any], told: dict[str, Any]) -> None:
+        conn: Any = told.get("conn")
+        match name:
+            case "receive_data":
+                self._receive({**line, "conn": conn}, bytes(told["data"]))
+                return
+            case "transport_opened":
+                if conn in self._wanted or (self._is_hub and conn > self._last_conn):
+                    self._wanted.discard(conn)
+                    self._last_conn = conn
+                    self._inbound[conn] = Inbound(self._secrets, self._limit)
+            case "transport_closed":
+                self._finish(conn)
+        rest = {key: to_json(value, self._secrets) for key, value in told.items() if key != "now"}
+        self._put({**line, **rest})
+
+    def _receive(self, line: dict[str, Any], data: bytes) -> None:
+        inbound = self._inbound.get(line["conn"])
+        if inbound is None:
+            # The core does not listen to this connection, or not any more. What it says may be anything.
+            self._put({**line, "data": from_bytes(bytes(len(data)))})
+            return
+        try:
+            inbound.feed(data)
+        except CannotRedactError as exc:
+            self._end(str(exc))
+        self._put(_Received(line, inbound, len(data)))
+
+    def _finish(self, *conns: ConnId) -> None:
+        """The core will hear no more of these connections."""
+        for conn in conns:
+            self._wanted.discard(conn)
+            self._teller.closed(conn)
+            if (inbound := self._inbound.pop(conn, None)) is not None:
+                try:
+                    inbound.finish()
+                except CannotRedactError as exc:
+                    self._end(str(exc))
+        self._flush()
+
+    def _asked(self, name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """A rule of a hub's user, whose answers are recorded."""
+
+        def ask(*args: Any) -> Any:
+            line = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)), self._secrets)}
+            try:
+                answer = rule(*args)
+            except Exception as exc:
+                self._put({**line, "raised": type(exc).__name__})
+                raise
+            self._put({**line, "returned": to_json(answer, self._secrets)})
+            return answer
+
+        return ask
+
+    # ---------------------------------------------------------------- what comes out
+
+    def _came_out(self, output: Any) -> None:
+        if self._ended:
+            return
+        if isinstance(output, OpenTransport):
+            self._wanted.add(output.conn)
+        elif isinstance(output, CloseTransport):
+            self._finish(output.conn)
+        self._put(self._teller.tell(output))
+
+    # ---------------------------------------------------------------- lines
+
+    def _begin(self, line: dict[str, Any]) -> None:
+        if self._header is not None:
+            raise LocalProtocolError("a Recorder records one endpoint: make another one")
+        self._header = dump(line) + "\n"
+        self._is_hub = line["kind"] == "Hub"
+
+    def _put(self, line: dict[str, Any] | _Received) -> None:
+        if self._ended:
+            return
+        entry = line if isinstance(line, _Received) else dump(line) + "\n"
+        self._lines.append(entry)
+        self._held += _size(entry)
+        self._flush()
+        if self._held > MAX_HELD:
+            self._end("a message took too long to be complete")
+
+    def _flush(self) -> None:
+        """Write the lines up to the first one that waits."""
+        while self._lines and not self._ended:
+            entry = self._lines[0]
+            if isinstance(entry, str):
+                text = entry
+            elif entry.inbound.ready >= entry.size:
+                text = dump({**entry.line, "data": from_bytes(entry.inbound.take(entry.size))}) + "\n"
+            else:
+                return
+            self._lines.popleft()
+            self._held -= _size(entry)
+            self._write_out(text)
+
+    def _write_out(self, text: str) -> None:
+        if self._header:
+            self._write(self._header)
+            self._header = ""
+        self._write(text)
+
+    def _end(self, reason: str | None) -> None:
+        """The last line. `reason`: why nothing more is recorded, when that is not the end."""
+        if not self._ended:
+            self._flush()
+            self._ended = True
+            self._lines.clear()
+            if self._header == "":  # something was recorded
+                self._write_out(dump({"end": reason}) + "\n")
+
+
+def _size(entry: str | _Received) -> int:
+    return len(entry) if isinstance(entry, str) else 2 * entry.size

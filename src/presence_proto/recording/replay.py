@@ -1,0 +1,286 @@
+"""`replay`: what was recorded, done again with the core of today; where do the outputs differ?"""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from presence_proto.client import PresenceClient
+from presence_proto.config import HubConfig, Identity, PresenceConfig, RealtimeConfig
+from presence_proto.errors import PresenceError, RecordingError
+from presence_proto.hub import Hub
+from presence_proto.realtime import RealtimeClient
+from presence_proto.recording.header import (
+    CALLS,
+    COMMANDS,
+    FACTS,
+    FORMAT,
+    FORMAT_VERSION,
+    Config,
+    config_from_json,
+    set_state,
+)
+from presence_proto.recording.outputs import OutputTeller
+from presence_proto.recording.values import from_json, to_bytes, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, PresenceError)
+NOTHING = "nothing"
+
+
+@frozen
+class Difference:
+    """Where today's core does something else: the line, counted from 1; what stands there; and what came.
+
+    `expected` and `got` are lines of a recording, as JSON, or `"nothing"`.
+    """
+
+    line: int
+    expected: str
+    got: str
+
+
+@frozen
+class ReplayResult:
+    """What came of a replay. The counts are of what was replayed, up to the difference if there is one.
+
+    `kind` is the endpoint's, `package` the version that recorded it. `note`: why the recording ends before
+    its endpoint did, if it does.
+    """
+
+    kind: str
+    package: str
+    lines: int
+    facts: int
+    commands: int
+    outputs: int
+    difference: Difference | None
+    note: str | None
+
+    @property
+    def same(self) -> bool:
+        """Whether there is no difference."""
+        return self.difference is None
+
+
+def replay(lines: Iterable[str]) -> ReplayResult:
+    """Do what a recording says with an endpoint of its own, and compare what comes out, line by line.
+
+    It stops at the first difference. The lines are read as they are needed, and not kept. Raises
+    `RecordingError` for what is no recording, or one of another version, or is malformed or cut off.
+    """
+    reader = Reader(lines)
+    player = _Player(reader)
+    for number, line in reader:
+        difference = player.play(number, line)
+        if difference is not None:
+            return player.result(difference)
+        if "end" in line:
+            reader.expect_end()
+            return player.result(None, line["end"])
+    raise RecordingError(
+        reader.number, "the recording is cut off here, without its end. So far it is the same"
+    )
+
+
+class Reader:
+    """The lines of a recording after its header, with their numbers."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._next: dict[str, Any] | None = None
+        self.number = 0  # of the line that was read last
+        try:
+            header = self._read()
+        except RecordingError:
+            header = None
+        if header is None or header.get("format") != FORMAT:
+            raise RecordingError(1, "this is no recording: its first line is not the header of one")
+        if header.get("version") != FORMAT_VERSION:
+            version = header.get("version")
+            raise RecordingError(
+                1, f"the format has version {version!r}; this package reads {FORMAT_VERSION}"
+            )
+        self.header = header
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        while (line := self._take()) is not None:
+            yield self.number, line
+
+    def calls(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The lines that come next, as long as they are about calls."""
+        while (line := self._take()) is not None:
+            if "called" not in line:
+                self._next = line
+                return
+            yield self.number, line
+
+    def expect_end(self) -> None:
+        """Raise `RecordingError` if there is more."""
+        if self._read() is not None:
+            raise RecordingError(self.number, "the recording goes on after its end")
+
+    def _take(self) -> dict[str, Any] | None:
+        line, self._next = self._next, None
+        return self._read() if line is None else line
+
+    def _read(self) -> dict[str, Any] | None:
+        text = next(self._lines, None)
+        if text is None:
+            return None
+        self.number += 1
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RecordingError(self.number, "the line is cut off, or is no JSON") from None
+        if not isinstance(line, dict):
+            raise RecordingError(self.number, "the line is no JSON object")
+        return line
+
+
+class _Player:
+    """An endpoint like the recorded one, and what was done with it so far."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._header = reader.header
+        self._counts = {"fact": 0, "command": 0, "output": 0}
+        self._outcome: dict[str, Any] | None = None  # of the last command, until it is compared
+        self._answers: list[tuple[int, dict[str, Any]]] = []  # to the calls of a hub
+        self._unasked: Difference | None = None
+        try:
+            self._kind = self._header["kind"]
+            self._inputs: dict[str, tuple[str, ...]] = {"fact": tuple(FACTS), "command": COMMANDS[self._kind]}
+            self._package = str(self._header["package"])
+            self._endpoint = self._make()
+        except _MALFORMED as exc:
+            raise RecordingError(1, f"the header is malformed: {_words(exc)}") from None
+
+    def _make(self) -> RealtimeClient | PresenceClient | Hub:
+        header = self._header
+        config: Config = config_from_json(header["config"], {name: self._answering(name) for name in CALLS})
+        rng = None
+        if header["rng"] is not None:
+            rng = Random(0)
+            set_state(rng, header["rng"])
+        self._teller = OutputTeller(None, config.max_message_size)
+        match self._kind, config:
+            case "Hub", HubConfig():
+                return Hub(config, rng=rng)
+            case "RealtimeClient", RealtimeConfig():
+                return RealtimeClient(config, rng=rng)
+            case "PresenceClient", PresenceConfig():
+                identity = Identity(**header["identity"])
+                return PresenceClient(identity, config, rng=rng, online_at=header["online_at"])
+        raise TypeError(f"a {type(config).__name__} is not for a {self._kind}")
+
+    def result(self, difference: Difference | None, note: str | None = None) -> ReplayResult:
+        """What has come of it."""
+        lines = self._reader.number if difference is None else difference.line
+        counts = (self._counts["fact"], self._counts["command"], self._counts["output"])
+        return ReplayResult(self._kind, self._package, lines, *counts, difference, note)
+
+    def play(self, number: int, line: dict[str, Any]) -> Difference | None:
+        """Do a line, or compare it with what has come."""
+        if line.get("end") is not None:
+            return None  # the recording does not tell the rest
+        if (outcome := self._outcome) is not None:
+            self._outcome = None
+            return None if _text(line) == _text(outcome) else _difference(number, line, outcome)
+        for kind, names in self._inputs.items():
+            if kind in line:
+                self._counts[kind] += 1
+                return self._run(self._call(number, line, kind, names))
+        if "end" in line:
+            return None
+        if "deadline" in line:
+            return self._compare_drained(number, line)
+        if line.keys() & {"open", "send", "close", "event"}:
+            self._counts["output"] += 1
+            return self._compare(number, line)
+        if line.keys() & {"returned", "raised", "called"}:
+            return _difference(number, line, None)
+        raise RecordingError(number, f"there is no line of this kind: {', '.join(line)[:80]}")
+
+    # ---------------------------------------------------------------- inputs
+
+    def _call(
+        self, number: int, line: dict[str, Any], kind: str, names: tuple[str, ...]
+    ) -> Callable[[], Any]:
+        try:
+            name, now = line[kind], {} if line["now"] is None else {"now": from_json(line["now"])}
+            if name not in names:
+                raise ValueError(f"a {self._kind} has no {kind} {name!r}")
+            method = getattr(self._endpoint, name)
+            if kind == "command":
+                args, kwargs = from_json(line["args"]), from_json(line.get("kwargs", {}))
+            else:
+                kwargs = {key: line[key] for key in FACTS[name] if key in line}
+                args = [kwargs.pop("conn")] if "conn" in FACTS[name] else []
+                if name == "transport_closed":
+                    self._teller.closed(line["conn"])
+                if name == "receive_data":
+                    kwargs["data"] = to_bytes(line["data"])
+            bound = [*args], {**kwargs, **now}
+        except _MALFORMED as exc:
+            raise RecordingError(number, f"the {kind} is malformed: {_words(exc)}") from None
+        return lambda: method(*bound[0], **bound[1])
+
+    def _run(self, call: Callable[[], Any]) -> Difference | None:
+        self._answers = list(self._reader.calls())
+        try:
+            result = call()
+        except Exception as exc:  # a bug, or a command that was not legal: the recording knows
+            self._outcome = {"raised": type(exc).__name__}
+        else:
+            self._outcome = None if result is None else {"returned": result}
+        if self._unasked is None and self._answers:
+            return _difference(*self._answers[0], None)
+        return self._unasked
+
+    def _answering(self, name: str) -> Callable[..., Any]:
+        """A rule that answers as the recorded one did."""
+
+        def answer(*args: Any) -> Any:
+            asked = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)))}
+            number, line = self._answers.pop(0) if self._answers else (self._reader.number, {})
+            if {key: line.get(key) for key in asked} != asked:
+                self._unasked = self._unasked or _difference(number, line or None, asked)
+                return None
+            if "raised" in line:
+                raise type(str(line["raised"]), (Exception,), {})
+            return from_json(line["returned"])
+
+        return answer
+
+    # ---------------------------------------------------------------- outputs
+
+    def _compare(self, number: int, line: dict[str, Any]) -> Difference | None:
+        output = self._endpoint.next_output()
+        got = None if output is None else self._teller.tell(output)
+        return None if _text(line) == _text(got) else _difference(number, line, got)
+
+    def _compare_drained(self, number: int, line: dict[str, Any]) -> Difference | None:
+        output = self._endpoint.next_output()
+        if output is not None:
+            return _difference(number, line, self._teller.tell(output))
+        self._teller.drained()
+        got = {"deadline": self._endpoint.next_deadline()}
+        return None if _text(line) == _text(got) else _difference(number, line, got)
+
+
+def _difference(number: int, expected: dict[str, Any] | None, got: dict[str, Any] | None) -> Difference:
+    return Difference(number, _text(expected), _text(got))
+
+
+def _text(line: dict[str, Any] | None) -> str:
+    return NOTHING if line is None else json.dumps(line, sort_keys=True)
+
+
+def _words(exc: Exception) -> str:
+    return f"{exc.args[0]!r} is missing" if isinstance(exc, KeyError) else str(exc)
