@@ -1,0 +1,151 @@
+"""The kinds of faults, and chaos: what goes wrong when nobody asked for it."""
+
+from __future__ import annotations
+
+from enum import Flag, auto
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+    from presence_proto.testing.sim.world import SimWorld
+
+
+class SimFaults(Flag):
+    """What may go wrong in a world. Combine them with `|`."""
+
+    CUTS = auto()  # connections end: in order, reset, or for one side only
+    SILENCE = auto()  # nothing arrives, one way or both
+    CONNECTS = auto()  # connects are refused, hang, or are slow
+    RESTARTS = auto()  # the hub is stopped or killed, and comes up again
+    CHANNELS = auto()  # the hub crashes or closes channels, and closes connections
+    HUB = auto()  # the hub mutes heartbeats, ignores joins, refuses handshakes, says diffs twice
+    FREEZES = auto()  # a host does nothing for a while
+    CLOCKS = auto()  # a clock leaps forward, or steps backward
+    TICKS = auto()  # ticks come late, or too early
+    STALE = auto()  # drivers report ends and beginnings of forgotten connections
+
+    NONE = 0
+    MIXED = CUTS | SILENCE | CONNECTS | RESTARTS | CHANNELS | HUB | FREEZES | CLOCKS | TICKS | STALE
+
+
+CALM = 120.0
+"""Seconds of a world before the first fault."""
+
+
+class Chaos:
+    """Strikes at random times, `every` so many seconds on average, while it `is_on`; at first it is calm."""
+
+    def __init__(self, world: SimWorld, rng: Random, faults: SimFaults, every: float) -> None:
+        self.is_on = True
+        self._world = world
+        self._rng = rng
+        self._every = every
+        self._strikes = [strike for kind, strikes in _STRIKES.items() if kind in faults for strike in strikes]
+        world.after(CALM, self._next)
+
+    def _next(self) -> None:
+        if self._strikes:
+            self._world.after(self._rng.expovariate(1 / self._every), self._strike)
+
+    def _strike(self) -> None:
+        if self.is_on:
+            self._rng.choice(self._strikes)(self._world, self._rng)
+        self._next()
+
+
+def _name(world: SimWorld, rng: Random) -> str:
+    return rng.choice([*world.clients])
+
+
+def _seconds(rng: Random) -> float:
+    """Most often some seconds, at times some minutes."""
+    return min(rng.expovariate(1 / rng.choice((2.0, 20.0, 90.0))), 600.0)
+
+
+def _cut(world: SimWorld, rng: Random) -> None:
+    world.cut(_name(world, rng), how=rng.choice(("fin", "rst", "near", "far", "dead")))
+
+
+def _cut_all(world: SimWorld, rng: Random) -> None:
+    how = rng.choice(("fin", "rst"))
+    for name in world.clients:
+        world.cut(name, how=how)
+
+
+def _silence(world: SimWorld, rng: Random) -> None:
+    world.silence(_name(world, rng), _seconds(rng), way=rng.choice(("both", "up", "down")))
+
+
+def _lose_network(world: SimWorld, rng: Random) -> None:
+    name, seconds = _name(world, rng), _seconds(rng)
+    world.silence(name, seconds)
+    world.hamper_connects(name, seconds, how="hang")
+
+
+def _hamper_connects(world: SimWorld, rng: Random) -> None:
+    name = _name(world, rng)
+    world.hamper_connects(name, _seconds(rng), how=rng.choice(("refuse", "hang", "slow")))
+    world.cut(name)
+
+
+def _stop_hub(world: SimWorld, rng: Random) -> None:
+    world.stop_hub(_seconds(rng))
+
+
+def _kill_hub(world: SimWorld, rng: Random) -> None:
+    world.kill_hub(_seconds(rng), lost=rng.random() < 0.5)
+
+
+def _end_channel(world: SimWorld, rng: Random) -> None:
+    topics = world.hub.topics
+    if topics:
+        name = rng.choice((None, _name(world, rng)))
+        world.end_channel(rng.choice(topics), name=name, crash=rng.random() < 0.5)
+
+
+def _kick(world: SimWorld, rng: Random) -> None:
+    world.kick(_name(world, rng), code=rng.choice((1000, 1001, 1008, 1011)))
+
+
+def _bad_hub(world: SimWorld, rng: Random) -> None:
+    switch = rng.choice(("mute_heartbeats", "ignore_joins", "refuse_handshakes", "duplicate_diffs"))
+    world.spoil_hub(switch, _seconds(rng))
+
+
+def _freeze(world: SimWorld, rng: Random) -> None:
+    world.freeze(_name(world, rng), _seconds(rng), tick_first=rng.random() < 0.5)
+
+
+def _freeze_hub(world: SimWorld, rng: Random) -> None:
+    world.freeze("hub", _seconds(rng), tick_first=rng.random() < 0.5)
+
+
+def _jump(world: SimWorld, rng: Random) -> None:
+    name = rng.choice(("hub", _name(world, rng), _name(world, rng)))
+    world.jump_clock(
+        name, rng.choice((rng.uniform(0, 5), rng.uniform(0, 4000), -rng.uniform(0, MAX_STEP_BACK)))
+    )
+
+
+def _tick_badly(world: SimWorld, rng: Random) -> None:
+    name = rng.choice(("hub", _name(world, rng)))
+    world.tick_early(name)
+    world.tick_late(name, rng.uniform(0, 8), _seconds(rng))
+
+
+MAX_STEP_BACK = 20.0
+"""Seconds that a clock goes backward at most."""
+
+_STRIKES: dict[SimFaults, tuple[Callable[[SimWorld, Random], None], ...]] = {
+    SimFaults.CUTS: (_cut, _cut, _cut_all),
+    SimFaults.SILENCE: (_silence, _silence, _lose_network),
+    SimFaults.CONNECTS: (_hamper_connects,),
+    SimFaults.RESTARTS: (_stop_hub, _kill_hub),
+    SimFaults.CHANNELS: (_end_channel, _kick),
+    SimFaults.HUB: (_bad_hub,),
+    SimFaults.FREEZES: (_freeze, _freeze_hub),
+    SimFaults.CLOCKS: (_jump,),
+    SimFaults.TICKS: (_tick_badly,),
+}

@@ -1,0 +1,356 @@
+"""Who watches a client: each law that its events and its getters must keep, whatever happens to it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from math import inf
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from presence_proto import events
+from presence_proto.channel_state import ChannelState
+from presence_proto.config import ChannelConfig, join_params_are_the_meta
+from presence_proto.testing.contract import ContractError
+from presence_proto.testing.folds import PresenceFold, RealtimeFold
+from presence_proto.testing.sim.laws import (
+    ALIVE,
+    ANSWER,
+    FLICKER,
+    FOLD,
+    GHOST,
+    HONEST,
+    ONCE,
+    QUIET,
+    REACH,
+    STORY,
+)
+from presence_proto.testing.sim.post import Letter, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from presence_proto.client import PresenceClient
+    from presence_proto.realtime import RealtimeClient
+    from presence_proto.testing.sim.client_host import ClientHost
+    from presence_proto.testing.sim.post import Post
+    from presence_proto.testing.sim.stage import Stage
+
+ROOM = "realtime:jarvis-presence"
+"""Where all users meet."""
+
+
+class Watch(ABC):
+    """What holds for every client."""
+
+    def __init__(self, host: ClientHost, stage: Stage, fold: PresenceFold | RealtimeFold) -> None:
+        self._host = host
+        self._stage = stage
+        self._fold = fold
+        self._last_id = 0
+        self._open: dict[int, str] = {}  # commands without an outcome, as far as we know
+
+    # ---------------------------------------------------------------- what happens
+
+    @abstractmethod
+    def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """The application called a command."""
+
+    def happened(self, happened: list[Any], sent: float | None) -> None:
+        """The client reported events, because of bytes that were `sent` then, or of something else."""
+        try:
+            for event in happened:
+                self.saw(event, sent)
+                self._fold.follow(event)
+            self._fold.check()
+        except ContractError as exc:
+            self._broke(FOLD, str(exc))
+
+    @abstractmethod
+    def saw(self, event: Any, sent: float | None) -> None:
+        """Judge one event."""
+
+    @abstractmethod
+    def wrong_view(self) -> str | None:
+        """All that the hub has sent is here: what is still not as the hub has it."""
+
+    @abstractmethod
+    def unsettled(self) -> str | None:
+        """What keeps this client from being as its application wants it to be."""
+
+    # ---------------------------------------------------------------- commands
+
+    def _asked(self, command: str, number: int, seconds: float) -> None:
+        """A command returned its id. There is an outcome in so many seconds of the client's time."""
+        if number <= self._last_id:
+            self._broke(ANSWER, f"{command} has the id {number}, after {self._last_id}")
+        self._last_id = number
+        self._open[number] = command
+        self._stage.agenda.after(seconds, self._due, number, self._host.told + seconds)
+
+    def _due(self, number: int, told: float) -> None:
+        if number not in self._open:
+            return
+        if self._host.told < told:  # it was frozen, or its clock went backward
+            self._stage.agenda.after(1.0 + told - self._host.told, self._due, number, told)
+        elif self._is_pending(number):
+            self._broke(ANSWER, f"{self._open[number]} (id {number}) is still pending")
+        else:
+            self._succeeded(number)
+
+    @abstractmethod
+    def _is_pending(self, number: int) -> bool:
+        """Whether a command has no outcome yet."""
+
+    def _succeeded(self, number: int) -> None:
+        del self._open[number]
+
+    def _failed(self, number: int) -> str:
+        if number not in self._open:
+            self._broke(ANSWER, f"id {number} has another outcome")
+        return self._open.pop(number)
+
+    def _loses(self, reason: str, retry_in: float | None) -> None:
+        """The client lost something, and will try again. That is no wonder once a fault has struck."""
+        if retry_in is not None and not self._stage.stats.faults:
+            self._broke(QUIET, reason)
+
+    def _broke(self, law: str, details: str) -> NoReturn:
+        self._stage.broken(law, self._host.name, details)
+
+
+class RoomWatch(Watch):
+    """Watches a `PresenceClient`."""
+
+    _fold: PresenceFold
+
+    def __init__(self, host: ClientHost, client: PresenceClient, stage: Stage, post: Post) -> None:
+        super().__init__(host, stage, PresenceFold(client))
+        self._client = client
+        self._own = client.identity.user_id
+        self._post = post
+        self._heard: Counter[Message] = Counter()
+        self._letters: dict[int, Letter] = {}  # by command id
+        self._here_since: float | None = None
+        self._was_here = False
+
+    def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Commands with an id may be pending; what they say is written down."""
+        if not isinstance(result, int):
+            return
+        self._asked(command, result, self._host.patience)
+        if command in _SAYING:
+            kind, index, name = _SAYING[command]
+            message = kind, self._own, str(_argument(args, kwargs, index, name))
+            self._post.said[message] += 1
+            self._letters[result] = Letter(message, self._stage.agenda.now)
+        if not self._is_pending(result):
+            # Done at once. It may be lost all the same, with the connection: nobody answers for it.
+            self._letters.pop(result, None)
+            self._succeeded(result)
+
+    def saw(self, event: Any, sent: float | None) -> None:
+        """Comings and goings must be true, messages must have been said."""
+        match event:
+            case events.Connected(_, users, resumed):
+                if self._here_since is not None or resumed != self._was_here:
+                    self._broke(STORY, f"{'here' if self._here_since else 'away'}, {resumed=}")
+                self._here_since, self._was_here = self._stage.agenda.now, True
+                for user in users[1:]:
+                    self._is_there(user.user_id, sent)
+            case events.UserOnline(user) | events.ActivityChanged(user):
+                self._is_there(user.user_id, sent)
+            case events.UserOffline(user):
+                truth = self._stage.hub.truth
+                if sent is None or not truth.was_absent(ROOM, user.user_id, sent):
+                    self._broke(FLICKER, f"{user.user_id} went offline, and was present without a break")
+            case events.Disconnected(reason, retry_in):
+                self._here_since = None
+                self._loses(reason, retry_in)
+            case events.GameInvite(user_id, _, game):
+                self._hears(("invite", user_id, game))
+            case events.ChatMessage(user_id, _, _, content):
+                self._hears(("chat", user_id, content))
+            case events.Poked(user_id):
+                self._hears(("poke", user_id, self._own))
+            case events.CommandFailed(number, command):
+                if self._failed(number) != command:
+                    self._broke(ANSWER, f"id {number} is no {command}")
+                self._letters.pop(number, None)
+            case events.InviteSent(number):
+                if self._open.get(number) != "send_invite":
+                    self._broke(ANSWER, f"a receipt for id {number}, which is no open invite")
+                self._succeeded(number)
+            case events.Error(message, fatal=True):
+                self._broke(ALIVE, f"it gave up: {message}")
+            case _:
+                pass
+
+    def wrong_view(self) -> str | None:
+        """Who is shown, and who is there. We ourselves are always shown."""
+        if not self._client.is_connected or not self._host.wanted:  # who says goodbye does not listen
+            return None
+        shown, there = {*self._fold.users}, {*self._stage.hub.truth.online(ROOM)}
+        shown.discard(self._own)
+        there.discard(self._own)
+        if shown == there:
+            return None
+        return f"shows {sorted(shown - there)} too many and {sorted(there - shown)} too few"
+
+    def unsettled(self) -> str | None:
+        """It is in the room, everybody is shown as they are, and nobody waits for anything."""
+        client, name = self._client, self._host.name
+        for number in [number for number in self._open if not self._is_pending(number)]:
+            self._succeeded(number)
+        if self._open:
+            return f"{name} still has the commands {self._open} pending"
+        if client.is_closed:
+            return f"{name} is closed" if self._host.wanted else None
+        if not client.is_connected:
+            return f"{name} is not in the room"
+        if wrong := self.wrong_view():
+            return f"{name} {wrong}"
+        end = self._host.end
+        if end is None or not end.peer.is_through:
+            return f"{name} has not got everything yet"
+        return self._wrong_looks() or self._unheard()
+
+    def _wrong_looks(self) -> str | None:
+        """What somebody is shown to do, and does not do. Of several devices any may be shown."""
+        online = self._stage.hub.truth.online(ROOM)
+        for user_id, user in self._fold.users.items():
+            looks = user.display_name, user.status, user.activity
+            if looks not in [looks_of(meta) for meta in online[user_id]]:
+                return f"{self._host.name} shows {looks}, which is not how {user_id} is: {online[user_id]}"
+        return None
+
+    def _unheard(self) -> str | None:
+        since = inf if self._here_since is None else self._here_since
+        for letter in self._post.taken:
+            kind, user_id, text = letter.message
+            for_us = user_id != self._own and (kind != "chat" or self._host.hears_chat)
+            for_us = for_us and (kind != "poke" or text == self._own)
+            once = self._post.said[letter.message] == 1
+            if for_us and once and letter.said_at > since and not self._heard[letter.message]:
+                self._broke(REACH, f"was there all the time since, and never heard {letter.message}")
+        return None
+
+    def _is_there(self, user_id: str, sent: float | None) -> None:
+        if sent is None or not self._stage.hub.truth.was_present(ROOM, user_id, sent):
+            self._broke(GHOST, f"{user_id} was not there when the hub said so")
+
+    def _hears(self, message: Message) -> None:
+        self._heard[message] += 1
+        if self._heard[message] > self._post.said[message]:
+            self._broke(ONCE, f"{message} was heard {self._heard[message]} times")
+
+    def _is_pending(self, number: int) -> bool:
+        return number in self._client.pending_commands
+
+    def _succeeded(self, number: int) -> None:
+        super()._succeeded(number)
+        letter = self._letters.pop(number, None)
+        if letter is not None:
+            self._post.taken.append(letter)
+
+
+_SAYING = {
+    "send_invite": ("invite", 0, "game"),
+    "send_poke": ("poke", 0, "target_user_id"),
+    "send_chat": ("chat", 1, "content"),
+}
+"""The commands that say something: the kind of message, and which argument has it."""
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], index: int, name: str) -> Any:
+    return args[index] if len(args) > index else kwargs.get(name)
+
+
+def looks_of(meta: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """What others see of a presence in the room."""
+    return meta["display_name"], meta["status"], meta["activity"]
+
+
+class ChannelWatch(Watch):
+    """Watches a `RealtimeClient`. `wants` are the topics that it shall be in, and how it shall be present in
+    each: the presence key and the payload, or `None`.
+    """
+
+    _fold: RealtimeFold
+
+    def __init__(self, host: ClientHost, client: RealtimeClient, stage: Stage) -> None:
+        super().__init__(host, stage, RealtimeFold(client))
+        self._client = client
+        self.wants: dict[str, tuple[str, Mapping[str, Any] | None]] = {}
+
+    def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Pushes have one outcome. Broadcasts may have none, and be done at once."""
+        topic = _argument(args, kwargs, 0, "topic")
+        match command:
+            case "push":
+                self._asked(command, result, self._host.patience)
+            case "join":
+                self.wants.setdefault(topic, _present(topic, _argument(args, kwargs, 1, "params")))
+            case "leave":
+                del self.wants[topic]
+            case "track" | "untrack":
+                payload = _argument(args, kwargs, 1, "payload")  # none of untrack
+                self.wants[topic] = self.wants[topic][0], payload
+            case _:
+                pass
+
+    def saw(self, event: Any, sent: float | None) -> None:
+        """Pushes have one outcome, and the hub knows the protocol."""
+        match event:
+            case events.PushReplied(number) | events.PushFailed(number):
+                self._open.pop(number, None)  # two outcomes are against the fold
+            case events.SocketDisconnected(reason, fatal=True):
+                self._broke(ALIVE, f"it gave up: {reason}")
+            case events.ProtocolViolation(reason):
+                self._broke(HONEST, reason)
+            case events.SocketDisconnected(reason, retry_in=retry_in):
+                self._loses(reason, retry_in)
+            case events.ChannelDown(topic, reason, retry_in) | events.JoinFailed(topic, reason, _, retry_in):
+                self._loses(f"{topic}: {reason}", retry_in)
+            case events.TrackFailed(topic, reason):
+                self._loses(f"{topic}: {reason}", 0.0)
+            case _:
+                pass
+
+    def wrong_view(self) -> str | None:
+        """The refs that are held of each topic are those of the hub."""
+        for topic in self._client.channels:
+            if self._client.is_synced(topic):
+                held = {key: _refs(metas) for key, metas in self._client.presence(topic).items()}
+                there = {key: _refs(metas) for key, metas in self._stage.hub.truth.online(topic).items()}
+                if held != there:
+                    return f"in {topic} holds {held}, and there are {there}"
+        return None
+
+    def unsettled(self) -> str | None:
+        """It is in its topics, with its payload, and sees who is there."""
+        client, name = self._client, self._host.name
+        if self._open:
+            return f"{name} still has the pushes {self._open} pending"
+        if client.is_closed:
+            return f"{name} is closed" if self._host.wanted else None
+        if sorted(client.channels) != sorted(self.wants):
+            return f"{name} has the channels {client.channels}, and wants {[*self.wants]}"
+        for topic in self.wants:
+            if client.state_of(topic) is not ChannelState.JOINED or not client.is_synced(topic):
+                return f"{name} is {client.state_of(topic).name} in {topic}, and not synced"
+        wrong = self.wrong_view()
+        return None if wrong is None else f"{name} {wrong}"
+
+    def _is_pending(self, number: int) -> bool:
+        return number in self._open
+
+
+def _present(topic: str, params: Any) -> tuple[str, Mapping[str, Any] | None]:
+    """The key and the payload with which a join makes present."""
+    if isinstance(params, ChannelConfig):
+        return params.presence_key, None
+    return join_params_are_the_meta(topic, params) or ("", None)
+
+
+def _refs(metas: tuple[Mapping[str, Any], ...]) -> list[str]:
+    return sorted(meta["phx_ref"] for meta in metas)
