@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.events import OnlineUser
-from presence_proto.websocket import BinaryMessage, HandshakeRequest, State, TextMessage
-from rig import Rig
+from presence_proto.testing import ScriptedJarvisServer
 
 URL = "ws://127.0.0.1:8790"
 ME = OnlineUser("me", "Me")
@@ -31,11 +29,10 @@ def user(user_id: str, status: str = "online", activity: str | None = None, **mo
     }
 
 
-class JarvisRig(Rig):
+class JarvisRig(ScriptedJarvisServer):
     """`me` in the room. `settings` are fields of the config. What the client says is JSON, in `received`."""
 
     client: PresenceClient
-    received: list[Any]
 
     def __init__(
         self,
@@ -48,8 +45,7 @@ class JarvisRig(Rig):
     ) -> None:
         config = PresenceConfig(**{"server_url": URL, **settings})
         client = PresenceClient(identity or Identity("me", "Me"), config, rng=rng)
-        super().__init__(client, chunk=chunk, server_deflate=server_deflate)
-        self.count: Any = 1  # what pongs say
+        super().__init__(client, chunk=chunk, deflate=server_deflate)
 
     # ---------------------------------------------------------------- what the server says
 
@@ -77,7 +73,8 @@ class JarvisRig(Rig):
 
     def tell(self, kind: Any, **fields: Any) -> list[Any]:
         """A message from the server. Returns the events."""
-        return self.tell_text(json.dumps({"type": kind, **fields}))
+        super().tell(kind, **fields)
+        return self.take()
 
     def tell_text(self, text: str) -> list[Any]:
         """Any text from the server. Returns the events."""
@@ -85,12 +82,6 @@ class JarvisRig(Rig):
         return self.take()
 
     # ---------------------------------------------------------------- what the client said
-
-    def said(self, kind: str | None = None) -> list[Any]:
-        """The client's messages, oldest first; pings only when asked for."""
-        return [
-            one for one in self.received if (one["type"] != "ping" if kind is None else one["type"] == kind)
-        ]
 
     def invite(self, game: str, code: str | None = None) -> Any:
         """Make the command."""
@@ -103,23 +94,3 @@ class JarvisRig(Rig):
     def update(self, *activity: Any) -> Any:
         """Make the command."""
         return self.do(self.client.update_activity, *activity)
-
-    # ---------------------------------------------------------------- inside
-
-    def _read(self) -> None:
-        while self.server is not None and (event := self.server.next_event()) is not None:
-            if isinstance(event, HandshakeRequest):
-                self.requests.append(event)
-            elif isinstance(event, BinaryMessage):
-                raise AssertionError("Jarvis JSON is text")
-            elif isinstance(event, TextMessage):
-                message = json.loads(event.data)
-                self.received.append(message)
-                if (
-                    message == {"type": "ping"}
-                    and self.answers_heartbeats
-                    and self.server.state is State.OPEN
-                ):
-                    self.server.send_text(json.dumps({"type": "pong", "online_count": self.count}))
-            else:
-                self.server_events.append(event)

@@ -7,8 +7,8 @@ from typing import Any
 from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.events import OnlineUser, UserStatus
-from presence_proto.serializer import Message, UserBroadcast
-from rig import Rig
+from presence_proto.serializer import Message
+from presence_proto.testing import ScriptedServer
 
 TOPIC = "realtime:jarvis-presence"
 URL = "ws://127.0.0.1:4000"
@@ -27,7 +27,7 @@ def entry(name: str, *metas: dict[str, Any]) -> dict[str, Any]:
     return {"metas": [{"display_name": name, **one} for one in metas]}
 
 
-class PresenceRig(Rig):
+class PresenceRig(ScriptedServer):
     """`me` in the room. `settings` are fields of the config."""
 
     client: PresenceClient
@@ -39,11 +39,12 @@ class PresenceRig(Rig):
         identity: Identity | None = None,
         chunk: int | None = None,
         rng: Any = None,
+        online_at: str | None = ONLINE_AT,
         **settings: Any,
     ) -> None:
         config = PresenceConfig(**{"server_url": URL, "vsn": vsn, **settings})
         identity = identity or Identity("me", "Me")
-        super().__init__(PresenceClient(identity, config, rng=rng, online_at=ONLINE_AT), vsn=vsn, chunk=chunk)
+        super().__init__(PresenceClient(identity, config, rng=rng, online_at=online_at), chunk=chunk)
         self.vsn = vsn
         self.join_ref: Any = None
 
@@ -71,8 +72,9 @@ class PresenceRig(Rig):
         self.say(self.join_ref, None, TOPIC, event, payload)
         return self.take()
 
-    def diff(self, joins: dict[str, Any] | None = None, leaves: dict[str, Any] | None = None) -> list[Any]:
-        self.say(None, None, TOPIC, "presence_diff", {"joins": joins or {}, "leaves": leaves or {}})
+    def diff(self, joins: Any = None, leaves: Any = None, *, topic: str | None = None) -> list[Any]:
+        """A diff. Returns the events."""
+        super().diff(joins, leaves, topic=topic)
         return self.take()
 
     def diffs(self, *diffs: tuple[dict[str, Any], dict[str, Any]]) -> list[Any]:
@@ -84,13 +86,9 @@ class PresenceRig(Rig):
         self.deliver(self.server.data_to_send())
         return self.take()
 
-    def broadcast(self, event: str, payload: Any) -> list[Any]:
-        """A broadcast from somebody else, in the form that the server gives it in this version."""
-        if self.vsn == "2.0.0":
-            self.say(None, None, TOPIC, "broadcast", UserBroadcast(event, payload))
-        else:
-            message = {"type": "broadcast", "event": event, "payload": payload}
-            self.say(None, None, TOPIC, "broadcast", message)
+    def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> list[Any]:
+        """A broadcast from somebody else. Returns the events."""
+        super().broadcast(event, payload, topic=topic)
         return self.take()
 
     def broadcasts(self) -> list[tuple[str, Any]]:

@@ -11,10 +11,10 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from presence_proto.events import ActivityChanged, Connected, OnlineUser, UserOffline, UserOnline
+from presence_proto.events import ActivityChanged, Connected
 from presence_proto.roster import user_from_meta
+from presence_proto.testing import InMemoryPair, PresenceFold
 from presence_rig import TOPIC, PresenceRig
-from rig import Rig
 
 Entries = dict[str, dict[str, dict[str, Any]]]  # key -> ref -> meta
 
@@ -29,46 +29,19 @@ class Op:
     args: tuple[Any, ...]
 
 
-class Folding(Rig):
+class Folding(InMemoryPair):
     """Of a rig of `me`: checks at every drain that the events, folded, are the roster."""
 
-    folded: dict[str, OnlineUser]
-    owed: list[Any]
-
-    def __init__(self, **settings: Any) -> None:
-        self.folded, self.owed, self.seen = {}, [], 0
-        super().__init__(**settings)
+    folding: PresenceFold | None = None
+    seen = 0
 
     def _drain(self) -> None:
         super()._drain()
+        self.folding = self.folding or PresenceFold(self.client)
         for event in self.events[self.seen :]:
-            self.fold(event)
+            self.folding.follow(event)
         self.seen = len(self.events)
-        assert self.owed == [], "net differences that were not told"
-        others = {user.user_id: user for user in self.client.online_users if user.user_id != "me"}
-        assert self.folded == others
-        assert self.client.online_count == len(others) + 1
-        assert self.client.online_users[0].user_id == "me"
-
-    def fold(self, event: Any) -> None:
-        if isinstance(event, Connected):
-            assert event.online_count == len(event.users) == len({user.user_id for user in event.users})
-            users = {user.user_id: user for user in event.users if user.user_id != "me"}
-            if event.resumed:
-                self.owed = differences(self.folded, users)
-            self.folded = users
-        elif isinstance(event, (UserOnline, UserOffline, ActivityChanged)):
-            assert self.client.is_connected
-            if self.owed:
-                self.owed.remove(event)  # raises for what is no real difference, or told twice
-            elif isinstance(event, UserOnline):
-                assert event.user.user_id not in self.folded
-                self.folded[event.user.user_id] = event.user
-            elif isinstance(event, UserOffline):
-                assert self.folded.pop(event.user.user_id) == event.user
-            else:
-                assert self.folded[event.user.user_id] == event.previous != event.user
-                self.folded[event.user.user_id] = event.user
+        self.folding.check()
 
 
 class FoldingRig(Folding, PresenceRig):
@@ -76,18 +49,9 @@ class FoldingRig(Folding, PresenceRig):
 
     holding = False
 
-    def _serve(self) -> None:
+    def exchange(self) -> None:
         if not self.holding:
-            super()._serve()
-
-
-def differences(old: dict[str, OnlineUser], new: dict[str, OnlineUser]) -> list[Any]:
-    """What happened, if somebody had watched."""
-    return [
-        *(UserOnline(user) for key, user in new.items() if key not in old),
-        *(UserOffline(user) for key, user in old.items() if key not in new),
-        *(ActivityChanged(new[key], user) for key, user in old.items() if key in new and new[key] != user),
-    ]
+            super().exchange()
 
 
 class World:
@@ -172,7 +136,7 @@ class World:
         for change in changes:
             self.diff(change)
         self.rig.holding = False
-        self.rig._serve()
+        self.rig.exchange()
 
     def claim(self, user: int, status: str, activity: str | None, extra: dict[str, Any], track: bool) -> None:
         """Somebody broadcasts an activity, and tracks it, or does not."""

@@ -19,6 +19,12 @@ SHOWS = {
     "README.md 1": "Connected(online_count=1",
     "README.md 2": "[('alice', 'joined')]",
     "README.md 3": None,  # it asserts for itself, and ends
+    "docs/explanation/simulation.md 1": "all is well again after",
+    "docs/explanation/simulation.md 2": "greeted twice, in minute",
+    "docs/howto/report-a-bug.md 1": "Connected(online_count=1",
+    "docs/howto/report-a-bug.md 2": "PresenceClient is the same",
+    "docs/howto/report-a-bug.md 3": '{"end":null}',
+    "docs/reference/configuration.md 1": "Connected(online_count=1",
 }
 """What each snippet prints. Those that go on for ever are interrupted once they have."""
 
@@ -27,19 +33,21 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-GUIDES = ROOT / "docs" / "howto" / "embed"  # test_embedding_guides.py runs these
+HOWTO = ROOT / "docs" / "howto"
+OTHERS = {*(HOWTO / "embed").glob("*.md"), HOWTO / "test-your-app.md", HOWTO / "fuzz-your-app.md"}
+"""test_embedding_guides.py, test_testing_guide.py and test_fuzzing_guide.py run these."""
 
 SNIPPETS = [
     pytest.param(code, SHOWS.get(name, "no expectation is written down"), id=name)
     for page in PAGES
-    if page.parent != GUIDES
+    if page not in OTHERS
     for number, code in enumerate(blocks(page, "python"), 1)
     for name in [f"{page.relative_to(ROOT)} {number}"]
 ]
 
 
 @pytest.mark.parametrize(("code", "shows"), SNIPPETS)
-def test_snippet(code: str, shows: str | None) -> None:
+def test_snippet(code: str, shows: str | None, tmp_path: Path) -> None:
     async def run() -> None:
         async with HubServer() as server:
             process = await asyncio.create_subprocess_exec(
@@ -51,6 +59,7 @@ def test_snippet(code: str, shows: str | None) -> None:
                 code.replace("127.0.0.1:4000", f"127.0.0.1:{server.port}"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                cwd=tmp_path,
             )
             assert process.stdout is not None
             assert process.stderr is not None

@@ -11,78 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_entries import Entries, diff, entry, holding, meta, refs, snapshot
+from presence_entries import Entries, by_ref, diff, entry, holding, snapshot, told
+from presence_model import Model
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.presence import PresenceChange, PresenceMap
+from presence_proto.testing import strategies as ps
+from presence_proto.testing.strategies import PresenceHistory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-# ---------------------------------------------------------------------------------------------- a naive model
-
-
-class Model:
-    """`Presence` of phoenix.js 1.8.16, but for two things: no ref is held twice, and no key without metas."""
-
-    def __init__(self) -> None:
-        self.state: Entries = {}
-
-    def sync_state(self, new: Entries) -> None:
-        joins, leaves = {}, {}
-        for key, present in self.state.items():
-            if key not in new:
-                leaves[key] = present
-        for key, present in new.items():
-            if key in self.state:
-                held = {meta["phx_ref"] for meta in self.state[key]["metas"]}
-                sent = {meta["phx_ref"] for meta in present["metas"]}
-                joined = [meta for meta in present["metas"] if meta["phx_ref"] not in held]
-                left = [meta for meta in self.state[key]["metas"] if meta["phx_ref"] not in sent]
-                if joined:
-                    joins[key] = {**present, "metas": joined}
-                if left:
-                    leaves[key] = {**self.state[key], "metas": left}
-            else:
-                joins[key] = present
-        self.sync_diff(deepcopy({"joins": joins, "leaves": leaves}))
-
-    def sync_diff(self, diff: dict[str, Entries]) -> None:
-        for key, present in diff["joins"].items():
-            joined = {meta["phx_ref"] for meta in present["metas"]}
-            current = self.state.get(key, {"metas": []})["metas"]
-            kept = [meta for meta in current if meta["phx_ref"] not in joined]
-            self.state[key] = {**present, "metas": kept + without_twins(present["metas"])}
-        for key, present in diff["leaves"].items():
-            if key in self.state:
-                left = {meta["phx_ref"] for meta in present["metas"]}
-                current = self.state[key]["metas"]
-                self.state[key]["metas"] = [meta for meta in current if meta["phx_ref"] not in left]
-        self.state = {key: present for key, present in self.state.items() if present["metas"]}
-
-
-def without_twins(metas: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        meta
-        for index, meta in enumerate(metas)
-        if meta["phx_ref"] not in [later["phx_ref"] for later in metas[index + 1 :]]
-    ]
-
-
-keys = st.sampled_from(["a", "b", "c", "", "__proto__", "7"])
-metas = st.builds(meta, st.sampled_from("123456"), n=st.sampled_from([0, 0, 0, 1]))
-entries = st.dictionaries(
-    keys,
-    st.builds(
-        lambda metas, extra: {"metas": metas, **extra},
-        st.lists(metas, max_size=4),
-        st.just({}) | st.just({}) | st.just({"user": 1}) | st.just({"user": 2}),
-    ),
-    max_size=4,
-)
-payloads = st.tuples(st.just("state"), entries) | st.tuples(
-    st.just("diff"), st.builds(diff, entries, entries)
-)
+payloads = st.tuples(st.just("state"), ps.entries()) | st.tuples(st.just("diff"), ps.diffs())
 
 
 def apply(presence: PresenceMap, kind: str, payload: Any) -> tuple[PresenceChange, ...]:
@@ -136,17 +76,12 @@ def test_everything_is_idempotent(history: list[tuple[str, Any]], last: tuple[st
     assert snapshot(presence) == once
 
 
-json_values: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["metas", "phx_ref", "joins", "leaves", "a"]), inner, max_size=3)
-    ),
-    max_leaves=12,
+json_values = ps.json_values(
+    keys=st.sampled_from(["metas", "phx_ref", "joins", "leaves", "a"]), max_leaves=12
 )
 
 
-@given(entries, json_values | st.builds(diff, json_values, json_values))
+@given(ps.entries(), json_values | st.builds(diff, json_values, json_values))
 def test_any_json_is_applied_or_refused_without_a_trace(state: Entries, payload: Any) -> None:
     presence = PresenceMap(max_keys=4, max_metas=4)
     presence.apply_state(state)
@@ -158,7 +93,7 @@ def test_any_json_is_applied_or_refused_without_a_trace(state: Entries, payload:
             assert snapshot(presence) == before
 
 
-@given(entries, st.builds(diff, entries, entries))
+@given(ps.entries(), ps.diffs())
 def test_limits_are_exact(state: Entries, payload: dict[str, Entries]) -> None:
     free, limit = PresenceMap(), PresenceMap(max_keys=3, max_metas=3)
     for kind, step in (("state", state), ("diff", payload)):
@@ -176,48 +111,13 @@ def test_limits_are_exact(state: Entries, payload: dict[str, Entries]) -> None:
 # --------------------------------------------------------------------------------------------- a real history
 
 
-class Server:
-    """Presence on a server: every join gets a ref of its own, and every change is one diff."""
-
-    def __init__(self) -> None:
-        self.state: Entries = {}
-        self.last = 0
-
-    def act(self, key: str, action: str) -> dict[str, Entries]:
-        held = self.state.setdefault(key, entry())["metas"]
-        joins, leaves = {}, {}
-        if held and action != "join":
-            leaves[key] = {"metas": [held.pop(0)]}
-        if action == "join" or (leaves and action == "update"):
-            self.last += 1
-            joins[key] = entry(f"ref{self.last}")
-            held += joins[key]["metas"]
-        if not held:
-            del self.state[key]
-        return deepcopy(diff(joins, leaves))
-
-
-actions = st.tuples(st.sampled_from("abcd"), st.sampled_from(["join", "update", "leave"]))
-
-
-@given(st.lists(actions, max_size=20), st.data())
-def test_a_state_and_diffs_that_overlap_it_lead_to_the_roster(
-    history: list[tuple[str, str]], data: st.DataObject
-) -> None:
-    server = Server()
-    states, diffs = [deepcopy(server.state)], []
-    for key, action in history:
-        diffs.append(server.act(key, action))
-        states.append(deepcopy(server.state))
-    at = data.draw(st.integers(0, len(history)), label="when the state was taken")
-    since = data.draw(st.integers(0, at), label="the first diff that arrives")
-    presence = PresenceMap()
-    presence.apply_state(states[at])
-    for payload in diffs[since:]:
-        presence.apply_diff(payload)
-    assert {key: sorted(held) for key, held in refs(presence).items()} == {
-        key: sorted(meta["phx_ref"] for meta in present["metas"]) for key, present in server.state.items()
-    }
+@given(ps.presence_histories())
+def test_what_a_server_tells_leads_to_what_is_true(history: PresenceHistory) -> None:
+    """Every device, every node, whatever came twice, early, late, or was never told before."""
+    presence, truth = PresenceMap(), None
+    for truth in told(history, presence):
+        assert by_ref(presence) == truth
+    assert truth == history.truth
 
 
 # ---------------------------------------------------------------------------------------------- cost

@@ -5,7 +5,18 @@ from __future__ import annotations
 import struct
 
 from presence_proto.config import Address
-from presence_proto.websocket import HandshakeRequest, WebSocket, WebSocketEvent
+from presence_proto.testing.strategies import Binary, Close, Frame, Ping, Pong, Text
+from presence_proto.testing.strategies.wire import xor
+from presence_proto.websocket import (
+    BinaryMessage,
+    Closed,
+    HandshakeRequest,
+    PingReceived,
+    PongReceived,
+    TextMessage,
+    WebSocket,
+    WebSocketEvent,
+)
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -20,21 +31,7 @@ def frame(
     opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, mask: bytes | None = None
 ) -> bytes:
     """One frame. `rsv` is the three bits as a number, RSV1 being 4."""
-    first, masked, size = fin << 7 | rsv << 4 | opcode, (mask is not None) << 7, len(payload)
-    if size < 126:
-        header = bytes((first, masked | size))
-    elif size < 1 << 16:
-        header = struct.pack("!BBH", first, masked | 126, size)
-    else:
-        header = struct.pack("!BBQ", first, masked | 127, size)
-    if mask is None:
-        return header + payload
-    return header + mask + xor(payload, mask)
-
-
-def xor(data: bytes, mask: bytes) -> bytes:
-    key = (mask * (len(data) // 4 + 1))[: len(data)]
-    return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
+    return Frame(opcode, payload, fin, rsv, mask).data
 
 
 def frames_of(data: bytes) -> list[tuple[int, bytes]]:
@@ -121,6 +118,21 @@ def feed(
         websocket.receive_eof()
         found += events(websocket)
     return found
+
+
+def event_of(heard: Text | Binary | Ping | Pong | Close) -> WebSocketEvent:
+    """The event for what a drawn stream says."""
+    match heard:
+        case Text(data):
+            return TextMessage(data)
+        case Binary(data):
+            return BinaryMessage(data)
+        case Ping(payload):
+            return PingReceived(payload)
+        case Pong(payload):
+            return PongReceived(payload)
+        case Close(code, reason):
+            return Closed(code, reason, clean=True)
 
 
 def single_bytes(data: bytes) -> list[bytes]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from presence_proto import events
 from presence_proto.channel_state import ChannelState
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import LocalProtocolError
+from presence_proto.events import SocketDisconnected
 from presence_proto.outputs import ConnId
 from presence_proto.serializer import Message, UserBroadcast
+from presence_proto.testing import RealtimeFold
 from presence_proto.websocket import State
 from rig import Rig, realtime
 
@@ -140,11 +141,7 @@ class Story:
         self.wanted: dict[str, Any] = {}  # topics that were joined and not left, and what is tracked there
         self.token: str | None = None
         self.expected: set[int] = set()  # pushes that are to be answered or failed
-        self.outcomes: dict[int, Any] = {}
-        self.folded: dict[str, dict[str, set[str]]] = {}
-        self.joined: set[str] = set()
-        self.missing: set[str] = set()  # where the client has given up on the presence state
-        self.connected = False
+        self.fold = RealtimeFold(self.rig.client)
         self.deadlines: list[float | None] = []
         self._answered = 0
         self._events = 0
@@ -336,53 +333,10 @@ class Story:
         client = self.rig.client
         self.deadlines.append(client.next_deadline())
         for event in self.rig.events[self._events :]:
-            self._follow(event)
+            self.fold.follow(event)
+            assert not isinstance(event, SocketDisconnected) or (event.retry_in or 0) <= 30
         self._events = len(self.rig.events)
-        assert client.next_deadline() is not None or client.is_closed
-        for topic in client.channels:
-            if client.state_of(topic) is not ChannelState.LEAVING:
-                presence = client.presence(topic)
-                held = {key: {meta["phx_ref"] for meta in metas} for key, metas in presence.items()}
-                assert self.folded.get(topic, {}) == held, "folding the events gives the presence"
-
-    def _follow(self, event: Any) -> None:
-        match event:
-            case events.SocketConnected():
-                assert not self.connected
-                self.connected = True
-            case events.SocketDisconnected(retry_in=retry_in, fatal=fatal):
-                assert retry_in is None or 0 < retry_in <= 30
-                assert not (fatal and retry_in is not None)
-                self.connected = False
-            case events.ChannelJoined(topic=topic):
-                assert self.connected
-                self.joined.add(topic)
-                self.missing.discard(topic)
-            case events.ChannelDown(topic=topic):
-                assert topic in self.joined, "nothing is down that was not up"
-                self.joined.remove(topic)
-            case events.JoinFailed(topic=topic):
-                self.joined.discard(topic)
-            case events.ChannelLeft(topic=topic):
-                self.joined.discard(topic)
-                self.folded.pop(topic, None)
-            case events.PushReplied(push_id=push_id) | events.PushFailed(push_id=push_id):
-                assert push_id not in self.outcomes, "one outcome for each push"
-                self.outcomes[push_id] = event
-            case events.PresenceSynced() | events.PresenceDiffed():
-                self._fold(self.folded.setdefault(event.topic, {}), event.changes)
-            case events.PresenceMissing(topic=topic):
-                self.missing.add(topic)
-
-    def _fold(self, held: dict[str, set[str]], changes: Any) -> None:
-        for change in changes:
-            refs = held.setdefault(change.key, set())
-            assert (change.kind == "joined") == (not refs)
-            refs -= {meta["phx_ref"] for meta in change.left}
-            refs |= {meta["phx_ref"] for meta in change.joined}
-            assert (change.kind == "left") == (not refs)
-            if not refs:
-                del held[change.key]
+        self.fold.check()
 
     def transcript(self) -> Any:
         """All that a driver saw; the bytes decoded, since masks are random."""
@@ -407,7 +361,7 @@ class Story:
         assert set(client.channels) == set(self.wanted)
         for topic, payload in self.wanted.items():
             assert client.state_of(topic) is ChannelState.JOINED
-            assert client.is_synced(topic) or topic in self.missing or topic == "room:c"
+            assert client.is_synced(topic) or topic in self.fold.missing or topic == "room:c"
             join = rig.last("phx_join", topic)
             life = [message for message in rig.sent(topic=topic) if message.join_ref == join.ref]
             tracks = [m for m in life if m.event in ("presence", "track", "untrack")]
@@ -415,4 +369,4 @@ class Story:
             assert (last if tracks and "n" in last else None) == payload, "tracked as was wanted last"
             tokens = [m.payload.get("access_token") for m in life if m.event in ("phx_join", "access_token")]
             assert topic == "room:c" or self.token is None or tokens[-1] == self.token
-        assert self.expected <= self.outcomes.keys(), "nothing is dropped in silence"
+        assert self.expected <= self.fold.outcomes.keys(), "nothing is dropped in silence"

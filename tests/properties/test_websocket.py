@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
+from unittest import mock
 
-from attrs import frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from presence_proto.fast_lane import MAX_MASKED as LONG
+from presence_proto.fast_lane import FastLane
+from presence_proto.testing import strategies as ps
+from presence_proto.testing.strategies import Binary, Close, Ping, Pong, Text
+from presence_proto.testing.strategies.streams import Saying, sayings
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
@@ -30,7 +34,7 @@ from websocket_bytes import (
     PING,
     PONG,
     TEXT,
-    close_frame,
+    event_of,
     events,
     exchange,
     feed,
@@ -52,54 +56,6 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------- strategies
 
 
-@frozen
-class Said:
-    """A message, ping, pong or close of the peer. `cuts` is where a payload is cut into fragments."""
-
-    kind: str
-    data: bytes
-    cuts: tuple[int, ...] = ()
-    deflated: bool = False
-    code: int = 0
-
-    def event(self) -> WebSocketEvent:
-        match self.kind:
-            case "text":
-                return TextMessage(self.data.decode())
-            case "binary":
-                return BinaryMessage(self.data)
-            case "ping":
-                return PingReceived(self.data)
-            case "pong":
-                return PongReceived(self.data)
-            case _:
-                return Closed(self.code, self.data.decode(), clean=True)
-
-
-class Speaker:
-    """Makes frames by hand, so that not both ends are the same code."""
-
-    def __init__(self, *, masked: bool) -> None:
-        self.mask = MASK if masked else None
-        self.compressor = zlib.compressobj(wbits=-15)
-
-    def frames(self, said: Said) -> list[bytes]:
-        if said.kind == "close":
-            return [close_frame(said.code, said.data, mask=self.mask)]
-        if said.kind in ("ping", "pong"):
-            return [frame(PING if said.kind == "ping" else PONG, said.data, mask=self.mask)]
-        payload, rsv = said.data, 0
-        if said.deflated:
-            payload = (self.compressor.compress(payload) + self.compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
-            rsv = 4
-        opcodes = [TEXT if said.kind == "text" else BINARY] + [CONTINUATION] * len(said.cuts)
-        pieces = pieces_of(payload, said.cuts)
-        return [
-            frame(opcode, piece, fin=number == len(said.cuts), rsv=0 if number else rsv, mask=self.mask)
-            for number, (opcode, piece) in enumerate(zip(opcodes, pieces, strict=True))
-        ]
-
-
 def pieces_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """`data` cut at `cuts`, taken modulo its length. Pieces may be empty."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
@@ -109,52 +65,12 @@ def pieces_of(data: bytes, cuts: Sequence[int]) -> list[bytes]:
 CUTS = st.lists(st.integers(0, 10_000), max_size=8)
 
 
-def fragments() -> st.SearchStrategy[tuple[int, ...]]:
-    return st.lists(st.integers(0, 10_000), max_size=4).map(tuple)
-
-
-def texts() -> st.SearchStrategy[bytes]:
-    long = st.integers(100, 70_000).map(lambda size: ("wörter " * size)[:size])
-    return st.one_of(st.text(max_size=20), st.text(max_size=20), long).map(str.encode)
-
-
-def messages(*, deflate: bool) -> st.SearchStrategy[Said]:
-    deflated = st.booleans() if deflate else st.just(False)
-    return st.one_of(
-        st.builds(Said, st.just("text"), texts(), fragments(), deflated),
-        st.builds(Said, st.just("binary"), st.binary(max_size=300), fragments(), deflated),
-    )
-
-
-def controls() -> st.SearchStrategy[Said]:
-    return st.builds(Said, st.sampled_from(["ping", "pong"]), st.binary(max_size=125))
-
-
-def closes() -> st.SearchStrategy[Said]:
-    codes = st.sampled_from([1000, 1001, 1003, 1011, 1012, 3000, 4999])
-    return st.builds(Said, st.just("close"), st.text(max_size=30).map(str.encode), code=codes)
-
-
 @st.composite
 def streams(draw: st.DrawFn, *, masked: bool, deflate: bool) -> tuple[bytes, list[WebSocketEvent]]:
-    """Frames of a peer, with pings between fragments, and the events that they must give."""
-    speaker = Speaker(masked=masked)
-    data, found = bytearray(), []
-    for said in draw(st.lists(st.one_of(messages(deflate=deflate), controls()), max_size=5)):
-        frames = speaker.frames(said)
-        for piece in frames[:-1]:
-            data += piece
-            between = draw(st.one_of(st.none(), controls()))
-            if between is not None:
-                data += speaker.frames(between)[0]
-                found.append(between.event())
-        data += frames[-1]
-        found.append(said.event())
-    last = draw(st.one_of(st.none(), closes()))
-    if last is not None:
-        data += speaker.frames(last)[0] + b"ignored"
-        found.append(last.event())
-    return bytes(data), found
+    """Frames of a peer, and the events that they must give."""
+    stream = draw(ps.websocket_streams("client" if masked else "server", deflate=deflate))
+    closed = any(isinstance(one, Close) for one in stream.heard)
+    return stream.data + b"ignored" * closed, [*map(event_of, stream.heard)]
 
 
 @st.composite
@@ -318,6 +234,124 @@ def test_no_bytes_raise_in_the_handshake(stream: bytes, server: bool, deflate: b
     assert isinstance(found[-1], Closed | Refused)
 
 
+# ---------------------------------------------------------------------------------------------- the fast lane
+
+
+class ClosedLane(FastLane):
+    """wsproto reads everything, and gets it as it came."""
+
+    def take(self) -> None:
+        return None
+
+    def hand_over(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+
+# Payloads that look like frames, to who has lost the border.
+LOOKALIKES = [b"\x81\x01x" * 3, b"\x82\x00" * 3, frame(TEXT, b"x", mask=MASK) * 2]
+SIZES = st.sampled_from([125, 126, 127, 0x8100, (1 << 16) - 1, 1 << 16, LONG - 1, LONG, LONG + 1])
+
+
+def payloads(opcode: int) -> st.SearchStrategy[bytes]:
+    if opcode in (PING, PONG):
+        return st.sampled_from([b"", b"ping", *LOOKALIKES])
+    return st.one_of(
+        st.text(max_size=5).map(str.encode), st.sampled_from(LOOKALIKES), SIZES.map(lambda size: b"x" * size)
+    )
+
+
+@st.composite
+def odd_frames(draw: st.DrawFn, *, masked: bool) -> list[bytes]:
+    """A message or ping, now and then with something wrong: its bits, its mask, its length, its text."""
+    masks = st.sampled_from([MASK, b"\x80abc", b"\x81\x80ab", b"\x82\x80ab"]) if masked else st.none()
+
+    def one(opcode: int, *, fin: bool = True) -> bytes:
+        return frame(opcode, draw(payloads(opcode)), fin=fin, mask=draw(masks))
+
+    mask, kind = draw(masks), draw(st.integers(0, 50))
+    if kind <= 20:
+        return [one(draw(st.sampled_from([TEXT, BINARY])))]
+    if kind <= 35:
+        between = draw(st.lists(st.sampled_from([PING, PONG]), max_size=2))
+        fragments = [one(TEXT, fin=False), *map(one, between), one(CONTINUATION)]
+        del fragments[draw(st.integers(1, 10)) :]  # seldom a message that has no end
+        return fragments
+    if kind <= 40:
+        return [one(draw(st.sampled_from([PING, PONG])))]
+    return [
+        draw(
+            st.sampled_from(
+                [
+                    frame(TEXT, b"no mask, or one", mask=None if masked else MASK),
+                    frame(TEXT, b"ab\xe2\x82", mask=mask),
+                    frame(TEXT, b"\xed\xa0\x80", mask=mask),
+                    frame(TEXT, b"rsv", rsv=draw(st.sampled_from([1, 2, 4])), mask=mask),
+                    frame(3, mask=mask),
+                    frame(CONTINUATION, b"of nothing", mask=mask),
+                    frame(PING, bytes(126), mask=mask),
+                    frame(PING, fin=False, mask=mask),
+                    # lengths in more bytes than they need, and longer than anything can be
+                    bytes((0x81, masked << 7 | 126, 0, 125)) + bytes(4 * masked + 125),
+                    bytes((0x81, masked << 7 | 127, *bytes(6), 0xFF, 0xFF)) + bytes(4 * masked + 0xFFFF),
+                    bytes((0x81, masked << 7 | 127, 0x80)) + bytes(7 + 4 * masked),
+                ]
+            )
+        )
+    ]
+
+
+@st.composite
+def odd_chunks(draw: st.DrawFn, *, masked: bool, deflate: bool) -> list[bytes]:
+    """What a peer may send, good and bad, cut anywhere, but most often near the borders of frames."""
+    frames = [one for message in draw(st.lists(odd_frames(masked=masked), max_size=6)) for one in message]
+    frames.append(draw(streams(masked=masked, deflate=deflate))[0])
+    stream = b"".join(frames)
+    if draw(st.integers(0, 5)) == 0:
+        stream = draw(mutated(stream))
+    if len(stream) < 300 and draw(st.booleans()):
+        return single_bytes(stream)
+    borders = st.sampled_from([0, *accumulate(map(len, frames))])
+    near = st.lists(st.builds(int.__add__, borders, st.integers(-1, 10)), max_size=8)
+    return pieces_of(stream, draw(st.one_of(near, near, CUTS)))
+
+
+def trace(websocket: WebSocket, chunks: list[bytes], *, closing_after: int) -> list[object]:
+    """All that can be seen of a `WebSocket` after each chunk and after each event."""
+    seen: list[object] = []
+    for number, chunk in enumerate(chunks):
+        if number == closing_after:
+            websocket.close(4000, "enough")
+        websocket.receive_data(chunk)
+        while True:
+            event = websocket.next_event()
+            seen.append((event, websocket.state, websocket.uses_deflate))
+            if event is None:
+                break
+            react(websocket, event)
+        seen.append(frames_of(websocket.data_to_send()))
+    return seen
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    data=st.data(),
+    server=st.booleans(),
+    deflate=st.booleans(),
+    limit=st.sampled_from([LIMIT, LIMIT, 20, 126]),
+    closing_after=st.integers(0, 50),
+)
+def test_the_fast_lane_cannot_be_told_from_wsproto(
+    data: st.DataObject, server: bool, deflate: bool, limit: int, closing_after: int
+) -> None:
+    chunks = data.draw(odd_chunks(masked=server, deflate=deflate))
+    opened = open_server if server else open_client
+    with_lane = trace(opened(deflate=deflate, limit=limit), chunks, closing_after=closing_after)
+    with mock.patch("presence_proto.websocket.FastLane", ClosedLane):
+        alone = opened(deflate=deflate, limit=limit)
+    assert with_lane == trace(alone, chunks, closing_after=closing_after)
+
+
 # ---------------------------------------------------------------------------------------------- two of them
 
 
@@ -325,26 +359,28 @@ def test_no_bytes_raise_in_the_handshake(stream: bytes, server: bool, deflate: b
 @given(
     st.booleans(),
     st.booleans(),
-    st.lists(st.tuples(st.booleans(), st.one_of(messages(deflate=False), controls())), max_size=12),
+    st.lists(st.tuples(st.booleans(), sayings("server", 70_000, deflate=False)), max_size=12),
     st.booleans(),
 )
 def test_client_and_server_echo(
-    client_deflate: bool, server_deflate: bool, script: list[tuple[bool, Said]], at_once: bool
+    client_deflate: bool, server_deflate: bool, script: list[tuple[bool, Saying]], at_once: bool
 ) -> None:
     client, server = pair(client_deflate=client_deflate, server_deflate=server_deflate)
     said: dict[bool, list[WebSocketEvent]] = {True: [], False: []}
     heard: dict[bool, list[WebSocketEvent]] = {True: [], False: []}
     pings: dict[bool, list[WebSocketEvent]] = {True: [], False: []}
-    for by_client, item in script:
+    for by_client, saying in script:
+        item = saying.said
         websocket = client if by_client else server
-        if item.kind == "text":
-            websocket.send_text(item.data)
-        elif item.kind == "binary":
-            websocket.send_binary(item.data)
-        else:
-            websocket.ping(item.data)
-            pings[by_client].append(PongReceived(item.data))
-        said[by_client].append(PingReceived(item.data) if item.kind == "pong" else item.event())
+        match item:
+            case Text(data):
+                websocket.send_text(data)
+            case Binary(data):
+                websocket.send_binary(data)
+            case Ping(payload) | Pong(payload):
+                websocket.ping(payload)
+                pings[by_client].append(PongReceived(payload))
+        said[by_client].append(PingReceived(item.payload) if isinstance(item, Pong) else event_of(item))
         if not at_once:
             of_client, of_server = exchange(client, server)
             heard[True] += of_server

@@ -1,0 +1,382 @@
+"""A Supabase or Phoenix server with books: who is there, whom it let in, what the client must hold."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from presence_proto.events import ChannelLeft
+from presence_proto.testing.folds import Fold, fold_of
+from presence_proto.testing.scripted_server import ScriptedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from presence_proto.presence import Meta
+    from presence_proto.serializer import Message
+    from presence_proto.websocket import BinaryMessage, TextMessage
+
+Entries = dict[str, dict[str, "Meta"]]  # key -> phx_ref -> meta
+
+
+@define(eq=False)
+class Device:
+    """One presence of a user in a topic. `ref` is that of its meta of now; `None`: it has gone."""
+
+    topic: str
+    key: str
+    ref: str | None
+
+
+@define(eq=False)
+class Life:
+    """One life of a channel on the server."""
+
+    topic: str
+    join_ref: Any
+    key: str
+    config: Mapping[str, Any]
+    own: Device | None = None
+    token: str | None = None
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether the client is told the presence. A plain Phoenix channel tells it to everybody."""
+        return bool(self.config.get("presence", {"enabled": True})["enabled"])
+
+
+class ModelServer(ScriptedServer):
+    """A `ScriptedServer` that behaves by itself, until it is told not to.
+
+    It accepts the connection, answers what the client says, tells states and diffs, and keeps the client's
+    own presence. `stall` makes it slow; for what is wrong there are `say` and the others.
+
+        server = ModelServer(client)
+        server.do(client.connect)
+        ann = server.come("realtime:lobby", "ann", {"mood": "calm"})
+        server.cut()
+        server.advance(1.0)      # back again
+        server.check()           # the events, folded, are what the client holds
+        assert {**client.presence("realtime:lobby")} == server.expected("realtime:lobby")
+
+    `presence` is the truth: for each topic the metas by key and phx_ref, the latest last. A push is answered
+    with `ok` and its own payload.
+    """
+
+    def __init__(
+        self, client: Any, *, now: float = 1000.0, deflate: bool = False, chunk: int | None = None
+    ) -> None:
+        super().__init__(client, now=now, deflate=deflate, chunk=chunk)
+        self.fold: Fold = fold_of(client)
+        self.presence: dict[str, Entries] = {}
+        self.lives: dict[str, Life] = {}  # the channels of this connection, by topic
+        self.joins: dict[str, list[Any]] = {}  # the join_refs of all their lives on it
+        self.unanswered: deque[Message] = deque()
+        self.refusals: deque[int] = deque()  # the HTTP statuses that await the next upgrades
+        self.stalls = False  # it reads, and neither accepts nor answers
+        self.dead = False  # nothing arrives any more, on either side
+        # Those that wait for their presence_state, which is of when they were let in: diffs may overtake it.
+        self._owed: deque[tuple[Life, Any]] = deque()
+        self._asked: dict[str, Any] = {}  # the join_ref of the life that the client is in, or wants, by topic
+        self._seen: set[str] = set()  # topics whose presence the client has been told, up to now
+        self._stale: dict[str, Entries] = {}  # what it held of the others when it lost sight of them
+        self._last_diff: tuple[str, Any] | None = None
+        self._refs = 0
+        self._followed = 0  # events
+        self._busy = False
+
+    # ---------------------------------------------------------------- who is there
+
+    def come(self, topic: str, key: str, meta: Mapping[str, Any] | None = None) -> Device:
+        """A device of a user comes online."""
+        device = Device(topic, key, None)
+        self._track(device, meta or {})
+        return device
+
+    def change(self, device: Device, meta: Mapping[str, Any]) -> None:
+        """A device tracks another meta. Nothing happens when it has gone."""
+        if device.ref is not None:
+            self._track(device, meta)
+
+    def go(self, device: Device) -> None:
+        """A device goes offline. Nothing happens when it has gone."""
+        if device.ref is not None:
+            left = self._remove(device)
+            self._diff(device.topic, {}, _entry(device.key, left))
+
+    def online(self, topic: str) -> dict[str, tuple[Meta, ...]]:
+        """Who is there, in the form of `Hub.online` and `PresenceMap`: the metas by key, the latest last."""
+        return _metas(self.presence.get(topic, {}))
+
+    def expected(self, topic: str) -> dict[str, tuple[Meta, ...]]:
+        """What the client must hold: the truth if it sees the topic, else what it saw last."""
+        return self.online(topic) if self.sees(topic) else _metas(self._stale.get(topic, {}))
+
+    def sees(self, topic: str) -> bool:
+        """Whether the client has the state of the topic, and is told all that changes."""
+        return topic in self._seen
+
+    def has_joined(self, topic: str) -> bool:
+        """Whether client and server agree that the client is in the topic."""
+        return (
+            topic in self._asked and topic in self.lives and self._asked[topic] == self.lives[topic].join_ref
+        )
+
+    @property
+    def rejoined(self) -> list[str]:
+        """The topics that the client has joined more than once on this connection."""
+        return [topic for topic, joins in self.joins.items() if len(joins) > 1]
+
+    # ---------------------------------------------------------------- how it behaves
+
+    def connect(self) -> None:
+        """`connect`, and everything that follows by itself."""
+        self.do(self.client.connect)
+
+    def stall(self) -> None:
+        """Stop to accept and to answer."""
+        self.stalls = True
+
+    def serve(self) -> None:
+        """Answer all that has waited, and from now on at once."""
+        self.stalls = False
+        self.exchange()
+
+    def serve_one(self, *, latest: bool = False) -> None:
+        """Stall, but do the oldest thing that waits, or reply to the `latest` push if that is possible."""
+        self.stalls = True
+        if latest and self.is_open and self.unanswered and self._is_push(self.unanswered[-1]):
+            self._answer(self.unanswered.pop())
+        else:
+            self._do_next()
+
+    def deny(self) -> None:
+        """Reply to the oldest push that waits with an error. Nothing happens when there is none."""
+        push = next(filter(self._is_push, self.unanswered), None)
+        if push is not None and self.is_open:
+            self.unanswered.remove(push)
+            self.reply(push, "error", {"reason": "denied"})
+
+    def crash(self, topic: str, event: str = "phx_error") -> None:
+        """End the channel, by `phx_error` or `phx_close`. Nothing happens when the server has none."""
+        life = self._end(topic)
+        if life is not None:
+            self.say(life.join_ref, life.join_ref, topic, event, {})
+
+    def echo(self, topic: str, event: str = "phx_close") -> None:
+        """Say it of the life before the last, again. Nothing happens when there was none."""
+        earlier = self.joins.get(topic, [])[:-1]
+        if earlier and self.is_open:
+            payload = {"status": "ok", "response": {}} if event == "phx_reply" else {}
+            self.say(earlier[-1], earlier[-1], topic, event, payload)
+
+    def repeat_diff(self) -> None:
+        """Tell the last diff twice. Nothing happens when there was none."""
+        if self._last_diff is not None:
+            self._tell_diff(*self._last_diff)
+
+    def cut(self, reason: str = "eof") -> None:
+        """The stream ends, or could not be opened, and the server notices."""
+        self.hang_up()
+        super().cut(reason)
+
+    def die(self) -> None:
+        """The network dies without a word, and the client has to find out by itself."""
+        self.hang_up()
+        self.dead = self.silent = True
+
+    def hang_up(self, *, noticed: bool = True) -> list[Device]:
+        """Close the books of this connection: what the client says on it is not answered any more.
+
+        Our own presences go with it, unless the server has not `noticed`: then they are returned, as ghosts.
+        """
+        own = [life.own for life in self.lives.values() if life.own is not None]
+        for topic in [*self._asked]:
+            self._lose_sight(topic)
+        self.lives.clear()
+        self.joins.clear()
+        self.unanswered.clear()
+        self._owed.clear()
+        self._asked.clear()
+        if noticed:
+            for device in own:
+                self.go(device)
+        return [] if noticed else own
+
+    def check(self) -> None:
+        """Raise `ContractError` unless the events, folded, are what the client holds."""
+        self.fold.check()
+
+    # ---------------------------------------------------------------- the connection
+
+    def exchange(self) -> None:
+        """Let both sides speak until there is no more to say."""
+        super().exchange()
+        while not self._busy and not self.stalls and self._do_next():
+            pass
+
+    def heard(self, frame: TextMessage | BinaryMessage) -> None:
+        """A message of the client's came."""
+        super().heard(frame)
+        message = self.received[-1]
+        if message.topic == "phoenix" or self.dead:
+            return
+        self.unanswered.append(message)
+        if message.event in ("phx_join", "phx_leave"):
+            self._lose_sight(message.topic)
+        if message.event == "phx_join":
+            self._asked[message.topic] = message.ref
+            self.joins.setdefault(message.topic, []).append(message.ref)
+
+    def _drain(self) -> None:
+        super()._drain()
+        for event in self.events[self._followed :]:
+            self.fold.follow(event)
+            if isinstance(event, ChannelLeft):
+                self._stale.pop(event.topic, None)
+        self._followed = len(self.events)
+
+    def _forget(self) -> None:
+        self.hang_up()
+        self.dead = self.silent = False
+        super()._forget()
+
+    def _do_next(self) -> bool:
+        """Do the next thing that waits. False: there is none."""
+        self._busy = True
+        try:
+            if self.conn is not None and self.server is None:
+                self.refuse(self.refusals.popleft()) if self.refusals else self.open()
+            elif self._owed and self.is_open:
+                self._welcome(*self._owed.popleft())
+            elif self.unanswered and self.is_open:
+                self._answer(self.unanswered.popleft())
+            else:
+                return False
+        finally:
+            self._busy = False
+        return True
+
+    # ---------------------------------------------------------------- answers
+
+    def _is_push(self, message: Message) -> bool:
+        life = self.lives.get(message.topic)
+        known = life is not None and life.join_ref == message.join_ref
+        return known and message.event not in ("phx_join", "phx_leave", "presence", "access_token")
+
+    def _answer(self, message: Message) -> None:
+        topic, payload = message.topic, message.payload
+        life = self.lives.get(topic)
+        if message.event == "phx_join":
+            self._let_in(message)
+        elif life is None:
+            response = {} if message.event == "phx_leave" else {"reason": "unmatched topic"}
+            self.reply(message, "ok" if message.event == "phx_leave" else "error", response)
+        elif message.join_ref != life.join_ref:
+            pass  # meant for an earlier life
+        elif message.event == "phx_leave":
+            self.reply(message)
+            self.crash(topic, "phx_close")
+        elif message.event == "access_token":
+            life.token = payload["access_token"]
+        elif message.event == "presence":
+            self._own(life, payload.get("payload") if payload["event"] == "track" else None)
+            self.reply(message)
+        elif message.event in ("track", "untrack"):
+            self._own(life, payload if message.event == "track" else None)
+            self.reply(message)
+        elif message.event != "broadcast" or life.config["broadcast"]["ack"]:
+            self.reply(message, "ok", payload if isinstance(payload, dict) else {})
+
+    def _let_in(self, join: Message) -> None:
+        payload, old = join.payload, self._end(join.topic)
+        config = payload.get("config", {})
+        key = config["presence"]["key"] if config else payload.get("user_id")
+        life = Life(join.topic, join.ref, key or f"key-{join.ref}", config, token=payload.get("access_token"))
+        self.lives[join.topic] = life
+        if life.has_presence:
+            state = {key: {"metas": metas} for key, metas in self.online(life.topic).items()}
+            self._owed.append((life, state))
+        self.reply(join)
+        if old is not None and self.is_open:
+            self.say(old.join_ref, old.join_ref, join.topic, "phx_close", {})
+
+    def _welcome(self, life: Life, state: Any) -> None:
+        if self.lives.get(life.topic) is not life:
+            return
+        if self.has_joined(life.topic):
+            self._seen.add(life.topic)
+        self.say(life.join_ref, None, life.topic, "presence_state", state)
+
+    def _own(self, life: Life, meta: Mapping[str, Any] | None) -> None:
+        """The client tracks itself, or no more."""
+        if meta is None:
+            if life.own is not None:
+                self.go(life.own)
+            life.own = None
+        elif life.own is None:
+            life.own = self.come(life.topic, life.key, meta)
+        else:
+            held = self.presence[life.topic][life.own.key][str(life.own.ref)]
+            if {name: held[name] for name in held if name not in _REFS} != meta:
+                self.change(life.own, meta)
+
+    # ---------------------------------------------------------------- books
+
+    def _end(self, topic: str) -> Life | None:
+        """A life ends, and the client's presence with it."""
+        life = self.lives.pop(topic, None)
+        if life is not None:
+            if self._asked.get(topic) == life.join_ref:
+                self._lose_sight(topic)
+            if life.own is not None:
+                self.go(life.own)
+        return life
+
+    def _lose_sight(self, topic: str) -> None:
+        self._asked.pop(topic, None)
+        if topic in self._seen:
+            self._seen.remove(topic)
+            self._stale[topic] = {key: {**metas} for key, metas in self.presence.get(topic, {}).items()}
+
+    def _track(self, device: Device, meta: Mapping[str, Any]) -> None:
+        self._refs += 1
+        refs = {"phx_ref": f"r{self._refs}"}
+        leaves: Any = {}
+        if device.ref is not None:
+            refs["phx_ref_prev"] = device.ref
+            leaves = _entry(device.key, self._remove(device))
+        device.ref = refs["phx_ref"]
+        tracked = {**meta, **refs}
+        self.presence.setdefault(device.topic, {}).setdefault(device.key, {})[device.ref] = tracked
+        self._diff(device.topic, _entry(device.key, tracked), leaves)
+
+    def _remove(self, device: Device) -> Meta:
+        entries, ref = self.presence[device.topic], str(device.ref)
+        device.ref = None
+        meta = entries[device.key].pop(ref)
+        if not entries[device.key]:
+            del entries[device.key]
+        return meta
+
+    def _diff(self, topic: str, joins: Any, leaves: Any) -> None:
+        self._last_diff = topic, {"joins": joins, "leaves": leaves}
+        self._tell_diff(*self._last_diff)
+
+    def _tell_diff(self, topic: str, payload: Any) -> None:
+        life = self.lives.get(topic)
+        if life is not None and life.has_presence and self.is_open:
+            self.say(None, None, topic, "presence_diff", payload)
+
+
+_REFS = ("phx_ref", "phx_ref_prev")
+
+
+def _entry(key: str, meta: Meta) -> dict[str, Any]:
+    return {key: {"metas": [meta]}}
+
+
+def _metas(entries: Entries) -> dict[str, tuple[Meta, ...]]:
+    return {key: tuple(metas.values()) for key, metas in entries.items()}

@@ -1,0 +1,86 @@
+"""Hypothesis strategies for the protocols of presence: messages, frames, presence, WebSocket, chunks, clocks.
+
+    from presence_proto.testing import strategies as ps
+
+    @given(ps.presence_histories())
+    def test_my_roster_is_the_truth(history): ...
+
+Examples are values that print as the Python that makes them, and shrink to short ones. A `role` is who
+speaks: what `"server"` says is what a client under test is fed.
+"""
+
+from __future__ import annotations
+
+from presence_proto.testing.strategies.broken_streams import (
+    STREAM_FAULTS,
+    BrokenWebSocketStream,
+    broken_websocket_streams,
+)
+from presence_proto.testing.strategies.chunks import chunkings
+from presence_proto.testing.strategies.clocks import clocks
+from presence_proto.testing.strategies.envelopes import messages, user_broadcasts
+from presence_proto.testing.strategies.frames import binary_frames, frames, text_frames
+from presence_proto.testing.strategies.histories import (
+    ODDITIES,
+    Oddity,
+    PresenceHistory,
+    PresenceStep,
+    Truth,
+    presence_histories,
+)
+from presence_proto.testing.strategies.malformed import FRAME_FAULTS, MalformedFrame, malformed_frames
+from presence_proto.testing.strategies.presence import Entries, diffs, entries, metas, tracked_payloads
+from presence_proto.testing.strategies.server_scripts import Kind, server_scripts
+from presence_proto.testing.strategies.streams import (
+    Binary,
+    Close,
+    Ping,
+    Pong,
+    Text,
+    WebSocketStream,
+    websocket_streams,
+)
+from presence_proto.testing.strategies.values import Role, Vsn, json_values, texts
+from presence_proto.testing.strategies.wire import Frame, Opcode
+
+__all__ = [
+    "FRAME_FAULTS",
+    "ODDITIES",
+    "STREAM_FAULTS",
+    "Binary",
+    "BrokenWebSocketStream",
+    "Close",
+    "Entries",
+    "Frame",
+    "Kind",
+    "MalformedFrame",
+    "Oddity",
+    "Opcode",
+    "Ping",
+    "Pong",
+    "PresenceHistory",
+    "PresenceStep",
+    "Role",
+    "Text",
+    "Truth",
+    "Vsn",
+    "WebSocketStream",
+    "binary_frames",
+    "broken_websocket_streams",
+    "chunkings",
+    "clocks",
+    "diffs",
+    "entries",
+    "frames",
+    "json_values",
+    "malformed_frames",
+    "messages",
+    "metas",
+    "presence_histories",
+    "server_scripts",
+    "text_frames",
+    "texts",
+    "tracked_payloads",
+    "user_broadcasts",
+    "websocket_streams",
+]

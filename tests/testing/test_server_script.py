@@ -1,0 +1,257 @@
+"""Server scripts: whatever a server does, the clients keep their word; and scripts read and shrink well."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from presence_proto import (
+    ChannelConfig,
+    Disconnected,
+    Identity,
+    PresenceClient,
+    PresenceConfig,
+    PresenceMap,
+    RealtimeClient,
+    RealtimeConfig,
+    UserOffline,
+)
+from presence_proto.testing import ContractError, ModelServer, play
+from presence_proto.testing import server_script as steps
+from presence_proto.testing.server_script import (
+    Binary,
+    Broadcast,
+    Bytes,
+    Change,
+    Close,
+    Come,
+    Connect,
+    Crash,
+    Cut,
+    Die,
+    Echo,
+    Go,
+    Refuse,
+    RepeatDiff,
+    Reply,
+    Say,
+    Serve,
+    ServeOne,
+    Sleep,
+    Stall,
+    Text,
+    Wait,
+)
+from presence_proto.testing.strategies.server_scripts import server_scripts
+
+ROOM = "realtime:jarvis-presence"
+vsns = st.sampled_from(["1.0.0", "2.0.0"])
+kinds = st.sampled_from(["well-behaved", "slow", "buggy", "hostile"])
+
+
+def realtime(vsn: Any = "2.0.0") -> RealtimeClient:
+    """A client that wants two channels."""
+    client = RealtimeClient(RealtimeConfig(server_url="ws://host.test", vsn=vsn), rng=Random(1))
+    client.join("realtime:a", ChannelConfig(presence_key="me", broadcast_ack=True), now=1000.0)
+    client.track("realtime:a", {"n": 1}, now=1000.0)
+    client.join("room:b", {"user_id": "me"}, now=1000.0)
+    return client
+
+
+def presence(vsn: Any = "2.0.0") -> PresenceClient:
+    config = PresenceConfig(server_url="ws://host.test", vsn=vsn)
+    return PresenceClient(Identity("me", "Me"), config, rng=Random(1))
+
+
+# ---------------------------------------------------------------------------------------------- any server
+
+
+@given(kinds.flatmap(server_scripts), vsns)
+def test_a_realtime_client_keeps_its_word_whatever_the_server_does(script: Any, vsn: str) -> None:
+    play(script, realtime(vsn))
+
+
+@given(kinds.flatmap(server_scripts), vsns)
+def test_so_does_a_presence_client(script: Any, vsn: str) -> None:
+    play(script, presence(vsn))
+
+
+@given(st.sampled_from(["well-behaved", "slow"]).flatmap(server_scripts), vsns)
+def test_of_a_good_server_a_client_holds_what_it_must(script: Any, vsn: str) -> None:
+    def check(server: ModelServer) -> None:
+        for topic in server.client.channels:
+            held = {key: set(map(str, metas)) for key, metas in server.client.presence(topic).items()}
+            must = {key: set(map(str, metas)) for key, metas in server.expected(topic).items()}
+            assert held == must
+
+    play(script, realtime(vsn), after_step=check)
+
+
+# ---------------------------------------------------------------------------------------------- the steps
+
+
+def names(server: ModelServer) -> list[str]:
+    return [type(event).__name__ for event in server.take()]
+
+
+def test_who_comes_and_goes() -> None:
+    told: list[Any] = []
+    script = [Come("ann"), Come("ann"), Change(1, {"status": "away"}), Go(0), Go(1), Go(2)]
+    server = play(script, presence(), after_step=lambda server: told.append(names(server)))
+    gone = [[], ["UserOffline"], []]
+    assert told == [["Connected"], ["UserOnline"], [], ["ActivityChanged"], *gone]
+    assert server.client.online_count == 1
+    assert server.online(ROOM).keys() == {"me"}
+
+
+def test_what_somebody_says() -> None:
+    poke = {"user_id": "ann", "display_name": "Ann", "target_user_id": "me"}
+    for vsn in ("1.0.0", "2.0.0"):
+        assert names(play([Broadcast("poke", poke)], presence(vsn)))[-1] == "Poked"
+        assert names(play([Crash(), Broadcast("poke", poke)], presence(vsn)))[-1] == "Disconnected"
+
+
+def test_a_lost_connection_comes_back_and_ghosts_can_go() -> None:
+    server = play([Come("ann"), Cut(noticed=False), Go(0), Wait(1.0)], presence())
+    assert names(server)[-3:] == ["Disconnected", "Connected", "UserOffline"]
+    assert len(server.online(ROOM)["me"]) == 2
+    ghostly = [Cut(noticed=False), Wait(1.0), Go(0)]
+    assert len(play(ghostly, presence()).online(ROOM)["me"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "wait"),
+    [(Cut(), 1.0), (Close(), 1.0), (Die(), 40.0), (Crash(), 1.0), (Crash("phx_close"), 1.0)],
+    ids=repr,
+)
+def test_trouble_passes(trouble: Any, wait: float) -> None:
+    server = play([trouble, Wait(wait)], presence())
+    assert [type(event).__name__ for event in server.events] == ["Connected", "Disconnected", "Connected"]
+
+
+def test_a_refused_connection_is_tried_again() -> None:
+    server = play([Refuse(), Cut(), Wait(1.0), Wait(2.0)], presence())
+    reasons = [event.reason for event in server.events if isinstance(event, Disconnected)]
+    assert reasons == ["eof", "the server refused the connection: HTTP 503"]
+    assert server.client.is_connected
+
+
+def test_a_second_cut_and_a_close_without_a_connection_are_nothing() -> None:
+    assert names(play([Cut(), Cut(), Close(), Text("x")], presence())) == ["Connected", "Disconnected"]
+
+
+def test_a_slow_server() -> None:
+    script = [Stall(), Crash(), Wait(1.0), Come("ann"), ServeOne(), Come("bob"), ServeOne()]
+    server = play(script, presence())
+    assert {user.user_id for user in server.client.online_users} == {"me", "ann", "bob"}
+    assert len(server.unanswered) == 1, "our track"
+    server = play([*script, Serve()], presence())
+    assert not server.unanswered
+
+
+def test_a_state_that_never_comes() -> None:
+    slow = [ServeOne(), Wait(11.0), ServeOne(), ServeOne(), ServeOne(), Wait(11.0)]
+    server = play([Stall(), Crash(), Wait(1.0), *slow], realtime())
+    assert "PresenceMissing" in names(server)
+    assert server.fold.missing == {"realtime:a"}
+
+
+def test_the_latest_push_first() -> None:
+    client = realtime()
+    server = play([Stall()], client)
+    asked = [server.do(client.push, "room:b", "ask", {"n": n}) for n in range(2)]
+    server.take()
+    server.serve_one(latest=True)
+    server.deny()
+    server.deny()
+    assert [(reply.push_id, reply.status) for reply in server.take()] == [
+        (asked[1], "ok"),
+        (asked[0], "error"),
+    ]
+    server.serve_one(latest=True)
+    assert server.take() == []
+
+
+def test_a_host_that_sleeps() -> None:
+    server = play([Sleep(1000.0)], presence())
+    assert names(server) == ["Connected"]
+    assert len(server.sent("heartbeat")) == 1
+
+
+def test_a_buggy_server() -> None:
+    back = [Crash(), Wait(1.0)]
+    script = [
+        RepeatDiff(),
+        Echo(),
+        *back,
+        Echo(),
+        Echo("phx_error"),
+        Echo("phx_reply"),
+        Come("ann"),
+        RepeatDiff(),
+    ]
+    server = play([*script, Reply(), Reply(99), Reply(1, "error")], realtime())
+    assert names(server).count("ChannelDown") == 1, "echoes are passed over"
+    assert server.fold.presence["realtime:a"].keys() == {"me", "ann"}
+    assert len(server.client.presence("realtime:a")["ann"]) == 1
+
+
+def test_anything_may_be_said() -> None:
+    script = [
+        Say("hi", {"n": 1}),
+        Say("hi", {}, "old", "unknown"),
+        Say("hi", {}, "unknown"),
+        Say("x", {1: 2}),
+    ]
+    server = play(
+        [*script, Connect(), Binary(b"\x09"), Bytes(b"\x81\x7f"), Bytes(b"\xff"), Say("hi", b"x", topic=1)],
+        realtime(),
+    )
+    assert [event.payload for event in server.events if type(event).__name__ == "ChannelMessage"] == [
+        {"n": 1},
+        {},
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- as programs
+
+
+def test_scripts_are_programs() -> None:
+    script = [Come("ann"), Cut(noticed=False), Say("hi", {"a": [1]}, ref="old"), Wait(1.0)]
+    told = "[Come('ann'), Cut(noticed=False), Say('hi', {'a': [1]}, ref='old'), Wait(1.0)]"
+    assert repr(script) == told
+    assert eval(told, vars(steps)) == script
+
+
+def test_they_shrink_to_what_matters() -> None:
+    def somebody_goes(script: Any) -> bool:
+        events = play(script, presence()).events
+        return any(isinstance(event, UserOffline) for event in events)
+
+    script = find(server_scripts(), somebody_goes, settings=settings(database=None))
+    assert repr(script) == "[Come('ann'), Go(0)]"
+
+
+def test_an_unknown_kind() -> None:
+    with pytest.raises(KeyError):
+        server_scripts("friendly")  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------- bad clients
+
+
+def test_a_client_that_breaks_its_word_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = PresenceMap.apply_diff
+    monkeypatch.setattr(PresenceMap, "apply_diff", lambda self, payload: apply(self, payload) * 2)
+    with pytest.raises(ContractError, match="'me' joined, with"):
+        play([Come("ann")], realtime())
+
+
+def test_events_without_end_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MAX_EVENTS", 0)
+    with pytest.raises(ContractError, match=r"Connect\(\) leads to events without end"):
+        play([], presence())
