@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of the core. See docs/howto/fuzz-the-protocol.md."""
