@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from benchmarks.contest import NODE
-from benchmarks.report import machine, show, write_chart, write_json
-from benchmarks.suites import SUITES, Plan
+from benchmarks.chart import write_chart
+from benchmarks.plan import Plan
+from benchmarks.processes import NODE
+from benchmarks.report import load, machine, show, write_json
+from benchmarks.suites import SUITES
+from benchmarks.table import Table
 
 LISTED = "\n".join(f"  {name:<12} {(suite.__doc__ or '').splitlines()[0]}" for name, suite in SUITES.items())
 
@@ -33,19 +37,19 @@ def main(
     """Measure this project next to the official clients, all in one run. Without NAMES: everything."""
     console, status = Console(), Console(stderr=True)
     _install_node_packages(status)
-    tables = []
+    facts, start, tables = machine(), time.monotonic(), list[Table]()
     with status.status("starting") as spinner:
-        plan = Plan(seed, rounds, quick, spinner.update)
+        plan = Plan(seed, rounds, 0.1 if quick else 1.0, spinner.update)
         for name in names or SUITES:
-            tables.append(SUITES[name](plan))
-    facts = machine()
+            tables.extend(SUITES[name](plan))
+    facts |= {"load after": load(), "duration": f"{time.monotonic() - start:.0f} s, {rounds} rounds"}
     show(tables, facts, console)
     if json_path is not None:
         write_json(tables, facts, json_path)
     if chart is not None:
         write_chart(tables, chart)
-    if any(row.fault == "it ended in another roster" for table in tables for row in table.rows):
-        sys.exit("somebody ended in another roster: these numbers do not count")
+    if any(row.wrong for table in tables for row in table.rows):
+        sys.exit('somebody did its work wrong: see "no number"')
 
 
 def _install_node_packages(status: Console) -> None:

@@ -5,11 +5,7 @@ What disturbs one round disturbs all contestants alike, and the median of the ro
 
 from __future__ import annotations
 
-import json
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -18,9 +14,11 @@ from typing import Any
 
 from attrs import Factory, define, frozen
 
+from benchmarks import processes
+from benchmarks.processes import Child, Command
 from benchmarks.workloads import Workload, write_texts
 
-NODE = Path(__file__).parent / "node"
+WRONG_ROSTER = "it ended in another roster"
 
 
 @frozen
@@ -32,39 +30,36 @@ class Entry:
     """
 
     name: str
-    command: tuple[str, ...]
+    command: Command
     vsn: str = "2.0.0"
     bare: bool = False
     keys_only: bool = False
     ours: bool = False
     socket: bool = False
 
-    @property
-    def missing(self) -> str | None:
-        """What it would need and is not there, or `None`."""
-        if shutil.which(self.command[0]) is None:
-            return f"{self.command[0]} is not installed"
-        return None
-
 
 def python(name: str, module: str, *args: str, **options: Any) -> Entry:
     """A contestant in Python."""
-    return Entry(name, (sys.executable, "-m", f"benchmarks.contestants.{module}", *args), **options)
+    return Entry(name, processes.python(f"contestants.{module}", *args), **options)
 
 
 def node(name: str, script: str, *args: str, **options: Any) -> Entry:
     """A contestant in JavaScript."""
-    return Entry(name, ("node", "--expose-gc", str(NODE / script), *args), **options)
+    return Entry(name, processes.node(script, *args), **options)
 
 
 @define
 class Result:
-    """Of one contestant: CPU microseconds for a unit of the workload, one for each round."""
+    """Of one contestant: what was measured, one number for each round.
 
-    entry: Entry
+    `fault`: why there are no numbers, or why they do not count. `wrong`: because it did its work wrong.
+    """
+
+    name: str
+    ours: bool = False
     rounds: list[float] = Factory(list)
-    events: int = 0
-    fault: str | None = None  # why there are no numbers, or why they do not count
+    fault: str | None = None
+    wrong: bool = False
 
     @property
     def median(self) -> float:
@@ -73,110 +68,111 @@ class Result:
     @property
     def spread(self) -> float:
         """Half the distance between the quartiles, as a part of the median."""
-        if len(self.rounds) < 3:
+        if len(self.rounds) < 3 or not self.median:
             return 0.0
         low, _, high = statistics.quantiles(self.rounds, n=4)
         return (high - low) / 2 / self.median
 
-
-class Feeder:
-    """The process that serves contestants with a `socket`."""
-
-    def __init__(self, path: Path, untimed: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.feeder", str(path), str(untimed)],
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            cwd=Path(__file__).parent.parent,
-        )
-        assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+    def is_wrong(self, why: str) -> None:
+        """These numbers do not count."""
+        self.fault, self.wrong = why, True
 
 
-class Child:
-    """A contestant's process."""
+@define
+class Turn:
+    """One contestant on one workload, ready to run as often as is asked for."""
 
-    def __init__(self, entry: Entry) -> None:
-        self._process = subprocess.Popen(
-            entry.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            cwd=Path(__file__).parent.parent,
-        )
+    entry: Entry
+    workload: Workload
+    child: Child
+    request: dict[str, Any]
 
-    def ask(self, **request: Any) -> dict[str, Any]:
-        """Raises `RuntimeError` with its last words when it has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            words = self._process.stderr.read().strip().splitlines() or ["it ended"]
-            raise RuntimeError(words[-1])
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def take(self) -> tuple[float, bool]:
+        """CPU microseconds for a unit of the workload, and whether the roster was right in the end."""
+        self.child.ask(**self.request)
+        answer = self.child.ask(run=True)
+        wanted = self.workload.keys_digest if self.entry.keys_only else self.workload.digest
+        return answer["cpu"] / self.workload.units * 1e6, self.entry.bare or answer["digest"] == wanted
 
-    def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+
+class Stage:
+    """What the contestants of one contest need, until the end of `with`: files with the texts, processes."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        self._paths: dict[tuple[int, str], Path] = {}
+        self._ports: dict[Path, int] = {}
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def turn(self, entry: Entry, workload: Workload) -> Turn:
+        """Start a contestant."""
+        path = self._path(workload, entry.vsn)
+        topics = list(dict.fromkeys(topic for topic, _, _ in workload.messages[: workload.untimed]))
+        request = {"load": str(path), "untimed": workload.untimed, "topics": topics}
+        if entry.socket:
+            request["port"] = self._port(path, workload.untimed)
+        return Turn(entry, workload, self._child(entry.command), request)
+
+    def _child(self, command: Command) -> Child:
+        child = Child(command)
+        self._stack.callback(child.close)
+        return child
+
+    def _path(self, workload: Workload, vsn: str) -> Path:
+        path = self._paths.get((id(workload), vsn))
+        if path is None:
+            path = self._paths[id(workload), vsn] = self._folder / f"{len(self._paths)}.txt"
+            write_texts(workload.texts(vsn), path)
+        return path
+
+    def _port(self, path: Path, untimed: int) -> int:
+        if path not in self._ports:
+            child = self._child(processes.python("feeder", str(path), str(untimed)))
+            self._ports[path] = child.hear()["port"]
+        return self._ports[path]
 
 
 def contest(
     workload: Workload, entries: Iterable[Entry], *, rounds: int, progress: Callable[[str], None]
 ) -> list[Result]:
-    """Let them run `rounds` times each, after one to warm up. Checks that all end in the same roster."""
-    results = [Result(entry, fault=entry.missing) for entry in entries]
-    topics = list(dict.fromkeys(topic for topic, _, _ in workload.messages[: workload.untimed]))
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        paths = {}
-        for vsn in {result.entry.vsn for result in results}:
-            paths[vsn] = Path(folder) / f"{vsn}.txt"
-            write_texts(workload.texts(vsn), paths[vsn])
-        feeders = {}
-        for vsn in {result.entry.vsn for result in results if result.entry.socket}:
-            feeder = Feeder(paths[vsn], workload.untimed)
-            stack.callback(feeder.close)
-            feeders[vsn] = feeder.port
-        children = {}
-        for result in results:
+    """Let all run `rounds` times each, after one to warm up. Checks that all end in the same roster."""
+    pairs = [(entry, workload) for entry in entries]
+    return contest_of(pairs, name=workload.name, rounds=rounds, progress=progress)
+
+
+def contest_of(
+    pairs: Iterable[tuple[Entry, Workload]], *, name: str, rounds: int, progress: Callable[[str], None]
+) -> list[Result]:
+    """The same for contestants that have a workload each."""
+    results = []
+    with Stage() as stage:
+        turns: list[tuple[Turn, Result]] = []
+        for entry, workload in pairs:
+            result = Result(entry.name, entry.ours, fault=processes.missing(entry.command))
+            results.append(result)
             if result.fault is None:
-                child = children[result.entry.name] = Child(result.entry)
-                stack.callback(child.close)
+                turns.append((stage.turn(entry, workload), result))
         for number in range(rounds + 1):
-            progress(f"{workload.name}: " + (f"round {number} of {rounds}" if number else "warming up"))
-            for result in results:
-                if result.fault is not None:
-                    continue
-                child = children[result.entry.name]
-                try:
-                    child.ask(
-                        load=str(paths[result.entry.vsn]),
-                        untimed=workload.untimed,
-                        topics=topics,
-                        port=feeders[result.entry.vsn] if result.entry.socket else None,
-                    )
-                    answer = child.ask(run=True)
-                except RuntimeError as exc:
-                    result.fault = str(exc)
-                    continue
-                if not result.entry.bare and answer["digest"] != _digest(workload, result.entry):
-                    result.fault = "it ended in another roster"
-                elif number:
-                    result.rounds.append(answer["cpu"] / workload.units * 1e6)
-                    result.events = answer["events"]
+            progress(f"{name}: " + (f"round {number} of {rounds}" if number else "warming up"))
+            for turn, result in turns:
+                if result.fault is None:
+                    _take(turn, result, counts=number > 0)
     return results
 
 
-def _digest(workload: Workload, entry: Entry) -> str:
-    return workload.keys_digest if entry.keys_only else workload.digest
+def _take(turn: Turn, result: Result, *, counts: bool) -> None:
+    try:
+        cost, is_right = turn.take()
+    except RuntimeError as exc:
+        result.fault = str(exc)
+        return
+    if not is_right:
+        result.is_wrong(WRONG_ROSTER)
+    elif counts:
+        result.rounds.append(cost)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.feeder TEXTS UNTIMED
 
-It prints its port. Who joins gets the first `UNTIMED` lines of the file, and who says a `chat_message` gets
-the rest. At the end of either comes a `chat_message`, by which the client knows that it has all.
+It prints `{"port": …}`. Who joins gets the first `UNTIMED` lines of the file, and who says a `chat_message`
+gets the rest. At the end of either comes a `chat_message`, by which the client knows that it has all.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(path: str, untimed: str) -> None:
     """Listen until the process is ended."""
     texts = Path(path).read_text("utf-8").splitlines()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
+        print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
         while True:
             sock, _ = listener.accept()
             threading.Thread(target=Feeder(sock, texts, int(untimed)).run, daemon=True).start()

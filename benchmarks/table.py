@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import Factory, asdict, define, frozen
@@ -14,6 +15,7 @@ class Row:
     """One contestant. `value`: the median, in the unit of its table; `fault`: why there is none.
 
     `spread`: half the distance between the quartiles, as a part of the median. `ours`: it is this project.
+    `wrong`: it did its work wrong. `note`: what there is to say besides.
     """
 
     name: str
@@ -21,11 +23,16 @@ class Row:
     spread: float = 0.0
     fault: str | None = None
     ours: bool = False
+    wrong: bool = False
+    note: str = ""
 
 
 @define
 class Table:
-    """`about`: the workload. `bias`: what of the method favours whom. `higher`: higher is better."""
+    """`about`: what is measured. `bias`: what of the method favours whom. `higher`: higher is better.
+
+    `compared`: the rows do the same, and ratios mean something.
+    """
 
     name: str
     title: str
@@ -34,6 +41,7 @@ class Table:
     rows: list[Row] = Factory(list)
     bias: str = ""
     higher: bool = False
+    compared: bool = True
 
     @property
     def reference(self) -> Row | None:
@@ -43,7 +51,7 @@ class Table:
     def ratio(self, row: Row) -> float | None:
         """How many times better the reference is than `row`: less time, or more in the same time."""
         reference = self.reference
-        if reference is None or row.value is None or reference.value is None:
+        if not self.compared or reference is None or not row.value or not reference.value:
             return None
         return reference.value / row.value if self.higher else row.value / reference.value
 
@@ -53,11 +61,20 @@ class Table:
         return asdict(self, recurse=False) | {"rows": rows}
 
 
-def rows_of(results: list[Result]) -> list[Row]:
-    """The results of a contest, ours first, then the fastest first."""
+def rows_of(results: Iterable[Result]) -> list[Row]:
+    """The results, in their order."""
     rows = []
     for result in results:
         value = result.median if result.rounds and result.fault is None else None
         spread = result.spread if value is not None else 0.0
-        rows.append(Row(result.entry.name, value, spread, result.fault, result.entry.ours))
-    return sorted(rows, key=lambda row: (not row.ours, row.value is None, row.value or 0))
+        rows.append(Row(result.name, value, spread, result.fault, result.ours, result.wrong))
+    return rows
+
+
+def ranked(rows: Iterable[Row], *, higher: bool = False) -> list[Row]:
+    """Ours first, then the best first, and at the end who has no value."""
+
+    def rank(row: Row) -> tuple[bool, bool, float]:
+        return not row.ours, row.value is None, (row.value or 0) * (-1 if higher else 1)
+
+    return sorted(rows, key=rank)

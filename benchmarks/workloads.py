@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -172,12 +172,13 @@ class Keys:
 def steady(seed: int, users: int = 10_000, diffs: int = 20_000, *, max_state: int | None = None) -> Workload:
     """One change a diff: 40 % join, 40 % leave, 20 % update.
 
-    At most `max_state` users are in the first state; the others come in diffs before the start.
+    At most `max_state` users are in the first state; the others come in diffs before the start. The roster
+    keeps its size, give or take a tenth.
     """
     rng = Random(seed)
     room = Room(rng)
     keys = Keys(rng, [])
-    messages = []
+    messages: list[tuple[str, str, Any]] = []
     coming = users
     while coming:
         joins = [room.join() for _ in range(min(coming, max_state or coming))]
@@ -186,15 +187,19 @@ def steady(seed: int, users: int = 10_000, diffs: int = 20_000, *, max_state: in
         for key, _ in joins:
             keys.add(key)
     untimed = len(messages)
+    drift = max(1, users // 10)
     for _ in range(diffs):
-        # As many joins as leaves, but never an empty room.
         what = rng.random()
-        if what < 0.4 or len(room.there) < 2:
-            key, meta = room.join()
-            keys.add(key)
-            messages.append(room.diff([(key, meta)], []))
-        elif what < 0.8:
-            messages.append(room.diff([], [room.leave(keys.take())]))
+        if what < 0.8:
+            grows = what < 0.4
+            if abs(len(room.there) - users) >= drift:
+                grows = len(room.there) < users
+            if grows:
+                key, meta = room.join()
+                keys.add(key)
+                messages.append(room.diff([(key, meta)], []))
+            else:
+                messages.append(room.diff([], [room.leave(keys.take())]))
         else:
             joined, left = room.update(keys.any())
             messages.append(room.diff([joined], [left]))
@@ -272,16 +277,16 @@ def small_rooms(seed: int, rooms: int = 1_000, users: int = 5, diffs: int = 20_0
     return Workload("small-rooms", about, tuple(messages), rooms, roster)
 
 
-WORKLOADS: dict[str, Callable[..., Workload]] = {
-    "steady": steady,
-    "burst": burst,
-    "resync": resync,
-    "devices": devices,
-    "small-rooms": small_rooms,
-}
-
-
 def chunks(data: bytes, size: int = 65_536) -> Iterator[bytes]:
     """`data` as it comes from a socket."""
     for at in range(0, len(data), size):
         yield data[at : at + size]
+
+
+def shout(number: int, size: int = 300) -> str:
+    """The text of a broadcast to all, with its number, `size` bytes long."""
+    payload = {"n": number, "content": ""}
+    broadcast = {"type": "broadcast", "event": "chat_message", "payload": payload}
+    missing = size - len(envelope("2.0.0", TOPIC, "broadcast", broadcast))
+    payload["content"] = ("Is anybody there? " * size)[:missing]
+    return envelope("2.0.0", TOPIC, "broadcast", broadcast)

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from benchmarks.workloads import digest
 
@@ -56,7 +56,7 @@ def serve(contestant: MemoryContestant | NetworkContestant) -> None:
                 texts = Path(request["load"]).read_text("utf-8").splitlines()
                 contestant.load(texts[: request["untimed"]], request["topics"])
                 contestant.prepare(texts[request["untimed"] :])
-            answer = {"ready": True}
+            answer: dict[str, Any] = {"ready": True}
         else:
             gc.collect()
             start = time.process_time()

@@ -1,26 +1,26 @@
 """What cannot be beaten by much: bare decoders, and the least code that does the job.
 
-python -m benchmarks.contestants.floor json | msgspec | prototype-text | prototype-bytes
+python -m benchmarks.contestants.floor json | msgspec | inflate | prototype-text | prototype-bytes
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from benchmarks.contestants.child import serve
-from benchmarks.workloads import chunks
-from presence_proto.websocket import server_frame
+from benchmarks.contestants.child import MemoryContestant, serve
+from benchmarks.contestants.stream import Stream
 
 
 class Decoder:
     """Decodes the text, and nothing else. It has no roster."""
 
-    def __init__(self, decode: Callable[[str], Any]) -> None:
+    def __init__(self, decode: Callable[[str | bytes], Any]) -> None:
         self._decode = decode
 
     def load(self, texts: list[str], topics: list[str]) -> None:
@@ -37,6 +37,26 @@ class Decoder:
 
     def roster(self) -> dict[str, list[str]]:
         return {}
+
+
+class Inflater(Decoder):
+    """Takes compressed messages, and decodes them. It has no roster."""
+
+    def load(self, texts: list[str], topics: list[str]) -> None:
+        self._deflater = zlib.compressobj(wbits=-15)
+        self._inflater = zlib.decompressobj(-15)
+        self.prepare(texts)
+        self.run()
+
+    def prepare(self, texts: list[str]) -> None:
+        flush, compress = self._deflater.flush, self._deflater.compress
+        self._messages = [compress(text.encode()) + flush(zlib.Z_SYNC_FLUSH) for text in texts]
+
+    def run(self) -> int:
+        decode, inflate = self._decode, self._inflater.decompress
+        for message in self._messages:
+            decode(inflate(message))
+        return len(self._messages)
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +86,7 @@ class Prototype:
 
     def prepare(self, texts: list[str]) -> None:
         self._texts = texts
-        self._chunks = list(chunks(b"".join(server_frame(text.encode(), text=True) for text in texts)))
+        self._chunks = Stream().chunks(texts)
 
     def run(self) -> int:
         count = 0
@@ -119,9 +139,10 @@ class Prototype:
 
 
 if __name__ == "__main__":
-    kinds: dict[str, Callable[[], Any]] = {
+    kinds: dict[str, Callable[[], MemoryContestant]] = {
         "json": lambda: Decoder(json.loads),
         "msgspec": lambda: Decoder(msgspec.json.decode),
+        "inflate": lambda: Inflater(msgspec.json.decode),
         "prototype-text": lambda: Prototype(text=True),
         "prototype-bytes": lambda: Prototype(text=False),
     }

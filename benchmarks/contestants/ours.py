@@ -1,16 +1,17 @@
 """This project: `RealtimeClient` and `PresenceClient`, from text or from socket bytes.
 
-python -m benchmarks.contestants.ours realtime-text | realtime-bytes | presence-bytes [VSN]
+python -m benchmarks.contestants.ours realtime-text | realtime-bytes | presence-bytes [v1 | deflate]
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.contestants.child import keyed, serve
-from benchmarks.workloads import chunks
+from benchmarks.contestants.child import MemoryContestant, keyed, serve
+from benchmarks.contestants.stream import Stream
 from presence_proto import (
     ConnId,
     Identity,
@@ -25,15 +26,18 @@ from presence_proto.websocket import HandshakeRequest, TextMessage, WebSocket, s
 
 URL = "ws://127.0.0.1/realtime/v1"
 LIMIT = 256 * 1024 * 1024
+TOGETHER = 170
+"""So many messages of the workload "steady" are in 64 KiB, and come with one read."""
 
 
 class Online:
-    """A client that a server in memory has let in."""
+    """A client that a server in memory lets in. `said`: its answers, one for each write of the client."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, *, deflate: bool = False) -> None:
         self.client = client
         self.conn = ConnId(0)
-        self.server = WebSocket.server(max_message_size=LIMIT)
+        self.said: list[bytes] = []
+        self._server = WebSocket.server(deflate=deflate, max_message_size=LIMIT)
         client.connect(now=0)
         self.settle()
 
@@ -44,19 +48,39 @@ class Online:
                 self.conn = output.conn
                 self.client.transport_opened(self.conn, now=0)
             elif isinstance(output, SendData):
-                self.server.receive_data(output.data)
-                while (event := self.server.next_event()) is not None:
+                self._server.receive_data(output.data)
+                replies = b""
+                while (event := self._server.next_event()) is not None:
                     if isinstance(event, HandshakeRequest):
-                        self.server.accept()
+                        self._server.accept()
                     elif isinstance(event, TextMessage):
-                        self._answer(*json.loads(event.data))
-                if answer := self.server.data_to_send():
-                    self.client.receive_data(self.conn, answer, now=0)
+                        replies += self._reply(json.loads(event.data))
+                # Replies are not compressed, so that the compressed messages of a `Stream` can follow.
+                answer = self._server.data_to_send() + replies
+                self.said.append(answer)
+                self.client.receive_data(self.conn, answer, now=0)
 
-    def _answer(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
-        if event in ("phx_join", "presence"):
-            reply = [join_ref, ref, topic, "phx_reply", {"status": "ok", "response": {}}]
-            self.server.send_text(json.dumps(reply))
+    def _reply(self, message: Any) -> bytes:
+        is_v1 = isinstance(message, dict)
+        if is_v1:
+            message = [message.get(name) for name in ("join_ref", "ref", "topic", "event", "payload")]
+        join_ref, ref, topic, event, _ = message
+        if event not in ("phx_join", "presence"):
+            return b""
+        payload = {"status": "ok", "response": {}}
+        reply: Any = [join_ref, ref, topic, "phx_reply", payload]
+        if is_v1:
+            reply = {"topic": topic, "event": "phx_reply", "ref": ref, "payload": payload}
+        return server_frame(json.dumps(reply).encode(), text=True)
+
+    def take(self, chunks: list[bytes]) -> int:
+        """Give the client these bytes, and count the events."""
+        client, conn = self.client, self.conn
+        events = 0
+        for chunk in chunks:
+            client.receive_data(conn, chunk, now=0)
+            events += self.drain()
+        return events
 
     def drain(self) -> int:
         """Take the events, and count them."""
@@ -70,15 +94,20 @@ class Online:
 class Realtime:
     """`RealtimeClient`, with every field of every meta."""
 
-    def __init__(self, *, text: bool) -> None:
-        self._text = text
+    def __init__(self, *, text: bool, v1: bool = False, deflate: bool = False) -> None:
+        self._text, self._deflate = text, deflate
+        self._config = RealtimeConfig(
+            server_url=URL,
+            vsn="1.0.0" if v1 else "2.0.0",
+            deflate=deflate,
+            max_message_size=LIMIT,
+            max_channels=10_000,
+        )
 
     def load(self, texts: list[str], topics: list[str]) -> None:
-        config = RealtimeConfig(
-            server_url=URL, max_message_size=LIMIT, max_roster=1_000_000, max_channels=10_000, deflate=False
-        )
         self._topics = topics
-        self._online = Online(RealtimeClient(config))
+        self._stream = Stream(deflate=self._deflate)
+        self._online = Online(RealtimeClient(self._config), deflate=self._deflate)
         for topic in topics:
             self._online.client.join(topic, now=0)
         self._online.settle()
@@ -87,22 +116,19 @@ class Realtime:
 
     def prepare(self, texts: list[str]) -> None:
         self._texts = texts
-        self._chunks = list(chunks(b"".join(server_frame(text.encode(), text=True) for text in texts)))
+        self._chunks = self._stream.chunks(texts)
 
     def run(self) -> int:
         online = self._online
-        client, conn, drain = online.client, online.conn, online.drain
+        if not self._text:
+            return online.take(self._chunks)
+        # Where the WebSocket layer hands over; the messages of one read are drained together.
+        client, drain = online.client, online.drain
         events = 0
-        if self._text:
-            # Where the WebSocket layer hands over; the messages of one read are drained together.
-            for at in range(0, len(self._texts), 170):
-                for text in self._texts[at : at + 170]:
-                    client._receive(TextMessage(text), 0.0)
-                events += drain()
-        else:
-            for chunk in self._chunks:
-                client.receive_data(conn, chunk, now=0)
-                events += drain()
+        for at in range(0, len(self._texts), TOGETHER):
+            for text in self._texts[at : at + TOGETHER]:
+                client._receive(TextMessage(text), 0.0)
+            events += drain()
         return events
 
     def roster(self) -> dict[str, list[str]]:
@@ -117,32 +143,32 @@ class Realtime:
 class Presence:
     """`PresenceClient`, from socket bytes to events such as `UserOnline`."""
 
+    def __init__(self, *, deflate: bool = False) -> None:
+        self._deflate = deflate
+
     def load(self, texts: list[str], topics: list[str]) -> None:
-        config = PresenceConfig(server_url=URL, max_message_size=LIMIT, max_roster=1_000_000, deflate=False)
-        self._online = Online(PresenceClient(Identity("me", "Me"), config))
+        config = PresenceConfig(server_url=URL, max_message_size=LIMIT, deflate=self._deflate)
+        self._stream = Stream(deflate=self._deflate)
+        self._online = Online(PresenceClient(Identity("me", "Me"), config), deflate=self._deflate)
         self.prepare(texts)
         self.run()
 
     def prepare(self, texts: list[str]) -> None:
-        self._chunks = list(chunks(b"".join(server_frame(text.encode(), text=True) for text in texts)))
+        self._chunks = self._stream.chunks(texts)
 
     def run(self) -> int:
-        online = self._online
-        client, conn, drain = online.client, online.conn, online.drain
-        events = 0
-        for chunk in self._chunks:
-            client.receive_data(conn, chunk, now=0)
-            events += drain()
-        return events
+        return self._online.take(self._chunks)
 
     def roster(self) -> dict[str, list[str]]:
         return {user.user_id: [] for user in self._online.client.online_users if user.user_id != "me"}
 
 
 if __name__ == "__main__":
-    kinds = {
-        "realtime-text": lambda: Realtime(text=True),
-        "realtime-bytes": lambda: Realtime(text=False),
-        "presence-bytes": Presence,
+    kind, *options = sys.argv[1:]
+    settings = dict.fromkeys(options, True)
+    kinds: dict[str, Callable[[], MemoryContestant]] = {
+        "realtime-text": lambda: Realtime(text=True, **settings),
+        "realtime-bytes": lambda: Realtime(text=False, **settings),
+        "presence-bytes": lambda: Presence(**settings),
     }
-    serve(kinds[sys.argv[1]]())
+    serve(kinds[kind]())

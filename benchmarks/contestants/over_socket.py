@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from abc import ABC, abstractmethod
 from typing import Any
 
 import realtime
@@ -20,8 +21,24 @@ from presence_proto import ChatMessage, Identity, PresenceConfig
 LIMIT = 256 * 1024 * 1024
 
 
-class OverSocket:
+class OverSocket(ABC):
     """A contestant on an event loop."""
+
+    @abstractmethod
+    async def leave(self) -> None:
+        """End the connection, if there is one."""
+
+    @abstractmethod
+    async def enter(self, url: str) -> None:
+        """Connect. `_done` is to be set with each `chat_message`."""
+
+    @abstractmethod
+    async def say(self) -> None:
+        """Say a `chat_message`."""
+
+    @abstractmethod
+    def roster(self) -> dict[str, list[str]]:
+        """The users by presence key."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -61,7 +78,7 @@ class Ours(OverSocket):
             await self._client.__aexit__(None, None, None)
 
     async def enter(self, url: str) -> None:
-        config = PresenceConfig(server_url=url, max_message_size=LIMIT, max_roster=1_000_000, deflate=False)
+        config = PresenceConfig(server_url=url, max_message_size=LIMIT, deflate=False)
         self._client = await PresenceClient(Identity("me", "Me"), config).__aenter__()
         self._reader = asyncio.create_task(self._read(self._client))
 
@@ -111,4 +128,5 @@ class Official(OverSocket):
 
 
 if __name__ == "__main__":
-    serve({"ours": Ours, "realtime": Official}[sys.argv[1]]())
+    kinds: dict[str, type[OverSocket]] = {"ours": Ours, "realtime": Official}
+    serve(kinds[sys.argv[1]]())

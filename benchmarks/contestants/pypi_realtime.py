@@ -1,27 +1,32 @@
 """The official Python client, `realtime` from PyPI, as shipped: its own loop over the messages.
 
-    python -m benchmarks.contestants.pypi_realtime text | bytes
+    python -m benchmarks.contestants.pypi_realtime text | bytes | deflate
 
-`bytes`: through the WebSocket layer that it uses, `websockets`, without a socket.
+`bytes`: through the WebSocket layer that it uses, `websockets`, without a socket. `deflate`: so, and with
+permessage-deflate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import realtime
 from websockets.client import ClientProtocol
-from websockets.frames import Opcode
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    ServerPerMessageDeflateFactory,
+)
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from benchmarks.contestants.child import keyed, serve
-from benchmarks.workloads import chunks
-from presence_proto.websocket import server_frame
+from benchmarks.contestants.stream import Stream
 
 URL = "ws://127.0.0.1/realtime/v1"
 
@@ -29,8 +34,12 @@ URL = "ws://127.0.0.1/realtime/v1"
 class Messages:
     """Stands for its WebSocket: it gives these texts, and then ends as one does that was replaced."""
 
-    def __init__(self, client: Any, texts: list[str]) -> None:
-        self._client, self._texts = client, texts
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._texts: list[str] = []
+
+    def prepare(self, texts: list[str]) -> None:
+        self._texts = texts
 
     async def __aiter__(self) -> AsyncIterator[str]:
         for text in self._texts:
@@ -38,14 +47,17 @@ class Messages:
         self._client._ws_connection = None
 
 
-class Frames(Messages):
+class Frames:
     """The same from bytes."""
 
-    def __init__(self, client: Any, texts: list[str]) -> None:
-        super().__init__(client, [])
-        self._chunks = list(chunks(b"".join(server_frame(text.encode(), text=True) for text in texts)))
-        self._protocol = ClientProtocol(parse_uri(URL), max_size=None)
-        server = ServerProtocol(max_size=None)
+    def __init__(self, client: Any, *, deflate: bool = False) -> None:
+        self._client = client
+        self._stream = Stream(deflate=deflate)
+        self._chunks: list[bytes] = []
+        client_extensions = [ClientPerMessageDeflateFactory()] if deflate else None
+        server_extensions = [ServerPerMessageDeflateFactory()] if deflate else None
+        self._protocol = ClientProtocol(parse_uri(URL), extensions=client_extensions, max_size=None)
+        server = ServerProtocol(extensions=server_extensions, max_size=None)
         self._protocol.send_request(self._protocol.connect())
         server.receive_data(b"".join(self._protocol.data_to_send()))
         [request] = server.events_received()
@@ -54,21 +66,25 @@ class Frames(Messages):
         self._protocol.receive_data(b"".join(server.data_to_send()))
         self._protocol.events_received()
 
+    def prepare(self, texts: list[str]) -> None:
+        self._chunks = self._stream.chunks(texts)
+
     async def __aiter__(self) -> AsyncIterator[str]:
         protocol = self._protocol
         for chunk in self._chunks:
             protocol.receive_data(chunk)
             for frame in protocol.events_received():
+                assert isinstance(frame, Frame)
                 assert frame.opcode is Opcode.TEXT
-                yield frame.data.decode()
+                yield bytes(frame.data).decode()
         self._client._ws_connection = None
 
 
 class Official:
     """`AsyncRealtimeClient` with a callback for joins, leaves and syncs."""
 
-    def __init__(self, messages: type[Messages]) -> None:
-        self._messages = messages
+    def __init__(self, connection: Callable[[Any], Messages | Frames]) -> None:
+        self._make = connection
         self._loop = asyncio.new_event_loop()
 
     def load(self, texts: list[str], topics: list[str]) -> None:
@@ -80,6 +96,7 @@ class Official:
             channel.on_presence_join(self._told)
             channel.on_presence_leave(self._told)
             channel.on_presence_sync(self._told)
+        self._connection = self._make(self._client)
         self.prepare(texts)
         self.run()
 
@@ -87,7 +104,7 @@ class Official:
         self._events += 1
 
     def prepare(self, texts: list[str]) -> None:
-        self._connection = self._messages(self._client, texts)
+        self._connection.prepare(texts)
 
     def run(self) -> int:
         self._events = 0
@@ -104,4 +121,9 @@ class Official:
 
 
 if __name__ == "__main__":
-    serve(Official({"text": Messages, "bytes": Frames}[sys.argv[1]]))
+    kinds: dict[str, Callable[[Any], Messages | Frames]] = {
+        "text": Messages,
+        "bytes": Frames,
+        "deflate": partial(Frames, deflate=True),
+    }
+    serve(Official(kinds[sys.argv[1]]))

@@ -15,9 +15,15 @@ export class Transport {
   }
 
   send(data) {
-    const [join_ref, ref, topic, event] = JSON.parse(data)
+    const message = JSON.parse(data)
+    const [join_ref, ref, topic, event] = Array.isArray(message)
+      ? message
+      : [message.join_ref, message.ref, message.topic, message.event]
     if (event !== "phx_join" && event !== "heartbeat") return
-    const reply = [join_ref, ref, topic, "phx_reply", { status: "ok", response: {} }]
+    const payload = { status: "ok", response: {} }
+    const reply = Array.isArray(message)
+      ? [join_ref, ref, topic, "phx_reply", payload]
+      : { topic, event: "phx_reply", ref, payload }
     queueMicrotask(() => this.onmessage?.({ data: JSON.stringify(reply) }))
   }
 

@@ -2,6 +2,13 @@
 import { Presence, Socket } from "phoenix"
 import { Transport, keyed, serve } from "./child.mjs"
 
+// V2 is what it speaks. For V1 it is given another serializer, as its documentation has it.
+const v1 = process.argv.includes("v1") && {
+  vsn: "1.0.0",
+  encode: (message, done) => done(JSON.stringify(message)),
+  decode: (data, done) => done({ join_ref: null, ...JSON.parse(data) }),
+}
+
 let presences = new Map()
 let socket = null
 let events = 0
@@ -9,7 +16,7 @@ let events = 0
 await serve({
   async load(topics) {
     socket?.disconnect()
-    socket = new Socket("ws://127.0.0.1/socket", { transport: Transport, vsn: "2.0.0" })
+    socket = new Socket("ws://127.0.0.1/socket", { transport: Transport, ...(v1 || { vsn: "2.0.0" }) })
     socket.connect()
     presences = new Map()
     const joins = topics.map((topic) => {

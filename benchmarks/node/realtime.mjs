@@ -2,6 +2,8 @@
 import { RealtimeClient } from "@supabase/realtime-js"
 import { Transport, keyed, serve } from "./child.mjs"
 
+const vsn = process.argv.includes("v1") ? "1.0.0" : "2.0.0"
+
 let channels = new Map()
 let client = null
 let events = 0
@@ -9,7 +11,11 @@ let events = 0
 await serve({
   async load(topics) {
     await client?.disconnect()
-    client = new RealtimeClient("ws://127.0.0.1/realtime/v1", { transport: Transport, params: { apikey: "key" } })
+    client = new RealtimeClient("ws://127.0.0.1/realtime/v1", {
+      transport: Transport,
+      params: { apikey: "key" },
+      vsn,
+    })
     channels = new Map()
     const joins = topics.map((topic) => {
       const channel = client.channel(topic.replace("realtime:", ""), { config: { presence: { key: "me" } } })
