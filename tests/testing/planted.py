@@ -144,6 +144,7 @@ def diffs_before_the_state_are_lost(monkeypatch: MonkeyPatch) -> None:
         state.wait(asleep=False, seconds=1.0)
         state.echo(event="phx_close", topic="room:b")
     """,
+    quick=True,
 )
 def a_stale_close_is_honoured(monkeypatch: MonkeyPatch) -> None:
     receive = Channel.receive
@@ -189,7 +190,6 @@ def the_token_is_not_refreshed(monkeypatch: MonkeyPatch) -> None:
         state.crash(event="phx_error", topic="room:b")
         state.heal()
     """,
-    quick=True,
 )
 def a_crashed_channel_stays_down(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(Channel, "_rejoin_later", lambda self, now: 1.0)
@@ -202,11 +202,9 @@ def a_crashed_channel_stays_down(monkeypatch: MonkeyPatch) -> None:
     ClientMachine,
     """
         state.start(topic="room:b")
-        state.stall()
-        state.push(topic="room:b")
-        state.push(topic="room:b")
-        state.serve_one(latest=True)
+        state.push_two(topic="room:b")
     """,
+    quick=True,
 )
 def replies_are_matched_in_order(monkeypatch: MonkeyPatch) -> None:
     replied = Wire.replied
@@ -271,6 +269,7 @@ def a_half_open_connection_is_not_noticed(monkeypatch: MonkeyPatch) -> None:
         state.start(topic="room:b")
         state.cut(noticed=False)
     """,
+    quick=True,
 )
 def a_closed_connection_is_closed_again(monkeypatch: MonkeyPatch) -> None:
     def closed(self: Connection, conn: Any, reason: str, now: float) -> None:

@@ -18,8 +18,8 @@ from testing.planted import BUGS, Bug
 MACHINES = [ClientMachine, PresenceClientMachine, HubMachine]
 BRIEF = settings(max_examples=settings().max_examples // 4, stateful_step_count=25)
 FINDING = settings(
-    max_examples=500,
-    stateful_step_count=15,
+    max_examples=max(500, settings().max_examples),
+    stateful_step_count=10,
     database=None,
     report_multiple_bugs=False,
     phases=[Phase.generate, Phase.shrink],
@@ -93,4 +93,4 @@ def program_of(machine: type) -> list[str]:
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name].plant(monkeypatch)
-    assert 2 <= len(program_of(BUGS[name].machine)) <= 12
+    assert 2 <= len(program_of(BUGS[name].machine)) < 12

@@ -221,6 +221,10 @@ def test_scripted_clients() -> None:
     bob.take()
     clients.advance(61.0)
     assert bob.closed is not None, "it was idle"
+    nobody = clients.open()
+    clients.receive(nobody, b"what is this\r\n\r\n")
+    assert clients.sent[nobody].startswith(b"HTTP/1.1 400 ")
+    assert nobody in clients.closed
 
 
 # ---------------------------------------------------------------------------------------------- the contract

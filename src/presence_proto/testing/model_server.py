@@ -264,7 +264,7 @@ class ModelServer(ScriptedServer):
     def _is_push(self, message: Message) -> bool:
         life = self.lives.get(message.topic)
         known = life is not None and life.join_ref == message.join_ref
-        return known and message.event not in ("phx_join", "phx_leave", "presence", "access_token")
+        return known and message.event not in _NO_PUSHES
 
     def _answer(self, message: Message) -> None:
         topic, payload = message.topic, message.payload
@@ -372,6 +372,7 @@ class ModelServer(ScriptedServer):
 
 
 _REFS = ("phx_ref", "phx_ref_prev")
+_NO_PUSHES = ("phx_join", "phx_leave", "access_token", "presence", "track", "untrack")
 
 
 def _entry(key: str, meta: Meta) -> dict[str, Any]:

@@ -83,6 +83,16 @@ class ClientMachine(ServerMachine):
         push_id = self.server.do(self.client.push, topic, "ask", {"number": number})
         self.pushes[push_id] = number, self.server.now
 
+    @precondition(lambda self: self.wanted and not self.server.stalls)
+    @rule(topic=a_wanted_topic)
+    def push_two(self, topic: str) -> None:
+        """It asks two things, and the second one is answered first."""
+        self.server.stall()
+        self.push(topic)
+        self.push(topic)
+        self.server.serve_one(latest=True)
+        self.server.serve()
+
     @rule()
     def set_access_token(self) -> None:
         """It has got another token."""
