@@ -38,6 +38,7 @@ def minimal(strategy: SearchStrategy[T], condition: Callable[[T], bool], *, max_
     limits = settings(
         max_examples=max_examples,
         database=None,
+        phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     example = find(strategy, condition, settings=limits, random=Random(1))

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from attrs import frozen
-from hypothesis import find, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
@@ -119,5 +119,5 @@ def test_long_data_is_brief(value: object, shown: str) -> None:
 
 
 def test_texts_and_json_shrink_to_nothing() -> None:
-    assert find(ps.texts(min_size=1), lambda text: True) == "0"
-    assert find(ps.json_values(), lambda value: isinstance(value, list)) == []
+    assert minimal(ps.texts(min_size=1), lambda text: True) == "0"
+    assert minimal(ps.json_values(), lambda value: isinstance(value, list)) == []
