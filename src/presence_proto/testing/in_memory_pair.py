@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from presence_proto.errors import LocalProtocolError
@@ -14,7 +15,7 @@ RESTLESS = 10_000
 """A client that ticks this often in one `advance` never comes to rest."""
 
 
-class InMemoryPair:
+class InMemoryPair(ABC):
     """A client under a virtual clock, and the server's side of its WebSocket. What is said, subclasses know.
 
     After every fact and every command the client is drained, and its `Contract` checked: `ContractError` is
@@ -161,9 +162,9 @@ class InMemoryPair:
         self._taken = len(self.events)
         return events
 
+    @abstractmethod
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
         """A message of the client's came."""
-        raise NotImplementedError
 
     # ---------------------------------------------------------------- inside
 
