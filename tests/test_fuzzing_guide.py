@@ -37,10 +37,10 @@ def test_the_guide(tmp_path: Path) -> None:
     first = ("lobby.py", "test_lobby.py")
     said = run(tmp_path, *first)
     assert shows(said, SHOWN[0]), said
-    assert "1 failed" in said
+    assert "FAILED test_lobby.py" in said
     said = run(tmp_path, *first, "lobby.py", "test_lobby_machine.py")
     assert shows(said, SHOWN[1]), said
-    assert "1 failed, 1 passed" in said
+    assert "FAILED test_lobby_machine.py" in said
     said = run(tmp_path, *first, "lobby.py", "test_lobby_machine.py", "lobby.py")
     assert "2 passed" in said, said
     assert len(BLOCKS) == 5

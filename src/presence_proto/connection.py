@@ -336,7 +336,6 @@ class Connection:
     def _drop(self, *, abort: bool) -> None:
         self._timers.clear()
         self._pending.clear()  # at most a heartbeat that is not needed any more
-        self._patient_until = -math.inf
         if self._conn is not None and self._transport_gone is None:
             self._outbox.put(CloseTransport(self._conn, abort))
         self._conn = None

@@ -93,4 +93,4 @@ def program_of(machine: type) -> list[str]:
 @pytest.mark.parametrize("name", SEARCHED)
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     BUGS[name].plant(monkeypatch)
-    assert 2 <= len(program_of(BUGS[name].machine)) < 12
+    assert 2 <= len(program_of(BUGS[name].machine)) <= 15

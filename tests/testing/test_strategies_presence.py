@@ -333,6 +333,6 @@ def test_a_failing_test_prints_it() -> None:
 
     with pytest.raises(AssertionError) as caught:
         test()
-    *_, shown = caught.value.__notes__
+    shown = "\n".join(caught.value.__notes__)
     assert "history=PresenceHistory((\n        PresenceStep('presence_state', " in shown
     assert shown.count("\n        PresenceStep(") <= 3
