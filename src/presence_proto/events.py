@@ -51,7 +51,7 @@ class ChannelJoined:
 
 @frozen
 class JoinFailed:
-    """The join was refused (`response` is the server's), or timed out (`response` is `None`).
+    """The join was refused (`response` is the server's, without our secrets), or timed out (it is `None`).
 
     It is tried again in `retry_in` seconds, or after the next connect when that is `None`, until `leave`.
     """
@@ -83,7 +83,11 @@ class ChannelLeft:
 
 @frozen
 class PushReplied:
-    """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`."""
+    """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`.
+
+    Unless it is `"ok"`, our secrets are taken out of both, and a response that is nested too deeply to look
+    through is `None`.
+    """
 
     push_id: int
     topic: str
