@@ -28,7 +28,7 @@ class Room(Lan):
     hub: FaultyHub
 
     def __init__(self, **config: Any) -> None:
-        super().__init__(HubConfig(**config), FaultyHub)
+        super().__init__(HubConfig(presence_window=0, **config), FaultyHub)
 
     def switch(self, name: str, *args: Any, **options: Any) -> None:
         """A command of the hub. All that follows from it at once has happened then."""

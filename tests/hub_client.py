@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from presence_proto.config import HubConfig
 from presence_proto.hub import Hub
 from presence_proto.testing.scripted_clients import (
     KEY,
@@ -17,8 +18,6 @@ from presence_proto.websocket import server_frame
 
 if TYPE_CHECKING:
     from random import Random
-
-    from presence_proto.config import HubConfig
 
 Client = ScriptedClient
 
@@ -42,12 +41,12 @@ def masked(data: bytes, *, text: bool = True) -> bytes:
 
 
 class World(ScriptedClients):
-    """A hub with this config, its clients and a clock."""
+    """A hub with this config, its clients and a clock. Without one it tells of presence at once."""
 
     def __init__(
         self, config: HubConfig | None = None, *, rng: Random | None = None, hub_type: type[Hub] = Hub
     ) -> None:
-        super().__init__(hub_type(config, rng=rng))
+        super().__init__(hub_type(HubConfig(presence_window=0) if config is None else config, rng=rng))
 
 
 def joined(world: World, *targets: str, topic: str = "room:x") -> list[Client]:

@@ -23,7 +23,7 @@ def noon() -> str:
     return NOON
 
 
-CONFIG = HubConfig(wall_clock=noon)
+CONFIG = HubConfig(wall_clock=noon, presence_window=0)
 
 ONLINE = {"status": "online", "activity": None}
 SUE = {"user_id": "sue", "display_name": "Sue"}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from presence_proto.events import ActivityChanged, Connected
 from presence_proto.roster import user_from_meta
@@ -93,8 +94,8 @@ class World:
             *_, shown = self.view[user.user_id].values()
             expected = user_from_meta(user.user_id, shown)
             if self.embroidered:
-                user, expected = evolve(user, extra={}), evolve(expected, extra={})
-            assert evolve(user, online_at=None) == evolve(expected, online_at=None)
+                user, expected = replace(user, extra={}), replace(expected, extra={})
+            assert replace(user, online_at=None) == replace(expected, online_at=None)
 
     # ------------------------------------------------------------ what others do
 

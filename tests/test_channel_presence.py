@@ -387,3 +387,33 @@ def test_a_diff_past_the_limit_of_keys_is_named_and_passed_over() -> None:
     diff(rig, joins(ann=entry("a2", "a3")))
     assert [event.reason.rpartition(" ")[2] for event in rig.take()] == ["(max_keys)", "(max_metas)"]
     assert refs(rig) == {"ann": ["a1"]}
+
+
+# ---------------------------------------------------------------------------------------------- large states
+
+
+@both
+def test_a_large_state_is_as_any_other(vsn: str) -> None:
+    crowd = {f"user-{number}": entry(f"{number}-" + "x" * 30) for number in range(500)}
+    rig = online(vsn=vsn)
+    join = rig.join(ROOM, state=crowd)
+    joined, synced = rig.take()
+    assert isinstance(joined, ChannelJoined)
+    assert len(synced.changes) == 500
+    rig.say(join.ref, None, ROOM, "presence_state", {**crowd, "user-1": entry("other")})
+    (synced,) = rig.take()
+    assert [(change.key, change.kind) for change in synced.changes] == [("user-1", "updated")]
+    assert len(refs(rig)) == 500
+
+
+def test_a_large_state_that_is_malformed_is_passed_over() -> None:
+    rig = online()
+    join = rig.join(ROOM, state={"ann": entry("1")})
+    rig.take()
+    broken = {f"user-{number}": {"metas": [{"ref": "x" * 30}]} for number in range(500)}
+    rig.say(join.ref, None, ROOM, "presence_state", broken)
+    (violation,) = rig.take()
+    assert isinstance(violation, ProtocolViolation)
+    assert violation.topic == ROOM
+    assert "a meta must be an object with a string 'phx_ref'" in violation.reason
+    assert refs(rig) == {"ann": ["1"]}

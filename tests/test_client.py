@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
@@ -61,7 +61,7 @@ def test_an_evening_in_the_room(vsn: str, chunk: int | None) -> None:
     assert rig.diff({"me": entry("Me", newer)}, {"me": entry("Me", me)}) == []
 
     claim = {"user_id": "bo", "display_name": "Bo", "status": "in_game", "activity": "Chess"}
-    at_chess = evolve(BO, status=UserStatus.IN_GAME, activity="Chess")
+    at_chess = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
     assert rig.broadcast("activity_update", claim) == [ActivityChanged(at_chess, BO)]
     bo2 = meta("b2", "in_game", "Chess", phx_ref_prev="b1")
     assert rig.diff({"bo": entry("Bo", bo2)}, {"bo": entry("Bo", bo)}) == []
@@ -85,7 +85,7 @@ def test_an_evening_in_the_room(vsn: str, chunk: int | None) -> None:
     rig.do(client.update_activity, UserStatus.AWAY)
     assert rig.take() == []
 
-    me_away = evolve(ME, status=UserStatus.AWAY)
+    me_away = replace(ME, status=UserStatus.AWAY)
     state = {"bo": entry("Bo", bo2), "di": entry("Di", meta("d1"))}
     di = OnlineUser("di", "Di")
     assert sorted(rig.come_back(state), key=repr) == sorted(
@@ -224,7 +224,7 @@ class TestPresence:
         desk, phone = meta("b1", "idle"), meta("b2")
         rig.enter({"bo": entry("Bo", desk)})
         rig.diff({"bo": entry("Bo", phone)})
-        idle = evolve(BO, status=UserStatus.IDLE)
+        idle = replace(BO, status=UserStatus.IDLE)
         assert rig.diffs(
             ({}, {"bo": entry("Bo", phone)}),
             ({}, {"bo": entry("Bo", desk)}),
@@ -303,7 +303,7 @@ class TestBroadcasts:
         assert rig.broadcast("activity_update", {"user_id": "bo", "status": "invisible"}) == []
         newer = meta("b2", "invisible", phx_ref_prev="b1")
         (event,) = rig.diff({"bo": entry("Bo", newer)}, {"bo": entry("Bo", bo)})
-        assert event == ActivityChanged(evolve(BO, extra={"status": "invisible"}), BO)
+        assert event == ActivityChanged(replace(BO, extra={"status": "invisible"}), BO)
 
     def test_an_activity_of_ours_that_is_not_from_us(self, rig: PresenceRig) -> None:
         """Our other device has a presence to tell it; anybody else has nothing to tell."""
@@ -311,7 +311,7 @@ class TestBroadcasts:
         assert rig.broadcast("activity_update", {"user_id": "me", "status": "idle"}) == []
         assert rig.client.online_users == (ME,)
         assert rig.diff({"me": entry("Me", meta("m2", "idle", online_at=ONLINE_AT))}) == []
-        assert rig.client.online_users == (evolve(ME, status=UserStatus.IDLE),)
+        assert rig.client.online_users == (replace(ME, status=UserStatus.IDLE),)
 
     def test_without_a_name(self, rig: PresenceRig) -> None:
         rig.enter({"bo": entry("Bo", meta("b1"))})
@@ -399,7 +399,7 @@ class TestComingBack:
         rig.cut()
         rig.take()
         events = rig.come_back({"bo": entry("Bo", meta("b9", "idle"))})
-        idle = evolve(BO, status=UserStatus.IDLE)
+        idle = replace(BO, status=UserStatus.IDLE)
         assert events[0] == Connected(2, (ME, idle), True)
         assert sorted(events[1:], key=repr) == [ActivityChanged(idle, BO), UserOffline(CY)]
 
@@ -427,7 +427,7 @@ class TestComingBack:
         rig.enter({"me": entry("Me", old)})
         rig.cut()
         rig.do(rig.client.update_activity, "away")
-        away = evolve(ME, status=UserStatus.AWAY)
+        away = replace(ME, status=UserStatus.AWAY)
         rig.take()
         assert rig.come_back({"me": entry("Me", old)}) == [Connected(1, (away,), True)]
         assert rig.diff({"me": entry("Me", meta("m2", "away", online_at=ONLINE_AT))}) == []
@@ -440,7 +440,7 @@ class TestComingBack:
         rig.broadcast("activity_update", {"user_id": "bo", "status": "idle"})
         rig.cut()
         rig.take()
-        idle = evolve(BO, status=UserStatus.IDLE)
+        idle = replace(BO, status=UserStatus.IDLE)
         assert rig.come_back(state) == [Connected(2, (ME, BO), True), ActivityChanged(BO, idle)]
 
     @pytest.mark.parametrize("code", [1000, 1001, 1002, 1012])
@@ -511,7 +511,7 @@ class TestComingBack:
         rig.take()
         rig.do(rig.client.update_activity, "away")
         rig.connect()
-        away = evolve(ME, status=UserStatus.AWAY)
+        away = replace(ME, status=UserStatus.AWAY)
         assert rig.let_in() == [Connected(1, (away,), True), UserOffline(BO)]
         assert rig.tracks()[-1]["status"] == "away"
 

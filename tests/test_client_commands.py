@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import CommandFailed, Connected, Disconnected, UserStatus
@@ -334,7 +334,7 @@ class TestUpdateActivity:
         rig.enter()
         rig.do(rig.client.update_activity, "in_game", "Snake")
         assert (rig.client.status, rig.client.activity) == (UserStatus.IN_GAME, "Snake")
-        assert rig.client.online_users == (evolve(ME, status=UserStatus.IN_GAME, activity="Snake"),)
+        assert rig.client.online_users == (replace(ME, status=UserStatus.IN_GAME, activity="Snake"),)
 
     def test_the_same_again_is_not_told_again(self, rig: PresenceRig) -> None:
         rig.enter()
@@ -355,7 +355,7 @@ class TestUpdateActivity:
 
     def test_before_connecting_it_is_kept(self, rig: PresenceRig) -> None:
         rig.do(rig.client.update_activity, "idle")
-        idle = evolve(ME, status=UserStatus.IDLE)
+        idle = replace(ME, status=UserStatus.IDLE)
         assert rig.client.online_users == (idle,)
         assert rig.enter() == [Connected(1, (idle,), False)]
         assert rig.broadcasts() == []
@@ -405,7 +405,7 @@ class TestUpdateActivity:
         rig.do(rig.client.update_activity, "idle")
         assert rig.take() == [Disconnected("no heartbeat reply within 10 s", 1.0)]
         assert rig.broadcasts() == []
-        assert rig.client.online_users == (evolve(ME, status=UserStatus.IDLE),)
+        assert rig.client.online_users == (replace(ME, status=UserStatus.IDLE),)
 
 
 class TestTrackBudget:
@@ -460,3 +460,35 @@ class TestTrackBudget:
         for n in range(20):
             rig.do(rig.client.update_activity, "in_game", str(n))
         assert len(rig.tracks()) == 21
+
+
+# ------------------------------------------------------------------------------------ not being seen
+
+
+class TestInvisible:
+    def test_we_hear_and_speak_but_are_never_tracked(self) -> None:
+        rig = PresenceRig(visible=False)
+        rig.connect()
+        rig.accept_join(TOPIC, {"bo": entry("Bo", meta("1"))})
+        (connected,) = rig.take()
+        assert isinstance(connected, Connected)
+        assert [user.user_id for user in connected.users] == ["me", "bo"]
+        rig.do(rig.client.send_poke, "bo")
+        assert rig.broadcasts() == [("poke", {**SENDER, "target_user_id": "bo"})]
+        assert rig.sent("presence") == []
+        assert rig.client.device_count("me") == 0
+        assert rig.client.latency is None
+
+    def test_we_have_no_status(self) -> None:
+        rig = PresenceRig(visible=False)
+        rig.connect()
+        with pytest.raises(LocalProtocolError, match=r"nobody sees us"):
+            rig.do(rig.client.update_activity, UserStatus.AWAY)
+        assert rig.client.status is UserStatus.ONLINE
+
+    def test_another_device_of_ours_is_seen_as_it_is(self) -> None:
+        rig = PresenceRig(visible=False)
+        rig.connect()
+        rig.accept_join(TOPIC, {"me": entry("Me", meta("1", "away", "tea"))})
+        assert rig.client.online_users[0].status is UserStatus.AWAY
+        assert rig.client.device_count("me") == 1

@@ -281,3 +281,43 @@ def test_pings_are_answered() -> None:
     rig = online()
     rig.ping(b"are you there")
     assert rig.server_events == [PongReceived(b"are you there")]
+
+
+# ---------------------------------------------------------------------------------------------- latency
+
+
+def test_the_latency_is_that_of_the_latest_heartbeat_that_was_answered() -> None:
+    rig = online()
+    rig.answers_heartbeats = False
+    assert rig.client.latency is None
+    rig.advance(25.0)
+    assert rig.client.latency is None
+    rig.now += 0.25
+    rig.reply(rig.last("heartbeat"))
+    assert rig.client.latency == 0.25
+    rig.now += 1.0
+    rig.reply(rig.last("heartbeat"))  # which answers nothing any more
+    assert rig.client.latency == 0.25
+    rig.advance(23.75)
+    assert rig.client.latency == 0.25
+    rig.now += 0.5
+    rig.reply(rig.last("heartbeat"))
+    assert rig.client.latency == 0.5
+
+
+def test_of_two_heartbeats_without_an_answer_the_first_one_counts() -> None:
+    rig = online(heartbeat_interval=4.0, heartbeat_timeout=10.0)
+    rig.answers_heartbeats = False
+    rig.advance(9.0)
+    rig.reply(rig.last("heartbeat"))
+    assert rig.client.latency == 5.0
+
+
+def test_a_lost_connection_has_no_latency() -> None:
+    rig = online()
+    rig.advance(25.0)
+    assert rig.client.latency == 0.0
+    rig.answers_heartbeats = False
+    rig.advance(35.0)
+    assert not rig.client.is_connected
+    assert rig.client.latency is None

@@ -46,6 +46,24 @@ def test_everybody_has_the_same_signatures(cls: type[Any], method: str) -> None:
     assert getattr(cls, method).__doc__
 
 
+def test_clients_give_all_outputs_at_once_too() -> None:
+    def clients() -> list[Any]:
+        return [client for client in endpoints() if not isinstance(client, Hub)]
+
+    for client, twin in zip(clients(), clients(), strict=True):
+        one_by_one = []
+        for each in (client, twin):
+            each.connect(now=0.0)
+            each.disconnect(now=0.0)
+            assert each.is_closed
+        while (output := client.next_output()) is not None:
+            one_by_one.append(output)
+        assert len(one_by_one) > 2
+        assert list(twin.drain()) == one_by_one
+        assert not twin.drain()
+        assert twin.next_output() is None
+
+
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda endpoint: type(endpoint).__name__)
 class TestAtRest:
     def test_nothing_to_do_and_nothing_to_wait_for(self, endpoint: Any) -> None:

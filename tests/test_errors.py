@@ -9,12 +9,13 @@ from presence_proto.errors import (
     ConfigError,
     LocalProtocolError,
     PresenceError,
+    ProxyError,
     RecordingError,
     RemoteProtocolError,
 )
 
 
-@pytest.mark.parametrize("cls", [ConfigError, LocalProtocolError, RemoteProtocolError])
+@pytest.mark.parametrize("cls", [ConfigError, LocalProtocolError, ProxyError, RemoteProtocolError])
 def test_one_base_catches_them_all(cls: type[PresenceError]) -> None:
     assert issubclass(cls, PresenceError)
     with pytest.raises(PresenceError, match=r"^why$"):
@@ -32,6 +33,7 @@ def test_there_are_no_others() -> None:
         "ConfigError",
         "LocalProtocolError",
         "PresenceError",
+        "ProxyError",
         "RecordingError",
         "RemoteProtocolError",
     }

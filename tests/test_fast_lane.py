@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+import zlib
+from typing import TYPE_CHECKING
 
 import pytest
 
+from presence_proto.deflate import Deflate
 from presence_proto.fast_lane import MAX_MASKED, FastLane, xor
-from presence_proto.websocket import TextMessage
+from presence_proto.websocket import Closed, PingReceived, TextMessage
 from websocket_bytes import (
     BINARY,
     CLOSE,
@@ -27,6 +30,9 @@ from websocket_bytes import (
     upgrade_response,
 )
 from websocket_bytes import xor as slow_xor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LIMIT = 70_000
 
@@ -184,6 +190,50 @@ def test_data_that_came_before_the_rest_was_read() -> None:
     assert taken(waiting) == ["2", "3", "4"]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, b"x" * 200),
+        frame(TEXT, b"x" * 126),
+        frame(TEXT, b"x"),
+        frame(TEXT, bytes(70_000)),
+        frame(BINARY, bytes(200)),
+        frame(TEXT, "ü".encode() * 100),
+        frame(TEXT, b"\xff" * 200),
+        frame(TEXT, b"x" * 200, mask=MASK),
+        frame(TEXT, b"x" * 200, fin=False),
+        frame(PING, b"x"),
+        b"\x81\x7e\x00\x7d" + bytes(125),
+        frame(TEXT, bytes(LIMIT + 1)),
+        frame(TEXT, b"x" * 200)[:-1],
+        frame(TEXT, b"x" * 200)[:4],
+        frame(TEXT, b"x" * 200)[:2],
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_all_at_once_are_what_comes_one_by_one(data: bytes, masked: bool) -> None:
+    plain = frame(TEXT, b"y" * 150, mask=MASK if masked else None)
+    for parts in ((plain, data, plain), (data, plain), (plain, plain, data)):
+        one_by_one, at_once = lane(*parts, masked=masked), lane(*parts, masked=masked)
+        assert at_once.take_all() == taken(one_by_one)
+        assert at_once.hand_over() == one_by_one.hand_over()
+
+
+@pytest.mark.parametrize("size", [1, 200])
+def test_not_more_are_taken_at_once_than_fit_in_memory_twice(size: int) -> None:
+    waiting = lane(frame(TEXT, b"x" * size) * 1000)
+    sizes = []
+    while messages := waiting.take_all():
+        sizes.append(len(messages))
+    assert sizes == [256, 256, 256, 232]
+
+
+def test_inside_a_message_none_are_taken() -> None:
+    waiting = lane(frame(TEXT, b"a", fin=False), frame(TEXT, b"x" * 200))
+    assert waiting.hand_over() == frame(TEXT, b"a", fin=False)
+    assert waiting.take_all() == []
+
+
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 5, 100])
 def test_xor(size: int) -> None:
     payload = bytes(range(200, 200 + size // 2)) + bytes(size - size // 2)
@@ -218,3 +268,125 @@ def test_an_idle_connection_keeps_no_buffer() -> None:
         before = len(gc.get_referrers(data))
         assert len(feed(websocket, data)) == 60
         assert len(gc.get_referrers(data)) == before
+
+
+def test_messages_at_once_and_events_one_by_one_are_in_order() -> None:
+    client = open_client()
+    assert client.take_messages() == []
+    client.receive_data(
+        frame(TEXT, b"1")
+        + frame(BINARY, b"2")
+        + frame(PING, b"3")
+        + frame(TEXT, b"4")
+        + frame(TEXT, b"5")[:2]
+    )
+    assert client.take_messages() == ["1", b"2"]
+    assert client.take_messages() == []
+    assert client.next_event() == PingReceived(b"3")
+    assert client.take_messages() == [], "wsproto may have more to say"
+    assert client.next_event() == TextMessage("4")
+    assert client.next_event() is None
+    client.receive_data(b"5" + frame(TEXT, b"6"))
+    assert client.next_event() == TextMessage("5")
+    assert client.next_event() == TextMessage("6")
+    client.receive_data(frame(TEXT, b"7"))
+    assert client.take_messages() == ["7"]
+
+
+def test_no_messages_without_a_connection() -> None:
+    client = new_client()
+    assert client.take_messages() == []
+    client.receive_eof()
+    assert isinstance(client.next_event(), Closed)
+    assert client.take_messages() == []
+
+
+@pytest.mark.parametrize("take", [taken, FastLane.take_all])
+def test_middle_sized_texts_have_a_limit(take: Callable[[FastLane], list[str | bytes]]) -> None:
+    fits, long = frame(TEXT, b"x" * 300), frame(TEXT, b"x" * 301)
+    waiting = lane(fits, long, limit=300)
+    assert take(waiting) == ["x" * 300]
+    assert waiting.hand_over() == long
+
+
+# ---------------------------------------------------------------------------------------- compressed ones
+
+
+def deflated(data: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def deflated_frame(opcode: int, data: bytes, mask: bytes | None = None) -> bytes:
+    return frame(opcode, deflated(data), rsv=4, mask=mask)
+
+
+def deflating_lane(*data: bytes, masked: bool = False, limit: int = LIMIT) -> FastLane:
+    deflate = Deflate(limit, keep_inflating=False)
+    return FastLane(b"".join(data), masked=masked, limit=limit, deflate=deflate)
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("size", [0, 1, 200, LIMIT])
+def test_compressed_messages_are_taken(size: int, mask: bytes | None) -> None:
+    frames = [
+        deflated_frame(TEXT, b"x" * size, mask),
+        deflated_frame(BINARY, bytes(size), mask),
+        frame(TEXT, b"plain", mask=mask),
+    ]
+    for take in (taken, FastLane.take_all):
+        messages = deflating_lane(*frames, masked=mask is not None)
+        assert take(messages) == ["x" * size, bytes(size), "plain"]
+        assert messages.broken is None
+        assert messages.hand_over() == b""
+
+
+def test_compressed_messages_are_wsprotos_unless_deflate_was_agreed_on() -> None:
+    data = deflated_frame(TEXT, b"x")
+    waiting = lane(data)
+    assert waiting.take() is None
+    assert waiting.hand_over() == data
+
+
+@pytest.mark.parametrize(
+    "data", [frame(PING, b"x", rsv=4), frame(CONTINUATION, b"x", rsv=4), frame(TEXT, b"x", rsv=2)]
+)
+def test_other_frames_with_reserved_bits_are_handed_over(data: bytes) -> None:
+    waiting = deflating_lane(data)
+    assert waiting.take_all() == []
+    assert waiting.broken is None
+    assert waiting.hand_over() == data
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"\xff" * 9, rsv=4), 1007),
+        (deflated_frame(TEXT, b"\xff"), 1007),
+        (deflated_frame(BINARY, bytes(LIMIT + 1)), 1009),
+    ],
+)
+def test_after_a_compressed_message_that_cannot_be_read_nothing_is(data: bytes, code: int) -> None:
+    waiting = deflating_lane(frame(TEXT, b"1"), data, frame(TEXT, b"2"), frame(TEXT, b"x" * 200))
+    assert waiting.take_all() == ["1"]
+    assert waiting.broken == code
+    assert waiting.take_all() == []
+    assert waiting.take() is None
+
+
+@pytest.mark.parametrize("closing", [False, True])
+@pytest.mark.parametrize(
+    ("data", "code", "reason"),
+    [
+        (frame(TEXT, b"\xff" * 9, rsv=4), 1007, "data that cannot be inflated"),
+        (deflated_frame(TEXT, b"\xff"), 1007, "text that is not UTF-8"),
+        (deflated_frame(TEXT, bytes(2_000_000)), 1009, "a message of more than 1000000 bytes"),
+    ],
+)
+def test_such_a_message_ends_the_connection(data: bytes, code: int, reason: str, closing: bool) -> None:
+    client = open_client(deflate=True)
+    if closing:
+        client.close()
+        client.data_to_send()
+    assert feed(client, data + frame(TEXT, b"more")) == [Closed(code, reason, clean=False)]
+    assert bool(client.data_to_send()) is not closing

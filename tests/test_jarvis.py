@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from jarvis_rig import BO, CY, DOING_NOTHING, HELLO, ME, JarvisRig, user
 from presence_proto.config import Identity
@@ -26,7 +26,7 @@ from presence_proto.events import (
 )
 from presence_proto.websocket import Closed
 
-BO_PLAYS = evolve(BO, status=UserStatus.IN_GAME, activity="Chess")
+BO_PLAYS = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def test_an_evening_in_the_room(chunk: int | None, server_deflate: bool) -> None
     assert rig.enter(user("bo", "in_game", "Chess")) == [Connected(2, (ME, BO_PLAYS), False)]
     assert client.is_connected
     assert rig.tell("user_online", user_id="cy", display_name="Cy", ts="noon") == [
-        UserOnline(evolve(CY, online_at="noon"))
+        UserOnline(replace(CY, online_at="noon"))
     ]
     assert client.online_count == 3
     told = {"user_id": "bo", "display_name": "Bo", "status": "away", "activity": None, "ts": "one"}
     assert rig.tell("activity_changed", **told) == [
-        ActivityChanged(evolve(BO, status=UserStatus.AWAY), BO_PLAYS)
+        ActivityChanged(replace(BO, status=UserStatus.AWAY), BO_PLAYS)
     ]
     sender = {"user_id": "bo", "display_name": "Bo", "ts": "two"}
     assert rig.tell("game_invite", **sender, game="Chess", code="1234") == [
@@ -73,7 +73,7 @@ def test_an_evening_in_the_room(chunk: int | None, server_deflate: bool) -> None
     assert poke > invite
 
     assert rig.tell("user_offline", user_id="cy", display_name="Cy", ts="three") == [
-        UserOffline(evolve(CY, online_at="noon"))
+        UserOffline(replace(CY, online_at="noon"))
     ]
     rig.count = 2
     rig.advance(30.0)
@@ -225,7 +225,7 @@ class TestOthers:
     def test_a_new_name(self, rig: JarvisRig) -> None:
         changed = {**user("bo"), "display_name": "Bobby"}
         assert rig.tell("activity_changed", **changed) == [
-            ActivityChanged(evolve(BO, display_name="Bobby"), BO)
+            ActivityChanged(replace(BO, display_name="Bobby"), BO)
         ]
 
     def test_a_missing_name_is_the_id(self, rig: JarvisRig) -> None:
@@ -236,28 +236,28 @@ class TestOthers:
 
     def test_a_status_of_tomorrow(self, rig: JarvisRig) -> None:
         assert rig.tell("activity_changed", **user("bo", "dancing", "tango")) == [
-            ActivityChanged(evolve(BO, activity="tango", extra={"status": "dancing"}), BO)
+            ActivityChanged(replace(BO, activity="tango", extra={"status": "dancing"}), BO)
         ]
 
     def test_further_fields_survive(self, rig: JarvisRig) -> None:
         mood: dict[str, Any] = {"mood": {"colour": "red"}}
-        assert rig.tell("user_online", **user("cy"), **mood) == [UserOnline(evolve(CY, extra=mood))]
+        assert rig.tell("user_online", **user("cy"), **mood) == [UserOnline(replace(CY, extra=mood))]
         sender = {"user_id": "cy", "display_name": "Cy"}
         assert rig.tell("poke", **sender, **mood) == [Poked("cy", "Cy", mood)]
         assert rig.tell("game_invite", **sender, game="Go", **mood) == [
             GameInvite("cy", "Cy", "Go", None, mood)
         ]
         welcomed = JarvisRig()
-        assert welcomed.enter(user("cy", **mood)) == [Connected(2, (ME, evolve(CY, extra=mood)), False)]
+        assert welcomed.enter(user("cy", **mood)) == [Connected(2, (ME, replace(CY, extra=mood)), False)]
 
     def test_fields_that_only_look_like_ours(self, rig: JarvisRig) -> None:
         odd = {"phx_ref": "1", "phx_ref_prev": [], "ts": 7}
         assert rig.tell("user_online", **user("cy"), **odd) == [UserOnline(CY)]
         assert rig.tell("activity_changed", **user("cy", "away"), **odd) == [
-            ActivityChanged(evolve(CY, status=UserStatus.AWAY), CY)
+            ActivityChanged(replace(CY, status=UserStatus.AWAY), CY)
         ]
         assert rig.tell("user_offline", **user("cy"), **odd) == [
-            UserOffline(evolve(CY, status=UserStatus.AWAY))
+            UserOffline(replace(CY, status=UserStatus.AWAY))
         ]
 
     def test_the_roster_has_a_limit(self) -> None:

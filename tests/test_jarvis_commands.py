@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from jarvis_rig import ME, JarvisRig, user
 from presence_proto.client import PresenceClient
@@ -40,7 +40,7 @@ class TestActivity:
 
     def test_our_own_roster_entry_changes_with_it(self, rig: JarvisRig) -> None:
         rig.update(UserStatus.AWAY, "tea")
-        assert rig.client.online_users[0] == evolve(ME, status=UserStatus.AWAY, activity="tea")
+        assert rig.client.online_users[0] == replace(ME, status=UserStatus.AWAY, activity="tea")
 
 
 class TestInvites:
@@ -176,3 +176,11 @@ class TestPings:
         assert rig.tell("pong", online_count=50) == []
         assert rig.client.server_count == 50
         assert rig.client.online_count == 2
+
+
+def test_who_is_not_to_be_seen_leaves_the_status_as_it_is() -> None:
+    rig = JarvisRig(visible=False)
+    rig.enter(user("bo"))
+    rig.poke("bo")
+    assert [message["type"] for message in rig.received] == ["connect", "poke"]
+    assert (rig.client.device_count("me"), rig.client.device_count("bo")) == (0, 1)

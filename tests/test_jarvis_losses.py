@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from jarvis_rig import BO, CY, DOING_NOTHING, HELLO, ME, JarvisRig, user
 from presence_proto.errors import LocalProtocolError
@@ -51,12 +51,12 @@ class TestComingBack:
         assert type(connected) is Connected
         assert (connected.resumed, connected.online_count) == (True, 5)
         assert connected.users == rig.client.online_users
-        di, away = connected.users[2], evolve(BO, status=UserStatus.AWAY)
+        di, away = connected.users[2], replace(BO, status=UserStatus.AWAY)
         assert rest == [
             UserOffline(CY),
             UserOnline(connected.users[4]),
             ActivityChanged(away, BO),
-            ActivityChanged(di, evolve(di, status=UserStatus.AWAY)),
+            ActivityChanged(di, replace(di, status=UserStatus.AWAY)),
         ]
         assert [one.user_id for one in connected.users] == ["me", "bo", "di", "ed", "fi"]
 
@@ -73,7 +73,7 @@ class TestComingBack:
         rig.tell("user_online", user_id="cy", display_name="Cy", ts="noon")
         rig.cut()
         rig.take()
-        cy = evolve(CY, online_at="noon")  # a welcome does not say since when
+        cy = replace(CY, online_at="noon")  # a welcome does not say since when
         assert rig.come_back(user("bo"), user("cy")) == [Connected(3, (ME, BO, cy), True)]
 
     def test_who_we_are_and_what_we_do_is_told_again(self, rig: JarvisRig) -> None:
@@ -357,6 +357,7 @@ class TestLosses:
         rig.answers_heartbeats = False
         rig.advance(34.9)
         rig.tell("pong", online_count=2)
+        assert rig.client.latency == pytest.approx(9.9)
         rig.advance(24.0)
         assert rig.take() == []
         assert rig.client.is_connected

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from msgspec.structs import replace
 
 from jarvis_rig import JarvisRig
 from lan import Host, Lan
@@ -180,7 +181,7 @@ def test_jarvis_at_a_phoenix_server() -> None:
 
 @pytest.mark.parametrize("path", ["/socket/websocket", "/realtime/v1/websocket?vsn=2.0.0"])
 def test_jarvis_at_a_phoenix_socket(path: str) -> None:
-    lan = Lan(HubConfig())
+    lan = Lan(HubConfig(presence_window=0))
     host = lan.join("ann", f"ws://hub{path}", wire="jarvis")
     host.do(host.client.send_poke, "bob")
     lan.advance(40.0)
@@ -226,7 +227,7 @@ def test_jarvis_with_a_token_that_the_hub_does_not_like() -> None:
 def test_both_of_our_protocols_in_one_room() -> None:
     """What one client does the other sees, whichever of them speaks which protocol."""
     for jarvis, phoenix in [("ann", "bob"), ("bob", "ann")]:
-        lan = Lan(HubConfig(offline_grace=3.0))
+        lan = Lan(HubConfig(offline_grace=3.0, presence_window=0))
         urls = {jarvis: "ws://hub:8790", phoenix: "ws://hub"}
         ann, bob = (lan.join(user_id, urls[user_id]) for user_id in ("ann", "bob"))
         assert [type(event) for event in ann.take()] == [Connected, UserOnline]
@@ -238,10 +239,10 @@ def test_both_of_our_protocols_in_one_room() -> None:
         assert type(changed) is ActivityChanged
         assert (changed.user.status, changed.user.activity) == (UserStatus.IN_GAME, "Snake")
         invite = bob.do(bob.client.send_invite, "Snake", "XY")
-        assert [evolve(event, extra={}) for event in ann.take()] == [GameInvite("bob", "Bob", "Snake", "XY")]
+        assert [replace(event, extra={}) for event in ann.take()] == [GameInvite("bob", "Bob", "Snake", "XY")]
         assert bob.take() == ([InviteSent(invite, ("Ann",))] if jarvis == "bob" else [])
         ann.do(ann.client.send_poke, "bob")
-        assert [evolve(event, extra={}) for event in bob.take()] == [Poked("ann", "Ann")]
+        assert [replace(event, extra={}) for event in bob.take()] == [Poked("ann", "Ann")]
 
         lan.advance(60.0)
         counts = {jarvis: 2, phoenix: None}
@@ -265,7 +266,7 @@ def test_both_of_our_protocols_in_one_room() -> None:
 
 
 def test_a_program_that_is_started_again_at_once_does_not_do_what_it_did() -> None:
-    lan = Lan(HubConfig())
+    lan = Lan(HubConfig(presence_window=0))
     bob = lan.join("bob", "ws://hub:8790")
     first = lan.join("ann", "ws://hub:8790")
     first.do(first.client.update_activity, UserStatus.IN_GAME, "Snake")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ EVENT = SocketConnected()
 
 
 def drained(outbox: Outbox[Any]) -> list[Any]:
+    at_once = list(deepcopy(outbox).drain())
     outputs = []
     while (output := outbox.next()) is not None:
         outputs.append(output)
     assert outbox.next() is None
+    assert at_once == outputs
     return outputs
 
 
@@ -110,3 +113,55 @@ def test_the_data_stays_out_of_the_repr() -> None:
     outbox: Outbox[Any] = Outbox()
     outbox.send(ONE, b"secret")
     assert "secret" not in repr(outbox)
+
+
+def test_an_event_can_be_queued_in_less_time() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.put(CloseTransport(ONE))
+    outbox.emit(EVENT)
+    assert drained(outbox) == [CloseTransport(ONE), EVENT]
+    outbox.emit(EVENT)
+    assert len(outbox) == 1
+    assert list(outbox.drain()) == [EVENT]
+    assert len(outbox) == 0
+    outbox.emit(EVENT)
+    assert outbox.next() == EVENT
+
+
+def test_what_was_drained_at_once_is_merged_with_nothing() -> None:
+    outbox: Outbox[Any] = Outbox()
+    for _ in range(2):
+        outbox.send(ONE, b"a")
+        outbox.send(ONE, b"b")
+        assert list(outbox.drain()) == [SendData(ONE, b"ab")]
+        assert not outbox.drain()
+
+
+def test_one_that_is_never_empty() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.emit(EVENT)
+    for number in range(5000):
+        outbox.send(ConnId(number), b"x")
+        assert outbox.next() == (SendData(ConnId(number - 1), b"x") if number else EVENT)
+        assert len(outbox) == 1
+
+
+def test_an_abort_drops_the_data_that_would_have_come_next() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.emit(EVENT)
+    outbox.send(ONE, b"a")
+    outbox.send(TWO, b"b")
+    assert outbox.next() is EVENT
+    outbox.send(ONE, b"c")
+    outbox.put(CloseTransport(ONE, abort=True))
+    outbox.send(TWO, b"d")
+    outbox.send(ONE, b"e")
+    assert len(outbox) == 3
+    assert drained(outbox) == [SendData(TWO, b"bd"), CloseTransport(ONE, abort=True), SendData(ONE, b"e")]
+
+
+def test_events_can_be_queued_together() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.emit_all([EVENT, EVENT])
+    outbox.emit_all([])
+    assert drained(outbox) == [EVENT, EVENT]

@@ -408,3 +408,80 @@ def test_a_state_past_a_limit_changes_nothing() -> None:
     assert snapshot(presence) == snapshot(limited())
     presence.apply_state({"x": entry("1"), "y": entry("2", "3"), "z": entry()})
     assert refs(presence) == {"x": ["1"], "y": ["2", "3"]}
+
+
+class Odd(dict[str, Any]):
+    """A meta that did not come from a JSON library."""
+
+
+def test_metas_may_be_of_another_kind() -> None:
+    one, two = Odd(meta("1")), Odd(meta("2"))
+    presence = PresenceMap()
+    presence.apply_diff(diff({"ann": {"metas": [one]}}))
+    assert presence["ann"] == (one,)
+    assert presence.latest("ann") is one
+    presence.apply_diff(diff({"ann": {"metas": [two]}}, {"ann": {"metas": [one]}}))
+    assert presence["ann"] == (two,)
+    (change,) = presence.apply_diff(diff({}, {"ann": {"metas": [two]}}))
+    assert change.kind == "left"
+    assert not presence
+
+
+@pytest.mark.parametrize("other", [{}, {"zoe": entry("9")}], ids=["alone", "among others"])
+@pytest.mark.parametrize(
+    ("joins", "leaves", "held", "changes"),
+    [
+        ({"bo": entry("2")}, {}, ["2"], 1),
+        ({"ann": entry("2")}, {}, ["1", "2"], 1),
+        ({"ann": entry("1")}, {}, ["1"], 0),
+        ({"ann": entry("2")}, {"ann": entry("1")}, ["2"], 1),
+        ({"ann": entry("1")}, {"ann": entry("1")}, None, 1),
+        ({"ann": entry("2")}, {"ann": entry("2")}, ["1"], 0),
+        ({"ann": entry("2")}, {"ann": entry("3")}, ["1", "2"], 1),
+        ({"ann": entry("2", "3")}, {"ann": entry("1")}, ["2", "3"], 1),
+        ({"ann": entry("2")}, {"ann": entry("1", "3")}, ["2"], 1),
+        ({"ann": entry("2", name="Ann")}, {"ann": entry("1")}, ["2"], 1),
+        ({"bo": entry("2")}, {"ann": entry("1")}, None, 2),
+        ({"bo": entry("2")}, {"bo": entry("2")}, ["1"], 0),
+        ({}, {"ann": entry("1")}, None, 1),
+        ({}, {"ann": entry("2")}, ["1"], 0),
+        ({}, {"ann": entry("1", "2")}, None, 1),
+        ({}, {"bo": entry("1")}, ["1"], 0),
+        ({}, {}, ["1"], 0),
+    ],
+)
+def test_a_plain_diff_is_as_any_other(
+    other: Entries, joins: Entries, leaves: Entries, held: list[str] | None, changes: int
+) -> None:
+    presence = holding(ann=entry("1"))
+    happened = presence.apply_diff(diff({**joins, **other}, leaves))
+    there = refs(presence)
+    there.pop("zoe", None)
+    if "bo" in joins and "bo" not in leaves:
+        assert there.pop("bo") == ["2"]
+        held = ["1"] if not leaves else None
+    assert there == ({} if held is None else {"ann": held})
+    assert len(happened) == changes + len(other)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        diff({"ann": entry("2")}, {"ann": {"metas": [1]}}),
+        diff({"ann": {"metas": [1]}}, {"ann": entry("1")}),
+        diff({"ann": {"metas": [{"phx_ref": 1}]}}, {"ann": entry("1")}),
+        diff({"ann": {"metas": {}}}, {"ann": entry("1")}),
+        diff({"ann": entry("2")}, {"ann": {"metas": {}}}),
+        diff({"ann": entry("2")}, {"ann": []}),  # type: ignore[dict-item]
+        diff({}, {"ann": {"metas": [{}]}}),
+        diff({}, {"ann": {"metas": [None]}}),
+        diff({"bo": {"metas": [None]}}),
+        diff({"bo": {"metas": [{}]}}),
+        diff({"bo": {}}),
+    ],
+)
+def test_a_plain_diff_that_is_malformed_changes_nothing(payload: Any) -> None:
+    presence = holding(ann=entry("1"))
+    with pytest.raises(RemoteProtocolError):
+        presence.apply_diff(payload)
+    assert refs(presence) == {"ann": ["1"]}

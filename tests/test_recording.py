@@ -20,6 +20,7 @@ from presence_proto import (
     HubConfig,
     Identity,
     LocalProtocolError,
+    Narrator,
     PresenceClient,
     PresenceConfig,
     RealtimeClient,
@@ -415,6 +416,19 @@ def test_show() -> None:
     assert list(show_recording([recording.lines[0], '{"end":"of it all"}\n']))[-1].endswith("here: of it all")
     with pytest.raises(RecordingError, match="line 2: the line is malformed"):
         list(show_recording([recording.lines[0], '{"now":1,"fact":"receive_data","conn":1,"data":7}\n']))
+
+
+def test_a_narrator_tells_the_same_as_it_comes_without_times() -> None:
+    recording, rig = online()
+    rig.join("room:x", {})
+    rig.advance(60)
+    recording.recorder.close()
+    told: list[str] = []
+    narrator = Narrator(told.append)
+    for line in recording.lines:
+        narrator(line)
+    recorded_by, config, *shown = show_recording(recording.lines)
+    assert told == [f"{recorded_by.partition(',')[0]} {config}", *(words[11:] for words in shown)]
 
 
 def test_show_tells_results() -> None:

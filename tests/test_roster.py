@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from presence_proto.broadcasts import ActivityClaim
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
@@ -153,7 +153,7 @@ class TestComingAndGoing:
         meta = room.meta()
         room.join("bo", meta)
         room.claim("bo", UserStatus.AWAY, "Lunch")
-        gone = evolve(BO, status=UserStatus.AWAY, activity="Lunch")
+        gone = replace(BO, status=UserStatus.AWAY, activity="Lunch")
         assert room.leave("bo", meta) == [UserOffline(gone)]
 
     def test_several_users_in_one_diff(self, room: Room) -> None:
@@ -173,7 +173,7 @@ class TestComingAndGoing:
         assert room.track("bo", meta, newer) == []
         assert room.leave("bo", meta) == []
         assert room.leave("cy", meta) == []
-        assert room.roster.get("bo") == evolve(BO, status=UserStatus.IDLE)
+        assert room.roster.get("bo") == replace(BO, status=UserStatus.IDLE)
 
     def test_a_repeated_state_changes_nothing(self, room: Room) -> None:
         meta = room.meta()
@@ -189,7 +189,7 @@ class TestActivity:
         old = room.meta()
         room.join("bo", old)
         new = room.update(old, "in_game", "Chess")
-        playing = evolve(BO, status=UserStatus.IN_GAME, activity="Chess")
+        playing = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
         assert room.track("bo", old, new) == [ActivityChanged(playing, BO)]
         assert room.roster.get("bo") == playing
 
@@ -203,10 +203,10 @@ class TestActivity:
         room.join("bo", old)
         newer = room.update(old, online_at="10:00")
         assert room.track("bo", old, newer) == []
-        assert room.roster.get("bo") == evolve(BO, online_at="09:00")
+        assert room.roster.get("bo") == replace(BO, online_at="09:00")
         newest = room.update(newer, "idle", online_at="11:00")
-        idle = evolve(BO, status=UserStatus.IDLE, online_at="11:00")
-        assert room.track("bo", newer, newest) == [ActivityChanged(idle, evolve(BO, online_at="09:00"))]
+        idle = replace(BO, status=UserStatus.IDLE, online_at="11:00")
+        assert room.track("bo", newer, newest) == [ActivityChanged(idle, replace(BO, online_at="09:00"))]
 
     @pytest.mark.parametrize(
         ("field", "value", "change"),
@@ -223,7 +223,7 @@ class TestActivity:
         old = room.meta()
         room.join("bo", old)
         new = room.update(old) | {field: value}
-        assert room.track("bo", old, new) == [ActivityChanged(evolve(BO, **change), BO)]
+        assert room.track("bo", old, new) == [ActivityChanged(replace(BO, **change), BO)]
 
 
 class TestDevices:
@@ -251,7 +251,7 @@ class TestDevices:
         room.join("bo", phone)
         room.claim("bo", UserStatus.IDLE)
         assert room.leave("bo", desk) == []
-        assert room.roster.get("bo") == evolve(BO, status=UserStatus.IDLE)
+        assert room.roster.get("bo") == replace(BO, status=UserStatus.IDLE)
 
     def test_metas_that_come_at_once_are_ordered_by_online_at(self, room: Room) -> None:
         first, second = (
@@ -277,7 +277,10 @@ class TestDevices:
         first = room.presence.apply_diff({"joins": {}, "leaves": _entries({"bo": [phone]})})
         second = room.presence.apply_diff({"joins": {}, "leaves": _entries({"bo": [desk]})})
         happened = [*room.roster.apply(first), *room.roster.apply(second)]
-        at_desk, on_phone = evolve(BO, activity="Desk"), evolve(BO, status=UserStatus.IDLE, activity="Phone")
+        at_desk, on_phone = (
+            replace(BO, activity="Desk"),
+            replace(BO, status=UserStatus.IDLE, activity="Phone"),
+        )
         assert happened == [ActivityChanged(at_desk, on_phone), UserOffline(at_desk)]
 
 
@@ -296,7 +299,7 @@ class TestResync:
         di = OnlineUser("di", "Di")
         assert sorted(happened, key=lambda event: str(event.user.user_id)) == [
             UserOffline(OnlineUser("cy", "Cy")),
-            ActivityChanged(evolve(di, status=UserStatus.IN_SKILL, activity="Cooking"), di),
+            ActivityChanged(replace(di, status=UserStatus.IN_SKILL, activity="Cooking"), di),
             UserOnline(OnlineUser("ed", "Ed")),
         ]
 
@@ -309,7 +312,7 @@ class TestResync:
         meta = room.meta()
         room.state(bo=[meta])
         room.claim("bo", UserStatus.IN_GAME, "Chess")
-        playing = evolve(BO, status=UserStatus.IN_GAME, activity="Chess")
+        playing = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
         assert room.state(bo=[meta]) == [ActivityChanged(BO, playing)]
         assert room.roster.get("bo") == BO
 
@@ -324,7 +327,7 @@ class TestResync:
         room.state(bo=[meta])
         for status in (UserStatus.IN_GAME, UserStatus.IDLE):
             room.claim("bo", status)
-        in_game, idle = evolve(BO, status=UserStatus.IN_GAME), evolve(BO, status=UserStatus.IDLE)
+        in_game, idle = replace(BO, status=UserStatus.IN_GAME), replace(BO, status=UserStatus.IDLE)
         assert room.state(bo=[room.update(meta, "in_game")]) == [ActivityChanged(in_game, idle)]
 
     def test_after_a_state_no_track_is_late(self, room: Room) -> None:
@@ -339,7 +342,7 @@ class TestResync:
     def test_somebody_who_claimed_something_is_gone(self, room: Room) -> None:
         room.state(bo=[room.meta()])
         room.claim("bo", UserStatus.IDLE)
-        assert room.state() == [UserOffline(evolve(BO, status=UserStatus.IDLE))]
+        assert room.state() == [UserOffline(replace(BO, status=UserStatus.IDLE))]
 
 
 # -------------------------------------------------------------------------------------------- claims
@@ -348,7 +351,7 @@ class TestResync:
 class TestClaims:
     def test_a_claim_changes_somebody_who_is_there(self, room: Room) -> None:
         room.join("bo", room.meta())
-        playing = evolve(BO, status=UserStatus.IN_GAME, activity="Chess")
+        playing = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
         assert room.claim("bo", UserStatus.IN_GAME, "Chess") == [ActivityChanged(playing, BO)]
         assert room.roster.get("bo") == playing
 
@@ -412,7 +415,7 @@ class TestClaims:
         room.join("bo", old)
         room.claim("bo", UserStatus.IN_GAME, "A", mood="wild")
         happened = room.track("bo", old, room.update(old, "idle"))
-        assert [event.user for event in happened] == [evolve(BO, status=UserStatus.IDLE)]
+        assert [event.user for event in happened] == [replace(BO, status=UserStatus.IDLE)]
 
     def test_a_track_is_late_only_once(self, room: Room) -> None:
         metas = [room.meta()]
@@ -450,7 +453,7 @@ class TestClaims:
 
     def test_a_claim_may_change_the_name_or_leave_it(self, room: Room) -> None:
         room.join("bo", room.meta())
-        assert room.claim("bo", UserStatus.IDLE)[0].user == evolve(BO, status=UserStatus.IDLE)
+        assert room.claim("bo", UserStatus.IDLE)[0].user == replace(BO, status=UserStatus.IDLE)
         assert room.claim("bo", UserStatus.IDLE, None, "Bob")[0].user.display_name == "Bob"
 
     def test_further_fields_of_the_presence_stay(self, room: Room) -> None:
@@ -479,7 +482,7 @@ class TestClaims:
     def test_a_claim_of_a_known_status_ends_an_unknown_one(self, room: Room) -> None:
         old = room.meta("invisible")
         room.join("bo", old)
-        assert room.claim("bo", UserStatus.IDLE)[0].user == evolve(BO, status=UserStatus.IDLE)
+        assert room.claim("bo", UserStatus.IDLE)[0].user == replace(BO, status=UserStatus.IDLE)
         assert room.track("bo", old, room.update(old, "idle")) == []
 
 
@@ -510,7 +513,7 @@ class TestOurselves:
         assert [user.user_id for user in room.roster.users()] == ["me", "bo"]
 
     def test_what_we_do_is_seen_at_once(self, room: Room) -> None:
-        playing = evolve(ME, status=UserStatus.IN_GAME, activity="Chess")
+        playing = replace(ME, status=UserStatus.IN_GAME, activity="Chess")
         room.roster.set_own(playing)
         assert room.roster.users() == (playing,)
 
@@ -524,15 +527,15 @@ class TestOurselves:
         mine = room.meta("online", display_name="Me", online_at=ME.online_at)
         room.state(me=[mine])
         for activity in ("A", "B"):
-            room.roster.set_own(evolve(ME, activity=activity))
+            room.roster.set_own(replace(ME, activity=activity))
         late = room.update(mine, "online", "A", display_name="Me", online_at=ME.online_at)
         room.track("me", mine, late)
-        assert room.roster.users() == (evolve(ME, activity="B"),)
+        assert room.roster.users() == (replace(ME, activity="B"),)
 
     def test_our_own_claim_outlives_a_state(self, room: Room) -> None:
         mine = room.meta("online", display_name="Me", online_at=ME.online_at)
         room.state(me=[mine])
-        away = evolve(ME, status=UserStatus.AWAY)
+        away = replace(ME, status=UserStatus.AWAY)
         room.roster.set_own(away)
         room.state(me=[mine])  # the server has not noticed yet that the connection was lost
         assert room.roster.users() == (away,)
@@ -553,3 +556,12 @@ def test_further_fields_that_are_nested_too_deeply_to_compare(room: Room) -> Non
     room.join("bo", old)
     happened = room.track("bo", old, room.update(old, deep=_nested(20_000)))
     assert [type(event) for event in happened] == [ActivityChanged]
+
+
+def test_devices_are_counted() -> None:
+    room = Room()
+    phone, laptop = room.meta(), room.meta()
+    room.join("bo", phone, laptop)
+    assert [room.roster.device_count(user_id) for user_id in ("bo", "me", "cy")] == [2, 0, 0]
+    room.leave("bo", phone)
+    assert repr(room.roster.device_count("bo")) == "1"

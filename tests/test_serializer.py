@@ -6,6 +6,7 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -320,3 +321,60 @@ def test_encoding_never_raises_anything_else(
     message = Message(join_ref, ref, topic, event, payload)
     for serializer in EVERY:
         assert outcome(partial(serializer.encode, message)) in (EncodedFrame, LocalProtocolError)
+
+
+# ---------------------------------------------------------------------------------------------- large states
+
+LARGE = {f"user-{number}": {"metas": [{"phx_ref": str(number), "x": "y" * 20}]} for number in range(500)}
+
+
+def compact(*message: Any) -> str:
+    return json.dumps(message, separators=(",", ":"))
+
+
+def test_a_client_leaves_a_large_state_encoded() -> None:
+    message = V2_CLIENT.decode_text(compact("1", None, "t", "presence_state", LARGE))
+    assert isinstance(message, Message)
+    assert parts(message)[:4] == ("1", None, "t", "presence_state")
+    assert isinstance(message.payload, msgspec.Raw)
+    assert json.loads(bytes(message.payload)) == LARGE
+    assert repr(message) == (
+        "Message(join_ref='1', ref=None, topic='t', event='presence_state', payload=<Raw>)"
+    )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ("1", None, "t", "presence_state", {"ann": {"metas": []}}),
+        ("1", None, "t", "presence_diff", {"joins": LARGE, "leaves": {}}),
+        ("1", None, "t", "other", [1, "presence_state", LARGE]),
+        ("1", None, ',"presence_state",', "other", LARGE),
+        ("1", None, "t" * 600, "presence_state", LARGE),
+    ],
+)
+def test_all_other_text_is_decoded_at_once(message: tuple[Any, ...]) -> None:
+    text = compact(*message)
+    assert parts(V2_CLIENT.decode_text(text)) == message
+    assert parts(V2_CLIENT.decode(TextMessage(text))) == message
+
+
+def test_decode_decodes_all() -> None:
+    message = ("1", None, "t", "presence_state", LARGE)
+    assert parts(V2_CLIENT.decode(TextMessage(compact(*message)))) == message
+    in_v1 = {"topic": "t", "event": "presence_state", "payload": LARGE, "ref": None}
+    assert parts(V1_CLIENT.decode_text(json.dumps(in_v1))) == (None, None, "t", "presence_state", LARGE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        compact("1", None, "t", "presence_state", LARGE)[:-1],
+        compact("1", None, 1, "presence_state", LARGE),
+        compact("1", None, "t", "presence_state", LARGE).replace(":", "", 1),
+        '[null,null,"t","presence_state",' + "[" * 20_000 + "]" * 20_000 + "]",
+    ],
+)
+def test_a_large_state_that_is_malformed(text: str) -> None:
+    with pytest.raises(RemoteProtocolError, match="a V2 message is malformed"):
+        V2_CLIENT.decode_text(text)

@@ -93,12 +93,17 @@ def test_a_ready_frame_is_shared_by_many(size: int) -> None:
     data = b"x" * size
     assert server_frame(data, text=True) == frame(TEXT, data)
     assert server_frame(data, text=False) == frame(BINARY, data)
-    ready = server_frame(data, text=True)
-    for _ in range(2):
-        client, server = pair()
-        server.send_frame(ready)
-        assert server.data_to_send() is ready
-        assert feed(client, ready) == [TextMessage("x" * size)]
+    for deflate in (False, True):
+        ready = None
+        for _ in range(2):
+            client, server = pair(client_deflate=deflate, server_deflate=deflate)
+            server.send_text("something else before")
+            before = server.data_to_send()
+            ready = ready or server_frame(data, text=True, deflate_bits=server.deflate_bits)
+            assert feed(client, before + ready) == [
+                TextMessage("something else before"),
+                TextMessage("x" * size),
+            ]
 
 
 @pytest.mark.parametrize("data", [bytes, bytearray, memoryview])
@@ -409,7 +414,6 @@ def test_reading_goes_on_only_while_events_are_pulled() -> None:
 COMMANDS: list[Callable[[WebSocket], None]] = [
     lambda websocket: websocket.send_text("x"),
     lambda websocket: websocket.send_binary(b"x"),
-    lambda websocket: websocket.send_frame(server_frame(b"x", text=True)),
     lambda websocket: websocket.ping(),
 ]
 
@@ -448,13 +452,6 @@ def test_a_ping_must_not_be_too_long() -> None:
     assert client.data_to_send() == b""
 
 
-def test_only_a_server_without_deflate_sends_ready_frames() -> None:
-    for websocket in (open_client(), open_server(deflate=True)):
-        with pytest.raises(LocalProtocolError, match="only a server without deflate"):
-            websocket.send_frame(server_frame(b"x", text=True))
-        assert websocket.data_to_send() == b""
-
-
 def test_output_keeps_its_order() -> None:
     server = WebSocket.server(max_message_size=LIMIT)
     server.receive_data(upgrade_request())
@@ -462,7 +459,7 @@ def test_output_keeps_its_order() -> None:
     server.accept()
     server.send_text("1")
     server.ping(b"2")
-    server.send_frame(server_frame(b"3", text=False))
+    server.send_binary(b"3")
     server.close(1000)
     data = server.data_to_send()
     assert data.startswith(b"HTTP/1.1 101 ")

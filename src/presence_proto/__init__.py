@@ -22,10 +22,12 @@ from presence_proto.errors import (
     ConfigError,
     LocalProtocolError,
     PresenceError,
+    ProxyError,
     RecordingError,
     RemoteProtocolError,
 )
 from presence_proto.events import (
+    AccessTokenFailed,
     ActivityChanged,
     Broadcast,
     ChannelDown,
@@ -66,14 +68,24 @@ from presence_proto.events import (
     UserStatus,
 )
 from presence_proto.hub import Hub
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.presence import Meta, PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient, RealtimeOutput
-from presence_proto.recording import Difference, Recorder, ReplayResult, replay, show_recording
+from presence_proto.recording import (
+    Difference,
+    Narrator,
+    Recorder,
+    ReplayResult,
+    replay,
+    show_recording,
+)
 from presence_proto.serializer import Message, UserBroadcast, V1Serializer, V2Serializer, serializer_for
+from presence_proto.tunnel import Proxy, ProxyTunnel
 from presence_proto.websocket import WebSocket
 
 __all__ = [
+    "AccessTokenFailed",
+    "AccessTokenNeeded",
     "ActivityChanged",
     "Broadcast",
     "ChannelConfig",
@@ -106,6 +118,7 @@ __all__ = [
     "LocalProtocolError",
     "Message",
     "Meta",
+    "Narrator",
     "OnlineUser",
     "OpenTransport",
     "Poked",
@@ -120,6 +133,9 @@ __all__ = [
     "PresenceOutput",
     "PresenceSynced",
     "ProtocolViolation",
+    "Proxy",
+    "ProxyError",
+    "ProxyTunnel",
     "PushFailed",
     "PushReplied",
     "RealtimeClient",

@@ -6,7 +6,6 @@ what carries another one is an echo of an earlier life. `channel_state.py` has t
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -16,6 +15,7 @@ from presence_proto.backoff import Backoff
 from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.events import PresenceDiffed
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import UserBroadcast, encode_payload
 from presence_proto.track import Tracker
@@ -38,7 +38,7 @@ class Life:
     token: str | None = field(repr=False)  # the access token that the server knows
     leave_ref: str | None = None
     synced: bool = False
-    diffs: deque[Any] | None = None  # those that wait for the state; None before the join's reply
+    diffs: list[Any] | None = None  # those that wait for the state; None before the join's reply
     complaint: str = ""  # of the server's last `system` message: the reason of the phx_close behind it
 
 
@@ -79,7 +79,7 @@ class Channel:
         self.presence = PresenceMap(max_keys=config.max_roster, max_metas=config.max_metas)
         self._wire = wire
         self._life: Life | None = None
-        self._queue: deque[Push] = deque()  # pushes that wait for the join
+        self._queue: list[Push] = []  # pushes that wait for the join
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=wire.rng
         )
@@ -200,7 +200,10 @@ class Channel:
         event, payload = message.event, message.payload
         try:
             if event == "presence_diff":
-                self._presence_diff(life, payload)
+                if not life.synced:
+                    self._early_diff(life, payload)
+                elif changes := self.presence.apply_diff(payload):
+                    self._wire.emit(PresenceDiffed(self.topic, changes))
             elif event == "presence_state":
                 self._presence_state(life, payload)
             elif event in ("phx_close", "phx_error"):
@@ -217,9 +220,7 @@ class Channel:
 
     def expired(self, slot: Slot, now: float) -> None:
         """A timer of this channel fired."""
-        if slot is Slot.REJOIN:
-            self.join(now)
-        elif slot is Slot.TRACK:
+        if slot is Slot.TRACK:
             self._track(now)
         elif slot is Slot.STABLE:
             self._backoff.reset()
@@ -252,7 +253,7 @@ class Channel:
     def _joined(self, life: Life, response: Any, now: float) -> None:
         wire = self._wire
         self._move(ChannelInput.JOIN_OK)
-        life.diffs = deque()
+        life.diffs = []
         rejoined, self._ever_joined = self._ever_joined, True
         wire.timers.cancel((Slot.REPLY, self.topic))
         wire.join_ends(self.topic)
@@ -264,7 +265,7 @@ class Channel:
         self._tracker.start_over()
         self._track(now)
         while self._queue:
-            wire.send_push(self._queue.popleft(), life.join_ref)
+            wire.send_push(self._queue.pop(0), life.join_ref)
 
     def _join_failed(self, reason: str, response: Any, now: float) -> None:
         self._die()
@@ -305,7 +306,7 @@ class Channel:
 
     def _fail_queue(self, reason: str) -> None:
         while self._queue:
-            self._wire.fail(self._queue.popleft(), reason)
+            self._wire.fail(self._queue.pop(0), reason)
 
     def _send(self, event: str, payload: Any) -> str:
         assert self._life is not None
@@ -320,28 +321,27 @@ class Channel:
         life.synced, self._asked_again = True, False
         self._wire.timers.cancel((Slot.STATE, self.topic))
         self._wire.emit(events.PresenceSynced(self.topic, changes))
-        waiting, life.diffs = life.diffs, deque()
+        waiting, life.diffs = life.diffs, []
         for diff in waiting:
             try:
-                self._presence_diff(life, diff)
+                changes = self.presence.apply_diff(diff)
             except RemoteProtocolError as exc:
                 self._wire.violated(exc, self.topic)
+            else:
+                if changes:
+                    self._wire.emit(PresenceDiffed(self.topic, changes))
 
-    def _presence_diff(self, life: Life, payload: Any) -> None:
-        if life.synced:
-            changes = self.presence.apply_diff(payload)
-            if changes:
-                self._wire.emit(events.PresenceDiffed(self.topic, changes))
-        elif life.diffs is None:
+    def _early_diff(self, life: Life, payload: Any) -> None:
+        """A diff came before the state."""
+        if life.diffs is None:
             # Before the join's reply: of an earlier life, or of before the state that is still to come. The
             # state covers it, and applied after the state it could bring back somebody who has left since.
-            pass
-        else:
-            life.diffs.append(payload)
-            if len(life.diffs) > self._wire.config.max_pending_diffs:
-                # The oldest is the one that the state, still to come, covers most likely.
-                life.diffs.popleft()
-                raise RemoteProtocolError("more diffs before the presence state than max_pending_diffs")
+            return
+        life.diffs.append(payload)
+        if len(life.diffs) > self._wire.config.max_pending_diffs:
+            # The oldest is the one that the state, still to come, covers most likely.
+            del life.diffs[0]
+            raise RemoteProtocolError("more diffs before the presence state than max_pending_diffs")
 
     def _state_missing(self, now: float) -> None:
         if not self._asked_again:

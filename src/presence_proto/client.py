@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from presence_proto import events
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import OnlineUser, UserStatus
 from presence_proto.jarvis import JarvisRoom
-from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
 from presence_proto.phoenix_room import PhoenixRoom
 from presence_proto.room import (
-    Changed,
     Claimed,
     Delivered,
     Lost,
@@ -25,20 +25,23 @@ from presence_proto.room import (
     RoomEvent,
     Said,
     Synced,
+    Trouble,
     Undelivered,
 )
 from presence_proto.roster import Roster
 from presence_proto.validators import is_unicode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig
     from presence_proto.outputs import ConnId
     from presence_proto.presence import PresenceChange
 
-PresenceOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.PresenceEvent
+PresenceOutput: TypeAlias = (
+    OpenTransport | SendData | CloseTransport | AccessTokenNeeded | events.PresenceEvent
+)
 
 
 class PresenceClient:
@@ -59,13 +62,14 @@ class PresenceClient:
         online_at: str | None = None,
     ) -> None:
         self._identity = identity
+        self._visible = config.visible
         if online_at is not None:
             _required("online_at", online_at)
         config = evolve(config, access_token=identity.access_token or config.access_token)
         self._room: Room = (JarvisRoom if config.speaks_jarvis else PhoenixRoom)(config, rng=rng)
         self._own = OnlineUser(identity.user_id, identity.display_name, UserStatus.ONLINE, None, online_at)
         self._roster = Roster(self._own)
-        self._outbox: Outbox[events.PresenceEvent] = Outbox()
+        self._outbox: Outbox[AccessTokenNeeded | events.PresenceEvent] = Outbox()
         self._connected = False
         self._was_connected = False
         self._command_ids = 0
@@ -119,9 +123,21 @@ class PresenceClient:
         return self._room.server_count
 
     @property
+    def latency(self) -> float | None:
+        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        return self._room.latency
+
+    @property
     def pending_commands(self) -> frozenset[int]:
         """The ids of the commands that the server has neither acknowledged nor refused yet."""
         return frozenset(command_id for command_id, _ in self._commands.values())
+
+    def device_count(self, user_id: str) -> int:
+        """With how many devices a user is online: 0 for who is not, and for ourselves until others see us.
+
+        The Jarvis JSON protocol does not tell: there it is 1 for all others.
+        """
+        return self._roster.device_count(user_id)
 
     # ---------------------------------------------------------------- commands
 
@@ -145,12 +161,14 @@ class PresenceClient:
         except ValueError:
             legal = ", ".join(UserStatus)
             raise LocalProtocolError(f"status must be one of {legal}, not {status!r}") from None
+        if not self._visible:
+            raise LocalProtocolError("update_activity: nobody sees us (visible is False)")
         if activity is not None and not is_unicode(activity):
             raise LocalProtocolError(f"activity must be a string or None, not {activity!r}")
         self.tick(now=now)  # raises for a `now` that is none; and what is due comes before what we do
         message_id = None
         if (status, activity) != (self._own.status, self._own.activity):
-            self._own = evolve(self._own, status=status, activity=activity)
+            self._own = replace(self._own, status=status, activity=activity)
             self._roster.set_own(self._own)
             message_id = self._room.show(self._own, now=now)
         command_id = self._command("update_activity", message_id)
@@ -188,9 +206,22 @@ class PresenceClient:
             payload["reply_to"] = _required("reply_to", reply_to)
         return self._send("send_chat", "chat_message", payload, now)
 
-    def set_access_token(self, token: str | None, *, now: float) -> None:
-        """Use another access token: in the channel at once, in the next join and the next URL."""
-        self._room.set_access_token(token, now=now)
+    def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
+        """Use another access token: in the channel at once, in the next join and the next URL.
+
+        It is the answer to `AccessTokenNeeded`, too. `expires_in`: seconds that it is good for, if that is
+        known; with `asks_for_token` another one is asked for before they are over.
+        """
+        self._room.set_access_token(token, expires_in=expires_in, now=now)
+        self._translate()
+
+    def access_token_failed(self, reason: str, *, now: float) -> None:
+        """Say that there is no access token now, in answer to `AccessTokenNeeded`. It is asked for again.
+
+        `reason` is for people: `Disconnected`, or `Error` while we are connected, has it. When no answer is
+        awaited, this does nothing.
+        """
+        self._room.access_token_failed(reason, now=now)
         self._translate()
 
     # ---------------------------------------------------------------- facts
@@ -221,6 +252,10 @@ class PresenceClient:
         """The next output, or `None` when there is none left."""
         return self._outbox.next()
 
+    def drain(self) -> Sequence[PresenceOutput]:
+        """All outputs that there are, at once, as `next_output` gives them one by one."""
+        return self._outbox.drain()
+
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
         return self._room.next_deadline()
@@ -245,24 +280,24 @@ class PresenceClient:
     # ---------------------------------------------------------------- what is heard of the room
 
     def _translate(self) -> None:
-        while (output := self._room.next_output()) is not None:
-            if isinstance(output, SendData):
+        for output in self._room.drain():
+            if isinstance(output, events.PresenceDiffed):  # nearly all that comes
+                self._outbox.emit_all(self._roster.apply(output.changes))
+            elif isinstance(output, SendData):
                 self._outbox.send(output.conn, output.data)
-            elif isinstance(output, (OpenTransport, CloseTransport)):
+            elif isinstance(output, (OpenTransport, CloseTransport, AccessTokenNeeded)):
                 self._outbox.put(output)
             else:
                 self._happened(output)
 
     def _happened(self, event: RoomEvent) -> None:
-        emit = self._outbox.put
+        emit = self._outbox.emit
         match event:
-            case Changed():
-                self._report(self._roster.apply(event.changes))
             case Synced():
                 self._synced(event.changes)
             case Claimed():
                 if self._connected:  # a stale roster waits for the state
-                    self._report(self._roster.claim(event.claim))
+                    self._outbox.emit_all(self._roster.claim(event.claim))
             case Said():
                 emit(event.event)
             case Delivered():
@@ -277,7 +312,8 @@ class PresenceClient:
                 emit(events.Disconnected(event.reason, event.retry_in))
                 if event.fatal:
                     emit(events.Error(event.reason, fatal=True))
-            case _:  # Trouble
+            case _:
+                assert isinstance(event, Trouble)
                 emit(events.Error(event.message))
 
     def _synced(self, changes: tuple[PresenceChange, ...]) -> None:
@@ -287,11 +323,7 @@ class PresenceClient:
             self._outbox.put(events.Connected(len(self._roster), self._roster.users(), resumed))
             if not resumed:
                 return  # everybody is in Connected
-        self._report(happened)
-
-    def _report(self, happened: Iterable[events.PresenceEvent]) -> None:
-        for event in happened:
-            self._outbox.put(event)
+        self._outbox.emit_all(happened)
 
 
 def _required(name: str, value: Any) -> str:

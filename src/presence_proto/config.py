@@ -76,7 +76,6 @@ class Address:
 
 
 _SCHEMES = {"ws": False, "http": False, "wss": True, "https": True}
-_HOST = re.compile(r"[0-9A-Za-z.:%_-]+")  # IPv6 included
 _PROJECT_REF = re.compile(r"[0-9A-Za-z-]{1,63}")
 _SECRET_LENGTH = 6
 """Shorter query parameters are not redacted: they are no secrets, and their text may stand anywhere."""
@@ -97,41 +96,44 @@ class RealtimeConfig:
     project_ref: str | None = None
     api_key: str | None = field(default=None, repr=False, validator=check.secret)
     access_token: str | None = field(default=None, repr=False, validator=check.secret)
-    # Further query parameters of the URL; a mapping or pairs.
+    #: Further query parameters of the URL; a mapping or pairs.
     params: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.params
     )
-    # Further headers of the upgrade request; a mapping or pairs.
+    #: Further headers of the upgrade request; a mapping or pairs.
     headers: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.headers
     )
     subprotocols: tuple[str, ...] = field(default=(), converter=check.as_tuple, validator=check.subprotocols)
-    # The query parameter that carries the access token; None: none does.
+    #: Ask for an access token (AccessTokenNeeded) before connects, joins and its expiry.
+    asks_for_token: bool = field(default=False, validator=check.boolean)
+    access_token_timeout: float = field(default=30.0, validator=check.seconds)  #: for the answer to that
+    #: The query parameter that carries the access token; None: none does.
     token_param: str | None = field(default="token", validator=check.token_param)
     vsn: Vsn = field(default="2.0.0", validator=check.vsn)
-    deflate: bool = field(default=True, validator=check.boolean)  # offer permessage-deflate
+    deflate: bool = field(default=True, validator=check.boolean)  #: offer permessage-deflate
 
     heartbeat_interval: float = field(default=25.0, validator=check.seconds)
     heartbeat_timeout: float = field(default=10.0, validator=check.seconds)
-    connect_timeout: float = field(default=10.0, validator=check.seconds)  # TCP, TLS and upgrade together
+    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: TCP, TLS and upgrade together
     join_timeout: float = field(default=10.0, validator=check.seconds)
     push_timeout: float = field(default=10.0, validator=check.seconds)
-    state_timeout: float = field(default=10.0, validator=check.seconds)  # from a join to its presence_state
+    state_timeout: float = field(default=10.0, validator=check.seconds)  #: from a join to its presence_state
     close_timeout: float = field(default=5.0, validator=check.seconds)
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
-    jitter: float = field(default=0.25, validator=check.fraction)  # needs an rng, see RealtimeClient
-    # Joined this long: the backoff starts over.
+    jitter: float = field(default=0.25, validator=check.fraction)  #: needs an rng, see RealtimeClient
+    #: Joined this long: the backoff starts over.
     stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
     max_channels: int = field(default=100, validator=check.positive_int)
-    # Pushes waiting for their join.
+    #: Pushes waiting for their join.
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
-    # Diffs waiting for their state.
+    #: Diffs waiting for their state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
-    max_roster: int = field(default=1_000_000, validator=check.positive_int)  # keys of one channel's presence
-    max_metas: int = field(default=10_000, validator=check.positive_int)  # metas of one key
+    max_roster: int = field(default=1_000_000, validator=check.positive_int)  #: keys of one topic's presence
+    max_metas: int = field(default=10_000, validator=check.positive_int)  #: metas of one key
 
     def __attrs_post_init__(self) -> None:
         if (self.server_url is None) == (self.project_ref is None):
@@ -183,11 +185,9 @@ class RealtimeConfig:
         if parts.fragment:
             raise ConfigError("server_url must not hold a fragment (#…)")
         try:
-            host = host if ":" in host else host.encode("idna").decode("ascii")
-        except UnicodeError:
-            host = ""
-        if not _HOST.fullmatch(host):
-            raise ConfigError(f"server_url: {parts.hostname!r} is not a host name")
+            host = check.host_name(host)
+        except ConfigError as exc:
+            raise ConfigError(f"server_url: {exc}") from None
         tls = _SCHEMES[parts.scheme]
         path = quote(parts.path, safe="/%:@!$&'()*+,;=~")
         query = parse_qsl(parts.query, keep_blank_values=True)
@@ -244,9 +244,11 @@ class PresenceConfig(RealtimeConfig):
     wire: Wire | None = field(default=None, validator=check.wire)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
+    #: Whether we are in the room for others. False: we see it and speak in it, and are in nobody's roster.
+    visible: bool = field(default=True, validator=check.boolean)
     track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
     track_window: float = field(default=33.0, validator=check.seconds)
-    # Commands made offline expire after this.
+    #: Commands made offline expire after this.
     command_timeout: float = field(default=30.0, validator=check.seconds)
 
     @property
@@ -311,20 +313,20 @@ class HubConfig:
     presence_rule: PresenceRule = join_params_are_the_meta
     authorize: AuthorizeRule | None = None
     wall_clock: Callable[[], str] | None = None
-    # Accept permessage-deflate: 55 to 313 KB a connection.
+    #: Accept permessage-deflate: about 45 KB a connection.
     deflate: bool = field(default=False, validator=check.boolean)
     handshake_timeout: float = field(default=10.0, validator=check.seconds)
-    # Of Phoenix, after the last bytes from the client.
+    #: Of Phoenix, after the last bytes from the client.
     idle_timeout: float = field(default=60.0, validator=check.seconds)
-    # Of Jarvis, after the last message from the client.
+    #: Of Jarvis, after the last message from the client.
     eviction_timeout: float = field(default=90.0, validator=check.seconds)
-    # How long a Jarvis user may be away and come back unnoticed.
+    #: How long a Jarvis user may be away and come back unnoticed.
     offline_grace: float = field(default=10.0, validator=check.seconds_or_zero)
     close_timeout: float = field(default=5.0, validator=check.seconds)
-    # Diffs of this long go out as one.
-    presence_window: float = field(default=0.0, validator=check.seconds_or_zero)
-    # Presence calls of one Supabase channel in 30 s; one more closes it. Supabase has 5.
+    #: Changes of presence go out as one diff when this has passed since the first; with 0 each at once.
+    presence_window: float = field(default=0.1, validator=check.seconds_or_zero)
+    #: Presence calls of one Supabase channel in 30 s; one more closes it. Supabase has 5.
     presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
     max_connections: int = field(default=10_000, validator=check.positive_int)
-    max_channels: int = field(default=100, validator=check.positive_int)  # of one connection
+    max_channels: int = field(default=100, validator=check.positive_int)  #: of one connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)

@@ -80,11 +80,16 @@ class Down:
 
 
 @frozen
+class TokenDue:
+    """Get a fresh access token and call `proceed`. With `asks_for_token` this comes before each connect."""
+
+
+@frozen
 class HeartbeatDue:
     """Send a heartbeat now and call `heartbeat_acked` when its reply comes."""
 
 
-ConnectionEvent: TypeAlias = Up | Down | HeartbeatDue | TextMessage | BinaryMessage
+ConnectionEvent: TypeAlias = Up | Down | TokenDue | HeartbeatDue | TextMessage | BinaryMessage
 
 
 class Connection:
@@ -118,8 +123,11 @@ class Connection:
         self._websocket: WebSocket | None = None
         self._transport_gone: str | None = None  # why, once the driver said so
         self._was_open = False
+        self._was_refused = False  # with 401 or 403, the last time
         self._patient_until = -math.inf
-        self._pending: list[Up | Down | HeartbeatDue] = []
+        self._beaten_at: float | None = None  # when the oldest heartbeat without an answer was due
+        self._latency: float | None = None
+        self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
 
     # ---------------------------------------------------------------- getters
 
@@ -127,6 +135,16 @@ class Connection:
     def state(self) -> ConnectionState:
         """Where the connection is."""
         return self._state
+
+    @property
+    def awaits_token(self) -> bool:
+        """Whether it would connect, if `proceed` was called."""
+        return self._state is ConnectionState.WAITING and self._timers.get(Slot.RECONNECT) is None
+
+    @property
+    def latency(self) -> float | None:
+        """From the latest heartbeat that was answered to its answer, in seconds."""
+        return self._latency
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or `None`."""
@@ -142,6 +160,15 @@ class Connection:
     def open(self, now: float) -> None:
         """Start connecting. Legal in IDLE and WAITING."""
         assert self._state in (ConnectionState.IDLE, ConnectionState.WAITING)
+        self._state = ConnectionState.WAITING
+        if self._config.asks_for_token:
+            self._pending.append(TokenDue())
+        else:
+            self.proceed(now)
+
+    def proceed(self, now: float) -> None:
+        """Connect, with the access token of now. Legal when it `awaits_token`."""
+        assert self.awaits_token
         target = self._target = self._address()
         self._last_conn += 1
         self._conn = ConnId(self._last_conn)
@@ -172,8 +199,10 @@ class Connection:
             self._websocket.send_binary(data)
         self._flush()
 
-    def heartbeat_acked(self) -> None:
+    def heartbeat_acked(self, now: float) -> None:
         """The reply to a heartbeat came."""
+        if self._beaten_at is not None:  # else it answers nothing
+            self._latency, self._beaten_at = now - self._beaten_at, None
         self._timers.cancel(Slot.HEARTBEAT_REPLY)
 
     def be_patient_until(self, deadline: float) -> None:
@@ -245,6 +274,12 @@ class Connection:
 
     # ---------------------------------------------------------------- outputs
 
+    def take_messages(self) -> list[str | bytes]:
+        """The plain messages that `next_event` would give next; see `WebSocket.take_messages`."""
+        if self._pending or self._websocket is None or self._state is not ConnectionState.OPEN:
+            return []
+        return self._websocket.take_messages()
+
     def next_event(self, now: float) -> ConnectionEvent | None:
         """What happened, oldest first; `None` when there is no more."""
         while True:
@@ -273,6 +308,7 @@ class Connection:
     def _opened(self, now: float) -> None:
         self._state = ConnectionState.OPEN
         self._was_open = True
+        self._was_refused = False
         self._timers.cancel(Slot.CONNECT)
         self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
         self._pending.append(Up())
@@ -282,15 +318,21 @@ class Connection:
         # While an earlier one is unanswered, its time counts.
         if self._timers.get(Slot.HEARTBEAT_REPLY) is None:
             self._timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
+        if self._beaten_at is None:
+            self._beaten_at = now
         if HeartbeatDue() not in self._pending:  # one is enough, however late the tick
             self._pending.append(HeartbeatDue())
 
     def _refused(self, refused: Refused, now: float) -> None:
         status = refused.status
-        # 401 and 403 do not heal. Other 3xx and 4xx mean a wrong URL, unless it has worked before: then it is
-        # more likely a proxy in front of a server that restarts.
-        wrong_url = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
-        fatal = status in (401, 403) or wrong_url
+        if status in (401, 403):
+            # These do not heal, unless it was an access token that has just expired.
+            fatal = self._was_refused or not self._config.asks_for_token
+            self._was_refused = True
+        else:
+            # Other 3xx and 4xx mean a wrong URL, unless it has worked before: then it is more likely a proxy
+            # in front of a server that restarts.
+            fatal = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
         text = " ".join(self.redacted(refused.body.decode("utf-8", "replace")).split())[:200]
         reason = f"the server refused the connection: HTTP {status}" + (f" {text}" if text else "")
         self._lost(reason, now, status=status, fatal=fatal)
@@ -330,6 +372,7 @@ class Connection:
         self, reason: str, code: int | None = None, *, status: int | None = None, fatal: bool = False
     ) -> None:
         self._state = ConnectionState.IDLE
+        self._was_refused = False
         self._backoff.reset()
         self._pending.append(Down(self.redacted(reason), code, status, None, fatal))
 
@@ -341,6 +384,7 @@ class Connection:
         self._conn = None
         self._websocket = None
         self._transport_gone = None
+        self._beaten_at = self._latency = None
 
     def _flush(self) -> None:
         assert self._conn is not None

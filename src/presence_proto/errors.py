@@ -22,6 +22,10 @@ class RemoteProtocolError(PresenceError):
     """
 
 
+class ProxyError(PresenceError):
+    """An HTTP proxy does not let us through. The message says why, without secrets."""
+
+
 class RecordingError(PresenceError):
     """This is no recording, or a damaged one. `line` counts from 1; `fault` is for people."""
 

@@ -1,31 +1,42 @@
 """Everything that the clients and the hub report. Frozen classes, and one closed union for each endpoint.
 
-An event is hashable unless it holds JSON of the server's. Further fields (`extra`) count for equality only.
+They are msgspec structs: one is made in a sixth of the time of a frozen attrs class, and `msgspec.structs`
+has `replace` and `asdict`. An event is hashable unless it holds JSON of the server's. Further fields
+(`extra`) count for equality only. They are read-only, as all JSON in events is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-from attrs import field, frozen
+from msgspec import Struct, field
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from presence_proto.outputs import ConnId
+from presence_proto.presence import PresenceChange
 
-    from presence_proto.outputs import ConnId
-    from presence_proto.presence import PresenceChange
+
+class _Event(Struct, frozen=True, gc=False):  # JSON has no cycles
+    pass
+
+
+class _EventWithExtra(_Event, frozen=True):
+    def __hash__(self) -> int:
+        named = [getattr(self, name) for name in self.__struct_fields__ if name not in _EXTRA]
+        return tuple(named).__hash__()
+
+
+_EXTRA = ("extra", "meta")
 
 # -------------------------------------------------------------------------------------------- RealtimeClient
 
 
-@frozen
-class SocketConnected:
+class SocketConnected(_Event, frozen=True):
     """The WebSocket is open. Channels are being joined."""
 
 
-@frozen
-class SocketDisconnected:
+class SocketDisconnected(_Event, frozen=True):
     """The connection ended, or could not be made.
 
     `code` is the WebSocket close code (1006 for a bare end of stream), or `None` when there was no WebSocket
@@ -40,8 +51,7 @@ class SocketDisconnected:
     fatal: bool = False
 
 
-@frozen
-class ChannelJoined:
+class ChannelJoined(_Event, frozen=True):
     """The server accepted the join. `rejoined`: this channel was joined before."""
 
     topic: str
@@ -49,8 +59,7 @@ class ChannelJoined:
     rejoined: bool
 
 
-@frozen
-class JoinFailed:
+class JoinFailed(_Event, frozen=True):
     """The join was refused (`response` is the server's, without our secrets), or timed out (it is `None`).
 
     It is tried again in `retry_in` seconds, or after the next connect when that is `None`, until `leave`.
@@ -62,8 +71,7 @@ class JoinFailed:
     retry_in: float | None
 
 
-@frozen
-class ChannelDown:
+class ChannelDown(_Event, frozen=True):
     """A joined channel ended although nobody left it: it crashed, was closed, or the connection was lost.
 
     It will be joined again in `retry_in` seconds, or after the next connect when that is `None`.
@@ -74,15 +82,13 @@ class ChannelDown:
     retry_in: float | None
 
 
-@frozen
-class ChannelLeft:
+class ChannelLeft(_Event, frozen=True):
     """The channel is left, as asked. The client has forgotten it."""
 
     topic: str
 
 
-@frozen
-class PushReplied:
+class PushReplied(_Event, frozen=True):
     """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`.
 
     Unless it is `"ok"`, our secrets are taken out of both, and a response that is nested too deeply to look
@@ -95,8 +101,7 @@ class PushReplied:
     response: Any
 
 
-@frozen
-class PushFailed:
+class PushFailed(_Event, frozen=True):
     """No reply will come for a push: it timed out, expired before the join, or its channel ended."""
 
     push_id: int
@@ -104,8 +109,7 @@ class PushFailed:
     reason: str
 
 
-@frozen
-class TrackFailed:
+class TrackFailed(_Event, frozen=True):
     """The server refused our presence payload, or did not answer. It is tracked again at the next join."""
 
     topic: str
@@ -113,42 +117,37 @@ class TrackFailed:
     response: Any = None
 
 
-@frozen
-class PresenceSynced:
+class PresenceSynced(_Event, frozen=True):
     """The server's whole presence of a topic arrived; `changes` is what differs from what we held."""
 
     topic: str
     changes: tuple[PresenceChange, ...]
 
 
-@frozen
-class PresenceDiffed:
+class PresenceDiffed(_Event, frozen=True):
     """A diff changed the presence of a topic."""
 
     topic: str
     changes: tuple[PresenceChange, ...]
 
 
-@frozen
-class PresenceMissing:
+class PresenceMissing(_Event, frozen=True):
     """The server joined us to a topic, twice, and never told its presence. Most likely that is disabled."""
 
     topic: str
     reason: str
 
 
-@frozen
-class Broadcast:
+class Broadcast(_EventWithExtra, frozen=True):
     """A Supabase broadcast. `payload` is JSON, or `bytes`; `meta` what the server adds."""
 
     topic: str
     event: str
     payload: Any
-    meta: Mapping[str, Any] = field(factory=dict, hash=False)
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-@frozen
-class SystemMessage:
+class SystemMessage(_Event, frozen=True):
     """A Supabase `system` message; an `"error"` one comes before the server closes the channel."""
 
     topic: str
@@ -158,8 +157,7 @@ class SystemMessage:
     payload: Any
 
 
-@frozen
-class ChannelMessage:
+class ChannelMessage(_Event, frozen=True):
     """Any other message of a topic: your own events, `postgres_changes`, …. `payload` is JSON, or `bytes`."""
 
     topic: str
@@ -167,16 +165,24 @@ class ChannelMessage:
     payload: Any
 
 
-@frozen
-class ProtocolViolation:
+class ProtocolViolation(_Event, frozen=True):
     """The server sent something malformed, or broke a limit of the config. The message was passed over."""
 
     reason: str
     topic: str | None = None
 
 
+class AccessTokenFailed(_Event, frozen=True):
+    """The application has no access token for us. It is asked again in `retry_in` seconds. Connects and joins
+    wait for it."""
+
+    reason: str
+    retry_in: float
+
+
 RealtimeEvent: TypeAlias = (
-    SocketConnected
+    AccessTokenFailed
+    | SocketConnected
     | SocketDisconnected
     | ChannelJoined
     | JoinFailed
@@ -208,8 +214,7 @@ class UserStatus(StrEnum):
     AWAY = "away"
 
 
-@frozen
-class OnlineUser:
+class OnlineUser(_EventWithExtra, frozen=True):
     """One user as others see them.
 
     `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the
@@ -222,11 +227,10 @@ class OnlineUser:
     status: UserStatus = UserStatus.ONLINE
     activity: str | None = None
     online_at: str | None = None
-    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@frozen
-class Connected:
+class Connected(_Event, frozen=True):
     """We are in the room. `users` is everybody in it, ourselves first, and `online_count` how many that is.
 
     `resumed`: this ends an interruption; events for the net differences follow.
@@ -237,58 +241,51 @@ class Connected:
     resumed: bool
 
 
-@frozen
-class Disconnected:
+class Disconnected(_Event, frozen=True):
     """We are out of the room. The roster stays as it was, but stale. `retry_in`: seconds, if we try again."""
 
     reason: str
     retry_in: float | None
 
 
-@frozen
-class UserOnline:
+class UserOnline(_Event, frozen=True):
     """Somebody came online."""
 
     user: OnlineUser
 
 
-@frozen
-class UserOffline:
+class UserOffline(_Event, frozen=True):
     """Somebody's last device went offline. `user` is as last seen."""
 
     user: OnlineUser
 
 
-@frozen
-class ActivityChanged:
+class ActivityChanged(_Event, frozen=True):
     """What others see of a user changed."""
 
     user: OnlineUser
     previous: OnlineUser
 
 
-@frozen
-class GameInvite:
+class GameInvite(_EventWithExtra, frozen=True):
     """Somebody invites everybody to a game."""
 
     user_id: str
     display_name: str
     game: str
     code: str | None = None
-    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@frozen
-class Poked:
+class Poked(_EventWithExtra, frozen=True):
     """Somebody pokes us."""
 
     user_id: str
     display_name: str
-    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@frozen
-class ChatMessage:
+class ChatMessage(_EventWithExtra, frozen=True):
     """Somebody says something in a chat channel of the room. `timestamp` is text from the sender's client."""
 
     user_id: str
@@ -297,19 +294,17 @@ class ChatMessage:
     content: str
     timestamp: str | None = None
     reply_to: str | None = None
-    extra: Mapping[str, Any] = field(factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@frozen
-class Error:
+class Error(_Event, frozen=True):
     """Something went wrong that the application should know. `fatal`: the client has stopped for good."""
 
     message: str
     fatal: bool = False
 
 
-@frozen
-class CommandFailed:
+class CommandFailed(_Event, frozen=True):
     """A command did not reach the server, or was refused. `command_id` is what the command returned."""
 
     command_id: int
@@ -317,8 +312,7 @@ class CommandFailed:
     reason: str
 
 
-@frozen
-class InviteSent:
+class InviteSent(_Event, frozen=True):
     """The server's receipt for an invite: the display names of those who got it. Jarvis servers send one."""
 
     command_id: int
@@ -342,16 +336,14 @@ PresenceEvent: TypeAlias = (
 # -------------------------------------------------------------------------------------------- Hub
 
 
-@frozen
-class ClientConnected:
+class ClientConnected(_Event, frozen=True):
     """A client finished its upgrade. `path` has no query: that may hold a key."""
 
     conn: ConnId
     path: str
 
 
-@frozen
-class ClientRefused:
+class ClientRefused(_Event, frozen=True):
     """A handshake was refused."""
 
     conn: ConnId
@@ -359,8 +351,7 @@ class ClientRefused:
     reason: str
 
 
-@frozen
-class ClientDisconnected:
+class ClientDisconnected(_Event, frozen=True):
     """A connection ended. `code`: the close code, 1006 for a bare end, `None` without an upgrade."""
 
     conn: ConnId
@@ -368,8 +359,7 @@ class ClientDisconnected:
     code: int | None
 
 
-@frozen
-class TopicJoined:
+class TopicJoined(_Event, frozen=True):
     """A client joined a topic. `key` is its presence key, if the topic has presence for it."""
 
     conn: ConnId
@@ -377,8 +367,7 @@ class TopicJoined:
     key: str | None
 
 
-@frozen
-class TopicLeft:
+class TopicLeft(_Event, frozen=True):
     """A client's membership of a topic ended."""
 
     conn: ConnId
@@ -386,8 +375,7 @@ class TopicLeft:
     reason: str
 
 
-@frozen
-class JoinRefused:
+class JoinRefused(_Event, frozen=True):
     """A client was not let into a topic."""
 
     conn: ConnId

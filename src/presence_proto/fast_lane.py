@@ -1,20 +1,33 @@
 """The fast lane: whole plain messages, read without wsproto, which takes ten times as long for a frame.
 
-wsproto stays the authority for all else: control frames, fragments, compression, errors. The lane stands in
-front of it and owns the bytes that came. At each frame border it either takes the next frame itself, or hands
-wsproto the bytes of that frame, and not one more. So the two are always at a border together, and every byte
-is looked at once.
+wsproto stays the authority for all else: control frames, fragments, errors. The lane stands in front of it
+and owns the bytes that came. At each frame border it either takes the next frame itself, or hands wsproto the
+bytes of that frame, and not one more. So the two are always at a border together, and every byte is looked at
+once.
 
 The lane takes a frame only if wsproto would make one message of it, now: a text or binary frame with FIN, no
 reserved bit, the mask bit of the peer's role, a length in its shortest form and within the limit, all bytes
 there, valid UTF-8 if it is text, and not inside another message.
+
+With permessage-deflate it takes such frames that are compressed, too. What is inside shows when it is
+inflated, and that can be done only once: so the lane finds the faults of those, in wsproto's stead.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from wsproto.frame_protocol import CloseReason
+
+if TYPE_CHECKING:
+    from presence_proto.deflate import Deflate
+
 _TEXT, _BINARY = 0x81, 0x82  # the first byte of a frame: FIN, no reserved bits, the opcode
-_FIN, _CONTROL = 0x80, 0x08
+_FIN, _RSV1, _CONTROL = 0x80, 0x40, 0x08
+_PLAIN = (_TEXT, _BINARY)
+_PLAIN_OR_DEFLATED = (_TEXT, _BINARY, _TEXT | _RSV1, _BINARY | _RSV1)
 _MAX_HEADER = 10  # without the mask
+_ENOUGH = 256  # messages that are taken at once, and so held in memory as well as their bytes
 
 MAX_MASKED = 1 << 14
 """Bytes of a masked payload up to which xor as one number is faster than what wsproto does."""
@@ -23,12 +36,26 @@ MAX_MASKED = 1 << 14
 class FastLane:
     """The bytes that came and are not read yet.
 
-    `limit` is the largest message in bytes; `masked`: frames must be, since they come from a client.
+    `limit` is the largest message in bytes; `masked`: frames must be, since they come from a client;
+    `deflate`: what inflates compressed ones. `broken` is the reason for the connection to be closed, once a
+    compressed message could not be read.
     """
 
-    __slots__ = ("_at", "_at_border", "_data", "_header", "_in_message", "_limit", "_mask_bit", "_owed")
+    __slots__ = (
+        "_at",
+        "_at_border",
+        "_data",
+        "_deflate",
+        "_firsts",
+        "_header",
+        "_in_message",
+        "_limit",
+        "_mask_bit",
+        "_owed",
+        "broken",
+    )
 
-    def __init__(self, data: bytes, *, masked: bool, limit: int) -> None:
+    def __init__(self, data: bytes, *, masked: bool, limit: int, deflate: Deflate | None = None) -> None:
         self._data = data
         self._at = 0  # where the unread part of it begins
         self._mask_bit = 0x80 if masked else 0
@@ -37,6 +64,9 @@ class FastLane:
         self._in_message = False  # between fragments
         self._owed = 0  # bytes that wsproto still has to get of the frame that it is in
         self._header = b""  # what wsproto got of a frame whose length is not all there yet
+        self._deflate = deflate
+        self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
+        self.broken: CloseReason | None = None
 
     def receive(self, data: bytes) -> None:
         """Take in what came."""
@@ -50,7 +80,7 @@ class FastLane:
         if available < 2 or not self._at_border:
             return None
         first, size, start = data[at], data[at + 1] ^ self._mask_bit, at + 2
-        if first != _TEXT and first != _BINARY:
+        if first not in self._firsts:
             return None
         if size > 125:
             # Where the bytes of the length are cut off the end is, too.
@@ -74,6 +104,9 @@ class FastLane:
         payload = data[start:end]
         if self._mask_bit:
             payload = xor(payload, data[start - 4 : start])
+        if first & _RSV1:
+            self._at = end
+            return self._inflated(payload, text=first & ~_RSV1 == _TEXT)
         message: str | bytes = payload
         if first == _TEXT:
             try:
@@ -82,6 +115,45 @@ class FastLane:
                 return None
         self._at = end
         return message
+
+    def _inflated(self, payload: bytes, *, text: bool) -> str | bytes | None:
+        assert self._deflate is not None
+        message = self._deflate.inflate(payload)
+        if isinstance(message, CloseReason):
+            self.broken = message
+        elif not text:
+            return message
+        else:
+            try:
+                return message.decode()
+            except UnicodeDecodeError:
+                self.broken = CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        self._at_border = False  # nothing after it is read
+        return None
+
+    def take_all(self) -> list[str | bytes]:
+        """The messages in the next frames, up to one that is wsproto's or not all there, or to enough."""
+        messages: list[str | bytes] = []
+        if self._at_border and not self._mask_bit:
+            self._take_texts(messages)
+        while len(messages) < _ENOUGH and (message := self.take()) is not None:
+            messages.append(message)
+        return messages
+
+    def _take_texts(self, messages: list[str | bytes]) -> None:
+        """As `take`, of those frames that most are: texts of middle size, from a server."""
+        data, at, end, limit = self._data, self._at, len(self._data), self._limit
+        while end - at > 4 and data[at] == _TEXT and data[at + 1] == 126 and len(messages) < _ENOUGH:
+            start = at + 4
+            size = data[at + 2] << 8 | data[at + 3]
+            at = start + size
+            if at > end or not 126 <= size <= limit:
+                break
+            try:
+                messages.append(data[start:at].decode())
+            except UnicodeDecodeError:
+                break
+            self._at = at
 
     def hand_over(self) -> bytes:
         """What wsproto is to read next: of one frame, and not past its end. `b""`: wait for more data."""

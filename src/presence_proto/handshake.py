@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import h11
 from attrs import field, frozen
@@ -12,6 +12,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from presence_proto.deflate import OFFER, Deflate, MessageLimit, accept_offer, follow_answer, is_token
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto.http_stream import MAX_HEADER_SIZE, HttpStream
 from presence_proto.validators import RESERVED_HEADERS
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from presence_proto.config import Address
 
-MAX_HEADER_SIZE = 16 * 1024  # bytes of the request or status line and the headers together
 MAX_REFUSAL_BODY = 64 * 1024  # bytes of a refusal's body that are kept
 MAX_EARLY_DATA = 64 * 1024  # bytes that may come while a request waits for its answer
 
@@ -128,32 +128,7 @@ def _is_nonce(key: str) -> bool:
 # ---------------------------------------------------------------------------------------------- the two roles
 
 
-class _Http:
-    """h11, fed so that its limit falls on the same byte however the stream is cut: it looks at the limit only
-    when it lacks data. It is never told of the end of the stream, which it takes `b""` for.
-    """
-
-    __slots__ = ("_h11", "_unread")
-
-    def __init__(self, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
-        self._h11 = h11.Connection(role, MAX_HEADER_SIZE)
-        self._unread = bytearray()
-
-    def receive(self, data: bytes | bytearray | memoryview) -> None:
-        self._unread += data
-
-    def _next_event(self) -> Any:
-        """The next event of h11, or `None` when it takes more data. Raises `h11.RemoteProtocolError`."""
-        while (event := self._h11.next_event()) is h11.NEED_DATA:
-            if not self._unread:
-                return None
-            room = MAX_HEADER_SIZE + 1 - len(self._h11.trailing_data[0])
-            self._h11.receive_data(bytes(self._unread[:room]))
-            del self._unread[:room]
-        return event
-
-
-class ClientHandshake(_Http):
+class ClientHandshake(HttpStream):
     """Asks for the upgrade with `request`. Raises `LocalProtocolError` when that would not be legal HTTP."""
 
     __slots__ = ("_accept", "_body", "_deflate", "_limit", "_response", "_subprotocols", "request")
@@ -240,7 +215,7 @@ class ClientHandshake(_Http):
         return Upgraded(limit, chosen[0] if chosen else None, early_data)
 
 
-class ServerHandshake(_Http):
+class ServerHandshake(HttpStream):
     """Reads a client's request, and answers it."""
 
     __slots__ = ("_deflate", "_deflate_answer", "_head", "_key", "_limit", "_room", "_subprotocols")

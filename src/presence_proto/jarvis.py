@@ -23,13 +23,12 @@ from attrs import evolve
 
 from presence_proto import broadcasts
 from presence_proto.broadcasts import Fields
-from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, Up
+from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from presence_proto.events import OnlineUser, Poked
+from presence_proto.events import OnlineUser, Poked, PresenceDiffed
 from presence_proto.outputs import Outbox
 from presence_proto.presence import Meta, PresenceChange
 from presence_proto.room import (
-    Changed,
     Delivered,
     Lost,
     RoomEvent,
@@ -41,9 +40,11 @@ from presence_proto.room import (
 )
 from presence_proto.serializer import decode_object
 from presence_proto.timers import Clock, Timers
+from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from random import Random
 
     from presence_proto.config import Address, PresenceConfig
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from presence_proto.websocket import BinaryMessage
 
 VERSION = "1"
+NO_TOPIC = ""
+"""There is one room, and it has no name."""
 
 
 class Slot(Enum):
@@ -69,6 +72,7 @@ class JarvisRoom:
         self._outbox: Outbox[RoomEvent] = Outbox()
         self._connection = Connection(config, self._address, self._outbox, rng=rng)
         self._timers: Timers[Slot | int] = Timers()
+        self._tokens = TokenRequests(config, self._outbox, rng)
         self._own = OnlineUser("", "")
         self._welcomed = False
         self._metas: dict[str, Meta] = {}  # of the others, by user id
@@ -89,6 +93,11 @@ class JarvisRoom:
     def server_count(self) -> int | None:
         """What the last pong said."""
         return self._server_count
+
+    @property
+    def latency(self) -> float | None:
+        """That of the connection."""
+        return self._connection.latency
 
     # ---------------------------------------------------------------- commands
 
@@ -136,14 +145,28 @@ class JarvisRoom:
         self._settle(now)
         return self._message_ids
 
-    def set_access_token(self, token: str | None, *, now: float) -> None:
-        """Use another token in the next URL."""
+    def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
+        """Use another token in the next URL. Before each connect it is asked for anyway."""
+        check_expires_in(expires_in)
         try:
             config = evolve(self._config, access_token=token)
         except ConfigError as exc:
             raise LocalProtocolError(str(exc)) from None
         now = self._clock.advance(now)
         self._config = config
+        if not self.is_closed:
+            self._tokens.answered(None, now)
+        if self._connection.awaits_token:
+            self._connection.proceed(now)
+        self._settle(now)
+
+    def access_token_failed(self, reason: str, *, now: float) -> None:
+        """There is no access token now."""
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
+        now = self._clock.advance(now)
+        if self._tokens.is_open:
+            self._no_token(reason, now)
         self._settle(now)
 
     # ---------------------------------------------------------------- facts
@@ -172,13 +195,13 @@ class JarvisRoom:
 
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> RoomOutput | None:
-        """The next output."""
-        return self._outbox.next()
+    def drain(self) -> Sequence[RoomOutput]:
+        """All outputs that there are."""
+        return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
-        deadlines = (self._connection.next_deadline(), self._timers.next_deadline())
+        deadlines = [one.next_deadline() for one in (self._connection, self._timers, self._tokens)]
         return min((at for at in deadlines if at is not None), default=None)
 
     # ---------------------------------------------------------------- the connection
@@ -194,6 +217,12 @@ class JarvisRoom:
             self._pump(now)
             while (timer := self._timers.pop_expired(now)) is not None:
                 self._expired(timer, now)
+            if self._tokens.tick(now):
+                self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
+
+    def _no_token(self, reason: str, now: float) -> None:
+        words = self._connection.redacted(f"no access token: {reason}")[:200]
+        self._outbox.put(Lost(words, self._tokens.failed(now)))
 
     def _pump(self, now: float) -> None:
         while (event := self._connection.next_event(now)) is not None:
@@ -203,6 +232,8 @@ class JarvisRoom:
                     names = {"user_id": own.user_id, "display_name": own.display_name}
                     self._send({"type": "connect", **names, "version": VERSION})
                     self._timers.set(Slot.WELCOME, now + self._config.join_timeout)
+                case TokenDue():
+                    self._tokens.need(now)
                 case Down():
                     self._down(event)
                 case HeartbeatDue():
@@ -213,6 +244,8 @@ class JarvisRoom:
     def _down(self, down: Down) -> None:
         self._outbox.put(Lost(down.reason, down.retry_in, down.fatal))
         self._out("the connection ended", retry=down.retry_in is not None)
+        if down.retry_in is None:
+            self._tokens.stop()
 
     def _out(self, reason: str, *, retry: bool) -> None:
         """We are not in the room any more. Without a `retry`, what waits to be said waits no longer."""
@@ -253,7 +286,8 @@ class JarvisRoom:
                 self._outbox.put(Delivered(message_id))
 
     def _tell_activity(self) -> None:
-        if self._welcomed:
+        # Who is connected is seen, visible or not. But all connections of a user share one status.
+        if self._welcomed and self._config.visible:
             own = self._own
             self._send({"type": "activity_update", "status": own.status, "activity": own.activity})
 
@@ -283,7 +317,7 @@ class JarvisRoom:
             case "welcome":
                 self._on_welcome(message.get("users"), now)
             case "pong":
-                self._connection.heartbeat_acked()
+                self._connection.heartbeat_acked(now)
                 count = message.get("online_count")
                 self._server_count = count if type(count) is int else None  # a bool is none
             case "user_online" | "activity_changed" | "user_offline" if not self._welcomed:
@@ -295,11 +329,11 @@ class JarvisRoom:
                 known = user_id in self._metas
                 if user_id != self._own.user_id and (known or kind == "user_online"):
                     self._check_size(len(self._metas) + (not known))
-                    emit(Changed((self._replace(user_id, shown),)))
+                    emit(PresenceDiffed(NO_TOPIC, (self._replace(user_id, shown),)))
             case "user_offline":
                 user_id = fields.required("user_id")
                 if user_id in self._metas:
-                    emit(Changed((self._remove(user_id),)))
+                    emit(PresenceDiffed(NO_TOPIC, (self._remove(user_id),)))
             case "game_invite":
                 emit(Said(broadcasts.game_invite(message)))
             case "poke":

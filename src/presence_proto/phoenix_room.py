@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from presence_proto import broadcasts, events
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
-from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.events import PresenceDiffed
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
 from presence_proto.room import (
-    Changed,
     Claimed,
     Delivered,
     Lost,
@@ -23,6 +23,7 @@ from presence_proto.room import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from random import Random
 
     from presence_proto.config import PresenceConfig
@@ -37,7 +38,6 @@ class PhoenixRoom:
         self._config = config
         self._topic = f"realtime:{config.channel}"
         self._realtime = RealtimeClient(config, rng=rng)
-        self._outbox: Outbox[RoomEvent] = Outbox()
         self._user_id = ""
         self._activities: set[int] = set()  # pushes that are on their way, and whose loss is none
 
@@ -53,6 +53,11 @@ class PhoenixRoom:
         """A Phoenix server does not count."""
         return None
 
+    @property
+    def latency(self) -> float | None:
+        """That of the connection."""
+        return self._realtime.latency
+
     # ---------------------------------------------------------------- commands
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
@@ -66,13 +71,12 @@ class PhoenixRoom:
         )
         self._realtime.connect(now=now)
         self._realtime.join(self._topic, channel, now=now)
-        self._track(own, now)
-        self._translate()
+        if self._config.visible:
+            self._track(own, now)
 
     def disconnect(self, *, now: float) -> None:
         """Leave the room for good."""
         self._realtime.disconnect(now=now)
-        self._translate()
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
         """Be shown as `own`: a broadcast to those who are in the room, and a track for the others."""
@@ -88,19 +92,19 @@ class PhoenixRoom:
             self._activities.add(message_id)
         if self._topic in self._realtime.channels:
             self._track(own, now)
-        self._translate()
         return message_id
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
         """Send a broadcast."""
-        message_id = self._say(event, payload, now)
-        self._translate()
-        return message_id
+        return self._say(event, payload, now)
 
-    def set_access_token(self, token: str | None, *, now: float) -> None:
+    def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
         """Use another access token: in the channel at once, in the next join and the next URL."""
-        self._realtime.set_access_token(token, now=now)
-        self._translate()
+        self._realtime.set_access_token(token, expires_in=expires_in, now=now)
+
+    def access_token_failed(self, reason: str, *, now: float) -> None:
+        """There is no access token now."""
+        self._realtime.access_token_failed(reason, now=now)
 
     def _say(self, event: str, payload: dict[str, Any], now: float) -> int:
         timeout = self._config.command_timeout
@@ -122,74 +126,68 @@ class PhoenixRoom:
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
         """The byte stream is there."""
         self._realtime.transport_opened(conn, now=now)
-        self._translate()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
         """Bytes came in."""
         self._realtime.receive_data(conn, data, now=now)
-        self._translate()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
         """The byte stream ended, or could not be opened."""
         self._realtime.transport_closed(conn, now=now, reason=reason)
-        self._translate()
 
     def tick(self, *, now: float) -> None:
         """Time passed."""
         self._realtime.tick(now=now)
-        self._translate()
 
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> RoomOutput | None:
-        """The next output."""
-        return self._outbox.next()
+    def drain(self) -> Iterator[RoomOutput]:
+        """All outputs that there are."""
+        for output in self._realtime.drain():
+            if isinstance(
+                output, (PresenceDiffed, SendData, OpenTransport, CloseTransport, AccessTokenNeeded)
+            ):
+                yield output
+            else:
+                yield from self._happened(output)
 
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         return self._realtime.next_deadline()
 
-    def _translate(self) -> None:
-        while (output := self._realtime.next_output()) is not None:
-            if isinstance(output, SendData):
-                self._outbox.send(output.conn, output.data)
-            elif isinstance(output, (OpenTransport, CloseTransport)):
-                self._outbox.put(output)
-            else:
-                self._happened(output)
-
-    def _happened(self, event: events.RealtimeEvent) -> None:
-        emit = self._outbox.put
+    def _happened(self, event: events.RealtimeEvent) -> Iterator[RoomEvent]:
         match event:
-            case events.PresenceDiffed():
-                emit(Changed(event.changes))
             case events.PresenceSynced():
-                emit(Synced(event.changes))
+                yield Synced(event.changes)
             case events.Broadcast():
-                self._heard(event)
+                yield from self._heard(event)
             case events.PushReplied():
                 self._activities.discard(event.push_id)
                 if event.status == "ok":
-                    emit(Delivered(event.push_id))
+                    yield Delivered(event.push_id)
                 else:
-                    emit(Undelivered(event.push_id, self._refusal(event)))
+                    yield Undelivered(event.push_id, self._refusal(event))
             case events.PushFailed() if event.push_id in self._activities:
                 self._activities.remove(event.push_id)
-                emit(Delivered(event.push_id))  # the track tells it, now or after the next join
+                yield Delivered(event.push_id)  # the track tells it, now or after the next join
             case events.PushFailed():
-                emit(Undelivered(event.push_id, event.reason))
+                yield Undelivered(event.push_id, event.reason)
+            case events.AccessTokenFailed() if self._realtime.is_connected:
+                yield Trouble(event.reason)
+            case events.AccessTokenFailed():
+                yield Lost(event.reason, event.retry_in)
             case events.SocketDisconnected():
-                emit(Lost(event.reason, event.retry_in, event.fatal))
+                yield Lost(event.reason, event.retry_in, event.fatal)
             case events.ChannelDown(retry_in=float()):  # None: the connection is lost, which was told already
-                emit(Lost(event.reason, event.retry_in))
+                yield Lost(event.reason, event.retry_in)
             case events.JoinFailed():
                 if event.response is not None:
-                    emit(Trouble(f"the server refused us: {event.reason}"))
-                emit(Lost(event.reason, event.retry_in))
+                    yield Trouble(f"the server refused us: {event.reason}")
+                yield Lost(event.reason, event.retry_in)
             case events.PresenceMissing() | events.ProtocolViolation():
-                emit(Trouble(event.reason))
+                yield Trouble(event.reason)
             case events.TrackFailed():
-                emit(Trouble(f"the server did not take our presence: {event.reason}"))
+                yield Trouble(f"the server did not take our presence: {event.reason}")
             case _:
                 pass  # the steps to a connection, of which Synced is the last; messages that are not ours
 
@@ -200,23 +198,23 @@ class PhoenixRoom:
         words = f"the server said {refusal.status}" + (f": {reason}" if isinstance(reason, str) else "")
         return self._realtime.redacted(words)[:200]
 
-    def _heard(self, broadcast: events.Broadcast) -> None:
-        emit, payload = self._outbox.put, broadcast.payload
+    def _heard(self, broadcast: events.Broadcast) -> Iterator[RoomEvent]:
+        payload = broadcast.payload
         try:
             match broadcast.event:
                 case "activity_update":
                     claim = broadcasts.activity_update(payload)
                     if claim is not None:
-                        emit(Claimed(claim))
+                        yield Claimed(claim)
                 case "game_invite":
-                    emit(Said(broadcasts.game_invite(payload)))
+                    yield Said(broadcasts.game_invite(payload))
                 case "chat_message":
-                    emit(Said(broadcasts.chat_message(payload)))
+                    yield Said(broadcasts.chat_message(payload))
                 case "poke":
                     target, poked = broadcasts.poke(payload)
                     if target == self._user_id:
-                        emit(Said(poked))
+                        yield Said(poked)
                 case _:
                     pass  # somebody else's
         except RemoteProtocolError as exc:
-            emit(Trouble(str(exc)))
+            yield Trouble(str(exc))

@@ -7,7 +7,7 @@ silence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
@@ -16,11 +16,12 @@ from presence_proto import events
 from presence_proto.channel import Channel
 from presence_proto.channel_state import ChannelState
 from presence_proto.config import ChannelConfig, RealtimeConfig
-from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, Up
+from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from presence_proto.outputs import CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
 from presence_proto.serializer import Message, UserBroadcast, encode_payload, serializer_for
 from presence_proto.timers import Clock
+from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.validators import is_number
 from presence_proto.websocket import BinaryMessage, TextMessage
 from presence_proto.wire import Slot, Wire
@@ -32,7 +33,11 @@ if TYPE_CHECKING:
     from presence_proto.outputs import ConnId
     from presence_proto.presence import PresenceMap
 
-RealtimeOutput: TypeAlias = OpenTransport | SendData | CloseTransport | events.RealtimeEvent
+_CLOSED = ChannelState.CLOSED  # Python 3.11 takes as long to look up a member as to call a function
+
+RealtimeOutput: TypeAlias = (
+    OpenTransport | SendData | CloseTransport | AccessTokenNeeded | events.RealtimeEvent
+)
 
 
 class RealtimeClient:
@@ -46,12 +51,14 @@ class RealtimeClient:
     def __init__(self, config: RealtimeConfig, *, rng: Random | None = None) -> None:
         self._config = config
         self._clock = Clock()
-        self._outbox: Outbox[events.RealtimeEvent] = Outbox()
+        self._outbox: Outbox[AccessTokenNeeded | events.RealtimeEvent] = Outbox()
         self._connection = Connection(config, lambda: config.address(self._wire.token), self._outbox, rng=rng)
         self._wire = Wire(config, self._connection, self._outbox, rng)
         self._serializer = serializer_for(config.vsn, server=False)
         self._channels: dict[str, Channel] = {}
         self._heartbeats: set[str] = set()  # refs of heartbeats without a reply
+        self._tokens = TokenRequests(config, self._outbox, rng)
+        self._joining: dict[str, None] = {}  # topics to be joined as soon as there is a fresh token
 
     # ---------------------------------------------------------------- getters
 
@@ -86,6 +93,11 @@ class RealtimeClient:
         """Whether the presence of the topic is the server's of now. False: it is stale, or not there yet."""
         channel = self._channels.get(topic)
         return channel is not None and channel.is_synced
+
+    @property
+    def latency(self) -> float | None:
+        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        return self._connection.latency
 
     def redacted(self, text: str) -> str:
         """`text` of the server's for people to read: without our secrets, which it may quote."""
@@ -140,7 +152,7 @@ class RealtimeClient:
             old.left()
         self._channels[topic] = channel
         if self._wire.is_open:
-            channel.join(now)
+            self._join(channel, now)
         self._settle(now)
 
     def leave(self, topic: str, *, now: float) -> None:
@@ -205,8 +217,13 @@ class RealtimeClient:
         channel.track(None, now)
         self._settle(now)
 
-    def set_access_token(self, token: str | None, *, now: float) -> None:
-        """Use another access token: at once in joined Supabase channels, in later joins, in the next URL."""
+    def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
+        """Use another access token: at once in joined Supabase channels, in later joins, in the next URL.
+
+        It is the answer to `AccessTokenNeeded`, too. `expires_in`: seconds that it is good for, if that is
+        known; with `asks_for_token` another one is asked for before they are over.
+        """
+        check_expires_in(expires_in)
         try:
             evolve(self._config, access_token=token)
         except ConfigError as exc:
@@ -215,6 +232,21 @@ class RealtimeClient:
         self._wire.token = token
         for channel in self._channels.values():
             channel.refresh_token()
+        if not self.is_closed:
+            self._tokens.answered(expires_in, now)
+            self._go_on(now)
+        self._settle(now)
+
+    def access_token_failed(self, reason: str, *, now: float) -> None:
+        """Say that there is no access token now, in answer to `AccessTokenNeeded`. It is asked for again.
+
+        `reason` is for people: `AccessTokenFailed` has it. When no answer is awaited, this does nothing.
+        """
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
+        now = self._clock.advance(now)
+        if self._tokens.is_open:
+            self._no_token(reason, now)
         self._settle(now)
 
     # ---------------------------------------------------------------- facts
@@ -247,9 +279,16 @@ class RealtimeClient:
         """The next output, or `None` when there is none left."""
         return self._outbox.next()
 
+    def drain(self) -> Sequence[RealtimeOutput]:
+        """All outputs that there are, at once, as `next_output` gives them one by one."""
+        return self._outbox.drain()
+
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
         first, second = self._connection.next_deadline(), self._wire.timers.next_deadline()
+        if self._config.asks_for_token:
+            deadlines = (first, second, self._tokens.next_deadline())
+            return min((at for at in deadlines if at is not None), default=None)
         if first is None or second is None:
             return second if first is None else first
         return min(first, second)
@@ -289,15 +328,24 @@ class RealtimeClient:
             self._pump(now)
             while (timer := self._wire.timers.pop_expired(now)) is not None:
                 self._expired(*timer, now)
+            if self._tokens.tick(now):
+                self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
 
     def _pump(self, now: float) -> None:
-        while (event := self._connection.next_event(now)) is not None:
+        while True:
+            for message in self._connection.take_messages():
+                self._receive(message, now)
+            event = self._connection.next_event(now)
+            if event is None:
+                return
             if isinstance(event, (TextMessage, BinaryMessage)):
-                self._receive(event, now)
+                self._receive(event.data, now)
             elif isinstance(event, HeartbeatDue):
                 self._heartbeats.add(self._wire.send(None, "phoenix", "heartbeat", {}))
             elif isinstance(event, Up):
                 self._up(now)
+            elif isinstance(event, TokenDue):
+                self._tokens.need(now)
             else:
                 self._down(event)
 
@@ -312,18 +360,48 @@ class RealtimeClient:
             events.SocketDisconnected(down.reason, down.code, down.status, down.retry_in, down.fatal)
         )
         self._lost("the connection ended", retry=down.retry_in is not None)
+        if down.retry_in is None:
+            self._tokens.stop()
 
     def _lost(self, reason: str, *, retry: bool) -> None:
         self._heartbeats.clear()
+        self._joining.clear()
+        self._tokens.connection_lost()
         self._wire.timers.cancel((Slot.STABLE, ""))
         self._wire.connection_lost()
         for channel in list(self._channels.values()):
             channel.connection_lost(reason, retry=retry)
             self._forget_if_left(channel)
 
-    def _receive(self, frame: TextMessage | BinaryMessage, now: float) -> None:
+    def _join(self, channel: Channel, now: float) -> None:
+        """Join; where a token is asked for, with a fresh one."""
+        if self._config.asks_for_token and isinstance(channel.params, ChannelConfig):
+            self._joining[channel.topic] = None
+            self._tokens.need(now)
+        else:
+            channel.join(now)
+
+    def _go_on(self, now: float) -> None:
+        """There is an access token: do what has waited for it."""
+        if self._connection.awaits_token:
+            self._connection.proceed(now)
+        joining, self._joining = self._joining, {}
+        for topic in joining:
+            channel = self._channels.get(topic)
+            if channel is not None and channel.state is ChannelState.WAITING:
+                channel.join(now)
+
+    def _no_token(self, reason: str, now: float) -> None:
+        words = self._wire.quote(f"no access token: {reason}")
+        self._wire.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
+
+    def _receive(self, data: str | bytes, now: float) -> None:
+        serializer = self._serializer
         try:
-            message = self._serializer.decode(frame)
+            if isinstance(data, str):
+                message = serializer.decode_text(data)
+            else:
+                message = serializer.decode(BinaryMessage(data))
         except RemoteProtocolError as exc:
             self._wire.violated(exc)
             return
@@ -332,7 +410,8 @@ class RealtimeClient:
             self._reply(message, channel, now)
         elif channel is not None:
             channel.receive(message, now)
-            self._forget_if_left(channel)
+            if channel.state is _CLOSED:
+                self._forget_if_left(channel)
 
     def _reply(self, message: Message, channel: Channel | None, now: float) -> None:
         reply, ref = message.payload, message.ref
@@ -347,7 +426,7 @@ class RealtimeClient:
         if message.topic == "phoenix":
             if ref in self._heartbeats:
                 self._heartbeats.clear()
-                self._connection.heartbeat_acked()
+                self._connection.heartbeat_acked(now)
             return
         join_ref = self._wire.replied(ref, status, response)
         if channel is None:
@@ -369,6 +448,9 @@ class RealtimeClient:
         else:
             assert isinstance(name, str)
             channel = self._channels[name]
+            if slot is Slot.REJOIN:
+                self._join(channel, now)
+                return
             channel.expired(slot, now)
             self._forget_if_left(channel)
 

@@ -14,41 +14,49 @@ The rules, from the Jarvis presence system:
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import Factory, define, evolve
+from msgspec import Struct
+from msgspec.structs import replace
 
 from presence_proto.broadcasts import ActivityClaim
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
+from presence_proto.presence import Meta
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from presence_proto.presence import Meta, PresenceChange
+    from presence_proto.presence import PresenceChange
 
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
 """Claims of one user that wait for their track. If more come, then because no tracks do: the oldest go."""
 
+_NOTHING: Meta = MappingProxyType({})
+_ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
 _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at", "phx_ref", "phx_ref_prev"})
 
 
-@define
-class _Entry:
+class _Entry(Struct, gc=False):
+    """What is known of one user."""
+
     user: OnlineUser
-    metas: dict[str, Meta] = Factory(dict)  # by phx_ref, the most recently joined one last: that one is shown
+    shown: Meta = _NOTHING  # the most recently joined meta; nothing when there is none
+    metas: dict[str, Meta] | None = None  # by phx_ref, `shown` last, if there is not just that one
     claims: tuple[ActivityClaim, ...] = ()  # not confirmed by a track yet, oldest first
 
 
 def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
     """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
-    name, activity, online_at = meta.get("display_name"), meta.get("activity"), meta.get("online_at")
-    said, extra = meta.get("status", UserStatus.ONLINE), _extra(meta)
+    get = meta.get
+    name, activity, online_at = get("display_name"), get("activity"), get("online_at")
+    said, extra = get("status", _ONLINE), {} if _FIELDS.issuperset(meta) else _extra(meta)
     status = _STATUSES.get(said) if isinstance(said, str) else None
     if status is None:
-        status, extra["status"] = UserStatus.ONLINE, said
+        status, extra = _ONLINE, {**extra, "status": said}
     return OnlineUser(
         user_id,
         name if isinstance(name, str) and name else user_id,
@@ -80,6 +88,13 @@ class Roster:
         """Everybody, ourselves first."""
         return tuple(entry.user for entry in self._entries.values())
 
+    def device_count(self, user_id: str) -> int:
+        """With how many devices the user is online, as the presence has it."""
+        entry = self._entries.get(user_id)
+        if entry is None:
+            return 0
+        return len(entry.metas) if entry.metas is not None else 1 if entry.shown else 0
+
     def apply(self, changes: Iterable[PresenceChange]) -> list[RosterEvent]:
         """Take in what a diff changed in the presence. Every change of it must come here or to `sync`."""
         happened: list[RosterEvent] = []
@@ -105,7 +120,7 @@ class Roster:
         happened = self.apply(changes)
         for user_id, entry in claimed:
             if self._entries.get(user_id) is entry:
-                self._show(entry, user_from_meta(user_id, _latest(entry.metas)), happened)
+                self._show(entry, user_from_meta(user_id, entry.shown), happened)
         return happened
 
     def claim(self, claim: ActivityClaim) -> list[RosterEvent]:
@@ -123,9 +138,13 @@ class Roster:
     # ---------------------------------------------------------------- inside
 
     def _joined(self, change: PresenceChange, happened: list[RosterEvent]) -> None:
-        metas = _by_ref(change.joined)
-        entry = self._entries[change.key] = _Entry(user_from_meta(change.key, _latest(metas)), metas)
-        happened.append(UserOnline(entry.user))
+        metas, shown = None, change.joined[0]
+        if len(change.joined) > 1:
+            metas = _by_ref(change.joined)
+            shown = _latest(metas)
+        user = user_from_meta(change.key, shown)
+        self._entries[change.key] = _Entry(user, shown, metas)
+        happened.append(UserOnline(user))
 
     def _left(self, user_id: str, happened: list[RosterEvent]) -> None:
         if user_id == self._own.user_id:
@@ -134,13 +153,19 @@ class Roster:
             happened.append(UserOffline(self._entries.pop(user_id).user))
 
     def _updated(self, entry: _Entry, change: PresenceChange, happened: list[RosterEvent]) -> None:
-        shown = _latest(entry.metas)
-        for meta in change.left:
-            del entry.metas[meta["phx_ref"]]
-        entry.metas.update(_by_ref(change.joined))
-        meta = _latest(entry.metas)
+        shown = entry.shown
+        if entry.metas is None and len(change.joined) == len(change.left) == 1:  # nearly all there is
+            (meta,) = change.joined
+        else:
+            metas = _by_ref((shown,) if shown else ()) if entry.metas is None else entry.metas
+            for meta in change.left:
+                del metas[meta["phx_ref"]]
+            metas.update(_by_ref(change.joined))
+            meta = _latest(metas)
+            entry.metas = metas if len(metas) > 1 else None
         if meta is shown:
             return  # another device of theirs left, or the server repeated itself
+        entry.shown = meta
         user = user_from_meta(change.key, meta)
         if entry.claims:
             claims, entry.claims = entry.claims, ()
@@ -151,18 +176,18 @@ class Roster:
                 entry.claims = claims[said.index(seen) + 1 :]
                 return
             if seen == said[-1]:
-                user = evolve(user, extra={**_extra(claims[-1].extra), **user.extra})
+                user = replace(user, extra={**_extra(claims[-1].extra), **user.extra})
         self._show(entry, user, happened)
 
     def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
         entry = self._entries[claim.user_id]
         entry.claims = (*entry.claims, claim)[-MAX_CLAIMS:]
-        user = evolve(
+        user = replace(
             entry.user,
             status=claim.status,
             activity=claim.activity,
             display_name=claim.display_name or entry.user.display_name,
-            extra=_extra({**_latest(entry.metas), **claim.extra}),
+            extra=_extra({**entry.shown, **claim.extra}),
         )
         self._show(entry, user, happened)
 
@@ -182,13 +207,11 @@ def _by_ref(metas: Collection[Meta]) -> dict[str, Meta]:
 
 
 def _latest(metas: dict[str, Meta]) -> Meta:
-    """The meta that is shown; an empty one when there is none, which are ourselves before our track."""
-    return next(reversed(metas.values()), {})
+    """The most recently joined one; nothing when there is none."""
+    return next(reversed(metas.values()), _NOTHING)
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
-    if fields.keys() <= _FIELDS:
-        return {}
     return {name: value for name, value in fields.items() if name not in _FIELDS}
 
 

@@ -25,7 +25,7 @@ Ref: TypeAlias = str | int | None
 # ---------------------------------------------------------------------------------------------- messages
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One Phoenix message, whatever its form. `payload` is JSON, `bytes` or a `UserBroadcast`.
 
     A struct, not an attrs class: V2 is decoded right into it.
@@ -83,6 +83,12 @@ class _V1FromServer(msgspec.Struct):
     join_ref: Ref = None
 
 
+class _V2State(Message, frozen=True, array_like=True, gc=False):
+    """A V2 message whose payload is passed over."""
+
+    payload: msgspec.Raw
+
+
 def _mapping(value: Any) -> dict[Any, Any]:
     """Let any mapping stand for a dict."""
     if isinstance(value, Mapping):
@@ -94,6 +100,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_mapping)
 _v1_client_decoder = msgspec.json.Decoder(_V1FromClient)
 _v1_server_decoder = msgspec.json.Decoder(_V1FromServer)
 _v2_decoder = msgspec.json.Decoder(Message)
+_v2_state_decoder = msgspec.json.Decoder(_V2State)
 _any_decoder = msgspec.json.Decoder()
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -166,6 +173,13 @@ def _malformed(exc: RecursionError | ValueError, what: str) -> RemoteProtocolErr
     return RemoteProtocolError(f"{what} is malformed: {fault}")
 
 
+def _v2(decoder: msgspec.json.Decoder[Message] | msgspec.json.Decoder[_V2State], text: str) -> Message:
+    try:
+        return decoder.decode(text)
+    except (RecursionError, ValueError) as exc:
+        raise _malformed(exc, "a V2 message") from None
+
+
 # ---------------------------------------------------------------------------------------------- serializers
 
 # The kinds of binary frames, and the fields of each. A push from a server has no ref.
@@ -180,6 +194,9 @@ _FROM_SERVER = {
     _BROADCAST: ("topic", "event"),
     _USER_BROADCAST: ("topic", "user_event", "metadata"),
 }
+_LARGE = 16 * 1024  # characters: below this a state is decoded at once
+_FRONT = 512  # characters: the event stands within, behind two refs and the topic
+_STATE = ',"presence_state",'
 _BINARY, _JSON = b"\0", b"\1"  # the encoding of a user broadcast's data
 
 
@@ -210,7 +227,11 @@ class V1Serializer:
         """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
         if isinstance(frame, BinaryMessage):
             raise RemoteProtocolError("V1 has no binary frames")
-        message = _load(self._decoder, frame.data, "a V1 message")
+        return self.decode_text(frame.data)
+
+    def decode_text(self, text: str) -> Message:
+        """The message in a text frame. Raises `RemoteProtocolError` when it is malformed."""
+        message = _load(self._decoder, text, "a V1 message")
         return Message(message.join_ref, message.ref, message.topic, message.event, message.payload)
 
 
@@ -249,10 +270,18 @@ class V2Serializer:
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
         # Elements after the fifth are passed over, as they are by Phoenix.
-        try:
-            return _v2_decoder.decode(frame.data)
-        except (RecursionError, ValueError) as exc:
-            raise _malformed(exc, "a V2 message") from None
+        return _v2(_v2_decoder, frame.data)
+
+    def decode_text(self, text: str) -> Message:
+        """As `decode`, but the payload of a large `presence_state` is `msgspec.Raw`.
+
+        After a rejoin most of it is known already. `PresenceMap.apply_state` decodes what is not.
+        """
+        if len(text) > _LARGE and _STATE in text[:_FRONT]:
+            message = _v2(_v2_state_decoder, text)
+            if message.event == "presence_state":
+                return message
+        return _v2(_v2_decoder, text)
 
     # -- binary
 
@@ -331,16 +360,24 @@ class V2Serializer:
 Serializer: TypeAlias = V1Serializer | V2Serializer
 
 
+# They have no state: all connections share them.
+_SERIALIZERS: dict[tuple[str, bool], Serializer] = {
+    (kind.vsn, server): kind(server=server)
+    for kind in (V1Serializer, V2Serializer)
+    for server in (False, True)
+}
+
+
 def serializer_for(vsn: str | None, *, server: bool) -> Serializer:
     """The serializer that the `vsn` of a socket's URL names; `None`, for there is none, means V1.
 
     Raises `RemoteProtocolError` for any other `vsn`.
     """
-    if vsn is None or vsn == V1Serializer.vsn:
-        return V1Serializer(server=server)
-    if vsn == V2Serializer.vsn:
-        return V2Serializer(server=server)
-    raise RemoteProtocolError(f"vsn must be '1.0.0' or '2.0.0', not {vsn[:20]!r}")
+    vsn = V1Serializer.vsn if vsn is None else vsn
+    serializer = _SERIALIZERS.get((vsn, server))
+    if serializer is None:
+        raise RemoteProtocolError(f"vsn must be '1.0.0' or '2.0.0', not {vsn[:20]!r}")
+    return serializer
 
 
 def _check_names(message: Message) -> None:

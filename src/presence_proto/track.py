@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ class Tracker:
     def __init__(self, limit: int | None, window: float) -> None:
         self._limit = limit
         self._window = window  # seconds
-        self._calls: deque[float] = deque()  # when the last calls were made, at most `limit` of them
+        self._calls: list[float] = []  # when the last calls were made, at most `limit` of them
         self._wanted: msgspec.Raw | None = None
         self._sent: msgspec.Raw | None = None
 
@@ -47,7 +46,7 @@ class Tracker:
         """Make the call that is due: returns the payload to track, or `None` to untrack."""
         if self._limit is not None:
             if len(self._calls) == self._limit:
-                self._calls.popleft()
+                del self._calls[0]
             self._calls.append(now)
         self._sent = self._wanted
         return self._sent

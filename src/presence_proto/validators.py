@@ -32,6 +32,7 @@ RESERVED_HEADERS = frozenset(
 """Headers that only the handshake itself sets."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
+_HOST = re.compile(r"[0-9A-Za-z.:%_-]+")  # IPv6 included
 _HEADER_VALUE = re.compile(r"([!-~]+([ \t]+[!-~]+)*)?")  # RFC 9110 §5.5, ASCII
 
 
@@ -49,6 +50,17 @@ def is_unicode(text: Any) -> bool:
         return isinstance(text, str) and text.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def host_name(host: str) -> str:
+    """The host of a URL as it goes on the wire: in ASCII. Raises `ConfigError`."""
+    try:
+        ascii_host = host if ":" in host else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        ascii_host = ""
+    if not _HOST.fullmatch(ascii_host):
+        raise ConfigError(f"{host!r} is not a host name")
+    return ascii_host
 
 
 def seconds(instance: object, attribute: Attribute[Any], value: Any) -> None:

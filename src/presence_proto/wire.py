@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from presence_proto.connection import Connection
     from presence_proto.errors import RemoteProtocolError
     from presence_proto.events import RealtimeEvent
-    from presence_proto.outputs import Outbox
+    from presence_proto.outputs import AccessTokenNeeded, Outbox
 
 
 class Slot(IntEnum):  # whose hash is quicker than that of other enums
@@ -54,11 +54,11 @@ class Wire:
         "_awaited",
         "_connection",
         "_joins",
-        "_outbox",
         "_push_ids",
         "_refs",
         "_serializer",
         "config",
+        "emit",
         "rng",
         "timers",
         "token",
@@ -68,7 +68,7 @@ class Wire:
         self,
         config: RealtimeConfig,
         connection: Connection,
-        outbox: Outbox[RealtimeEvent],
+        outbox: Outbox[AccessTokenNeeded | RealtimeEvent],
         rng: Random | None,
     ) -> None:
         self.config = config
@@ -76,7 +76,7 @@ class Wire:
         self.token = config.access_token  # the one in force
         self.timers: Timers[tuple[Slot, str | int]] = Timers()
         self._connection = connection
-        self._outbox = outbox
+        self.emit = outbox.emit  # report an event
         self._serializer: Serializer = serializer_for(config.vsn, server=False)
         # Refs are never reused, also not on the next connection: in V1 they are all that tells replies apart.
         self._refs = 0
@@ -89,10 +89,6 @@ class Wire:
     def is_open(self) -> bool:
         """Whether anything can be sent."""
         return self._connection.state is ConnectionState.OPEN
-
-    def emit(self, event: RealtimeEvent) -> None:
-        """Report an event."""
-        self._outbox.put(event)
 
     def violated(self, exc: RemoteProtocolError, topic: str | None = None) -> None:
         """Report that a message was malformed. What was wrong may name a key of the server's."""

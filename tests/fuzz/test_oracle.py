@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from fuzz import cost, framing, script, targets
 from fuzz.framing import Mode
@@ -172,9 +173,9 @@ ANN = OnlineUser("ann", "Ann", UserStatus.AWAY, None, None, {"mood": "calm"})
     ("event", "right"),
     [
         (UserOnline(ANN), True),
-        (UserOnline(evolve(ANN, activity=1)), False),
-        (UserOnline(evolve(ANN, status="away")), False),
-        (UserOnline(evolve(ANN, extra={1: 2})), False),
+        (UserOnline(replace(ANN, activity=1)), False),
+        (UserOnline(replace(ANN, status="away")), False),
+        (UserOnline(replace(ANN, extra={1: 2})), False),
         (events.Connected(1, (ANN,), False), True),
         (events.Connected(1, (ANN, None), False), False),
         (events.Connected(True, (ANN,), False), False),

@@ -129,7 +129,7 @@ def test_the_client_closes() -> None:
 
 
 def test_an_oversize_message_closes_1009() -> None:
-    world = World(HubConfig(max_message_size=1000))
+    world = World(HubConfig(max_message_size=1000, presence_window=0))
     client, other = joined(world, PHOENIX, PHOENIX)
     client.say("1", "2", "room:x", "e", "x" * 900)
     assert client.closed is None
@@ -187,7 +187,7 @@ def test_what_the_hub_sends_is_no_sign_of_life_and_a_ping_is_one() -> None:
 
 
 def test_a_frame_does_not_touch_the_timer() -> None:
-    world = World(HubConfig(idle_timeout=60))
+    world = World(HubConfig(idle_timeout=60, presence_window=0))
     (client,) = joined(world, PHOENIX)
     deadline = world.hub.next_deadline()
     world.advance(20)

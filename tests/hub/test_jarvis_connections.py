@@ -162,10 +162,10 @@ def test_a_silent_device_does_not_take_the_user_along() -> None:
 
 
 def test_what_is_shared_is_encoded_once() -> None:
-    world = World(HubConfig(deflate=True, wall_clock=noon))
+    world = World(HubConfig(deflate=True, wall_clock=noon, presence_window=0))
     *plain, _ = clients = people(world, *[f"u{n}" for n in range(5)], "ann")
     ann = clients[-1]
-    deflating = jarvis(world, "d", deflate=True)
+    deflating, other = (jarvis(world, name, deflate=True) for name in ("d", "e"))
     for client in clients:
         client.take()
     update = json.dumps({"type": "activity_update", "status": "idle", "activity": "x" * 1000})
@@ -178,7 +178,8 @@ def test_what_is_shared_is_encoded_once() -> None:
     assert ann.conn not in sent
     assert len({id(sent[client.conn]) for client in plain}) == 1
     assert len(sent[deflating.conn]) < 200
-    for client in (*plain, deflating):
+    assert sent[deflating.conn] is sent[other.conn]
+    for client in (*plain, deflating, other):
         assert client.take()[-1]["activity"] == "x" * 1000
 
 

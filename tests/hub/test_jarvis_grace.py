@@ -145,7 +145,7 @@ def test_many_returns_leave_one_user_and_one_timer() -> None:
 
 
 def test_no_grace_at_all() -> None:
-    world = World(HubConfig(offline_grace=0))
+    world = World(HubConfig(offline_grace=0, presence_window=0))
     ann, bob = people(world, "ann", "bob")
     ann.drop()
     assert [message["type"] for message in bob.take()] == ["user_offline"]
@@ -153,7 +153,7 @@ def test_no_grace_at_all() -> None:
 
 
 def test_the_absent_are_bounded() -> None:
-    world = World(HubConfig(max_connections=3))
+    world = World(HubConfig(max_connections=3, presence_window=0))
     bob = jarvis(world, "bob")
     for number in range(10):
         jarvis(world, f"u{number}").drop()

@@ -56,7 +56,7 @@ class Jarvis:
 
 def test_a_session_of_two() -> None:
     async def main() -> None:
-        async with HubServer(HubConfig(offline_grace=0.2)) as server:
+        async with HubServer(HubConfig(offline_grace=0.2, presence_window=0)) as server:
             ann = await Jarvis.connect(server, "ann")
             assert (await ann.hear("welcome"))["users"] == []
             bob = await Jarvis.connect(server, "bob")

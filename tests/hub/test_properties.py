@@ -192,8 +192,11 @@ def test_nobody_can_harm_anybody_else(script: list[bytes], window: float) -> Non
 Script: TypeAlias = list[tuple[int, Any]]  # the connection, and its bytes or chunks of them
 
 
-def run(script: Script, config: HubConfig, seed: int | None = None) -> tuple[Any, ...]:
-    """What comes of bytes from several clients: all bytes to each, and everything else in order."""
+def run(script: Script, config: HubConfig, seed: int | None = None, gather: int = 1) -> tuple[Any, ...]:
+    """What comes of bytes from several clients: all bytes to each, and everything else in order.
+
+    `gather`: drain after so many of them.
+    """
     hub = Hub(config, rng=None if seed is None else Random(seed))
     sent: dict[int, bytes] = {}
     others: list[Any] = []
@@ -203,6 +206,8 @@ def run(script: Script, config: HubConfig, seed: int | None = None) -> tuple[Any
         chunks = [data] if isinstance(data, bytes) else data
         for chunk in chunks:
             hub.receive_data(ConnId(conn), chunk, now=now / 8)
+            if now % gather and now < len(script):
+                continue
             while (output := hub.next_output()) is not None:
                 if isinstance(output, SendData):
                     sent[output.conn] = sent.get(output.conn, b"") + output.data
@@ -248,6 +253,15 @@ def test_any_chunks_give_the_same(
         at = sorted(data.draw(st.lists(st.integers(0, len(blob)), max_size=4)))
         cut.append((conn, [blob[i:j] for i, j in zip([0, *at], [*at, len(blob)], strict=True)]))
     assert run(cut, config) == run(script, config)
+
+
+@fast
+@given(script=scripts, window=st.sampled_from([0.0, 0.5]), gather=st.integers(2, 9))
+def test_when_it_is_drained_makes_no_difference(
+    script: list[tuple[int, bytes]], window: float, gather: int
+) -> None:
+    config = HubConfig(presence_window=window)
+    assert run(script, config, gather=gather) == run(script, config)
 
 
 @fast

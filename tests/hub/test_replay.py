@@ -180,6 +180,7 @@ def play(scenario: Scenario) -> tuple[World, list[Part]]:
         api_keys={"x"} if supabase else None,
         presence_limit=5 if supabase else None,
         deflate=True,
+        presence_window=0,
         max_message_size=scenario.max_message_size,
     )
     world = World(config)

@@ -249,7 +249,8 @@ def test_a_rejoin_forgets_what_was_tracked() -> None:
 
 
 def test_more_presence_calls_than_the_limit_close_the_channel() -> None:
-    world, (observer, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5))
+    config = HubConfig(presence_limit=5, presence_window=0)
+    world, (observer, alice) = room(supabase_join("alice"), config=config)
     for ref in "23456":
         assert track(alice, ref, {"n": 1})[0] == ["1", ref, ROOM, "phx_reply", OK]
         world.advance(5.99)
@@ -275,14 +276,14 @@ def test_more_presence_calls_than_the_limit_close_the_channel() -> None:
 
 
 def test_calls_of_one_moment_are_counted_each() -> None:
-    _, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5))
+    _, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5, presence_window=0))
     for ref in "23456":
         assert track(alice, ref, {"n": 1})[0][3] == "phx_reply"
     assert [message[3] for message in track(alice, "7", {"n": 1})] == ["system", "phx_close"]
 
 
 def test_the_limit_is_for_any_30_seconds() -> None:
-    world, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5))
+    world, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5, presence_window=0))
     for number in range(12):
         assert track(alice, str(number), {"n": number})[0][3] == "phx_reply"
         world.advance(6)

@@ -63,6 +63,22 @@ def test_a_window_makes_one_diff_of_many_changes() -> None:
     assert diffs(observer) == []
 
 
+def test_a_wave_of_joins_is_few_diffs_by_default() -> None:
+    world = World(HubConfig())
+    clients = [come(world)]
+    for number in range(200):
+        world.advance(1 / 200)
+        clients.append(come(world, f"u{number}"))
+        assert len(clients[-1].inbox) == 2, "the reply and the state, at once"
+    assert world.hub.waiting == (ROOM,)
+    world.advance(1)
+    assert world.hub.waiting == ()
+    names = {f"u{number}" for number in range(200)}
+    for client in clients:
+        assert present(client).keys() == names
+        assert len(diffs(client)) <= 11
+
+
 def test_the_state_follows_every_device_of_a_key() -> None:
     world = World()
     first = come(world, "alice")

@@ -124,13 +124,7 @@ def a_state_only_adds(monkeypatch: MonkeyPatch) -> None:
     """,
 )
 def diffs_before_the_state_are_lost(monkeypatch: MonkeyPatch) -> None:
-    presence_diff = Channel._presence_diff
-
-    def diff(self: Channel, life: Any, payload: Any) -> None:
-        if life.synced:
-            presence_diff(self, life, payload)
-
-    monkeypatch.setattr(Channel, "_presence_diff", diff)
+    monkeypatch.setattr(Channel, "_early_diff", lambda self, life, payload: None)
 
 
 # ---------------------------------------------------------------------------------------------- channels
@@ -258,7 +252,7 @@ def a_half_open_connection_is_not_noticed(monkeypatch: MonkeyPatch) -> None:
 
     def never_ends(self: Connection, now: float) -> None:
         beat(self, now)
-        self.heartbeat_acked()
+        self.heartbeat_acked(now)
 
     monkeypatch.setattr(Connection, "_beat", never_ends)
 

@@ -12,6 +12,7 @@ from presence_proto import (
     Connected,
     ConnId,
     Hub,
+    HubConfig,
     Identity,
     LocalProtocolError,
     OpenTransport,
@@ -204,7 +205,7 @@ def test_a_model_server_with_an_old_life_in_hand() -> None:
 
 
 def test_scripted_clients() -> None:
-    clients = ScriptedClients(Hub())
+    clients = ScriptedClients(Hub(HubConfig(presence_window=0)))
     ann, bob = clients.connect(SUPABASE), clients.connect(SUPABASE)
     for client, key in ((ann, "ann"), (bob, "bob")):
         client.join("realtime:lobby", supabase_join(key))

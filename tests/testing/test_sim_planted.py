@@ -9,6 +9,7 @@ import pytest
 from presence_proto import events
 from presence_proto.channel import Channel
 from presence_proto.client import PresenceClient
+from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
 from presence_proto.hub.hub import Hub
 from presence_proto.hub.jarvis_room import JarvisRoom
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 Patch = Any
 """`pytest.MonkeyPatch.setattr`."""
 
-BUGS: dict[str, tuple[Callable[[Patch], None], set[str], SimFaults]] = {}
+BUGS: dict[str, tuple[Callable[[Patch], None], set[str], SimFaults, HubConfig | None]] = {}
+WINDOW = HubConfig(presence_window=2.0)
 
 
-def bug(*broken: str, faults: SimFaults = SimFaults.MIXED) -> Callable[[Any], Any]:
-    """List a bug, with the laws of which it must break one, in a world with these faults."""
+def bug(
+    *broken: str, faults: SimFaults = SimFaults.MIXED, hub_config: HubConfig | None = None
+) -> Callable[[Any], Any]:
+    """List a bug, with the laws of which it must break one, in a world with these faults and such a hub."""
 
     def add(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        BUGS[plant.__name__.replace("_", " ")] = plant, set(broken), faults
+        BUGS[plant.__name__.replace("_", " ")] = plant, set(broken), faults, hub_config
         return plant
 
     return add
@@ -74,13 +78,7 @@ def joins_are_forgotten_now_and_then(patch: Patch) -> None:
 
 @bug(laws.VIEW, laws.FOLD)
 def diffs_before_the_state_are_lost(patch: Patch) -> None:
-    presence_diff = Channel._presence_diff
-
-    def lose(self: Channel, life: Any, payload: Any) -> None:
-        if life.synced:
-            presence_diff(self, life, payload)
-
-    patch(Channel, "_presence_diff", lose)
+    patch(Channel, "_early_diff", lambda self, life, payload: None)
 
 
 @bug(laws.VIEW, laws.FOLD, laws.GHOST)
@@ -120,7 +118,7 @@ def no_heartbeats_are_sent(patch: Patch) -> None:
 
     def skip(self: Connection, now: float) -> Any:
         while isinstance(event := next_event(self, now), HeartbeatDue):
-            self.heartbeat_acked()
+            self.heartbeat_acked(now)
         return event
 
     patch(Connection, "next_event", skip)
@@ -128,7 +126,7 @@ def no_heartbeats_are_sent(patch: Patch) -> None:
 
 @bug(laws.QUIET, faults=SimFaults.NONE)
 def heartbeat_replies_are_not_seen(patch: Patch) -> None:
-    patch(Connection, "heartbeat_acked", lambda self: None)
+    patch(Connection, "heartbeat_acked", lambda self, now: None)
 
 
 @bug(laws.LIVENESS)
@@ -137,7 +135,7 @@ def a_dead_connection_is_not_noticed(patch: Patch) -> None:
 
     def patient(self: Connection, now: float) -> None:
         beat(self, now)
-        self.heartbeat_acked()
+        self.heartbeat_acked(now)
 
     patch(Connection, "_beat", patient)
 
@@ -149,12 +147,8 @@ def the_payload_is_not_tracked_again(patch: Patch) -> None:
 
 @bug(laws.FOLD, laws.VIEW)
 def some_offline_events_are_missing(patch: Patch) -> None:
-    report = PresenceClient._report
-
-    def less(self: PresenceClient, happened: Any) -> None:
-        report(self, [event for event in happened if not isinstance(event, events.UserOffline)])
-
-    patch(PresenceClient, "_report", less)
+    left = Roster._left
+    patch(Roster, "_left", lambda self, user_id, happened: left(self, user_id, []))
 
 
 @bug(laws.FLICKER)
@@ -265,6 +259,23 @@ def the_hub_tells_nobody_of_a_leave(patch: Patch) -> None:
     patch(Topic, "_gone", silent)
 
 
+@bug(laws.VIEW, laws.LIVENESS, hub_config=WINDOW)
+def who_was_shown_and_goes_within_a_window_is_not_told_of(patch: Patch) -> None:
+    patch(Topic, "reveal", lambda self: None)
+
+
+@bug(laws.VIEW, laws.LIVENESS, hub_config=WINDOW)
+def who_comes_and_goes_within_a_window_is_told_of(patch: Patch) -> None:
+    gone = Topic._gone
+
+    def ghostly(self: Topic, tracked: Any) -> None:
+        joins = dict(self._joins)
+        gone(self, tracked)
+        self._joins.update(joins)
+
+    patch(Topic, "_gone", ghostly)
+
+
 @bug(laws.LIVENESS)
 def the_hub_forgets_a_leave(patch: Patch) -> None:
     patch(Topic, "remove", lambda self, member: self._members.pop(member))
@@ -312,10 +323,10 @@ def the_hub_sends_a_malformed_diff(patch: Patch) -> None:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_bug(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant, broken, faults = BUGS[name]
+    plant, broken, faults, hub_config = BUGS[name]
     plant(monkeypatch.setattr)
     for seed in range(12):
-        world = SimWorld(seed, clients=5, faults=faults, pace=30)
+        world = SimWorld(seed, clients=5, faults=faults, pace=30, hub_config=hub_config)
         violation = violation_of(world)
         if violation is not None:
             assert violation.law in broken, str(violation)

@@ -223,8 +223,12 @@ def test_any_endpoint_can_be_a_client() -> None:
 def test_a_hub_config_of_ones_own() -> None:
     world = SimWorld(2, clients=3, hub_config=HubConfig(wall_clock=lambda: "noon", deflate=True))
     world.run(minutes=1)
-    with pytest.raises(ConfigError, match="presence_window"):
-        SimWorld(2, hub_config=HubConfig(presence_window=1.0))
+    world.settle()
+
+
+def test_seeds_choose_between_a_window_and_none() -> None:
+    windows = {SimWorld(seed, clients=0).hub._config.presence_window for seed in range(10)}
+    assert windows == {0.0, HubConfig().presence_window}
 
 
 def test_a_bad_link_is_refused() -> None:

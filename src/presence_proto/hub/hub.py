@@ -63,6 +63,11 @@ class Hub:
         return self._topics.names
 
     @property
+    def waiting(self) -> tuple[str, ...]:
+        """The topics with changes of the presence that wait for the end of the presence window."""
+        return self._topics.waiting
+
+    @property
     def is_closed(self) -> bool:
         """Whether the hub was shut down and the last transport is gone."""
         return self._stopping and not self._peers
@@ -109,10 +114,8 @@ class Hub:
                 case Closed():
                     self._on_closed(peer, event)
                 case _:
-                    pass  # pings are answered, pongs ask for nothing
+                    peer.flush()  # pings are answered, pongs ask for nothing
             self._topics.settle()
-        if peer.phase is not Phase.GONE:
-            peer.flush()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
         """The transport is gone, for whatever reason."""
@@ -218,9 +221,7 @@ class Hub:
             peer.websocket.reject(answer.status, headers=answer.headers, body=answer.body)
             self._forget(peer, ClientRefused(peer.conn, answer.status, answer.reason))
             return
-        peer.websocket.accept(subprotocol=answer.subprotocol)
-        peer.flush()
-        peer.phase = Phase.OPEN
+        peer.accept(answer.subprotocol)
         peer.session = self._session(peer, answer)
         self._admitted += 1
         self._timers.set(peer.conn, peer.session.deadline)

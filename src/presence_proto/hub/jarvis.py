@@ -146,7 +146,7 @@ class JarvisSession:
 
     def send_shared(self, form: Form) -> None:
         """Send a message that others get, too."""
-        self._peer.send_shared(*form)
+        self._peer.send_shared(form)
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._peer.send(EncodedFrame(bytes(encode_payload(message)), True))

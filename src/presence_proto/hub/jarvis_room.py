@@ -23,7 +23,6 @@ from presence_proto.hub.ids import Grace
 from presence_proto.hub.topic import Diff, Form, Meta, Shared, Topic, said, same_payload
 from presence_proto.roster import user_from_meta
 from presence_proto.serializer import EncodedFrame, UserBroadcast, encode_payload
-from presence_proto.websocket import server_frame
 
 if TYPE_CHECKING:
     from presence_proto.hub.ids import TimerName
@@ -291,8 +290,7 @@ class JarvisRoom:
     ) -> None:
         """Tell something of a user to one, or to all others."""
         message = {"type": kind, "user_id": user_id, "display_name": name, **fields, "ts": self._stamp()}
-        data = bytes(encode_payload(message))
-        form: Form = EncodedFrame(data, True), server_frame(data, text=True)
+        form = Form(EncodedFrame(bytes(encode_payload(message)), True))
         for user in self._users.values():
             if user.user_id == to or (to is None and user.user_id != user_id):
                 for session in user.sessions:

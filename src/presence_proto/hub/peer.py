@@ -10,6 +10,7 @@ from presence_proto.websocket import server_frame
 if TYPE_CHECKING:
     from presence_proto.events import HubEvent
     from presence_proto.hub.ids import TimerName
+    from presence_proto.hub.topic import Form
     from presence_proto.outputs import ConnId, Outbox
     from presence_proto.serializer import EncodedFrame
     from presence_proto.timers import Clock, Timers
@@ -50,6 +51,7 @@ class Peer:
         "_outbox",
         "_timers",
         "conn",
+        "deflate_bits",
         "farewell",
         "last_seen",
         "phase",
@@ -70,28 +72,27 @@ class Peer:
         self._outbox = outbox
         self._timers = timers
         self._clock = clock
+        self.deflate_bits: int | None = None  # of the WebSocket, at hand: it is asked for with each message
         self.phase = Phase.HANDSHAKE
         self.session: Session | None = None  # while OPEN
         self.last_seen = clock.now  # when bytes last came
         self.farewell: tuple[int, str] | None = None  # the close code and reason that we have sent
 
+    def accept(self, subprotocol: str | None) -> None:
+        """Let the client in."""
+        self.websocket.accept(subprotocol=subprotocol)
+        self.flush()
+        self.deflate_bits = self.websocket.deflate_bits
+        self.phase = Phase.OPEN
+
     def send(self, frame: EncodedFrame) -> None:
         """Send a message. Only a session does, and it ends before the WebSocket closes."""
-        if not self.websocket.uses_deflate:
-            self.websocket.send_frame(server_frame(frame.data, text=frame.text))
-        elif frame.text:
-            self.websocket.send_text(frame.data)
-        else:
-            self.websocket.send_binary(frame.data)
-        self.flush()
+        data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
+        self._outbox.send(self.conn, data)
 
-    def send_shared(self, frame: EncodedFrame, ready: bytes) -> None:
-        """Send a message that others get, too. `ready` is its frame, which all share that do not deflate."""
-        if self.websocket.uses_deflate:
-            self.send(frame)
-        else:
-            self.websocket.send_frame(ready)
-            self.flush()
+    def send_shared(self, form: Form) -> None:
+        """Send a message that others get, too."""
+        self._outbox.send(self.conn, form.frame(self.deflate_bits))
 
     def end_session(self, reason: str) -> None:
         """The client is not listened to any more, and leaves its topics."""

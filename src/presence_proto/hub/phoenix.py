@@ -132,7 +132,7 @@ class PhoenixSession:
         """Send a message that others get, too, if our serializer can carry it."""
         form = shared.form(self._serializer)
         if form is not None:
-            self._peer.send_shared(*form)
+            self._peer.send_shared(form)
 
     def forget(self, channel: PhoenixMember) -> None:
         """A channel has ended."""

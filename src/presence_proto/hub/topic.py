@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from presence_proto.hub.ids import Ids
 
 Meta: TypeAlias = Mapping[str, Any]
-Form: TypeAlias = tuple[EncodedFrame, bytes]  # a message encoded, and as a WebSocket frame
 
 _V2 = V2Serializer(server=True)
 
@@ -41,8 +40,26 @@ def is_reserved(event: str) -> bool:
     return event.startswith("phx_") or event in RESERVED_EVENTS
 
 
+class Form:
+    """A message as one protocol encodes it, for many receivers: framed once, deflated once per window."""
+
+    __slots__ = ("_frames", "encoded")
+
+    def __init__(self, encoded: EncodedFrame) -> None:
+        self.encoded = encoded
+        self._frames: dict[int | None, bytes] = {}
+
+    def frame(self, deflate_bits: int | None) -> bytes:
+        """The WebSocket frame for a connection with these `deflate_bits`."""
+        frame = self._frames.get(deflate_bits)
+        if frame is None:
+            data, text = self.encoded.data, self.encoded.text
+            frame = self._frames[deflate_bits] = server_frame(data, text=text, deflate_bits=deflate_bits)
+        return frame
+
+
 class Shared:
-    """One message for many receivers: encoded and framed once per serializer.
+    """One message for many receivers: encoded once per serializer.
 
     `content` is the payload as it was before it was encoded, for who wants to read it. Raises
     `LocalProtocolError` when V2 cannot carry the message, which carries all that any form does.
@@ -53,21 +70,17 @@ class Shared:
     def __init__(self, message: Message, content: Any = None) -> None:
         self.message = message
         self.content = content
-        self._forms: dict[str, Form | None] = {_V2.vsn: _form(_V2.encode(message))}
+        self._forms: dict[str, Form | None] = {_V2.vsn: Form(_V2.encode(message))}
 
     def form(self, serializer: Serializer) -> Form | None:
-        """The encoded message and its frame, or `None` when this form cannot carry it: V1 has no binary."""
+        """The message as this serializer encodes it, or `None` when it cannot: V1 has no binary."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
-                self._forms[vsn] = _form(serializer.encode(self.message))
+                self._forms[vsn] = Form(serializer.encode(self.message))
             except LocalProtocolError:
                 self._forms[vsn] = None
         return self._forms[vsn]
-
-
-def _form(encoded: EncodedFrame) -> Form:
-    return encoded, server_frame(encoded.data, text=encoded.text)
 
 
 def said(topic: str, event: str, payload: Any) -> Shared:

@@ -64,6 +64,11 @@ class Topics:
         """The topics that have members."""
         return tuple(self._topics)
 
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The topics whose diff waits for the end of the presence window."""
+        return tuple(name for name in self._topics if self._timers.get(name) is not None)
+
     def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
         """Who is present in a topic; nobody in one without members."""
         topic = self._topics.get(name)

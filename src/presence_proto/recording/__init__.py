@@ -8,6 +8,6 @@ plays them again, and `show.py` tells them in words.
 
 from presence_proto.recording.recorder import Recorder
 from presence_proto.recording.replay import Difference, ReplayResult, replay
-from presence_proto.recording.show import show_recording
+from presence_proto.recording.show import Narrator, show_recording
 
-__all__ = ["Difference", "Recorder", "ReplayResult", "replay", "show_recording"]
+__all__ = ["Difference", "Narrator", "Recorder", "ReplayResult", "replay", "show_recording"]

@@ -32,7 +32,7 @@ FACTS = {
 }
 """The facts of every endpoint, and what they tell besides the time."""
 
-_CLIENT = ("connect", "disconnect", "set_access_token")
+_CLIENT = ("connect", "disconnect", "set_access_token", "access_token_failed")
 COMMANDS = {
     "RealtimeClient": (*_CLIENT, "join", "leave", "push", "broadcast", "track", "untrack"),
     "PresenceClient": (*_CLIENT, "update_activity", "send_invite", "send_poke", "send_chat"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from presence_proto.errors import RecordingError
@@ -10,7 +11,7 @@ from presence_proto.recording.replay import Reader
 from presence_proto.recording.values import dump, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 LIMIT = 1 << 26
 """Bytes of a compressed message that are shown."""
@@ -39,6 +40,24 @@ def show_recording(lines: Iterable[str]) -> Iterator[str]:
             yield from (f"{when} {words}" for words in _words(line, decoders))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise RecordingError(number, "the line is malformed") from None
+
+
+class Narrator:
+    """Tells in words what a `Recorder` writes, as it comes: `Recorder(Narrator(print))`. Without times."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._decoders: dict[Any, Decoder] = {}
+
+    def __call__(self, text: str) -> None:
+        """Tell one line of a recording."""
+        line = json.loads(text)
+        line.pop("now", None)
+        if "format" in line:
+            self._tell(f"{line['kind']} config {dump(line['config'])}")
+        elif "deadline" not in line:
+            for words in _words(line, self._decoders):
+                self._tell(words)
 
 
 def _words(line: dict[str, Any], decoders: dict[Any, Decoder]) -> Iterator[str]:

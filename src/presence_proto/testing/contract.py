@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, get_args
 from presence_proto.client import PresenceClient
 from presence_proto.events import HubEvent, PresenceEvent, RealtimeEvent
 from presence_proto.hub import Hub
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
 
 if TYPE_CHECKING:
     from presence_proto.endpoint import Endpoint
 
 _EVENTS: tuple[tuple[type, tuple[type, ...]], ...] = (
-    (RealtimeClient, get_args(RealtimeEvent)),
-    (PresenceClient, get_args(PresenceEvent)),
+    (RealtimeClient, (AccessTokenNeeded, *get_args(RealtimeEvent))),
+    (PresenceClient, (AccessTokenNeeded, *get_args(PresenceEvent))),
     (Hub, get_args(HubEvent)),
 )
 

@@ -121,7 +121,7 @@ class FaultyJarvisSession(JarvisSession):
         """Send a message that others get, too: not at all, once or twice."""
         faults = self._faults()
         if faults.broadcasts_dropped or faults.diffs_duplicated:
-            kind = decode_object(str(form[0].data, "utf-8"), "a message")["type"]
+            kind = decode_object(str(form.encoded.data, "utf-8"), "a message")["type"]
             if kind in ("game_invite", "poke"):
                 if faults.broadcasts_dropped:
                     return

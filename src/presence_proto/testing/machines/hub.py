@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, invariant, precondition, rule
 
+from presence_proto.config import HubConfig
 from presence_proto.hub import Hub
 from presence_proto.testing.machines.brief import BriefMachine
 from presence_proto.testing.machines.visitor import Visitor, is_supabase
@@ -30,7 +31,7 @@ class HubMachine(BriefMachine):
     """The model: `members` (topic -> visitor -> presence key and meta; `None`: not tracked).
 
     Checked are what each client is told, message by message, and after every step that the hub and all who
-    are in a topic hold the presence of the model. A hub with a presence window needs that `presence_window`.
+    are in a topic hold the presence of the model. The `presence_window` must be that of the hub.
     """
 
     presence_window: ClassVar[float] = 0.0
@@ -47,7 +48,7 @@ class HubMachine(BriefMachine):
 
     def make_hub(self) -> Hub:
         """The hub to be tried. Override it for your own."""
-        return Hub()
+        return Hub(HubConfig(presence_window=self.presence_window))
 
     @property
     def memberships(self) -> list[Membership]:

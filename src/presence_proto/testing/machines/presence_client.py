@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attrs import evolve
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
+from msgspec.structs import replace
 
 from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
@@ -115,7 +115,7 @@ class PresenceClientMachine(ServerMachine):
             return
         for key, metas in expected.items():
             if key != self.me and key not in self.claimed:
-                shown = evolve(users[key], online_at=None)
+                shown = replace(users[key], online_at=None)
                 assert shown == user_from_meta(key, metas[-1]), f"how {key!r} is shown"
 
     @invariant()

@@ -22,6 +22,8 @@ def disagreement(hub: HubHost, clients: Iterable[ClientHost]) -> str | None:
     `None` when it is settled. What endpoints of other kinds want nobody knows: with one of them, the hub is
     not asked for that.
     """
+    if hub.truth.waiting:
+        return f"the hub has changes to tell in {sorted(hub.truth.waiting)}"
     hosts = tuple(clients)
     for host in (hub, *hosts):
         for conn, end in host.ends.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from presence_proto.events import TopicJoined
 from presence_proto.outputs import ConnId, SendData
 from presence_proto.testing.contract import Contract
 from presence_proto.testing.sim.host import Host
@@ -28,17 +29,18 @@ nobody's presence."""
 class HubHost(Host):
     """Where the hub runs. `make_hub` is called for the first one, and after each fall for the next.
 
-    `deflate`: whether what it sends may be compressed.
+    `is_terse`: what it says of the presence may be short, compressed or put off.
     """
 
     endpoint: Hub
 
-    def __init__(self, make_hub: Callable[[], Hub], stage: Stage, *, clock: float, deflate: bool) -> None:
+    def __init__(self, make_hub: Callable[[], Hub], stage: Stage, *, clock: float, is_terse: bool) -> None:
         super().__init__("hub", make_hub(), stage, clock=clock)
         self.truth = Truth()
         self.lives = 1
         self._make_hub = make_hub
-        self._small = 0 if deflate else SMALL
+        self._small = 0 if is_terse else SMALL
+        self._joined: dict[tuple[ConnId, str], float] = {}  # no id comes twice, in whatever life
         self._last_conn = 0
 
     # ---------------------------------------------------------------- facts
@@ -66,6 +68,12 @@ class HubHost(Host):
             self.truth.look(self.endpoint, self._agenda.now)
             for event in happened:
                 self._log.note(self.name, "reports {}", event)
+                if isinstance(event, TopicJoined):
+                    self._joined[event.conn, event.topic] = self._agenda.now
+
+    def joined_at(self, conn: ConnId, topic: str) -> float:
+        """When a connection came into a topic, the last time that it did."""
+        return self._joined.get((conn, topic), -inf)
 
     def _is_small(self, output: Any) -> bool:
         return isinstance(output, SendData) and len(output.data) <= self._small
@@ -92,7 +100,7 @@ class HubHost(Host):
             self._leave_all()
             self.lives += 1
             self.is_up, self.is_lost = True, False
-            self.endpoint = self._make_hub()
+            self.endpoint, self._told = self._make_hub(), -inf
             self._contract = Contract(self.endpoint)
             self._log.note(self.name, "is up, in its life number {}", self.lives)
 

@@ -132,6 +132,14 @@ class RoomWatch(Watch):
         self._letters: dict[int, Letter] = {}  # by command id
         self._here_since: float | None = None
         self._was_here = False
+        self._told = inf  # from when on what we hear is the truth
+
+    def happened(self, happened: list[Any], sent: float | None) -> None:
+        """The client reported events, because of bytes that were `sent` then, or of something else."""
+        if sent is not None:
+            comes = any(isinstance(event, events.Connected) for event in happened)
+            self._told = self._told_at(sent, comes=comes)
+        super().happened(happened, sent)
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Commands with an id may be pending; what they say is written down."""
@@ -161,7 +169,7 @@ class RoomWatch(Watch):
                 self._is_there(user.user_id, sent)
             case events.UserOffline(user):
                 truth = self._stage.hub.truth
-                if sent is None or not truth.was_absent(ROOM, user.user_id, sent):
+                if sent is None or not truth.was_absent(ROOM, user.user_id, self._told, sent):
                     self._broke(FLICKER, f"{user.user_id} went offline, and was present without a break")
             case events.Disconnected(reason, retry_in):
                 self._here_since = None
@@ -188,6 +196,8 @@ class RoomWatch(Watch):
     def wrong_view(self) -> str | None:
         """Who is shown, and who is there. We ourselves are always shown."""
         if not self._client.is_connected or not self._host.wanted:  # who says goodbye does not listen
+            return None
+        if ROOM in self._stage.hub.truth.waiting:
             return None
         shown, there = {*self._fold.users}, {*self._stage.hub.truth.online(ROOM)}
         shown.discard(self._own)
@@ -235,8 +245,22 @@ class RoomWatch(Watch):
         return None
 
     def _is_there(self, user_id: str, sent: float | None) -> None:
-        if sent is None or not self._stage.hub.truth.was_present(ROOM, user_id, sent):
+        truth = self._stage.hub.truth
+        if sent is None or not truth.was_present(ROOM, user_id, self._told, sent):
             self._broke(GHOST, f"{user_id} was not there when the hub said so")
+
+    def _told_at(self, sent: float, *, comes: bool) -> float:
+        """What the hub said at `sent` is the truth of then, or of after this moment. `comes`: with a state.
+
+        Who comes is shown the truth of its join; but not on the Jarvis JSON protocol, where all see one
+        roster.
+        """
+        hub, end = self._stage.hub, self._host.end
+        told = hub.truth.told_at(ROOM, sent)
+        if end is None or not self._host.hears_chat:
+            return told
+        joined = min(sent, hub.joined_at(end.peer.conn, ROOM))
+        return joined if comes else max(told, joined)
 
     def _hears(self, message: Message) -> None:
         self._heard[message] += 1
@@ -319,7 +343,7 @@ class ChannelWatch(Watch):
     def wrong_view(self) -> str | None:
         """The refs that are held of each topic are those of the hub."""
         for topic in self._client.channels:
-            if self._client.is_synced(topic):
+            if self._client.is_synced(topic) and topic not in self._stage.hub.truth.waiting:
                 held = {key: _refs(metas) for key, metas in self._client.presence(topic).items()}
                 there = {key: _refs(metas) for key, metas in self._stage.hub.truth.online(topic).items()}
                 if held != there:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from presence_proto.config import HubConfig, PresenceConfig
-from presence_proto.errors import ConfigError, LocalProtocolError
+from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.testing.faulty_hub import FaultyHub
 from presence_proto.testing.sim.agreement import disagreement
@@ -37,8 +37,9 @@ class SimWorld:
     `clients` are made and used by simulated users, who do something every `pace` seconds each, on average.
     `faults` strike every `fault_every` seconds on average, after two minutes of calm. Links are of the
     `quality` given, or of a different one for each client. `log`: keep the log, or call this with each line
-    of it. `make_hub` makes the hub, and again after each fall; `hub_config` must have no `presence_window`.
-    `replay` is what reports say about how to see them again.
+    of it. `make_hub` makes the hub, and again after each fall. Without a `hub_config`, the seed says whether
+    the hub compresses, and whether it has a `presence_window`. `replay` is what reports say about how to see
+    them again.
 
     Whatever breaks a law raises `SimViolation`, out of `run`, `settle` or a fault. What your own `on_event`
     raises comes out as it is.
@@ -61,15 +62,16 @@ class SimWorld:
         replay = replay or f"SimWorld({seed}, clients={clients}, faults={faults}, pace={pace:g})"
         self._stage = Stage(seed, replay=replay, log=log, quality=quality)
         self._rng = Random(f"{seed}/world")
-        config = HubConfig(deflate=self._rng.random() < 0.2) if hub_config is None else hub_config
-        if config.presence_window:
-            raise ConfigError("a simulated world needs a hub without a presence_window")
+        config = _any_config(seed, deflate=self._rng.random() < 0.2) if hub_config is None else hub_config
         self._hub_config = evolve(config, wall_clock=config.wall_clock or self._wall_clock)
         if make_hub is None and SimFaults.HUB in faults:
             make_hub = _tardy_hub
         self._make_hub = make_hub or _plain_hub
         self._hub_host = self._stage.hub = HubHost(
-            self._next_hub, self._stage, clock=self._any_clock(), deflate=config.deflate
+            self._next_hub,
+            self._stage,
+            clock=self._any_clock(),
+            is_terse=config.deflate or config.presence_window > 0,
         )
         self._hub_host.settle()
         self._stale_facts = 0.2 if SimFaults.STALE in faults else 0.0
@@ -122,6 +124,7 @@ class SimWorld:
         join = config.join_timeout + config.max_reconnect_delay + config.state_timeout
         tell = config.track_window + config.push_timeout + config.command_timeout
         gone = max(hub.idle_timeout, hub.eviction_timeout + hub.offline_grace) + hub.close_timeout
+        gone += hub.presence_window
         return lost + back + join + tell + gone + MAX_STEP_BACK
 
     # ---------------------------------------------------------------- time
@@ -363,3 +366,8 @@ def _plain_hub(config: HubConfig, rng: Random) -> Hub:
 
 def _tardy_hub(config: HubConfig, rng: Random) -> Hub:
     return TardyHub(config, rng=rng)
+
+
+def _any_config(seed: int, *, deflate: bool) -> HubConfig:
+    window = Random(f"{seed}/window").choice((0.0, HubConfig().presence_window))
+    return HubConfig(deflate=deflate, presence_window=window)
