@@ -2,6 +2,8 @@
 # make test     every test, and 100 % branch coverage of presence_proto
 # make lint     ruff and mypy
 # make fuzz     every fuzzer for SECONDS=60, JOBS=1 at a time, or TARGET=name alone; on Linux
+# make docs     build the site in build/docs; a warning is an error
+# make wheel-test  run a part of the tests against the built wheel, in an environment of its own
 # make bench    measure ourselves next to the official clients, in some minutes; the report is in build/, too
 # make mutants  put small bugs into copies of the sources, and see which test fails (NAME=part JOBS=2)
 #
@@ -13,7 +15,7 @@ NAME :=
 JOBS ?= 1
 BIN := .venv/bin
 
-.PHONY: demo test lint bench mutants fuzz clean
+.PHONY: demo test lint docs wheel-test bench mutants fuzz clean
 
 demo: .venv/.cli
 	$(BIN)/presence demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -26,6 +28,24 @@ lint: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo "The site is in build/docs/index.html"
+
+# Of each part something: the core, the hub, real sockets, the command, the fixture.
+WHEEL_TESTS := tests/test_client.py tests/test_realtime.py tests/hub/test_hub.py \
+	tests/adapters/test_asyncio_presence.py tests/adapters/test_cli.py tests/adapters/test_pytest_plugin.py
+
+wheel-test: .venv/.dev
+	rm -rf build/wheel
+	$(BIN)/python -m build --no-isolation --outdir build/wheel .
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check \
+		"presence-proto[all] @ file://$(CURDIR)/$$(echo build/wheel/*.whl)" trustme
+	build/wheel/venv/bin/python -c \
+		"import presence_proto, sys; assert presence_proto.__file__.startswith(sys.prefix), presence_proto.__file__"
+	build/wheel/venv/bin/python -m pytest -q -p no:cacheprovider $(WHEEL_TESTS)
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks --json build/bench.json --chart build/bench.png
@@ -47,7 +67,11 @@ clean:
 
 .venv/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/.cli
+	@touch $@ .venv/.cli .venv/.docs
+
+.venv/.docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 .venv/.bench: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
