@@ -22,10 +22,14 @@ import logging
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from attrs import evolve
+
 import presence_proto as core
+from presence_adapters.access_tokens import with_token
 from presence_adapters.errors import ConnectError
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import logged, notification, who_and_where
+from presence_adapters.proxies import find_proxy
 from presence_adapters.recording import Recording
 from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
@@ -34,9 +38,10 @@ from presence_adapters.wall_clock import utc_now
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from presence_adapters.access_tokens import TokenProvider
     from presence_adapters.async_driver import AsyncDriver, Event
     from presence_adapters.notifications import OnNotification
     from presence_adapters.recording import Record
@@ -49,19 +54,30 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncQueue(EventQueue[E]):
-    """An event queue that can be waited for."""
+    """An event queue that can be waited for, on the loop of `driver_type`."""
 
-    def __init__(self, limit: int, event_type: type[Event]) -> None:
+    def __init__(self, limit: int, driver_type: type[AsyncDriver[Any]]) -> None:
         super().__init__(limit, self._wake_up)
-        self._event_type = event_type
-        self._news = event_type()
+        self._event_type = driver_type.event_type
+        self._checkpoints = driver_type.checkpoints
+        self._news = self._event_type()
+
+    def put(self, event: E) -> None:
+        """Add an event."""
+        if 0 < len(self._events) < self._limit:
+            self._events.append(event)  # who waits has been woken
+        else:
+            super().put(event)
 
     def _wake_up(self) -> None:
         self._news.set()
 
     async def next(self) -> E | EventsDropped:
         """The next event. After the last one: what ended it, once, and then `StopAsyncIteration`."""
-        await self._news.wait()
+        if self._checkpoints or not self._news.is_set():
+            await self._news.wait()
+        if self._events and not self._dropped:  # nearly always
+            return self._events.popleft()
         while (event := self.get()) is None:
             if self.error is not None:
                 error, self.error = self.error, None
@@ -117,13 +133,22 @@ class AsyncClient(Generic[Core, E]):
         on_end: Callable[[Exception | None], None],
         config: core.RealtimeConfig,
         ssl_context: ssl.SSLContext | None,
+        proxy: str | None,
+        access_token: TokenProvider | str | None,
         recording: Recording,
     ) -> None:
         self._core = endpoint
         self._events = events
         self._recording = recording
         self._driver = self._driver_type(
-            endpoint, on_event, recording.until(on_end), ssl_context=ssl_context, linger=config.close_timeout
+            endpoint,
+            on_event,
+            recording.until(on_end),
+            ssl_context=ssl_context,
+            proxy=find_proxy(proxy, config),
+            provider=access_token if callable(access_token) else None,
+            patience=config.access_token_timeout,
+            linger=config.close_timeout,
         )
 
     @property
@@ -171,8 +196,8 @@ class AsyncClient(Generic[Core, E]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> E | EventsDropped:
-        return await self._events.next()
+    def __anext__(self) -> Awaitable[E | EventsDropped]:
+        return self._events.next()
 
     async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         await self._driver.writable()
@@ -186,9 +211,13 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `rng` is for the jitter of the backoff. `online_at` is what others see as the time we came
-    online, now by default. `record`: a path or a text file, to be written to for `presence replay`. The
-    iteration ends after `disconnect` or a fatal `Error`, when everything queued was delivered.
+    the system's. `proxy`: the URL of an HTTP proxy on the way, `""` for none; by default the environment
+    says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a plain or `async`
+    function that gives one; it is asked before connects, joins and the expiry of the last one.
+    `rng` is for the jitter of the backoff.
+    `online_at` is what others see as the time we came online, now by default. `record`: a path or a text
+    file, to be written to for `presence replay`. The iteration ends after `disconnect` or a fatal `Error`,
+    when everything queued was delivered.
 
     Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
     they are not legal.
@@ -203,6 +232,8 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         config: core.PresenceConfig | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        access_token: TokenProvider | str | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         online_at: str | None = None,
@@ -210,10 +241,23 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         **settings: Any,
     ) -> None:
         identity, config = who_and_where(identity, config, settings)
+        if access_token is not None:
+            identity = evolve(identity, access_token=None)
+        config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.presence_client(identity, config, rng, online_at)
-        events: AsyncQueue[core.PresenceEvent] = AsyncQueue(max_queued_events, self._driver_type.event_type)
-        super().__init__(endpoint, events, events.put, events.close, config, ssl_context, recording)
+        events: AsyncQueue[core.PresenceEvent] = AsyncQueue(max_queued_events, self._driver_type)
+        super().__init__(
+            endpoint,
+            events,
+            events.put,
+            events.close,
+            config,
+            ssl_context,
+            proxy,
+            access_token,
+            recording,
+        )
         self.on_notification: OnNotification | None = None
 
     async def run(self) -> None:
@@ -261,18 +305,31 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         config: core.RealtimeConfig,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        access_token: TokenProvider | str | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         record: Record | None = None,
     ) -> None:
+        config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
         self._routes: Routes[AsyncQueue[core.RealtimeEvent]] = Routes(
-            lambda: AsyncQueue(max_queued_events, self._driver_type.event_type),
+            lambda: AsyncQueue(max_queued_events, self._driver_type),
             lambda topic: self._driver.call(endpoint.leave, topic),
         )
         routes = self._routes
-        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context, recording)
+        super().__init__(
+            endpoint,
+            routes.stream,
+            routes.handle,
+            routes.end,
+            config,
+            ssl_context,
+            proxy,
+            access_token,
+            recording,
+        )
 
     async def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
         """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.

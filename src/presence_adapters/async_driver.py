@@ -5,18 +5,35 @@ There is no retry, sleep or heartbeat here; those are the core's.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from presence_proto import CloseTransport, LocalProtocolError, OpenTransport, SendData
+from presence_adapters.access_tokens import answer, refuse
+from presence_adapters.connecting import log_opening
+from presence_adapters.event_log import logged_events
+from presence_proto import (
+    AccessTokenNeeded,
+    CloseTransport,
+    LocalProtocolError,
+    OpenTransport,
+    SendData,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from presence_proto import ConnId, Endpoint
+    from presence_adapters.access_tokens import TokenProvider
+    from presence_proto import ConnId, Endpoint, Proxy
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_ORDERS = frozenset({SendData, CloseTransport, OpenTransport, AccessTokenNeeded})
+"""The outputs that are no events."""
 
 
 class Event(Protocol):
@@ -41,7 +58,8 @@ class AsyncDriver(ABC, Generic[C]):
 
     `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
     core is closed, or with the exception that a fact or a drain raised (a bug), which ends everything.
-    `linger`: seconds that an orderly closed connection has to take what was written.
+    `proxy`: the one on the way. `provider` is asked for access tokens, and an `async` one has `patience`
+    seconds. `linger`: seconds that an orderly closed connection has to take what was written.
     """
 
     def __init__(
@@ -51,6 +69,9 @@ class AsyncDriver(ABC, Generic[C]):
         on_end: Callable[[Exception | None], None],
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
+        provider: TokenProvider | None = None,
+        patience: float = 30.0,
         linger: float = 5.0,
     ) -> None:
         self.endpoint = endpoint
@@ -61,15 +82,20 @@ class AsyncDriver(ABC, Generic[C]):
         self.room = self.event_type()  # to write more
         self.room.set()
         self._emptied = self.event_type()  # `existing` was
-        self._on_event = on_event
+        self._on_event = logged_events(on_event)
         self._on_end = on_end
         self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._provider = provider
+        self._patience = patience
+        self._is_asking = False  # the provider
         self._linger = linger
         self._is_started = False
 
     # ---------------------------------------------------------------- what each loop does in its own way
 
     event_type: ClassVar[type[Event]]
+    checkpoints: ClassVar[bool] = False  # whether waiting for what has happened lets others have a turn
 
     @abstractmethod
     async def stop(self) -> None:
@@ -89,6 +115,14 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     def _set_timer(self, deadline: float | None) -> None: ...
+
+    @abstractmethod
+    def _start_asking(self, provider: TokenProvider) -> None:
+        """Have `_ask` run, until the end."""
+
+    @abstractmethod
+    async def _call(self, provider: TokenProvider) -> Any:
+        """What a provider returns. One that is `async` has `_patience`, a plain one a thread of its own."""
 
     @abstractmethod
     def _cut(self) -> None:
@@ -120,7 +154,7 @@ class AsyncDriver(ABC, Generic[C]):
         if self.ended.is_set():
             raise LocalProtocolError("this has ended") from self.error
         result = command(*args, now=self._now(), **kwargs)
-        self.drain()
+        self._was_told()
         return result
 
     def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -132,9 +166,10 @@ class AsyncDriver(ABC, Generic[C]):
         except Exception as exc:
             self.end(exc)
         else:
-            self._after_fact()
+            self._was_told()
 
-    def _after_fact(self) -> None:
+    def _was_told(self) -> None:
+        """The core was told a fact or a command. A driver may wait for more of them before it drains."""
         self.drain()
 
     def drain(self) -> None:
@@ -142,14 +177,25 @@ class AsyncDriver(ABC, Generic[C]):
         if self.error is not None:
             return
         try:
-            while (output := self.endpoint.next_output()) is not None:
+            next_output, on_event = self.endpoint.next_output, self._on_event
+            while (output := next_output()) is not None:
+                if type(output) not in _ORDERS:  # nearly all that comes
+                    on_event(output)
+                    continue
                 match output:
                     case SendData():
                         self._send(output.conn, output.data)
                     case CloseTransport():
+                        logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
                         self._close(output.conn, output.abort)
                     case OpenTransport():
+                        log_opening(logger, output, self._proxy)
                         self._open(output)
+                    case AccessTokenNeeded() if self._provider is not None:
+                        # While a call is under way, its result is the answer.
+                        if not self._is_asking:
+                            self._is_asking = True
+                            self._start_asking(self._provider)
                     case _:
                         self._on_event(output)
             self._set_timer(self.endpoint.next_deadline())
@@ -158,6 +204,22 @@ class AsyncDriver(ABC, Generic[C]):
             return
         if self.endpoint.is_closed:
             self.end(None)
+
+    async def _ask(self, provider: TokenProvider) -> None:
+        """Ask the provider, and tell the core. What comes after the end is dropped."""
+        client: Any = self.endpoint
+        try:
+            provided = await self._call(provider)
+            if isawaitable(provided):
+                provided = await provided
+        except Exception as exc:
+            self._is_asking = False
+            if not self.ended.is_set():
+                self.fact(refuse, client, exc)
+        else:
+            self._is_asking = False
+            if not self.ended.is_set():
+                self.fact(answer, client, provided)
 
     def _begin(self, connection: C) -> None:
         """It will have a socket."""

@@ -10,17 +10,23 @@ What they do is told in `presence_adapters.async_clients`; here is how they do i
 from __future__ import annotations
 
 import asyncio
+import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from presence_adapters.access_tokens import ProviderCall, is_async, too_late
 from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
 from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.asyncio_tunnel import connect_through
 from presence_adapters.connecting import client_context, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, PushError
 from presence_adapters.event_queue import EventsDropped
+from presence_proto import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from presence_adapters.access_tokens import TokenProvider
     from presence_proto import ConnId, OpenTransport
 
 __all__ = [
@@ -34,8 +40,17 @@ __all__ = [
 ]
 
 
-class Connection(asyncio.Protocol):
+logger = logging.getLogger(__name__)
+
+
+READ_SIZE = 64 * 1024
+"""Bytes that are read at once. asyncio's own 256 KiB are slower: events of so much leave the caches."""
+
+
+class Connection(asyncio.BufferedProtocol):
     """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+
+    _buffer: memoryview  # of one read: an idle connection has none
 
     def __init__(self, driver: Driver, conn: ConnId) -> None:
         self.driver = driver
@@ -55,9 +70,20 @@ class Connection(asyncio.Protocol):
             # uvloop does not report the end of a connection whose making was cancelled at the last moment.
             self.driver.lost(self, "too late")
         else:
+            logger.debug("connection %d: open", self.conn, extra={"conn": self.conn})
             self.driver.fact(self.driver.endpoint.transport_opened, self.conn)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = memoryview(bytearray(READ_SIZE))  # a view: TLS fills slices of it
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = self._buffer[:nbytes]
+        del self._buffer
+        self.data_received(data)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes came in."""
         self.driver.fact(self.driver.endpoint.receive_data, self.conn, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,6 +114,7 @@ class Driver(AsyncDriver[Connection]):
     room: asyncio.Event
     _loop: asyncio.AbstractEventLoop
     _timer: asyncio.TimerHandle | None = None
+    _asking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Use the running loop from now on, until `stop`."""
@@ -98,6 +125,9 @@ class Driver(AsyncDriver[Connection]):
         """Drop what is left, and wait until it is gone. After this nothing runs any more."""
         try:
             self._cut()
+            if self._asking is not None:
+                self._asking.cancel()
+                await asyncio.wait([self._asking])
             await self.quiet()
             self.drain()
         finally:
@@ -139,6 +169,26 @@ class Driver(AsyncDriver[Connection]):
             connection.transport.close()
             connection.lingering = self._loop.call_later(self._linger, connection.cut)
 
+    def _start_asking(self, provider: TokenProvider) -> None:
+        self._asking = self._loop.create_task(self._ask(provider))
+
+    async def _call(self, provider: TokenProvider) -> Any:
+        if is_async(provider):
+            try:
+                async with asyncio.timeout(self._patience) as limit:
+                    return await provider()  # type: ignore[misc]  # it is async
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # the provider's own
+                raise too_late(self._patience) from None
+        # Not `to_thread`: the end of the program would wait for it, and it may hang.
+        over = asyncio.Event()
+        call = ProviderCall(provider, lambda: _tell(self._loop, over.set))
+        await over.wait()
+        if call.error is not None:
+            raise call.error
+        return call.provided
+
     def _cut(self) -> None:
         for connection in list(self.existing):
             connection.cut()
@@ -160,8 +210,11 @@ class Driver(AsyncDriver[Connection]):
             if wanted.tls and self._ssl_context is None:
                 self._ssl_context = client_context(None)
             context = self._ssl_context if wanted.tls else None
-            await self._loop.create_connection(lambda: connection, wanted.host, wanted.port, ssl=context)
-        except (OSError, UnicodeError) as exc:
+            if self._proxy is not None:
+                await connect_through(self._proxy, wanted, context, connection)
+            else:
+                await self._loop.create_connection(lambda: connection, wanted.host, wanted.port, ssl=context)
+        except (OSError, UnicodeError, ProxyError) as exc:
             return why_not_connected(exc, wanted.host, wanted.port)
         return None
 
@@ -187,11 +240,18 @@ class Driver(AsyncDriver[Connection]):
         connection.is_over = True
         self._check_over(connection)
         if self._forget(connection.conn) is not None and not self.ended.is_set():
+            logger.debug("connection %d: over: %s", connection.conn, reason, extra={"conn": connection.conn})
             self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
 
     def _check_over(self, connection: Connection) -> None:
         if connection.is_over and connection.making is None:
             self._gone(connection)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Make a call in the loop, from another thread, unless the loop is gone."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 class PresenceClient(AsyncPresenceClient):

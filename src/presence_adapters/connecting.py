@@ -6,8 +6,29 @@ import os
 import re
 import socket
 import ssl
+from typing import TYPE_CHECKING
+
+from presence_proto import ProxyError
+
+if TYPE_CHECKING:
+    import logging
+
+    from presence_proto import OpenTransport, Proxy
 
 _CLOSED_IN_TLS = "the connection was closed while TLS was set up"
+
+
+def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | None) -> None:
+    """Log where a connection is to lead."""
+    logger.debug(
+        "connection %d: opening %s:%d%s%s",
+        wanted.conn,
+        wanted.host,
+        wanted.port,
+        " with TLS" if wanted.tls else "",
+        "" if proxy is None else f" through the proxy {proxy}",
+        extra={"conn": wanted.conn},
+    )
 
 
 def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
@@ -19,6 +40,8 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
     """Why a connection to `host`:`port` could not be made."""
     where = f"{host}:{port}"
     match error:
+        case ProxyError():
+            return str(error)
         case socket.gaierror():
             return f"cannot find the host {host} ({error.strerror})"
         case UnicodeError():
@@ -35,6 +58,11 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
             return f"cannot connect to {where} ({_in_words(error)})"
         case _:
             return f"cannot connect to {where} ({type(error).__name__})"
+
+
+def out_of_reach(error: BaseException, proxy: Proxy) -> ProxyError:
+    """What to raise when there is no talking to the proxy itself."""
+    return ProxyError(f"the proxy is out of reach: {why_not_connected(error, proxy.host, proxy.port)}")
 
 
 def why_lost(error: BaseException | None) -> str:

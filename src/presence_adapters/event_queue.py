@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from attrs import frozen
+from msgspec import Struct
 
 from presence_proto import ConfigError
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 Event = TypeVar("Event")
 
 
-@frozen
-class EventsDropped:
+class EventsDropped(Struct, frozen=True):
     """The consumer was too slow: `count` events, all older than the next one, were dropped.
 
     What they told is not lost for good: the roster (`online_users`, `presence`) is kept up all the time. Read

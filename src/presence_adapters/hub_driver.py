@@ -53,12 +53,19 @@ class Peer(Connection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.conn = self.driver.admit(self)
         super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.set_write_buffer_limits(self.driver.max_write_buffer)
+
+    def pause_writing(self) -> None:
+        """What waits to be written is more than the limit."""
+        self.fate = f"it left more than {self.driver.max_write_buffer} bytes unread"
+        self.cut()
 
 
 class HubDriver(Driver):
-    """It drains once for all facts of one pass of the loop, so that a busy hub writes once to each peer; the
-    order of things stays the same. `max_write_buffer`: a peer that leaves more bytes than this unread is cut
-    off.
+    """It drains once for all facts and commands of one pass of the loop, so that a busy hub writes once to
+    each peer; the order of things stays the same. `max_write_buffer`: a peer that leaves more bytes than this
+    unread is cut off.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class HubDriver(Driver):
         max_write_buffer: int = 8 * 1024 * 1024,
     ) -> None:
         super().__init__(endpoint, on_event, on_end, linger=linger)
-        self._max_write_buffer = max_write_buffer
+        self.max_write_buffer = max_write_buffer
         self._last_conn = NOT_YET
         self._drain_soon: asyncio.Handle | None = None
 
@@ -92,6 +99,7 @@ class HubDriver(Driver):
 
     def cut(self, conn: ConnId, *, reset: bool) -> None:
         """Drop one connection at once; `reset`: the peer sees an RST instead of an orderly end."""
+        self.drain()  # what was said before is on its way
         connection = self.connections.get(conn)
         if connection is None or connection.transport is None:
             raise LocalProtocolError(f"there is no connection {conn}")
@@ -99,6 +107,13 @@ class HubDriver(Driver):
         if reset and (sock := connection.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(SOL_SOCKET, SO_LINGER, LINGER_NOT)
         connection.cut()
+
+    def cut_all(self, *, reset: bool) -> None:
+        """Drop all connections at once, those that are not open yet, too."""
+        self.cut_unopened()
+        self.drain()
+        for conn in tuple(self.connections):
+            self.cut(conn, reset=reset)
 
     def cut_unopened(self) -> None:
         """Drop the connections that are not open yet."""
@@ -108,7 +123,7 @@ class HubDriver(Driver):
 
     # ---------------------------------------------------------------- many
 
-    def _after_fact(self) -> None:
+    def _was_told(self) -> None:
         if self._drain_soon is None:
             self._drain_soon = self._loop.call_soon(self.drain)
 
@@ -118,12 +133,3 @@ class HubDriver(Driver):
             self._drain_soon.cancel()
             self._drain_soon = None
         super().drain()
-
-    def _send(self, conn: ConnId, data: bytes) -> None:
-        super()._send(conn, data)
-        connection = self.connections.get(conn)
-        if connection is None or connection.transport is None:
-            return
-        if connection.transport.get_write_buffer_size() > self._max_write_buffer:
-            connection.fate = f"it left more than {self._max_write_buffer} bytes unread"
-            connection.cut()

@@ -182,7 +182,10 @@ class HubServer:
     # ---------------------------------------------------------------- commands
 
     def run(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`."""
+        """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`.
+
+        What comes of it is written, and reported, in the next turn of the loop, with all else of this moment.
+        """
         return self._driver.call(command, *args, **kwargs)
 
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
@@ -191,9 +194,7 @@ class HubServer:
 
     def cut_all(self, *, reset: bool = False) -> None:
         """Break every connection so, those that are not open yet, too."""
-        self._driver.cut_unopened()
-        for conn in tuple(self._driver.connections):
-            self._driver.cut(conn, reset=reset)
+        self._driver.cut_all(reset=reset)
 
     # ---------------------------------------------------------------- inside
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from attrs import asdict
+from msgspec.structs import asdict
 
 from presence_adapters.event_queue import EventsDropped
 from presence_proto import (
@@ -111,7 +111,7 @@ def who_and_where(
 
 
 def _flat(instance: Any) -> dict[str, Any]:
-    fields = asdict(instance, recurse=False)
+    fields = asdict(instance)
     return {**fields.pop("extra", {}), **fields}
 
 

@@ -1,4 +1,5 @@
-"""The `record` option of every adapter: makes the core, plain or recorded, and keeps the file of a recording.
+"""The `record` option of every adapter, and the wire log: makes the core, plain or recorded, and keeps the
+file of a recording.
 
 See `presence_proto.Recorder` for what is in it, and `presence replay` for what it is good for.
 """
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import presence_proto as core
 from presence_adapters.wall_clock import utc_now
+from presence_adapters.wire_log import wire_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +34,8 @@ Record: TypeAlias = str | os.PathLike[str] | TextFile
 
 
 class Recording:
-    """Makes the core of one client or hub. With a `target` the core is recorded to it, line by line.
+    """Makes the core of one client or hub. With a `target` it is recorded to that, line by line; for a wire
+    log it is recorded, too.
 
     A path is opened by `open`, and closed when the driver has ended; a file there before is overwritten.
     When writing fails later, that is logged, and nothing more is recorded.
@@ -42,7 +45,9 @@ class Recording:
         self._target = target
         self._file: TextFile | None = None
         self._was_opened = False
-        self._recorder = None if target is None else core.Recorder(self._write)
+        self._wire_log = wire_log()
+        is_wanted = target is not None or self._wire_log is not None
+        self._recorder = core.Recorder(self._write) if is_wanted else None
 
     # ---------------------------------------------------------------- cores
 
@@ -67,7 +72,7 @@ class Recording:
     ) -> core.Hub:
         """With an `rng` of its own, if none is given. Of subclasses no recording can be made."""
         rng = rng or random.Random()
-        if self._recorder is None:
+        if self._recorder is None or (hub_type is not core.Hub and self._target is None):
             return hub_type(config, rng=rng)
         if hub_type is not core.Hub:
             raise core.ConfigError(f"record: a {hub_type.__name__} cannot be recorded, only a Hub can")
@@ -107,6 +112,8 @@ class Recording:
         return end
 
     def _write(self, line: str) -> None:
+        if self._wire_log is not None:
+            self._wire_log(line)
         if self._file is None:
             return
         try:

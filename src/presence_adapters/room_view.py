@@ -34,6 +34,11 @@ class RoomView:
         return self._core.server_count
 
     @property
+    def latency(self) -> float | None:
+        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        return self._core.latency
+
+    @property
     def pending_commands(self) -> frozenset[int]:
         """The ids of the commands that the server has neither acknowledged nor refused yet."""
         return self._core.pending_commands
@@ -42,3 +47,7 @@ class RoomView:
     def is_stale(self) -> bool:
         """Whether the roster is only what it last was, because we are disconnected."""
         return self._core.is_stale
+
+    def device_count(self, user_id: str) -> int:
+        """With how many devices a user is online: 0 for who is not, and for ourselves until others see us."""
+        return self._core.device_count(user_id)

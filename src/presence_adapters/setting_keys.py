@@ -19,6 +19,7 @@ from presence_adapters.setting_kinds import (
     LONGEST_QUOTED,
     NAME,
     PAIRS,
+    PROXY,
     SECONDS,
     SECRET,
     SERVER,
@@ -130,8 +131,10 @@ _ALL = [
     Key("display_name", NAME),
     Key("identity_file", FILE),
     Key("tls_ca", FILE),
+    Key("proxy", PROXY, secret=True, blank=False),  # it may hold a password
     Key("wire", choice("phoenix", "jarvis")),
     Key("channel", TEXT),
+    Key("visible", SWITCH),
     Key("vsn", choice("1.0.0", "2.0.0")),
     Key("params", PAIRS, secret=True),
     Key("headers", PAIRS, secret=True),

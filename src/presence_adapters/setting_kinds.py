@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import frozen
 
-from presence_proto import ConfigError, PresenceConfig
+from presence_proto import ConfigError, PresenceConfig, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,6 +150,16 @@ def server_fields(server_url: str) -> dict[str, Any]:
     return {"server_url" if "://" in server_url else "project_ref": server_url}
 
 
+def _proxy(value: Any) -> str:
+    text = _text(value).strip()
+    if text:
+        try:
+            Proxy.from_url(text)
+        except ConfigError as exc:
+            raise ConfigError(str(exc).removeprefix("proxy").lstrip(": ")) from None
+    return text
+
+
 def _name(value: Any) -> str:
     text = _text(value).strip()
     if not text or not text.isprintable():
@@ -218,6 +228,7 @@ SERVER = Kind(
     _server,
     _server,
 )
+PROXY = Kind("the URL of an HTTP proxy, such as http://proxy.example:3128", _proxy, _proxy)
 COMMAND = Kind('a command, such as "pass show token" or ["pass", "show", "token"]', _command, _command)
 TEXTS = Kind(
     'a list of strings, such as ["one", "two"]',

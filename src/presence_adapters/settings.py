@@ -1,7 +1,13 @@
 """The settings of the `presence` command: flags over environment over file over defaults.
 
     settings = load_settings(path, os.environ, {"heartbeat_interval": 20})
-    client = PresenceClient(settings.identity(), settings.config, ssl_context=settings.ssl_context())
+    client = PresenceClient(
+        settings.identity(),
+        settings.config,
+        ssl_context=settings.ssl_context(),
+        proxy=settings.proxy,
+        access_token=settings.token_provider,
+    )
 
 Loading reads files and, but for the secrets in files, nothing that can take long. It makes no identity and
 runs no command: `identity` and `access_token` do. No secret is in a repr, a problem or a warning.
@@ -35,7 +41,7 @@ from presence_adapters.setting_kinds import server_fields
 from presence_proto import ConfigError, Identity, PresenceConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 PATH_VARIABLE = "PRESENCE_CONFIG"
 TOKEN_TIMEOUT = 30.0
@@ -127,6 +133,21 @@ class Settings:
         token: str | None = self._value("access_token", None)
         return token
 
+    @property
+    def token_provider(self) -> Callable[[], str | None] | None:
+        """What to give to a client as its `access_token`: `access_token`, when a file or a command has it.
+
+        `None` when the token stands in the settings as it is, or there is none: `config` has it then.
+        """
+        keys = ("access_token_command", "access_token_file")
+        return self.access_token if any(key in self._entries for key in keys) else None
+
+    @property
+    def proxy(self) -> str | None:
+        """The URL of the proxy on the way, `""` for none, `None` for what the environment says."""
+        proxy: str | None = self._value("proxy", None)
+        return proxy
+
     def ssl_context(self) -> ssl.SSLContext | None:
         """The context for TLS that trusts `tls_ca`, besides the authorities that the system trusts.
 
@@ -141,7 +162,8 @@ class Settings:
 
     def _run(self, command: Any) -> str:
         texts = [text for key in ("headers", "params") for _, text in self._value(key, ())]
-        secrets = [*texts, *(word for text in texts for word in text.split()), self._value("api_key", "")]
+        own = (self._value(key, "") for key in ("api_key", "proxy"))
+        secrets = [*texts, *(word for text in texts for word in text.split()), *own]
         timeout = self._value("access_token_timeout", TOKEN_TIMEOUT)
         return run_for_secret(command, timeout, tuple(filter(None, secrets)))
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from attrs import evolve
+
 import presence_proto as core
+from presence_adapters.access_tokens import plain_provider, with_token
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
+from presence_adapters.proxies import find_proxy
 from presence_adapters.recording import Recording
 from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
+    from presence_adapters.access_tokens import TokenProvider
     from presence_adapters.recording import Record
 
 T = TypeVar("T")
@@ -61,6 +66,8 @@ class SocketClient(Generic[Core, Event]):
         on_end: Callable[[Exception | None], None],
         config: core.RealtimeConfig,
         ssl_context: ssl.SSLContext | None,
+        proxy: str | None,
+        access_token: TokenProvider | str | None,
         recording: Recording,
     ) -> None:
         self._core = endpoint
@@ -68,7 +75,13 @@ class SocketClient(Generic[Core, Event]):
         self._has_begun = False
         self._recording = recording
         self._driver = self._make_driver(
-            endpoint, on_event, recording.until(on_end), ssl_context=ssl_context, linger=config.close_timeout
+            endpoint,
+            on_event,
+            recording.until(on_end),
+            ssl_context=ssl_context,
+            proxy=find_proxy(proxy, config),
+            provider=plain_provider(access_token),
+            linger=config.close_timeout,
         )
 
     @property
@@ -108,8 +121,12 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `rng` is for the jitter of the backoff. `online_at` is what others see as the time we came
-    online, now by default. `record`: a path or a text file, to be written to for `presence replay`.
+    the system's. `proxy`: the URL of an HTTP proxy on the way, `""` for none; by default the environment
+    says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a function that
+    gives one; it is asked, in a thread, before connects, joins and the expiry of the last one.
+    `rng` is for the jitter of the backoff.
+    `online_at` is what others see as the time we came online, now by default. `record`: a path or a text
+    file, to be written to for `presence replay`.
 
     Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
     they are not legal, and `ConnectError` when the client has ended.
@@ -124,6 +141,8 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
         config: core.PresenceConfig | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        access_token: TokenProvider | str | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         online_at: str | None = None,
@@ -131,10 +150,23 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
         **settings: Any,
     ) -> None:
         identity, config = who_and_where(identity, config, settings)
+        if access_token is not None:
+            identity = evolve(identity, access_token=None)
+        config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.presence_client(identity, config, rng, online_at)
         events: EventQueue[core.PresenceEvent] = EventQueue(max_queued_events, _nobody)
-        super().__init__(endpoint, events, events.put, events.close, config, ssl_context, recording)
+        super().__init__(
+            endpoint,
+            events,
+            events.put,
+            events.close,
+            config,
+            ssl_context,
+            proxy,
+            access_token,
+            recording,
+        )
         self.on_notification: OnNotification | None = None
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
@@ -173,10 +205,13 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
         config: core.RealtimeConfig,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        access_token: TokenProvider | str | None = None,
         max_queued_events: int = 10_000,
         rng: random.Random | None = None,
         record: Record | None = None,
     ) -> None:
+        config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
         self._routes: Routes[EventQueue[core.RealtimeEvent]] = Routes(
@@ -184,7 +219,17 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
             lambda topic: self._driver.call(endpoint.leave, topic),
         )
         routes = self._routes
-        super().__init__(endpoint, routes.stream, routes.handle, routes.end, config, ssl_context, recording)
+        super().__init__(
+            endpoint,
+            routes.stream,
+            routes.handle,
+            routes.end,
+            config,
+            ssl_context,
+            proxy,
+            access_token,
+            recording,
+        )
 
     def _join(
         self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Answer

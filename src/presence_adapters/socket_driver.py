@@ -5,24 +5,40 @@ There is no retry, sleep or heartbeat here; those are the core's.
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from presence_adapters.access_tokens import ProviderCall, answer, refuse
+from presence_adapters.connecting import log_opening
 from presence_adapters.errors import ConnectError
+from presence_adapters.event_log import logged_events
 from presence_adapters.socket_link import CHUNK, Link
-from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
+from presence_proto import (
+    AccessTokenNeeded,
+    CloseTransport,
+    ConnId,
+    LocalProtocolError,
+    OpenTransport,
+    SendData,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from presence_proto import Endpoint
+    from presence_proto import Endpoint, Proxy
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 MAX_UNSENT = 1024 * 1024
 """Bytes that may wait to be written before the connection counts as not writable."""
+
+LOOK_AGAIN = 0.05
+"""Seconds. So often the driver looks whether the provider of access tokens has answered, once it is asked."""
 
 
 class SocketDriver:
@@ -30,8 +46,9 @@ class SocketDriver:
 
     `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
     core is closed, or with the exception that a fact or a drain raised (a bug). That ends everything, and
-    comes out of the `step` or `call` in which it happened; so does Ctrl-C in the middle of one. `linger`:
-    seconds that an orderly closed connection has to take what was written.
+    comes out of the `step` or `call` in which it happened; so does Ctrl-C in the middle of one. `proxy`: the
+    one on the way. `provider` is asked for access tokens, in a thread of its own. `linger`: seconds that an
+    orderly closed connection has to take what was written.
 
     There is one socket at a time: before the next one is opened, the last one is closed.
     """
@@ -43,14 +60,19 @@ class SocketDriver:
         on_end: Callable[[Exception | None], None],
         *,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
+        provider: Callable[[], Any] | None = None,
         linger: float = 5.0,
     ) -> None:
         self.endpoint = endpoint
         self.ended = False
         self.error: BaseException | None = None
-        self._on_event = on_event
+        self._on_event = logged_events(on_event)
         self._on_end = on_end
         self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._provider = provider
+        self._asking: ProviderCall | None = None
         self._linger = linger
         self._link: Link | None = None
         self._next: OpenTransport | None = None  # to be opened when `_link`, which is closing, is gone
@@ -83,7 +105,8 @@ class SocketDriver:
         """Seconds until `step` is due although the socket is quiet; `None`: it is not."""
         if self._link is not None and self._link.has_more:
             return 0.0
-        times = [at for at in (self._deadline, self._lingers_until) if at is not None]
+        looks = None if self._asking is None else time.monotonic() + LOOK_AGAIN
+        times = [at for at in (self._deadline, self._lingers_until, looks) if at is not None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     # ---------------------------------------------------------------- work
@@ -104,6 +127,8 @@ class SocketDriver:
         with self._failing():
             if self._link is not None:
                 self._work(self._link, budget)
+            if self._asking is not None and self._asking.is_over:
+                self._answer(self._asking)
             # After the work, so that a reply that is there beats its timeout.
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self.endpoint.tick(now=time.monotonic())
@@ -119,15 +144,24 @@ class SocketDriver:
         self._end(None)
         self._cut()
 
+    def _answer(self, call: ProviderCall) -> None:
+        self._asking, client, now = None, cast("Any", self.endpoint), time.monotonic()
+        if call.error is not None:
+            refuse(client, call.error, now=now)
+        else:
+            answer(client, call.provided, now=now)
+
     def _work(self, link: Link, budget: int) -> None:
         was_open = link.is_open
         data, why_over = link.step(budget)
         self._ssl_context = link.context
         if link.is_open and not was_open:
+            logger.debug("connection %d: open", link.conn, extra={"conn": link.conn})
             self._tell(link, self.endpoint.transport_opened)
         if data:
             self._tell(link, self.endpoint.receive_data, data)
         if why_over is not None:
+            logger.debug("connection %d: over: %s", link.conn, why_over, extra={"conn": link.conn})
             self._tell(link, self.endpoint.transport_closed, reason=why_over)
             self._remove(link)
         elif self._lingers_until is not None and time.monotonic() >= self._lingers_until:
@@ -150,9 +184,14 @@ class SocketDriver:
                     if self._link is not None and self._link.conn == output.conn:
                         self._link.send(output.data)
                 case CloseTransport():
+                    logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
                     self._close(output.conn, output.abort)
                 case OpenTransport():
+                    log_opening(logger, output, self._proxy)
                     self._open(output)
+                case AccessTokenNeeded() if self._provider is not None:
+                    # While a call is under way, its result is the answer.
+                    self._asking = self._asking or ProviderCall(self._provider)
                 case _:
                     self._on_event(output)
         self._deadline = self.endpoint.next_deadline()
@@ -163,7 +202,7 @@ class SocketDriver:
 
     def _open(self, wanted: OpenTransport) -> None:
         if self._link is None:
-            self._link = Link(wanted, self._ssl_context, self._hung)
+            self._link = Link(wanted, self._ssl_context, self._proxy, self._hung)
         else:
             self._next = wanted
 
@@ -211,4 +250,5 @@ class SocketDriver:
             self.ended = True
             self.error = error
             self._deadline = None
+            self._asking = None
             self._on_end(error if isinstance(error, Exception) else None)

@@ -1,4 +1,5 @@
-"""One connection on a plain socket that never waits: connecting, with TLS if wanted, open, closing, over.
+"""One connection on a plain socket that never waits: connecting, with proxy and TLS if wanted, open, closing,
+over.
 
 TLS is done in memory: all that comes off the wire is decrypted at once, so a quiet socket means that there is
 nothing to read; and the socket has to be waited for only when there is something to write to it.
@@ -11,30 +12,43 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from presence_adapters.connecting import why_lost, why_not_connected
+from attrs import evolve
+
+from presence_adapters.connecting import out_of_reach, why_lost, why_not_connected
 from presence_adapters.socket_connect import Connect
+from presence_proto import ProxyError, ProxyTunnel
 
 if TYPE_CHECKING:
-    from presence_proto import OpenTransport
+    from presence_proto import OpenTransport, Proxy
 
 CHUNK = 256 * 1024
 """Bytes that are read at once at most, and that are written at once at most."""
 
 
 class Link:
-    """The connection that `wanted` asks for. `step` does what can be done now, and so does `flush`.
+    """The connection that `wanted` asks for, through `proxy` if there is one. `step` does what can be done
+    now, and so does `flush`.
 
     For `context` and `avoid` see `Connect`.
     """
 
-    def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None, avoid: object = None) -> None:
+    def __init__(
+        self,
+        wanted: OpenTransport,
+        context: ssl.SSLContext | None,
+        proxy: Proxy | None = None,
+        avoid: object = None,
+    ) -> None:
         self.conn = wanted.conn
         self.is_open = False
         self.is_closing = False
         self.has_more = True  # `step` has something to do at once
         self.context = context
         self._wanted = wanted
-        self._connect: Connect | None = Connect(wanted, context, avoid)
+        self._proxy = proxy  # until it has made the tunnel
+        self._tunnel: ProxyTunnel | None = None
+        first = wanted if proxy is None else evolve(wanted, host=proxy.host, port=proxy.port)
+        self._connect: Connect | None = Connect(first, context, avoid)
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -101,14 +115,13 @@ class Link:
         data: list[bytes] = []
         try:
             if self._connect is not None:
-                self._connect_on(self._connect)
+                self._connect_on(self._connect, data)
             if self._sock is not None:
                 self._receive(self._sock, min(limit, CHUNK), data)
         except EOFError:
             reason = why_lost(self._write_error)
-        except (OSError, ValueError) as exc:
-            wanted = self._wanted
-            reason = why_lost(exc) if self.is_open else why_not_connected(exc, wanted.host, wanted.port)
+        except (OSError, ValueError, ProxyError) as exc:
+            reason = why_lost(exc) if self.is_open else self._why_not_open(exc)
             self.flush()  # TLS tells the other side what is wrong
         else:
             return b"".join(data), None
@@ -135,7 +148,7 @@ class Link:
             self._unsent.clear()
             self._wire.clear()
 
-    def _connect_on(self, connect: Connect) -> None:
+    def _connect_on(self, connect: Connect, data: list[bytes]) -> None:
         try:
             self._sock = connect.step()
         finally:
@@ -143,6 +156,27 @@ class Link:
         if self._sock is None:
             return
         self._connect = None
+        if self._proxy is None:
+            self._begin(b"", data)
+        else:
+            self._tunnel = ProxyTunnel(self._proxy, self._wanted)
+            self._wire += self._tunnel.request
+
+    def _why_not_open(self, error: Exception) -> str:
+        if self._proxy is not None and not isinstance(error, ProxyError):
+            error = out_of_reach(error, self._proxy)
+        return why_not_connected(error, self._wanted.host, self._wanted.port)
+
+    def _tunnel_on(self, tunnel: ProxyTunnel, raw: bytes, data: list[bytes]) -> None:
+        if not raw:
+            tunnel.receive_eof()
+        tunnel.receive_data(raw)
+        if tunnel.is_open:
+            self._proxy = self._tunnel = None
+            self._begin(tunnel.early_data, data)
+
+    def _begin(self, early: bytes, data: list[bytes]) -> None:
+        """The stream is the server's now. What came of it with a proxy's answer is added to `data`."""
         if self._wanted.tls:
             assert self.context is not None
             self._tls = self.context.wrap_bio(
@@ -151,6 +185,7 @@ class Link:
             self._shake_hands(self._tls)
         else:
             self.is_open = True
+            data.append(early)
 
     def _receive(self, sock: socket.socket, limit: int, data: list[bytes]) -> None:
         """Adds to `data`; raises EOFError at the end, when there is nothing to add any more."""
@@ -161,6 +196,9 @@ class Link:
         except BlockingIOError:
             return
         self.has_more = len(raw) == limit
+        if self._tunnel is not None:
+            self._tunnel_on(self._tunnel, raw, data)
+            return
         if not raw:
             raise EOFError if self.is_open else ConnectionAbortedError
         if self.is_closing:

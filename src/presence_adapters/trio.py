@@ -11,19 +11,23 @@ trio's clock. What the body raises comes out as it is, in no group.
 
 from __future__ import annotations
 
+import logging
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from presence_adapters.access_tokens import is_async, too_late
 from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
 from presence_adapters.async_driver import AsyncDriver
-from presence_adapters.connecting import client_context, why_lost, why_not_connected
+from presence_adapters.connecting import client_context, out_of_reach, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, PushError
 from presence_adapters.event_queue import EventsDropped
+from presence_proto import ProxyError, ProxyTunnel
 
 if TYPE_CHECKING:
-    from presence_proto import ConnId, OpenTransport
+    from presence_adapters.access_tokens import TokenProvider
+    from presence_proto import ConnId, OpenTransport, Proxy
 
 __all__ = [
     "Channel",
@@ -35,6 +39,8 @@ __all__ = [
     "RealtimeClient",
 ]
 
+logger = logging.getLogger(__name__)
+
 WRITE_BUFFER = 65536
 """Bytes that may wait to be written before commands wait, too."""
 
@@ -45,6 +51,7 @@ class Connection:
     def __init__(self, wanted: OpenTransport) -> None:
         self.wanted = wanted
         self.scope = trio.CancelScope()  # of all that it does
+        self.early_data = b""  # of the server's, that came with a proxy's answer
         self.outgoing = bytearray()
         self.news = trio.Event()  # there is more to write, or it is to be closed
         self.is_open = False
@@ -59,6 +66,7 @@ class Driver(AsyncDriver[Connection]):
     """
 
     event_type = trio.Event
+    checkpoints = True
 
     _nursery: trio.Nursery
 
@@ -111,6 +119,18 @@ class Driver(AsyncDriver[Connection]):
             connection.scope.deadline = trio.current_time() + self._linger
             connection.news.set()
 
+    def _start_asking(self, provider: TokenProvider) -> None:
+        self._nursery.start_soon(self._ask, provider)
+
+    async def _call(self, provider: TokenProvider) -> Any:
+        if is_async(provider):
+            with trio.move_on_after(self._patience):
+                return await provider()  # type: ignore[misc]  # it is async
+            raise too_late(self._patience)
+        # In a tuple: trio minds a function that returns a coroutine.
+        (provided,) = await trio.to_thread.run_sync(lambda: (provider(),), abandon_on_cancel=True)
+        return provided
+
     def _cut(self) -> None:
         # Not the nursery: the body of `async with`, which is in its scope, is not to be cancelled.
         for connection in self.existing:
@@ -134,29 +154,38 @@ class Driver(AsyncDriver[Connection]):
         except Exception as exc:
             self.end(exc)
         finally:
-            if self._forget(connection.wanted.conn) is not None:
-                self.fact(self.endpoint.transport_closed, connection.wanted.conn, reason=connection.fate)
+            conn, fate = connection.wanted.conn, connection.fate
+            if self._forget(conn) is not None:
+                logger.debug("connection %d: over: %s", conn, fate, extra={"conn": conn})
+                self.fact(self.endpoint.transport_closed, conn, reason=fate)
             self._gone(connection)
 
     async def _connect_and_talk(self, connection: Connection) -> None:
         wanted = connection.wanted
         try:
-            stream = await self._connect(wanted)
-        except (OSError, UnicodeError, trio.BrokenResourceError) as exc:
+            stream = await self._connect(connection)
+        except (OSError, UnicodeError, trio.BrokenResourceError, ProxyError) as exc:
             connection.fate = why_not_connected(_unwrapped(exc), wanted.host, wanted.port)
             return
         async with stream:
             if connection.forgotten:
                 return  # while the last step of connecting was on its way
             connection.is_open = True
+            logger.debug("connection %d: open", wanted.conn, extra={"conn": wanted.conn})
             self.fact(self.endpoint.transport_opened, wanted.conn)
+            if connection.early_data:
+                self.fact(self.endpoint.receive_data, wanted.conn, connection.early_data)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, connection, stream)
                 await self._write(connection, stream)
                 nursery.cancel_scope.cancel()
 
-    async def _connect(self, wanted: OpenTransport) -> trio.abc.Stream:
-        stream = await trio.open_tcp_stream(wanted.host, wanted.port)
+    async def _connect(self, connection: Connection) -> trio.abc.Stream:
+        wanted = connection.wanted
+        if self._proxy is None:
+            stream: trio.abc.Stream = await trio.open_tcp_stream(wanted.host, wanted.port)
+        else:
+            stream = await self._connect_through(self._proxy, connection)
         if not wanted.tls:
             return stream
         try:
@@ -167,6 +196,24 @@ class Driver(AsyncDriver[Connection]):
             await trio.aclose_forcefully(stream)
             raise
         return tls
+
+    async def _connect_through(self, proxy: Proxy, connection: Connection) -> trio.abc.Stream:
+        tunnel = ProxyTunnel(proxy, connection.wanted)
+        try:
+            stream = await trio.open_tcp_stream(proxy.host, proxy.port)
+            try:
+                await stream.send_all(tunnel.request)
+                while not tunnel.is_open:
+                    if not (data := await stream.receive_some()):
+                        tunnel.receive_eof()
+                    tunnel.receive_data(data)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        except (OSError, UnicodeError, trio.BrokenResourceError) as exc:
+            raise out_of_reach(_unwrapped(exc), proxy) from None
+        connection.early_data = tunnel.early_data
+        return stream
 
     @trio.lowlevel.enable_ki_protection
     async def _read(self, connection: Connection, stream: trio.abc.Stream) -> None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def hub_thread(config: HubConfig | None = None, **options: Any) -> HubThread:
-    """One that demands no key, unless the config says so."""
-    return HubThread(HubConfig() if config is None else config, **options)
+    """One that demands no key and tells of presence at once, unless the config says so."""
+    return HubThread(HubConfig(presence_window=0) if config is None else config, **options)
 
 
 def pause(hub: HubThread, paused: bool) -> None:

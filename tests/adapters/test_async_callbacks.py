@@ -27,7 +27,7 @@ def test_every_event_is_told_and_run_ends_with_disconnect() -> None:
     told: list[tuple[str, dict[str, Any]]] = []
 
     async def main() -> None:
-        async with HubServer() as server:
+        async with HubServer(HubConfig(presence_window=0)) as server:
             client = make(server)
 
             def handle_notification(event_type: str, data: dict[str, Any]) -> None:

@@ -63,7 +63,8 @@ def refuse_private(topic: str, token: str | None) -> str | None:
 
 def test_a_phoenix_channel() -> None:
     async def main() -> None:
-        async with HubServer() as server, realtime(server, "/socket") as client:
+        at_once = HubConfig(presence_window=0)
+        async with HubServer(at_once) as server, realtime(server, "/socket") as client:
             lobby = await client.join("room:lobby", {"user_id": "alice", "mood": "good"})
             assert lobby.is_joined
             assert lobby.topic == "room:lobby"

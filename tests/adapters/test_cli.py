@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
 import socket
 import ssl
-import struct
 import subprocess
 import sys
-import termios
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -24,6 +19,7 @@ import pytest
 import trustme
 
 from adapters.fakes import run
+from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
 from presence_adapters.cli import demo, main, residents
 from presence_proto import Connected, Disconnected, Identity, PresenceConfig
@@ -89,7 +85,7 @@ def test_help_and_version() -> None:
     assert re.fullmatch(r"presence \d+\.\d+\.\d+\n", version.stdout)
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
+@pytest.mark.parametrize("missing", ["click", "platformdirs", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from presence_adapters.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -187,60 +183,40 @@ def test_everything_happens_in_the_demo(
         assert f"{name} is here" in output
 
 
-def in_terminal(*arguments: str, resize: bool = False, key: bytes | None = None) -> tuple[int, str]:
-    """Run in a pseudo-terminal of 100 x 30; after a second, resize it to next to nothing, or press a key."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update(environment(TERM="xterm-256color"))
-        os.environ.pop("NO_COLOR", None)
-        os.execv(sys.executable, [*PRESENCE, *arguments])
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    output, start = b"", 0.0
-    while True:
-        if select.select([terminal], [], [], 0.1)[0]:
-            try:
-                chunk = os.read(terminal, 65536)
-            except OSError:
-                break
-            if not chunk:
-                break
-            output += chunk
-        if not start and b"Ada" in output:
-            start = time.monotonic()
-        if start and time.monotonic() - start > 1:
-            if resize:
-                resize = False
-                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 3, 12, 0, 0))
-                os.kill(pid, signal.SIGWINCH)
-            if key is not None:
-                os.write(terminal, key)
-                key = None
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output.decode()
+def in_terminal(*arguments: str) -> Terminal:
+    env = {name: text for name, text in environment(TERM="xterm-256color").items() if name != "NO_COLOR"}
+    return Terminal([*PRESENCE, *arguments], env, (100, 30))
 
 
 def test_a_terminal_gets_a_live_view_that_survives_resizing() -> None:
-    status, output = in_terminal("demo", "--seconds", "4", resize=True)
-    assert status == 0
+    with in_terminal("demo", "--seconds", "4") as terminal:
+        terminal.read_until("Ada", "in skill")
+        terminal.resize(12, 3)
+        assert terminal.wait() == 0
+        output = terminal.output
     head, view, tail = re.split(r"\x1b\[\?1049[hl]", output)
     assert head == ""
     for words in ("the room", "what happens", "connected", "s left", "Ada", "in skill"):
         assert words in view
-    assert "seconds in the" in tail.replace("\r\n", " ")
+    assert "seconds in the" in " ".join(tail.split())
     assert "Traceback" not in output
 
 
 def test_ctrl_c_ends_the_live_view_and_gives_the_terminal_back() -> None:
-    status, output = in_terminal("demo", key=b"\x03")
-    assert status == 0
+    with in_terminal("demo") as terminal:
+        terminal.read_until("Ada")
+        terminal.press("\x03")
+        assert terminal.wait() == 0
+        output = terminal.output
     assert output.count("\x1b[?1049h") == output.count("\x1b[?1049l") == 1
     assert output.rindex("\x1b[?25h") < output.index("seconds in the")
     assert "Traceback" not in output
 
 
 def test_a_terminal_can_have_plain_lines() -> None:
-    status, output = in_terminal("demo", "--plain", "--seconds", "1")
-    assert status == 0
+    with in_terminal("demo", "--plain", "--seconds", "1") as terminal:
+        assert terminal.wait() == 0
+        output = terminal.output
     assert "\x1b" not in output
     check_plain(output.replace("\r\n", "\n"))
 
@@ -280,8 +256,6 @@ def test_the_hub_serves_until_a_signal_and_tells_its_clients(number: signal.Sign
         url = re.search(r"Supabase clients +(ws://127\.0\.0\.1:\d+/realtime/v1)\n", greeting)
         assert url is not None
         assert re.search(r"Phoenix clients +ws://127\.0\.0\.1:\d+/socket\n", greeting)
-        snippet = greeting.partition("A client to try:\n")[2].partition("Ctrl-C")[0]
-        compile(re.sub("^  ", "", snippet, flags=re.MULTILINE), "snippet", "exec")
         assert "1012" in run(lambda: watch(url[1], process))
         output, errors = process.communicate(timeout=10)
         assert process.returncode == 0

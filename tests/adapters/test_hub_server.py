@@ -6,7 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,9 @@ from presence_proto import (
     RealtimeConfig,
     TopicJoined,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def realtime(server: HubServer, **options: Any) -> RealtimeClient:
@@ -88,6 +91,51 @@ def test_commands_and_events_of_the_hub() -> None:
                     break
             with pytest.raises(LocalProtocolError, match="no connection 99"):
                 server.cut(ConnId(99))
+
+    run(main)
+
+
+def test_what_is_said_in_one_moment_is_one_write_for_each_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with HubServer() as server, realtime(server) as alice, realtime(server) as bob:
+            rooms = [await client.join("realtime:room") for client in (alice, bob)]
+            written: list[ConnId] = []
+            send = server._driver._send
+
+            def noted(conn: ConnId, data: bytes) -> None:
+                written.append(conn)
+                send(conn, data)
+
+            monkeypatch.setattr(server._driver, "_send", noted)
+            for number in range(20):
+                server.run(server.hub.broadcast, "realtime:room", "news", {"n": number})
+            for room in rooms:
+                heard = [event.payload["n"] async for event in first_20(room)]
+                assert heard == list(range(20))
+            assert sorted(written) == [1, 2]
+
+    async def first_20(room: Any) -> AsyncIterator[Broadcast]:
+        count = 0
+        async for event in room:
+            if isinstance(event, Broadcast):
+                yield event
+                count += 1
+                if count == 20:
+                    return
+
+    run(main)
+
+
+def test_what_was_said_before_a_cut_is_written_before_it() -> None:
+    async def main() -> None:
+        async with HubServer() as server, realtime(server) as client:
+            room = await client.join("realtime:room")
+            server.run(server.hub.broadcast, "realtime:room", "news", {})
+            server.cut_all()
+            async for event in room:
+                if isinstance(event, Broadcast):
+                    return
+            raise AssertionError("the news never came")
 
     run(main)
 

@@ -279,7 +279,7 @@ def test_three_kinds_of_clients_in_a_room_of_ours() -> None:
     """A stranger, our client on its protocol, and our client on Supabase channels."""
 
     async def main() -> None:
-        async with HubServer(HubConfig(offline_grace=1.0)) as server:
+        async with HubServer(HubConfig(offline_grace=1.0, presence_window=0)) as server:
             zoe = await Stranger.connect(server, "zoe")
             assert (await zoe.hear("welcome"))["users"] == []
             config = PresenceConfig(server_url=server.url, wire="jarvis", heartbeat_interval=0.1)

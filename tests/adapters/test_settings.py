@@ -288,3 +288,37 @@ def test_an_authority_that_is_none(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(SettingsError, match="PRESENCE_TLS_CA: tls_ca: cannot read"):
         settings.ssl_context()
+
+
+# ---------------------------------------------------------------------------------------------- proxies
+
+
+def test_the_proxy(tmp_path: Path) -> None:
+    file = written(tmp_path / "c.toml", 'proxy = "http://ann:s3cret@proxy.test:3128"')
+    assert load_settings(file, {}).proxy == "http://ann:s3cret@proxy.test:3128"
+    assert load_settings(file, {"PRESENCE_PROXY": "other.test:1"}).proxy == "other.test:1"
+    assert load_settings(file, {"PRESENCE_PROXY": ""}).proxy == "http://ann:s3cret@proxy.test:3128"
+    assert "s3cret" not in repr(load_settings(file, {}))
+
+
+def test_no_proxy(tmp_path: Path) -> None:
+    assert load_settings(written(tmp_path / "c.toml", 'proxy = ""'), {}).proxy == ""
+    assert load_settings(written(tmp_path / "c.toml"), {}).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (
+            '"https://ann:s3cret@proxy.test"',
+            "proxy must start with http://: no other kind of proxy is supported",
+        ),
+        ('"http://ann:s3cret@proxy.test/x"', "proxy must end after the host and the port"),
+        ('"http://ann:s3cret@proxy test"', "proxy 'proxy test' is not a host name"),
+        ('"http://ann:s3cret@proxy.test:port"', "proxy is not a URL: its host or port is malformed"),
+        ("3128", "proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128, not a number"),
+    ],
+)
+def test_a_proxy_that_is_none(tmp_path: Path, value: str, problem: str) -> None:
+    file = written(tmp_path / "c.toml", f"proxy = {value}")
+    assert problems(file, {}) == [f"{file}:2: {problem}"]

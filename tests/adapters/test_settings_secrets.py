@@ -138,6 +138,19 @@ def test_a_command_is_asked_each_time(tmp_path: Path) -> None:
     assert [settings.access_token() for _ in range(3)] == ["token-0", "token-1", "token-2"]
 
 
+def test_the_provider_for_a_client(tmp_path: Path) -> None:
+    token = private(tmp_path / "token", "of-a-file")
+    settings = load_settings(written(tmp_path / "c.toml", "access_token_file = 'token'"), {})
+    assert settings.token_provider is not None
+    assert settings.token_provider() == "of-a-file"
+    token.write_text("a-newer-one")
+    assert settings.token_provider() == "a-newer-one"
+    by_command = load_settings(written(tmp_path / "c.toml", "access_token_command = 'none'"), {})
+    assert by_command.token_provider == by_command.access_token
+    for line in (f"access_token = '{JWT}'", ""):
+        assert load_settings(written(tmp_path / "c.toml", line), {}).token_provider is None
+
+
 @posix
 def test_a_command_is_no_line_for_a_shell(tmp_path: Path) -> None:
     file = written(tmp_path / "c.toml", "access_token_command = \"printf '%s' 'a$HOME;b|c'\"")

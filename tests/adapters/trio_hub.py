@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from presence_adapters.trio import Driver, PresenceClient
+from presence_adapters.trio import Connection, Driver, PresenceClient
 from presence_proto import ConnId, Hub, HubConfig, Identity, OpenTransport, PresenceConfig
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class MemoryHub(Driver):
         self._open(OpenTransport(conn, "client", 1, tls=False))
         return theirs
 
-    async def _connect(self, wanted: OpenTransport) -> Any:
+    async def _connect(self, connection: Connection) -> Any:
         await trio.lowlevel.checkpoint()
-        return self._streams[wanted.conn]
+        return self._streams[connection.wanted.conn]
 
     def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         if not self.hangs:

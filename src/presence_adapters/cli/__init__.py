@@ -1,4 +1,4 @@
-"""The command line, `presence`. It needs the extra `cli`: click, platformdirs and rich."""
+"""The command line, `presence`. It needs the extra `cli`: click, platformdirs, rich and textual."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ def main() -> None:
     """Run `presence`."""
     try:
         from presence_adapters.cli.app import app
+
+        app(prog_name="presence")
     except ModuleNotFoundError as exc:
         package = str(exc.name).partition(".")[0]
-        if package not in ("click", "platformdirs", "rich"):
+        if package not in ("click", "platformdirs", "rich", "textual"):
             raise
         hint = "Install the command line: pip install 'presence-proto[cli]'"
         sys.exit(f"presence: {package} is missing. {hint}")
-    app(prog_name="presence")

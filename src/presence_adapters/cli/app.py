@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import errno
+import io
 import os
-import ssl
 import sys
-from pathlib import Path
 
 import click
 
-from presence_adapters.cli.control import control, described
 from presence_adapters.cli.demo import demo_room
+from presence_adapters.cli.doctor.command import doctor
+from presence_adapters.cli.exits import described as exit_statuses
+from presence_adapters.cli.hub import hub
 from presence_adapters.cli.replay import replay_file
-from presence_adapters.cli.serve import serve
+from presence_adapters.cli.room import COMMANDS
 from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
-from presence_proto import ConfigError
 
-LEVELS = ["debug", "info", "warning", "error"]
+EPILOG = f"""\b
+Exit status:
+{exit_statuses()}
+
+\b
+Tab completion, in the start-up file of your shell:
+  bash   eval "$(_PRESENCE_COMPLETE=bash_source presence)"
+  zsh    eval "$(_PRESENCE_COMPLETE=zsh_source presence)"
+  fish   _PRESENCE_COMPLETE=fish_source presence | source
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+)
 @click.version_option(package_name="presence-proto", prog_name="presence", message="%(prog)s %(version)s")
 def app() -> None:
     """Who is online and what they are doing, on Phoenix Channels and Supabase Realtime."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # names have characters that a locale may lack
 
 
 @app.command()
@@ -41,70 +54,6 @@ def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
     """
     plain = plain or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     asyncio.run(demo_room(seconds, seed, plain=plain))
-
-
-@app.command(epilog=f"\b\nThe commands of --control, and their arguments:\n{described()}")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", default=4000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
-)
-@click.option(
-    "--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM file. Turns TLS on."
-)
-@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM file.")
-@click.option(
-    "--log-level",
-    type=click.Choice(LEVELS, case_sensitive=False),
-    help="What to say on stderr.  [default: info; with --control: warning]",
-)
-@click.option(
-    "--control", "controlled", is_flag=True, help="For tests in any language: obey the JSON lines on stdin."
-)
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="File for `presence replay`.")
-def hub(
-    host: str,
-    port: int,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    log_level: str | None,
-    controlled: bool,
-    record: Path | None,
-) -> None:
-    """Run a hub: a server for presence clients, and for Phoenix and Supabase ones.
-
-    Ctrl-C or SIGTERM stop it in an orderly way: clients are told to come back (close code 1012). Exit status
-    0 then, and 1 when it cannot listen.
-
-    With --control it says where it listens in one line of JSON: url, socket_url, jarvis_url, port, and the
-    api_key that it demands. Then it does what stdin says, and answers each line with one:
-
-    \b
-      {"do": "refuse_handshakes", "count": 2}    {"ok": true}
-      {"do": "online", "topic": "realtime:x"}    {"ok": true, "result": {…}}
-      {"do": "juggle"}                           {"ok": false, "error": "…"}
-
-    The end of stdin, or a signal, stops it at once, as if it was killed.
-    """
-    if tls_key is not None and tls_cert is None:
-        raise click.UsageError("--tls-key needs --tls-cert")
-    if controlled and record is not None:
-        raise click.UsageError("--record does not go with --control: faults cannot be recorded")
-    context = None
-    if tls_cert is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            context.load_cert_chain(tls_cert, tls_key)
-        except OSError as exc:  # ssl.SSLError is one
-            raise click.ClickException(f"cannot use {tls_cert} and its key: {exc}") from None
-    try:
-        if controlled:
-            control(host, port, context, log_level or "warning")
-        else:
-            asyncio.run(serve(host, port, context, log_level or "info", record))
-    except ConfigError as exc:
-        raise click.ClickException(str(exc)) from None
-    except (OSError, UnicodeError) as exc:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {_in_words(exc)}") from None
 
 
 @app.command()
@@ -159,12 +108,5 @@ def replay(file: str, show: bool) -> None:
     sys.exit(0 if replay_file(file, show=show) else 1)
 
 
-def _in_words(exc: OSError | UnicodeError) -> str:
-    if isinstance(exc, UnicodeError):
-        return "this is not a valid host name"
-    if exc.errno == errno.EADDRINUSE:
-        return "it is in use, choose another with --port"
-    # The text of an OSError repeats the address. Name look-ups have negative numbers, unknown to strerror.
-    if exc.errno is not None and exc.errno > 0:
-        return os.strerror(exc.errno).lower()
-    return str(exc.strerror or exc)
+for command in [*COMMANDS, doctor, hub]:
+    app.add_command(command)

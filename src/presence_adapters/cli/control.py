@@ -17,22 +17,28 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 import msgspec
+from attrs import evolve
 
-from presence_adapters.hub_thread import COMMANDS, HubThread
+from presence_adapters.hub_thread import COMMANDS, HubThread, new_api_key
 from presence_proto import PresenceError
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator
 
+    from presence_proto import HubConfig
 
-def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str) -> None:
-    """Run a hub, and do what stdin says, until it ends or a signal comes. Raises `OSError` when it cannot
-    listen."""
+
+def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str, config: HubConfig) -> None:
+    """Run a hub, with an api key of its own, and do what stdin says, until it ends or a signal comes.
+
+    Raises `OSError` when it cannot listen.
+    """
+    config = evolve(config, api_keys=[new_api_key()])
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    with HubThread(host=host, port=port, ssl_context=context) as hub:
+    with HubThread(config, host=host, port=port, ssl_context=context) as hub:
         urls = {"url": hub.url, "socket_url": hub.socket_url, "jarvis_url": hub.jarvis_url}
         try:
             click.echo(msgspec.json.encode({**urls, "port": hub.port, "api_key": hub.api_key}))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
 
 @contextmanager
@@ -34,3 +34,18 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         restore()
+
+
+async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None = None) -> None:
+    """Run `main` until it ends, `seconds` have passed, or SIGINT or SIGTERM comes. Raises what it raises."""
+    stop = asyncio.Event()
+    with on_stop_signal(stop.set):
+        running, stopping = asyncio.create_task(main), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([running, stopping], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        finally:
+            running.cancel()
+            stopping.cancel()
+            await asyncio.wait([running, stopping])

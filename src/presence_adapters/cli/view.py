@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from presence_adapters.cli.wording import STATUS, Line, describe
+from presence_adapters.cli.wording import STATUS, Line, describe, printable, status_words
 from presence_proto import (
     ChatMessage,
     Connected,
@@ -103,8 +102,6 @@ class PlainView:
     def __init__(self, tally: Tally, on_gone: Callable[[], None]) -> None:
         self._tally = tally
         self._on_gone = on_gone
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")
 
     def __enter__(self) -> Self:
         return self
@@ -209,12 +206,11 @@ class LiveView:
             table.add_column("activity", no_wrap=True, ratio=4)
         table.add_column("since", no_wrap=True, justify="right", width=6)
         for user in users:
-            symbol, style = STATUS[user.status]
             ours = user.user_id == self._client.identity.user_id
             cells = [
-                Text(user.display_name, style="bold" if ours else ""),
-                Text(f"{symbol} {user.status.replace('_', ' ')}", style=style),
-                Text(user.activity or ""),
+                Text(printable(user.display_name), style="bold" if ours else ""),
+                Text(status_words(user), style=STATUS[user.status][1]),
+                Text(printable(user.activity or "")),
                 Text(_age(self._tally.elapsed - self._since[user.user_id][1]), style="bright_black"),
             ]
             table.add_row(*(cell for n, cell in enumerate(cells) if not (narrow and n == 2)))

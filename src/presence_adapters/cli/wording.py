@@ -1,10 +1,11 @@
-"""Events in words, and statuses in colour."""
+"""Events in words, and statuses in colour. Whatever others have written is made fit for a terminal."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from presence_adapters.event_queue import EventsDropped
 from presence_proto import (
@@ -45,14 +46,37 @@ class Line:
     text: str
 
 
-def doing(user: OnlineUser) -> str:
-    """What a user is doing."""
-    status = user.status.replace("_", " ")
-    return f"{status} ({user.activity})" if user.activity else status
+# Controls, C1 included: a terminal obeys them. Lines and paragraphs, the marks that turn the direction of
+# what follows, and halves of characters.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text`, which a stranger may have written, on one line and without anything that a terminal obeys."""
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def status_words(user: OnlineUser) -> str:
+    """The status of a user, with its symbol."""
+    return f"{STATUS[user.status][0]} {_plain(user.status)}"
+
+
+def doing(status: UserStatus, activity: str | None) -> str:
+    """What somebody is doing."""
+    return f"{_plain(status)} ({activity})" if activity else _plain(status)
+
+
+def _plain(status: UserStatus) -> str:
+    return status.replace("_", " ")
 
 
 def describe(event: PresenceEvent | EventsDropped) -> Line:
     """An event in words."""
+    line = _described(event)
+    return evolve(line, text=printable(line.text))
+
+
+def _described(event: PresenceEvent | EventsDropped) -> Line:
     match event:
         case Connected():
             again = " again" if event.resumed else ""
@@ -61,11 +85,18 @@ def describe(event: PresenceEvent | EventsDropped) -> Line:
             retry = "" if event.retry_in is None else f", next attempt in {event.retry_in:.1f} s"
             return Line("✘", "bold red", f"Disconnected{retry}: {event.reason}")
         case UserOnline():
-            return Line("+", "green", f"{event.user.display_name} is here, {doing(event.user)}")
+            return Line(
+                "+",
+                "green",
+                f"{event.user.display_name} is here, {doing(event.user.status, event.user.activity)}",
+            )
         case UserOffline():
             return Line("-", "bright_black", f"{event.user.display_name} is gone")
         case ActivityChanged():
-            return Line(*STATUS[event.user.status], f"{event.user.display_name} is {doing(event.user)}")
+            return Line(
+                *STATUS[event.user.status],
+                f"{event.user.display_name} is {doing(event.user.status, event.user.activity)}",
+            )
         case GameInvite():
             code = f" (code {event.code})" if event.code else ""
             return Line("♠", "magenta", f"{event.display_name} invites everybody to {event.game}{code}")
@@ -81,3 +112,11 @@ def describe(event: PresenceEvent | EventsDropped) -> Line:
             return Line("✔", "green", f"Invited {', '.join(event.sent_to) or 'nobody: you are alone'}")
         case EventsDropped():
             return Line("!", "bold red", f"{event.count} events dropped")
+
+
+def news(event: PresenceEvent | EventsDropped, own_id: str) -> list[Line]:
+    """An event in words, and, when it lets us in for the first time, everybody who is there already."""
+    lines = [describe(event)]
+    if isinstance(event, Connected) and not event.resumed:
+        lines += [describe(UserOnline(user)) for user in event.users if user.user_id != own_id]
+    return lines

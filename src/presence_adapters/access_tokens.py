@@ -1,0 +1,121 @@
+"""Access tokens from the application: a function that is asked for one before connects, joins and the expiry.
+
+What it gives is told to the core together with the time that it is good for, which a JWT says itself. Whether
+the token is a good one, only the server can say: no signature is looked at here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from attrs import evolve
+
+from presence_proto import ConfigError, LocalProtocolError, PresenceError, RealtimeConfig
+
+if TYPE_CHECKING:
+    from presence_proto import PresenceClient, RealtimeClient
+
+logger = logging.getLogger(__name__)
+
+TokenProvider: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
+"""A plain or `async` function that returns the access token of now, or `None` when there is to be none.
+
+A plain one is called in a thread of its own, so it may take its time. On sockets it must be a plain one.
+"""
+
+Config = TypeVar("Config", bound=RealtimeConfig)
+
+
+def with_token(config: Config, access_token: TokenProvider | str | None) -> Config:
+    """The config of a client with this `access_token`. Raises `ConfigError`."""
+    if callable(access_token):
+        return evolve(config, asks_for_token=True)
+    if config.asks_for_token:
+        raise ConfigError("asks_for_token needs an access_token that is a function")
+    return config if access_token is None else evolve(config, access_token=access_token)
+
+
+def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
+    """The provider, where no loop can await an `async` one. Raises `ConfigError` for such."""
+    if is_async(access_token):
+        raise ConfigError("access_token must be a plain function here: async ones are for asyncio and trio")
+    return access_token if callable(access_token) else None
+
+
+def is_async(function: Any) -> bool:
+    """Whether a call of this gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  # an instance whose `__call__` is `async`
+    )
+
+
+def expires_in(token: str) -> float | None:
+    """Seconds until a token expires by our clock; `None` when it does not say so, or is no JWT."""
+    import jwt  # here, since few clients need it
+
+    try:
+        expiry = jwt.decode(token, options={"verify_signature": False}).get("exp")
+    except jwt.InvalidTokenError:
+        return None
+    return expiry - time.time() if isinstance(expiry, (int, float)) else None
+
+
+def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float) -> None:
+    """Tell the core what a provider has returned."""
+    if inspect.iscoroutine(provided):
+        provided.close()
+    if provided is not None and not isinstance(provided, str):
+        kind = type(provided).__name__
+        client.access_token_failed(f"the token provider gave a {kind}, not a string", now=now)
+        return
+    try:
+        client.set_access_token(
+            provided, expires_in=None if provided is None else expires_in(provided), now=now
+        )
+    except LocalProtocolError as exc:
+        client.access_token_failed(f"the token provider gave none: {exc}", now=now)
+
+
+def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: float) -> None:
+    """Tell the core that a provider has failed.
+
+    What an exception of the application's says may hold a secret: it is not repeated, only where it was.
+    """
+    words = str(error)
+    if not isinstance(error, PresenceError):
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        words = f"{type(error).__name__} in {PurePath(frame.filename).name}, line {frame.lineno}"
+    logger.warning("the token provider failed: %s", words)
+    client.access_token_failed(f"the token provider failed: {words}", now=now)
+
+
+def too_late(seconds: float) -> PresenceError:
+    """What to raise when an `async` provider was cancelled, for it took longer than that."""
+    return PresenceError(f"it took longer than {seconds:g} s")
+
+
+class ProviderCall:
+    """One call of a plain provider, in a thread that nobody waits for. `on_end` is called in that thread."""
+
+    def __init__(self, provider: Callable[[], Any], on_end: Callable[[], object] = lambda: None) -> None:
+        self.is_over = False
+        self.provided: Any = None
+        self.error: Exception | None = None
+        self._provider = provider
+        self._on_end = on_end
+        threading.Thread(target=self._run, name="access token", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.provided = self._provider()
+        except Exception as exc:
+            self.error = exc
+        self.is_over = True
+        self._on_end()

@@ -1,0 +1,320 @@
+"""The steps from the settings to a heartbeat, one after the other, until one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from attrs import evolve, frozen
+
+from presence_adapters.access_tokens import ProviderCall
+from presence_adapters.cli.doctor import probes
+from presence_adapters.cli.doctor.claims import claims_of
+from presence_adapters.cli.doctor.diagnosis import Diagnosis, diagnose
+from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
+from presence_adapters.connecting import client_context
+from presence_adapters.identity_file import IdentityError
+from presence_adapters.proxies import find_proxy
+from presence_adapters.settings import SettingsError
+from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError, ProxyTunnel
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from presence_adapters.settings import Settings
+    from presence_proto import Identity, PresenceConfig, Proxy
+
+HEARTBEAT = 0.25
+"""Seconds from the handshake to the first heartbeat: nobody wants to wait for the usual one."""
+
+PATIENCE = 10
+"""How much longer than a step the core waits for anything: the check-up is to notice first."""
+
+_UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
+"""What a look-up fails with when there is no such name."""
+
+
+@frozen
+class Finding:
+    """What came of a step. `seconds`: how long it took, `None` when there was nothing to do.
+
+    `text`: what was found, or why there was nothing to do. `diagnosis`: what is wrong, and nothing else.
+    """
+
+    step: Step
+    seconds: float | None
+    text: str = ""
+    diagnosis: Diagnosis | None = None
+
+
+@frozen
+class NotNeeded:
+    """A step that there is nothing to do for. `why` is for people."""
+
+    why: str
+
+
+class Checkup:
+    """One check-up: iterate over `findings()`. `timeout`: seconds for each step."""
+
+    def __init__(self, load: Callable[[], Settings], timeout: float) -> None:
+        self.facts = Facts(timeout=timeout, now=time.time())
+        self._load = load
+        self._timeout = timeout
+        self._identity: Identity
+        self._config: PresenceConfig
+        self._context: ssl.SSLContext | None = None
+        self._proxy: Proxy | None = None
+        self._addresses: list[Any] = []
+        self._sock: socket.socket | None = None
+        self._peer: tuple[str, int]  # its address
+        self._early_data = b""  # of the server, with the proxy's answer
+        self._stream: probes.Stream | None = None
+        self._trial: Trial[Any] | None = None
+
+    async def findings(self) -> AsyncGenerator[Finding]:
+        """The steps as they are done. The first one with a grave fault is the last."""
+        steps: dict[Step, Callable[[], Awaitable[str | float | NotNeeded]]] = {
+            Step.CONFIG: self._check_config,
+            Step.DNS: self._check_name,
+            Step.TCP: self._check_port,
+            Step.PROXY: self._check_proxy,
+            Step.TLS: self._check_tls,
+            Step.HANDSHAKE: self._check_handshake,
+            Step.CLOCK: self._check_clock,
+            Step.API_KEY: self._check_key,
+            Step.JOIN: self._check_join,
+            Step.PRESENCE: self._check_presence,
+            Step.HEARTBEAT: self._check_heartbeat,
+        }
+        try:
+            for step, check in steps.items():
+                start = time.monotonic()
+                try:
+                    found = await check()
+                except StepError as failed:
+                    self.facts = evolve(self.facts, **failed.facts)
+                    diagnosis = diagnose(step, self.facts)
+                    yield Finding(step, time.monotonic() - start, diagnosis=diagnosis)
+                    if diagnosis.fault.grave:
+                        return
+                else:
+                    yield _finding(step, found, time.monotonic() - start)
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._trial is not None:
+            await self._trial.talk.close()
+        elif self._stream is not None:
+            self._stream[1].transport.abort()
+        elif self._sock is not None:
+            self._sock.close()
+
+    # ---------------------------------------------------------------- the settings
+
+    async def _check_config(self) -> str:
+        try:
+            settings = self._load()
+            config = settings.config
+            self._identity = settings.identity()
+            self._context = settings.ssl_context()
+            token = await _token(settings)
+            self._proxy = find_proxy(settings.proxy, config)
+        except SettingsError as exc:
+            raise StepError(problems=exc.problems) from None
+        except (ConfigError, IdentityError) as exc:
+            raise StepError(problems=(str(exc),)) from None
+        patience = PATIENCE * self._timeout
+        self._config = config = evolve(
+            config,
+            access_token=token,
+            asks_for_token=False,  # it is here already
+            heartbeat_interval=HEARTBEAT,
+            heartbeat_timeout=patience,
+            connect_timeout=patience,
+            join_timeout=patience,
+            state_timeout=patience,
+        )
+        address = config.address(token)
+        self.facts = evolve(
+            self.facts,
+            host=address.host,
+            port=address.port,
+            tls=address.tls,
+            path=address.target.partition("?")[0],
+            wire="jarvis" if config.speaks_jarvis else "phoenix",
+            channel=config.channel,
+            proxy=None if self._proxy is None else str(self._proxy),
+            has_key=config.api_key is not None,
+            key=claims_of(config.api_key),
+            token=claims_of(token),
+        )
+        facts = self.facts
+        if not settings.enabled:
+            raise StepError(disabled_by=str(settings.source_of("enabled")))
+        if facts.needs_another_key:
+            raise StepError()
+        scheme = "wss" if facts.tls else "ws"
+        protocol = "Jarvis JSON" if config.speaks_jarvis else "Phoenix"
+        source = settings.source_of("server_url")
+        return f"{protocol} at {scheme}://{address.authority}{facts.path}, from {source}"
+
+    # ---------------------------------------------------------------- the way
+
+    async def _check_name(self) -> str:
+        loop = asyncio.get_running_loop()
+        next_hop = self._proxy or self.facts
+        host, port = next_hop.host, next_hop.port
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
+        except socket.gaierror as exc:
+            unknown = exc.errno in _UNKNOWN
+            raise StepError(unknown_name=unknown, detail=str(exc.strerror).lower()) from None
+        self._addresses = found
+        names = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return f"{host} is {names[0]}{more}"
+
+    async def _check_port(self) -> str:
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._sock = await probes.connect(self._addresses)
+        except TimeoutError:
+            raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
+        except OSError as exc:
+            words = (os.strerror(exc.errno) if exc.errno else type(exc).__name__).lower()
+            raise StepError(refused=isinstance(exc, ConnectionRefusedError), detail=words) from None
+        address, port = self._peer = self._sock.getpeername()[:2]
+        return f"connected to {f'[{address}]' if ':' in address else address}:{port}"
+
+    async def _check_proxy(self) -> str | NotNeeded:
+        facts, sock, loop, answer = self.facts, self._sock, asyncio.get_running_loop(), b""
+        if self._proxy is None:
+            return NotNeeded("none on the way")
+        assert sock is not None
+        tunnel = ProxyTunnel(self._proxy, OpenTransport(ConnId(1), facts.host, facts.port, facts.tls))
+        try:
+            async with asyncio.timeout(self._timeout):
+                await loop.sock_sendall(sock, tunnel.request)
+                while not tunnel.is_open:
+                    data = await loop.sock_recv(sock, 65536)
+                    answer += data
+                    (tunnel.receive_data(data) if data else tunnel.receive_eof())
+        except TimeoutError:
+            raise StepError(silent=True) from None
+        except (ProxyError, OSError):
+            head = probes.parsed_head(answer)
+            raise StepError(answer=None if head is None else head.answer) from None
+        self._early_data = tunnel.early_data
+        return f"a tunnel to {facts.host}:{facts.port}"
+
+    async def _check_tls(self) -> str | NotNeeded:
+        facts, sock = self.facts, self._sock
+        context = client_context(self._context) if facts.tls else None
+        self._sock = None  # it is the stream's now, also if there will be none
+        try:
+            async with asyncio.timeout(self._timeout):
+                self._stream = await asyncio.open_connection(
+                    sock=sock, ssl=context, server_hostname=facts.host if facts.tls else None
+                )
+        except OSError as exc:
+            trouble, words = probes.why_no_tls(exc)
+            ahead = await self._clock_ahead() if trouble in ("expired", "not yet valid") else None
+            raise StepError(tls_trouble=trouble, detail=words, clock_ahead=ahead) from None
+        if self._early_data:
+            self._stream[0].feed_data(self._early_data)
+        if not facts.tls:
+            return NotNeeded("the URL begins with ws://")
+        tls = self._stream[1].get_extra_info("ssl_object")
+        until = (tls.getpeercert() or {}).get("notAfter")
+        return f"{tls.version()}" + (f", the certificate is valid until {until}" if until else "")
+
+    async def _clock_ahead(self) -> float | None:
+        if self._proxy is not None:
+            return None
+        server = await probes.server_time(self.facts.host, *self._peer, self._timeout)
+        return None if server is None else time.time() - server
+
+    # ---------------------------------------------------------------- the WebSocket
+
+    async def _check_handshake(self) -> str:
+        facts = self.facts
+        assert self._stream is not None
+        make = JarvisTrial if facts.wire == "jarvis" else PhoenixTrial
+        self._trial = make(self._identity, self._config, self._stream, self._timeout)
+        try:
+            head = await self._trial.open()
+        except StepError as failed:
+            failed.facts["speaks_tls"] |= await self._speaks_tls()
+            raise
+        self.facts = evolve(
+            facts, answer=head.answer, clock_ahead=None if head.date is None else time.time() - head.date
+        )
+        if head.answer.status == 101:
+            return "a WebSocket"
+        if head.answer.status in (401, 403) and not head.answer.is_html:
+            return f"a WebSocket server, that says HTTP {head.answer.status}"
+        raise StepError(speaks_tls=await self._speaks_tls())
+
+    async def _speaks_tls(self) -> bool:
+        direct = self._proxy is None
+        return direct and not self.facts.tls and await probes.speaks_tls(*self._peer, self._timeout)
+
+    async def _check_clock(self) -> str | NotNeeded:
+        if self.facts.clock_ahead is None:
+            return NotNeeded("the server does not tell the time")
+        if self.facts.clock_is_off:
+            raise StepError()
+        return "the same as the server's"
+
+    async def _check_key(self) -> str | NotNeeded:
+        assert self.facts.answer is not None
+        if self.facts.answer.status != 101:
+            raise StepError()
+        return "accepted" if self.facts.has_key else NotNeeded("none is set, and none was asked for")
+
+    async def _check_join(self) -> str:
+        assert self._trial is not None
+        return await self._trial.join()
+
+    async def _check_presence(self) -> str:
+        assert self._trial is not None
+        return await self._trial.presence()
+
+    async def _check_heartbeat(self) -> float:
+        assert self._trial is not None
+        return await self._trial.heartbeat()
+
+
+async def _token(settings: Settings) -> str | None:
+    """The access token. Its command may take long, and Ctrl-C is not to wait for it: so there is a thread."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody has waited for it
+            loop.call_soon_threadsafe(over.set)
+
+    call = ProviderCall(settings.access_token, tell)
+    await over.wait()
+    if call.error is not None:
+        raise call.error
+    token: str | None = call.provided
+    return token
+
+
+def _finding(step: Step, found: str | float | NotNeeded, seconds: float) -> Finding:
+    if isinstance(found, NotNeeded):
+        return Finding(step, None, found.why)
+    if isinstance(found, float):
+        return Finding(step, found, "there and back")
+    return Finding(step, seconds, found)

@@ -1,0 +1,293 @@
+"""The faults from the WebSocket handshake to a heartbeat: a table, in the order that `diagnosis` says."""
+
+from __future__ import annotations
+
+from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.fault import OTHER_NETWORK, Fault, always, status
+
+_TOKEN_EXPIRED = "The access token has expired."
+_NEW_TOKEN = "Get a new one: sign in again, or set access_token_command, which is asked before each use."
+_TOKEN_EARLY = "The access token is from the future: it is not valid yet."
+_CLOCKS = "Compare the clocks of this machine, of the server, and of the machine that issued the token."
+_WAIT = "Wait a minute and try again. If it comes back: fewer clients, or higher limits on the server."
+
+
+def _is_portal(facts: Facts) -> bool:
+    """Whether a stranger has answered. Supabase answers in JSON, and sends nobody elsewhere."""
+    answer = facts.answer
+    if answer is None:
+        return False
+    elsewhere = answer.redirect is not None and answer.redirect != facts.host
+    page = facts.project is not None and answer.is_html and answer.status < 500
+    return answer.status == 511 or elsewhere or page
+
+
+def _is_unavailable(facts: Facts) -> bool:
+    return facts.answer is not None and facts.answer.status >= 500
+
+
+def _is_expired(facts: Facts) -> bool:
+    return facts.says("expired") or (facts.refusal is not None and facts.has_expired(facts.token))
+
+
+def _rate_limited(facts: Facts) -> bool:
+    return facts.says("ratelimit", "rate limit", "too many")
+
+
+FAULTS = [
+    # -- handshake
+    Fault(
+        "tls-wanted",
+        Step.HANDSHAKE,
+        "{where} speaks TLS, and was spoken to in plain text.",
+        "Write wss:// instead of ws:// in server_url.",
+        lambda facts: facts.speaks_tls,
+    ),
+    Fault(
+        "hidden-proxy",
+        Step.HANDSHAKE,
+        "A proxy in front of {where} wants to know who you are (HTTP 407).",
+        "Set HTTPS_PROXY with a user name and password, or ask whose network this is.",
+        status(407),
+    ),
+    Fault(
+        "portal",
+        Step.HANDSHAKE,
+        "Something else answers in place of {where}, with a web page (HTTP {status}).",
+        "Open any page in a browser and log in to the network, or get past the proxy.",
+        _is_portal,
+    ),
+    Fault(
+        "wrong-wire-phoenix",
+        Step.HANDSHAKE,
+        "{where} has nothing at {path} (HTTP 404) for the Jarvis JSON protocol.",
+        'If it is a Phoenix or Supabase server, set wire = "phoenix"; otherwise correct the path.',
+        lambda facts: facts.wire == "jarvis" and status(404)(facts),
+    ),
+    Fault(
+        "wrong-path",
+        Step.HANDSHAKE,
+        "There is a web server at {where}, but nothing at {path} (HTTP 404).",
+        "Correct the path in server_url: /realtime/v1 for Supabase, mostly /socket for Phoenix.",
+        status(404),
+    ),
+    Fault(
+        "rate-limited",
+        Step.HANDSHAKE,
+        "{where} takes no more connections now (HTTP 429).",
+        _WAIT,
+        status(429),
+    ),
+    Fault(
+        "project-paused",
+        Step.HANDSHAKE,
+        "The project at {where} is paused (HTTP 540).",
+        "Restore it in the Supabase dashboard.",
+        status(540),
+    ),
+    Fault(
+        "unavailable",
+        Step.HANDSHAKE,
+        "{where} is there, but the server behind it is not well (HTTP {status}).",
+        "Try again later. If it is yours, look at its log.",
+        _is_unavailable,
+    ),
+    Fault(
+        "no-websocket",
+        Step.HANDSHAKE,
+        "{where} answers as a web server does, not as a WebSocket server (HTTP {status}).",
+        "Correct host, port and path in server_url. A proxy in between may know no WebSockets.",
+        lambda facts: facts.answer is not None and facts.answer.status != 101,
+    ),
+    Fault(
+        "broken-upgrade",
+        Step.HANDSHAKE,
+        "{where} agreed to a WebSocket, but not as the standard wants it: {detail}.",
+        "Check that this is the server's own address. A proxy in between may have changed the answer.",
+        status(101),
+    ),
+    Fault(
+        "not-http",
+        Step.HANDSHAKE,
+        "What listens on {where} does not speak HTTP.",
+        "Correct the port in server_url.",
+        lambda facts: not facts.speaks_http,
+    ),
+    Fault(
+        "hung-up",
+        Step.HANDSHAKE,
+        "{where} hung up without an answer.",
+        f"Check that a Realtime server listens on this port. {OTHER_NETWORK}",
+        lambda facts: facts.ended,
+    ),
+    Fault(
+        "mute-server",
+        Step.HANDSHAKE,
+        "{where} accepts connections, but does not answer within {timeout} s.",
+        "Look whether the server hangs, or is overloaded. Check that it speaks HTTP on this port.",
+        always,
+    ),
+    # -- clock
+    Fault(
+        "clock-off",
+        Step.CLOCK,
+        "The clock of this machine is {clock} by the server's.",
+        "Set the clock, best by NTP: certificates and tokens are judged by it.",
+        always,
+        grave=False,
+    ),
+    # -- api key
+    Fault(
+        "api-key-expired",
+        Step.API_KEY,
+        "The api key has expired (HTTP {status}).",
+        "Take the project's key of today from the dashboard.",
+        lambda facts: facts.has_expired(facts.key),
+    ),
+    Fault(
+        "token-expired",
+        Step.API_KEY,
+        _TOKEN_EXPIRED,
+        _NEW_TOKEN,
+        lambda facts: facts.has_expired(facts.token),
+    ),
+    Fault("token-early", Step.API_KEY, _TOKEN_EARLY, _CLOCKS, lambda facts: facts.is_early(facts.token)),
+    Fault(
+        "api-key-missing",
+        Step.API_KEY,
+        "{where} lets nobody in without an api key, and none is set (HTTP {status}).",
+        "Set PRESENCE_API_KEY or api_key. A Phoenix server may want other params or headers.",
+        lambda facts: not facts.has_key,
+    ),
+    Fault(
+        "wrong-api-key",
+        Step.API_KEY,
+        "{where} does not accept the api key (HTTP {status}).",
+        "Take the key of this very project from the dashboard, whole and without spaces.",
+        always,
+    ),
+    # -- join
+    Fault(
+        "token-expired-join",
+        Step.JOIN,
+        f"The server refused the join: {_TOKEN_EXPIRED}",
+        _NEW_TOKEN,
+        _is_expired,
+    ),
+    Fault(
+        "token-early-join",
+        Step.JOIN,
+        f"The server refused the join: {_TOKEN_EARLY}",
+        _CLOCKS,
+        lambda facts: facts.refusal is not None and facts.is_early(facts.token),
+    ),
+    Fault(
+        "rate-limited-join",
+        Step.JOIN,
+        "The server limits the rate of joins, or of connections: {refusal}.",
+        _WAIT,
+        _rate_limited,
+    ),
+    Fault(
+        "realtime-disabled",
+        Step.JOIN,
+        "Realtime is disabled on the server: {refusal}.",
+        "Enable the Realtime service: dashboard, Realtime, Settings.",
+        lambda facts: facts.says("disabled"),
+    ),
+    Fault(
+        "private-only",
+        Step.JOIN,
+        "The server has private channels only: {refusal}.",
+        "Allow public access: dashboard, Realtime, Settings.",
+        lambda facts: facts.says("privateonly", "only allows private"),
+    ),
+    Fault(
+        "no-rights",
+        Step.JOIN,
+        "You have no right to the channel {channel}: {refusal}.",
+        "Set the access token of a user who has, or change the server's rules for this channel.",
+        lambda facts: facts.says(
+            "unauthorized", "permission", "forbidden", "not allowed", "private", "jwt", "token"
+        ),
+    ),
+    Fault(
+        "no-such-channel",
+        Step.JOIN,
+        "The server knows no channel {channel}: {refusal}.",
+        "Correct the setting channel. A plain Phoenix server must have channels for realtime:*.",
+        lambda facts: facts.says("unmatched topic"),
+    ),
+    Fault(
+        "join-refused",
+        Step.JOIN,
+        "The server refused the join: {refusal}.",
+        "Look at the server's log for the reason.",
+        lambda facts: facts.refusal is not None,
+    ),
+    Fault(
+        "wrong-wire-jarvis",
+        Step.JOIN,
+        "What {where} says is not Phoenix.",
+        'If it is a Jarvis server, set wire = "jarvis". If it is a very old Phoenix, set vsn = "1.0.0".',
+        lambda facts: facts.unreadable and facts.wire == "phoenix",
+    ),
+    Fault(
+        "wrong-wire",
+        Step.JOIN,
+        "{where} does not understand the Jarvis JSON protocol: {detail}.",
+        'If it is a Phoenix or Supabase server, set wire = "phoenix".',
+        lambda facts: facts.wire == "jarvis" and (facts.ended or facts.unreadable),
+    ),
+    Fault(
+        "lost-in-join",
+        Step.JOIN,
+        "The connection was lost during the join: {detail}.",
+        "Look at the server's log for the reason.",
+        lambda facts: facts.ended,
+    ),
+    Fault(
+        "join-unanswered",
+        Step.JOIN,
+        "The server did not answer the join of {channel} within {timeout} s.",
+        "Look whether the server hangs or is overloaded. Check that it is one for Phoenix channels.",
+        always,
+    ),
+    # -- presence
+    Fault(
+        "rate-limited-presence",
+        Step.PRESENCE,
+        "The server closed the channel because of a rate limit: {refusal}.",
+        _WAIT,
+        _rate_limited,
+    ),
+    Fault(
+        "lost-in-presence",
+        Step.PRESENCE,
+        "The channel was closed before it said who is online: {detail}.",
+        "Look at the server's log for the reason.",
+        lambda facts: facts.ended,
+    ),
+    Fault(
+        "presence-disabled",
+        Step.PRESENCE,
+        "We are in the channel, but the server does not say who is online: presence is disabled on it.",
+        "Enable presence in the dashboard, under Realtime. A Phoenix channel must push presence_state.",
+        always,
+    ),
+    # -- heartbeat
+    Fault(
+        "lost-in-heartbeat",
+        Step.HEARTBEAT,
+        "The connection was lost before a heartbeat came back: {detail}.",
+        f"Look at the server's log for the reason. {OTHER_NETWORK}",
+        lambda facts: facts.ended,
+    ),
+    Fault(
+        "heartbeat-unanswered",
+        Step.HEARTBEAT,
+        "The server does not answer heartbeats within {timeout} s.",
+        "Look whether the server hangs or is overloaded. A proxy may hold back what is small.",
+        always,
+    ),
+]

@@ -1,0 +1,164 @@
+"""What a check-up does on the stream, in either protocol: upgrade, join, see who is online, one heartbeat.
+
+Each step returns what is fine, in words, or raises `StepError` with the facts that it has found. The cores
+are made by a `Recording`, which is how they get into the log of `--debug`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from presence_adapters.cli.doctor.conversation import Conversation, Core
+from presence_adapters.cli.doctor.probes import parsed_head
+from presence_adapters.recording import Recording
+from presence_proto import (
+    ChannelConfig,
+    ChannelDown,
+    ChannelJoined,
+    Connected,
+    Disconnected,
+    Error,
+    JoinFailed,
+    PresenceClient,
+    PresenceSynced,
+    ProtocolViolation,
+    RealtimeClient,
+    SocketDisconnected,
+    SystemMessage,
+)
+
+if TYPE_CHECKING:
+    from presence_adapters.cli.doctor.probes import Head, Stream
+    from presence_proto import Identity, PresenceConfig
+
+E = TypeVar("E")
+
+_TLS_ALERT = b"\x15\x03"
+_SERVER_SAYS = "the server says: "  # how an `Error` with the words of a Jarvis server begins
+
+
+class StepError(Exception):
+    """A step did not go well; `facts` are fields of `Facts` that say how."""
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(facts)
+        self.facts = facts
+
+
+class Trial(ABC, Generic[Core]):
+    """One connection, and what is done on it. `timeout`: seconds for each step."""
+
+    losses: ClassVar[tuple[type[Any], ...]]
+
+    def __init__(self, core: Core, stream: Stream, timeout: float) -> None:
+        self.talk: Conversation[Core] = Conversation(core, stream)
+        self.timeout = timeout
+
+    async def open(self) -> Head:
+        """Ask for the upgrade. Returns the answer, whatever it is, if it is HTTP."""
+        self.talk.begin()
+        await self.talk.until(lambda: self._is_open() or self.heard(*self.losses) is not None, self.timeout)
+        head = parsed_head(self.talk.first_bytes)
+        if head is not None and (self._is_open() or head.answer.status != 101):
+            return head
+        starts_tls = self.talk.first_bytes.startswith(_TLS_ALERT)
+        raise self.failure(
+            answer=None if head is None else head.answer,
+            speaks_tls=starts_tls,
+            speaks_http=starts_tls or head is not None or not self.talk.first_bytes,
+        )
+
+    def _is_open(self) -> bool:
+        # The core has read the same bytes before, and would have said what is wrong with them.
+        if b"\r\n\r\n" not in self.talk.first_bytes or self.heard(*self.losses) is not None:
+            return False
+        head = parsed_head(self.talk.first_bytes)
+        return head is not None and head.answer.status == 101
+
+    @abstractmethod
+    async def join(self) -> str:
+        """Enter the room."""
+
+    @abstractmethod
+    async def presence(self) -> str:
+        """Hear who is online."""
+
+    async def heartbeat(self) -> float:
+        """Send a heartbeat, and hear of it again. How long that took, in seconds."""
+        await self.talk.until(lambda: self.talk.core.latency is not None, self.timeout)
+        latency: float | None = self.talk.core.latency
+        if latency is None:
+            raise self.failure()
+        return latency
+
+    def heard(self, *kinds: type[E]) -> E | None:
+        """The first of these that was heard."""
+        return next((event for event in self.talk.heard if isinstance(event, kinds)), None)
+
+    async def hear(self, *kinds: type[Any]) -> Any:
+        """Wait for one of these, or for what ends it all. Returns `None` when it does not come in time."""
+        await self.talk.until(lambda: self.heard(*kinds, *self.losses) is not None, self.timeout)
+        return self.heard(*kinds)
+
+    def failure(self, **facts: Any) -> StepError:
+        """Nothing came, or the end."""
+        loss = self.heard(*self.losses)
+        if loss is not None:
+            facts |= {"ended": True, "detail": loss.reason}
+        return StepError(silent=loss is None, **facts)
+
+
+class PhoenixTrial(Trial[RealtimeClient]):
+    """We look at the channel and are not tracked in it: nobody sees us."""
+
+    losses = (SocketDisconnected,)
+
+    def __init__(self, identity: Identity, config: PresenceConfig, stream: Stream, timeout: float) -> None:
+        super().__init__(Recording(None).realtime_client(config, None), stream, timeout)
+        self._topic = f"realtime:{config.channel}"
+        self._params = ChannelConfig(broadcast_ack=True, presence_key=identity.user_id)
+
+    async def join(self) -> str:
+        """Join the channel."""
+        self.talk.core.join(self._topic, self._params, now=self.talk.now())
+        answer = await self.hear(ChannelJoined, JoinFailed, ProtocolViolation)
+        if isinstance(answer, ChannelJoined):
+            return f"in {self._topic}"
+        if isinstance(answer, JoinFailed):
+            raise StepError(refusal=answer.reason)
+        raise self.failure(unreadable=answer is not None)
+
+    async def presence(self) -> str:
+        """Wait for the presence_state."""
+        if await self.hear(PresenceSynced, ChannelDown) is None or not self.talk.core.is_synced(self._topic):
+            said = self.heard(SystemMessage)
+            down = self.heard(ChannelDown)
+            if said is not None and said.status == "error":
+                raise StepError(ended=True, refusal=said.message, detail=said.message)
+            raise StepError(ended=True, detail=down.reason) if down else self.failure()
+        count = len(self.talk.core.presence(self._topic))
+        return f"{count} {'user' if count == 1 else 'users'} online"
+
+
+class JarvisTrial(Trial[PresenceClient]):
+    """In this protocol nobody can look without being seen: we are online for a moment."""
+
+    losses = (Disconnected,)
+
+    def __init__(self, identity: Identity, config: PresenceConfig, stream: Stream, timeout: float) -> None:
+        super().__init__(Recording(None).presence_client(identity, config, None, None), stream, timeout)
+
+    async def join(self) -> str:
+        """Wait for the welcome."""
+        answer = await self.hear(Connected, Error)
+        if isinstance(answer, Connected):
+            return "welcomed"
+        if isinstance(answer, Error) and answer.message.startswith(_SERVER_SAYS):
+            raise StepError(refusal=answer.message.removeprefix(_SERVER_SAYS))
+        raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
+
+    async def presence(self) -> str:
+        """Who is online stood in the welcome."""
+        count = self.talk.core.online_count
+        return f"{count} {'user' if count == 1 else 'users'} online, you included"

@@ -1,0 +1,159 @@
+"""`presence hub` and its options. What it does is in `serve` and `control`."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import ssl
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from attrs import fields_dict
+
+from presence_adapters.cli.control import control, described
+from presence_adapters.cli.greeting import greeting
+from presence_adapters.cli.serve import serve
+from presence_adapters.secret_sources import read_secret
+from presence_proto import ConfigError, HubConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEVELS = ["debug", "info", "warning", "error"]
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
+    ("max_connections", int, "N", "Clients at once; more are refused with HTTP 429."),
+    ("max_channels", int, "N", "Channels of one client."),
+    ("max_message_size", int, "BYTES", "Of one message; a larger one closes its connection."),
+    (
+        "presence_limit",
+        int,
+        "N",
+        "Presence updates in 30 s; one more closes the channel. Supabase has 5.",
+    ),
+    ("presence_window", float, "SECONDS", "Tell comings and goings of so long in one message."),
+]
+"""The fields of `HubConfig` that are options of the same name."""
+
+
+def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, kind, unit, text in reversed(_LIMITS):
+        default = fields_dict(HubConfig)[name].default
+        shown = "no limit" if default is None else f"{default:g}" if kind is float else default
+        flag = f"--{name.replace('_', '-')}"
+        command = click.option(flag, type=kind, metavar=unit, help=f"{text}  [default: {shown}]")(command)
+    return command
+
+
+@click.command(epilog=f"\b\nThe commands of --control, and their arguments:\n{described()}")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option(
+    "--port",
+    default=4000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="0 takes a free one.",
+)
+@click.option(
+    "--wire",
+    default="both",
+    show_default=True,
+    type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
+    help="The protocols: Phoenix and Supabase, Jarvis JSON, or both.",
+)
+@click.option("--api-key-file", type=FILE, help="A file with the key that clients need. Without it none is.")
+@click.option("--tls-cert", type=FILE, help="PEM file. Turns TLS on.")
+@click.option("--tls-key", type=FILE, help="PEM file.")
+@_limits
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="What to say on stderr.  [default: info; with --control: warning]",
+)
+@click.option(
+    "--control", "controlled", is_flag=True, help="For tests in any language: obey the JSON lines on stdin."
+)
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="File for `presence replay`.")
+def hub(
+    host: str,
+    port: int,
+    wire: Literal["both", "phoenix", "jarvis"],
+    api_key_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    log_level: str | None,
+    controlled: bool,
+    record: Path | None,
+    **limits: Any,
+) -> None:
+    """Run a hub: a server for presence clients, and for Phoenix and Supabase ones.
+
+    It prints its URLs, and a client to paste. Ctrl-C or SIGTERM stop it in an orderly way: clients are told
+    to come back (close code 1012). Exit status 0 then, and 1 when it cannot listen.
+
+    With --control it says where it listens in one line of JSON: url, socket_url, jarvis_url, port, and the
+    api_key that it demands. Then it does what stdin says, and answers each line with one:
+
+    \b
+      {"do": "refuse_handshakes", "count": 2}    {"ok": true}
+      {"do": "online", "topic": "realtime:x"}    {"ok": true, "result": {…}}
+      {"do": "juggle"}                           {"ok": false, "error": "…"}
+
+    The end of stdin, or a signal, stops it at once, as if it was killed.
+    """
+    if tls_key is not None and tls_cert is None:
+        raise click.UsageError("--tls-key needs --tls-cert")
+    if controlled and record is not None:
+        raise click.UsageError("--record does not go with --control: faults cannot be recorded")
+    if controlled and api_key_file is not None:
+        raise click.UsageError("--api-key-file does not go with --control, which makes a key of its own")
+    try:
+        given = {name: value for name, value in limits.items() if value is not None}
+        config = HubConfig(wire=wire, api_keys=_keys(api_key_file), **given)
+        context = _context(tls_cert, tls_key)
+        if controlled:
+            control(host, port, context, log_level or "warning", config)
+        else:
+            greet = partial(greeting, config, certificate=tls_cert, api_key_file=api_key_file)
+            asyncio.run(serve(config, host, port, context, log_level or "info", record, greet))
+    except ConfigError as exc:
+        raise click.ClickException(str(exc)) from None
+    except (OSError, UnicodeError) as exc:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {_in_words(exc)}") from None
+
+
+def _keys(path: Path | None) -> set[str] | None:
+    if path is None:
+        return None
+    key, warnings = read_secret(path)
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return {key}
+
+
+def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as exc:  # ssl.SSLError is one
+        raise click.ClickException(f"cannot use {certificate} and its key: {exc}") from None
+    return context
+
+
+def _in_words(exc: OSError | UnicodeError) -> str:
+    if isinstance(exc, UnicodeError):
+        return "this is not a valid host name"
+    if exc.errno == errno.EADDRINUSE:
+        return "it is in use, choose another with --port"
+    # The text of an OSError repeats the address. Name look-ups have negative numbers, unknown to strerror.
+    if exc.errno is not None and exc.errno > 0:
+        return os.strerror(exc.errno).lower()
+    return str(exc.strerror or exc)

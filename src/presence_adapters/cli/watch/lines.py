@@ -1,0 +1,39 @@
+"""The room as lines, one for each event."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from presence_adapters.cli.exits import Unreachable
+from presence_adapters.cli.json_lines import print_event
+from presence_adapters.cli.signals import until_stopped
+from presence_adapters.cli.visit import client_of
+from presence_adapters.cli.wording import news, printable
+from presence_proto import Error
+
+if TYPE_CHECKING:
+    from presence_adapters.asyncio import PresenceClient
+    from presence_adapters.settings import Settings
+
+
+async def print_events(settings: Settings, *, as_lines: bool) -> None:
+    """Print what happens in the room until a signal comes.
+
+    Raises `Unreachable` when the server does not let us in.
+    """
+    async with client_of(settings) as client:
+        await until_stopped(_print(client, as_lines=as_lines))
+
+
+async def _print(client: PresenceClient, *, as_lines: bool) -> None:
+    async for event in client:
+        if as_lines:
+            print_event(event)
+        if isinstance(event, Error) and event.fatal:
+            raise Unreachable(printable(event.message))
+        if not as_lines:
+            for line in news(event, client.identity.user_id):
+                click.echo(f"{datetime.now():%H:%M:%S}  {line.symbol} {line.text}")

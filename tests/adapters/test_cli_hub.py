@@ -1,0 +1,189 @@
+"""`presence hub`: its options, what it prints to be pasted, and its goodbye, on every wire."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import trustme
+from attrs import fields_dict
+from click.testing import CliRunner
+
+from adapters.fakes import run
+from adapters.test_cli import environment, presence, read_until, running
+from presence_adapters.asyncio import PresenceClient
+from presence_adapters.cli.greeting import greeting
+from presence_adapters.cli.hub import hub
+from presence_proto import Connected, Disconnected, HubConfig, Identity, PresenceConfig
+
+KEY = "planted-0123456789"
+
+
+def section(greeted: str, start: str) -> str:
+    """What stands indented below a line of the greeting."""
+    block = re.search(rf"^{start}[^\n]*:\n\n((?:(?:  [^\n]*)?\n)+)", greeted, re.MULTILINE)
+    assert block is not None
+    return re.sub("^  ", "", block[1], flags=re.MULTILINE).strip() + "\n"
+
+
+def private(path: Path, text: str) -> Path:
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("wire", "guarded"),
+    [("both", False), ("phoenix", True), ("jarvis", True)],
+    ids=["both", "phoenix", "jarvis"],
+)
+def test_what_it_prints_works_as_it_is(wire: str, guarded: bool, tmp_path: Path) -> None:
+    options, env = ["--wire", wire], {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    if guarded:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("127.0.0.1")
+        pem, trust = tmp_path / "server.pem", tmp_path / "ca.pem"
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+        authority.cert_pem.write_to_path(str(trust))
+        key = private(tmp_path / "key", f"{KEY}\n")
+        options += ["--tls-cert", str(pem), "--api-key-file", str(key)]
+        env |= {"SSL_CERT_FILE": str(trust)}  # as for a certificate that the system trusts
+    with running("hub", "--port", "0", "--log-level", "debug", *options) as process:
+        greeted = read_until(process, "Ctrl-C stops it.")
+        names = re.findall(r"^  (\w+) clients +wss?://127\.0\.0\.1:\d+", greeted, re.MULTILINE)
+        phoenix, jarvis = ["Supabase", "Phoenix"], ["Jarvis"]
+        assert names == (phoenix if wire != "jarvis" else []) + (jarvis if wire != "phoenix" else [])
+
+        code = ["-u", "-W", "error", "-c", section(greeted, "A client to try")]
+        with subprocess.Popen(
+            [sys.executable, *code], stdout=subprocess.PIPE, text=True, env=environment(**env)
+        ) as client:
+            assert client.stdout is not None
+            first = client.stdout.readline()
+            client.kill()
+        assert first.startswith("Connected(online_count=1, users=(OnlineUser(user_id='alice'")
+
+        file = private(tmp_path / "config.toml", section(greeted, "Or, for"))
+        result = presence("doctor", "--config", str(file), **env)
+        assert result.stdout.endswith("All is well.\n"), result.stdout
+
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=10)
+        assert (process.returncode, output) == (0, "stopping\n")
+        assert KEY not in greeted + output + errors
+
+
+@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+@pytest.mark.parametrize("served", ["both", "alone"])
+def test_a_goodbye_tells_everybody_to_come_back(wire: str, served: str) -> None:
+    async def watch(url: str, process: Any) -> str:
+        config = PresenceConfig(server_url=url, wire=wire, reconnect_delay=60, max_reconnect_delay=60)  # type: ignore[arg-type]  # a parameter
+        async with PresenceClient(Identity("a", "A"), config) as client:
+            async for event in client:
+                if isinstance(event, Connected):
+                    process.send_signal(signal.SIGINT)
+                elif isinstance(event, Disconnected):
+                    return event.reason
+        raise AssertionError
+
+    with running("hub", "--port", "0", "--wire", wire if served == "alone" else "both") as process:
+        greeted = read_until(process, "Ctrl-C stops it.")
+        url = re.search(rf"{'Jarvis' if wire == 'jarvis' else 'Supabase'} clients +(\S+)", greeted)
+        assert url is not None
+        assert "1012" in run(lambda: watch(url[1], process))
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
+def test_the_limits_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[HubConfig] = []
+
+    async def serve(config: HubConfig, *args: Any) -> None:
+        configs.append(config)
+
+    monkeypatch.setattr("presence_adapters.cli.hub.serve", serve)
+    options = "--wire jarvis --max-connections 3 --max-channels 4 --max-message-size 500"
+    options += " --presence-limit 5 --presence-window 0.5"
+    for line in ("", options):
+        assert CliRunner().invoke(hub, line.split()).exit_code == 0
+    assert configs == [
+        HubConfig(),
+        HubConfig(
+            wire="jarvis",
+            max_connections=3,
+            max_channels=4,
+            max_message_size=500,
+            presence_limit=5,
+            presence_window=0.5,
+        ),
+    ]
+
+
+def test_a_limit_holds_in_a_process_too() -> None:
+    with running("hub", "--port", "0", "--max-connections", "1", "--log-level", "error") as process:
+        url = re.search(r"ws://\S+/realtime/v1", read_until(process, "Ctrl-C stops it."))
+        assert url is not None
+
+        async def crowd() -> str:
+            config = PresenceConfig(server_url=url[0])
+            async with PresenceClient(Identity("a", "A"), config) as first:
+                assert isinstance(await anext(first), Connected)
+                async with PresenceClient(Identity("b", "B"), config) as second:
+                    event = await anext(second)
+                    assert isinstance(event, Disconnected)
+                    return event.reason
+
+        assert "HTTP 429" in run(crowd)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--max-connections", "0"], "max_connections must be a whole number of at least 1, not 0"),
+        (["--presence-limit", "-1"], "presence_limit must be a whole number of at least 1, not -1"),
+        (["--presence-window", "nan"], "presence_window"),
+        (["--max-message-size", "1M"], "'1M' is not a valid integer"),
+        (["--wire", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
+        (["--api-key-file", "/nowhere/key"], "File '/nowhere/key' does not exist"),
+        (["--api-key-file", __file__], "gives more than one word: it must be the secret alone"),
+        (["--api-key-file", __file__, "--control"], "--api-key-file does not go with --control"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_one_clear_line(options: list[str], words: str) -> None:
+    result = CliRunner().invoke(hub, options)
+    assert result.exit_code in (1, 2)
+    assert words in result.output.splitlines()[-1]
+    assert "Traceback" not in result.output
+
+
+def test_a_key_that_others_can_read_gets_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(config: HubConfig, *args: Any) -> None:
+        assert config.api_keys == {KEY}
+
+    monkeypatch.setattr("presence_adapters.cli.hub.serve", serve)
+    key = private(tmp_path / "key", KEY)
+    key.chmod(0o644)
+    result = CliRunner().invoke(hub, ["--api-key-file", str(key)])
+    assert result.exit_code == 0
+    assert result.output == f"Warning: {key}: other users can read this secret: chmod 600 it\n"
+
+
+def test_the_help_says_every_default() -> None:
+    text = " ".join(click.Context(hub, info_name="hub").get_help().split())
+    for name in ("max_connections", "max_channels", "max_message_size"):
+        assert f"[default: {fields_dict(HubConfig)[name].default}]" in text
+    assert "[default: no limit]" in text
+
+
+def test_awkward_paths_are_quoted(tmp_path: Path) -> None:
+    odd = tmp_path / 'a "b" \\c'
+    text = greeting(HubConfig(), "wss://h:1", odd, odd)
+    compile(section(text, "A client to try"), "snippet", "exec")
+    assert "api_key_file = " in section(text, "Or, for")
+    assert "# tls_ca = " in section(text, "Or, for")

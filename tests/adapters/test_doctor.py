@@ -1,0 +1,440 @@
+"""`presence doctor` against real servers and sockets: each fault that it knows, and ways that are fine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.broken_setups import (
+    KEY,
+    SETUPS,
+    Workshop,
+    answers,
+    date,
+    free_port,
+    http,
+    jwt,
+    raw,
+    talker,
+)
+from adapters.fakes import run as run_and_collect
+from adapters.fakes import sockets
+from adapters.proxy import ProxyThread
+from adapters.test_cli import presence, read_until, running
+from presence_adapters.cli.doctor.checkup import Checkup, Finding
+from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
+from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.probes import server_time, speaks_tls
+from presence_adapters.cli.doctor.report import as_json, as_text, exit_status, outcome
+from presence_adapters.hub_server import HubServer
+from presence_adapters.hub_thread import HubThread
+from presence_adapters.settings import load_settings
+from presence_proto import HubConfig
+from presence_proto.testing import FaultyHub
+
+run = partial(run_and_collect, collect=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "APPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return Workshop(tmp_path, monkeypatch)
+
+
+async def examined(given: dict[str, Any]) -> list[Finding]:
+    """The findings; `given` are flags, secrets as environment variables, and the `timeout` of a step."""
+    given = dict(given)
+    timeout = given.pop("timeout", 5.0)
+    env = {name: value for name, value in given.items() if name.startswith("PRESENCE_")}
+    flags = {name: value for name, value in given.items() if name not in env}
+    checkup = Checkup(lambda: load_settings(None, env, flags), timeout)
+    return [finding async for finding in checkup.findings()]
+
+
+def names(findings: list[Finding]) -> list[str]:
+    return [finding.diagnosis.fault.name for finding in findings if finding.diagnosis is not None]
+
+
+def test_every_fault_has_a_broken_set_up() -> None:
+    assert [fault.name for fault in FAULTS] == list(SETUPS)
+    assert len(SETUPS) >= 50
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_socket_is_left() -> Iterator[None]:
+    """Of all tests together: to look after each of them takes longer than they do."""
+    before = sockets()
+    yield
+    gc.collect()
+    assert sockets() <= before
+
+
+@pytest.mark.parametrize("name", SETUPS)
+def test_the_fault_is_named(name: str, world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        async with SETUPS[name](world) as given:
+            return await examined(given)
+
+    findings = run(main)
+    (fault,) = [fault for fault in FAULTS if fault.name == name]
+    told = names(findings)
+    assert told[0] == name
+    found = findings[-1] if fault.grave else next(one for one in findings if one.step is fault.step)
+    assert found.step is fault.step
+    assert outcome(found) == ("failed" if fault.grave else "warning")
+    assert found.diagnosis is not None
+    for words in (found.diagnosis.cause, found.diagnosis.remedy):
+        assert words.endswith(".")
+        assert "{" not in words
+        assert "  " not in words
+        assert ": ." not in words
+    # Each step before it was fine, or not needed.
+    assert [outcome(one) in ("ok", "skipped", "warning") for one in findings[:-1]] == [True] * (
+        len(findings) - 1
+    )
+    assert json.loads(json.dumps(as_json(findings[-1])))["status"] == "failed"
+    assert exit_status(findings[-1]) in (1, 2, 3, 4)
+
+
+# ---------------------------------------------------------------------------------------------- more of them
+
+
+def told(main: Any) -> tuple[str, str]:
+    """The name of the fault that a check-up ends with, and its cause."""
+    last = run(main)[-1].diagnosis
+    return last.fault.name, last.cause
+
+
+def test_a_damaged_identity(world: Workshop, tmp_path: Path) -> None:
+    identity = tmp_path / "id.json"
+    identity.write_text("{")
+    name, cause = told(lambda: examined({"server_url": "ws://room.test", "identity_file": str(identity)}))
+    assert name == "wrong-settings"
+    assert f"{identity}: the identity is damaged" in cause
+
+
+def test_a_proxy_that_is_none(world: Workshop) -> None:
+    world.proxy("socks5://proxy.test:1080")
+    name, cause = told(lambda: examined({"server_url": "ws://room.test"}))
+    assert name == "wrong-settings"
+    assert cause.startswith("http_proxy in the environment: proxy must start with http://")
+
+
+def test_a_proxy_that_does_not_answer(world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        async with SETUPS["no-answer"](world) as given:
+            world.proxy(given["server_url"].replace("ws:", "http:"))
+            return await examined({"server_url": "ws://room.test", "timeout": 0.2})
+
+    name, cause = told(main)
+    assert (name, "no answer within 0.2 s" in cause) == ("proxy-down", True)
+
+
+def test_a_name_server_that_does_not_answer(world: Workshop) -> None:
+    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(0.3))
+    name, cause = told(lambda: examined({"server_url": "ws://room.test", "timeout": 0.05}))
+    assert (name, "no answer within 0.05 s" in cause) == ("no-name-server", True)
+
+
+def test_a_connection_that_is_reset(world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        def happened(event: Any) -> None:
+            if named(event) == "ClientConnected":
+                asyncio.get_running_loop().call_soon(lambda: hub.cut_all(reset=True))
+
+        async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
+            faulty: Any = hub.hub
+            hub.run(faulty.ignore_joins)
+            return await examined({"server_url": hub.url})
+
+    name, cause = told(main)
+    assert name == "lost-in-join"
+    assert "reset by peer" in cause
+
+
+@pytest.mark.parametrize(
+    ("wire", "text", "name"),
+    [
+        ("jarvis", '{"type": "error", "message": "you have no permission"}', "no-rights"),
+        ("jarvis", '{"type": "error", "message": "moon"}', "join-refused"),
+        ("jarvis", '{"type": 5}', "wrong-wire"),
+        ("phoenix", '{"type": "error", "message": "Invalid JSON"}', "wrong-wire-jarvis"),
+        ("phoenix", '{"topic": "t", "event": "e", "payload": {}, "ref": null}', "wrong-wire-jarvis"),
+    ],
+)
+def test_what_a_server_says_to_a_join(wire: str, text: str, name: str, world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        async with talker(text) as port:
+            return await examined({"server_url": f"ws://127.0.0.1:{port}", "wire": wire})
+
+    assert told(main)[0] == name
+
+
+def days_ago(days: float) -> datetime:
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+def test_a_channel_that_crashes_before_it_says_who_is_there(world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        def happened(event: Any) -> None:
+            if named(event) == "TopicJoined":
+                loop = asyncio.get_running_loop()
+                loop.call_soon(lambda: hub.run(hub.hub.crash_channel, "realtime:jarvis-presence"))
+
+        async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
+            faulty: Any = hub.hub
+            hub.run(faulty.withhold_states)
+            return await examined({"server_url": hub.url})
+
+    assert told(main)[0] == "lost-in-presence"
+
+
+def test_a_web_page_of_any_size(world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        async with answers("200 OK", body="x" * 300_000)(world) as given:
+            return await examined(given)
+
+    assert told(main)[0] == "no-websocket"
+
+
+def test_an_expired_certificate_behind_a_proxy(world: Workshop) -> None:
+    """There the server is not asked what time it is."""
+
+    async def main(proxy: ProxyThread) -> list[Finding]:
+        world.proxy(proxy.url)
+        days = {
+            name: datetime.now(UTC) - timedelta(days=ago)
+            for name, ago in (("not_before", 40), ("not_after", 9))
+        }
+        async with raw(http("200 OK", date(days=-20)), tls=world.tls("room.test", **days)) as port:
+            return await examined({"server_url": f"wss://room.test:{port}", "tls_ca": world.trust})
+
+    with ProxyThread() as proxy:
+        assert told(lambda: main(proxy))[0] == "certificate-expired"
+
+
+def test_probes_of_a_port_where_nobody_listens() -> None:
+    port = free_port()
+    assert run(lambda: server_time("room.test", "127.0.0.1", port, 1.0)) is None
+    assert run(lambda: speaks_tls("127.0.0.1", port, 1.0)) is False
+
+
+# ---------------------------------------------------------------------------------------------- all is well
+
+
+def outcomes(findings: list[Finding]) -> dict[str, str]:
+    return {str(finding.step): outcome(finding) for finding in findings}
+
+
+@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_all_is_well(wire: str, tls: bool, world: Workshop) -> None:
+    seen: list[str | None] = []
+
+    async def main() -> list[Finding]:
+        config = HubConfig(api_keys={KEY})
+        context = world.tls() if tls else None
+        async with HubServer(
+            config, ssl_context=context, on_event=lambda event: seen.append(named(event))
+        ) as hub:
+            given = {"server_url": hub.url, "wire": wire, "PRESENCE_API_KEY": KEY, "tls_ca": world.trust}
+            findings = await examined(given)
+            assert hub.hub.connections == ()
+            return findings
+
+    findings = run(main)
+    assert names(findings) == []
+    assert [finding.step for finding in findings] == list(Step)
+    skipped = {"proxy", "clock"} if tls else {"proxy", "clock", "TLS"}
+    assert {step for step, how in outcomes(findings).items() if how != "ok"} == skipped
+    assert exit_status(findings[-1]) == 0
+    assert seen[0] == "ClientConnected"
+    assert seen[-1] == "ClientDisconnected"
+
+
+def named(event: Any) -> str:
+    return type(event).__name__
+
+
+def test_nobody_sees_it(world: Workshop) -> None:
+    """It waits for a heartbeat, in the channel, for a quarter of a second: who is there meanwhile?"""
+
+    async def main() -> set[str]:
+        there: set[str] = set()
+        async with HubServer() as server:
+            checking = asyncio.create_task(examined({"server_url": server.url}))
+            while not checking.done():
+                there |= set(server.hub.online("realtime:jarvis-presence"))
+                await asyncio.sleep(0.005)
+            assert names(await checking) == []
+        return there
+
+    assert run(main) == set()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_through_a_proxy_to_a_host_that_only_the_proxy_knows(tls: bool, world: Workshop) -> None:
+    async def main(proxy: ProxyThread) -> list[Finding]:
+        setting = {"PRESENCE_PROXY": proxy.url} if tls else {}
+        world.proxy("http://127.0.0.1:1" if tls else proxy.url)  # the setting goes over the environment
+        async with HubServer(ssl_context=world.tls("room.test") if tls else None) as server:
+            url = server.url.replace("127.0.0.1", "room.test")
+            return await examined({"server_url": url, "tls_ca": world.trust, **setting})
+
+    with ProxyThread() as proxy:
+        findings = run(lambda: main(proxy))
+    assert names(findings) == []
+    assert outcomes(findings)["proxy"] == "ok"
+
+
+def test_what_the_server_says_at_once_comes_through_a_proxy_too(world: Workshop) -> None:
+    greeting = b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-OpenSSH_9.6\r\n"
+    with ProxyThread(greeting) as proxy:
+        world.proxy(proxy.url)
+        findings = run(lambda: examined({"server_url": "ws://room.test"}))
+    assert names(findings) == ["not-http"]
+
+
+def test_a_clock_that_is_right_is_fine(world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        async with answers("403 Forbidden", date(), PRESENCE_API_KEY=KEY)(world) as given:
+            return await examined(given)
+
+    findings = run(main)
+    assert outcomes(findings)["clock"] == "ok"
+    assert names(findings) == ["wrong-api-key"]
+
+
+def test_a_check_up_that_is_given_up_leaves_nothing(world: Workshop) -> None:
+    async def main() -> None:
+        async with SETUPS["mute-server"](world) as given:
+            checking = asyncio.create_task(examined({**given, "timeout": 30}))
+            await asyncio.sleep(0.2)
+            checking.cancel()
+            await asyncio.wait([checking])
+
+    run(main)
+
+
+@pytest.mark.parametrize("last", [Step.TCP, Step.TLS, Step.JOIN])
+def test_one_who_has_seen_enough_leaves_nothing(last: Step, world: Workshop) -> None:
+    async def main() -> None:
+        async with HubServer() as server:
+            flags = {"server_url": server.url}
+            async with aclosing(Checkup(lambda: load_settings(None, {}, flags), 5.0).findings()) as findings:
+                async for finding in findings:
+                    if finding.step is last:
+                        break
+
+    run(main)
+
+
+# ---------------------------------------------------------------------------------------------- the command
+
+
+def lines_of(result: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_command_ends_with_the_status_of_the_fault_and_shows_no_secret(tmp_path: Path) -> None:
+    secret, token = "sb_secret_PLANTED_0123456789", jwt(sub="planted", exp=1)
+    env = {"PRESENCE_API_KEY": secret, "PRESENCE_ACCESS_TOKEN": token, "HOME": str(tmp_path)}
+    with HubThread(HubConfig(api_keys={KEY})) as hub:
+        url = f"{hub.url}/realtime/v1?hidden={secret}"
+        for more in ((), ("--json",)):
+            result = presence("doctor", "--server-url", url, *more, **env)
+            assert result.returncode == 4
+            assert result.stderr == ""
+            assert secret not in result.stdout
+            assert token not in result.stdout
+            assert "\x1b" not in result.stdout
+            if more:
+                last = lines_of(result)[-1]
+                assert (last["step"], last["status"], last["fault"]) == ("api key", "failed", "token-expired")
+            else:
+                assert "failed   api key" in result.stdout
+                assert "→ Get a new one" in result.stdout.splitlines()[-1]
+        fine = presence("doctor", "--server-url", hub.url, HOME=str(tmp_path), PRESENCE_API_KEY=KEY)
+        assert (fine.returncode, fine.stdout.splitlines()[-1], fine.stderr) == (0, "All is well.", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "fault"),
+    [
+        ("", 2, "wrong-settings"),
+        ('server_url = "abc"\nenabled = false\napi_key = "k"', 3, "presence-off"),
+        ("server_url = 1\njitter = 2", 2, "wrong-settings"),
+    ],
+)
+def test_settings_that_do_not_do(tmp_path: Path, content: str, status: int, fault: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f"[presence]\n{content}\n")
+    file.chmod(0o644)
+    result = presence("doctor", "--json", "--config", str(file), HOME=str(tmp_path))
+    assert result.returncode == status
+    (only,) = lines_of(result)
+    assert (only["step"], only["fault"]) == ("config", fault)
+    assert "Traceback" not in result.stderr
+    assert ("other users can read it" in result.stderr) == ("api_key" in content)
+
+
+def test_debug_says_what_goes_over_the_wire(tmp_path: Path) -> None:
+    with HubThread(HubConfig()) as hub:
+        result = presence("doctor", "--debug", "--server-url", hub.url, HOME=str(tmp_path))
+    assert result.returncode == 0
+    assert '"phx_join"' in result.stderr
+    assert "phx_join" not in result.stdout
+
+
+def test_ctrl_c_ends_it_quietly(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"ws://127.0.0.1:{mute.getsockname()[1]}"
+        with running("doctor", "--server-url", url, "--identity-file", str(tmp_path / "id.json")) as process:
+            read_until(process, "TLS")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+            assert (process.returncode, errors) == (130, "")
+
+
+def test_ctrl_c_does_not_wait_for_a_token(tmp_path: Path) -> None:
+    started, file = tmp_path / "started", tmp_path / "c.toml"
+    code = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(4)"
+    command = json.dumps([sys.executable, "-c", code])
+    file.write_text(f"""[presence]
+server_url = "ws://room.test"
+identity_file = "id.json"
+access_token_command = {command}
+""")
+    file.chmod(0o600)
+    with running("doctor", "--config", str(file)) as process:
+        while not started.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        output, errors = process.communicate(timeout=10)
+        assert time.monotonic() - began < 3
+        assert (process.returncode, output, errors) == (130, "", "")
+
+
+def test_what_a_server_says_cannot_drive_the_terminal() -> None:
+    diagnosis = diagnose(Step.JOIN, Facts(refusal="\x1b[2Jgone\n"))
+    text = as_text(Finding(Step.JOIN, 0.0015, diagnosis=diagnosis)).plain
+    assert "\x1b" not in text
+    assert len(text.splitlines()) == 2

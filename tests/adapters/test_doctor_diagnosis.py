@@ -1,0 +1,218 @@
+"""The parts of `presence doctor` that need no network: facts, faults, what is read from bytes, the page."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.broken_setups import jwt
+from presence_adapters.cli.doctor.claims import claims_of
+from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
+from presence_adapters.cli.doctor.facts import Answer, Claims, Facts, Step, in_units
+from presence_adapters.cli.doctor.fault import Fault, always
+from presence_adapters.cli.doctor.probes import Head, parsed_head, why_no_tls
+
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "diagnose.md"
+
+
+# ---------------------------------------------------------------------------------------------- the tables
+
+
+def test_every_step_has_faults_in_the_order_of_the_steps_and_the_last_one_fits_always() -> None:
+    order = list(Step)
+    assert [fault.step for fault in FAULTS] == sorted((fault.step for fault in FAULTS), key=order.index)
+    for step in Step:
+        *special, last = [fault for fault in FAULTS if fault.step is step]
+        assert last.fits is always
+        assert always not in [fault.fits for fault in special]
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
+    for text in (fault.cause, fault.remedy):
+        assert text.endswith(".")
+        assert text[0].isupper() or text[0] == "{"
+    assert not any(name in fault.remedy for name in ("{detail}", "{refusal}"))  # others' words are no advice
+
+
+@pytest.mark.parametrize(
+    ("step", "facts", "name"),
+    [
+        (Step.HANDSHAKE, {"answer": Answer(302, redirect="login.hotel.test")}, "portal"),
+        (Step.HANDSHAKE, {"answer": Answer(302, redirect="room.test")}, "no-websocket"),
+        (Step.HANDSHAKE, {"answer": Answer(511)}, "portal"),
+        (Step.HANDSHAKE, {"answer": Answer(403, is_html=True)}, "no-websocket"),
+        (Step.HANDSHAKE, {"answer": Answer(403, is_html=True), "host": "abc.supabase.co"}, "portal"),
+        (Step.HANDSHAKE, {"answer": Answer(521, is_html=True), "host": "abc.supabase.co"}, "unavailable"),
+        (Step.HANDSHAKE, {"answer": Answer(404)}, "wrong-path"),
+        (Step.HANDSHAKE, {"answer": Answer(404), "wire": "jarvis"}, "wrong-wire-phoenix"),
+        (Step.HANDSHAKE, {"answer": Answer(400), "speaks_tls": True}, "tls-wanted"),
+        (Step.HANDSHAKE, {"silent": True}, "mute-server"),
+        (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 59.0}, "certificate-expired"),
+        (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 61.0}, "clock-off-tls"),
+        (Step.TLS, {"tls_trouble": "self-signed", "clock_ahead": 9999.0}, "self-signed"),
+        (Step.PROXY, {"answer": Answer(400)}, "no-proxy"),
+        (Step.PROXY, {"answer": Answer(511)}, "proxy-refuses"),
+        (Step.TCP, {"proxy": "p:1", "refused": True}, "proxy-down"),
+        (Step.API_KEY, {"has_key": True, "token": Claims(expires=99.0), "now": 100.0}, "token-expired"),
+        # By the server's clock it has not.
+        (
+            Step.API_KEY,
+            {"has_key": True, "token": Claims(expires=99.0), "now": 100.0, "clock_ahead": 50.0},
+            "wrong-api-key",
+        ),
+        (Step.API_KEY, {"has_key": True, "token": Claims(starts=200.0), "now": 100.0}, "token-early"),
+        (Step.API_KEY, {"has_key": True, "token": Claims(starts=150.0), "now": 100.0}, "wrong-api-key"),
+        (Step.JOIN, {"refusal": "no", "token": Claims(expires=1.0), "now": 2.0}, "token-expired-join"),
+        (Step.JOIN, {"refusal": "JwtSignatureError: Failed to validate JWT signature"}, "no-rights"),
+        (Step.JOIN, {"refusal": "too many channels joined"}, "rate-limited-join"),
+        (Step.JOIN, {"unreadable": True, "wire": "jarvis"}, "wrong-wire"),
+        (Step.JOIN, {"ended": True, "wire": "phoenix"}, "lost-in-join"),
+    ],
+)
+def test_the_special_fault_goes_before_the_general_one(step: Step, facts: dict[str, Any], name: str) -> None:
+    assert diagnose(step, Facts(**{"host": "room.test", **facts})).fault.name == name
+
+
+def test_the_words_are_filled_in() -> None:
+    facts = Facts(
+        host="room.test", port=443, tls_trouble="not yet valid", clock_ahead=-7200.0, detail="not yet valid"
+    )
+    assert diagnose(Step.TLS, facts).cause == (
+        "The clock of this machine is 2 hours behind by the server's: "
+        "the certificate of room.test:443 looks not yet valid."
+    )
+    braces = Facts(refusal="{host} {0}")
+    assert diagnose(Step.JOIN, braces).cause == "The server refused the join: {host} {0}."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 seconds"),
+        (1, "1 second"),
+        (-59, "59 seconds"),
+        (60, "1 minute"),
+        (7300, "2 hours"),
+        (-1e6, "12 days"),
+    ],
+)
+def test_a_time_in_its_largest_unit(seconds: float, words: str) -> None:
+    assert in_units(seconds) == words
+
+
+# ---------------------------------------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize(
+    ("token", "claims"),
+    [
+        (None, Claims()),
+        ("sb_publishable_abc", Claims()),
+        ("a.b.c", Claims()),
+        ("a.bm8.c", Claims()),  # the payload is no JSON
+        ("a.MTI.c", Claims()),  # or no object
+        (jwt(), Claims()),
+        (jwt(exp=12, iat=3, nbf=4, ref="abc"), Claims(12.0, 4.0, "abc")),
+        (jwt(exp="12", iat=True, ref=5), Claims()),
+        (jwt(iat=3), Claims(None, 3.0, None)),
+    ],
+)
+def test_claims(token: str | None, claims: Claims) -> None:
+    assert claims_of(token) == claims
+
+
+DATE = "Date: Thu, 01 Jan 1970 00:01:40 GMT"
+
+
+@pytest.mark.parametrize(
+    ("data", "head"),
+    [
+        (b"", None),
+        (b"SSH-2.0-OpenSSH\r\n", None),
+        (b"HTTP/1.1 2x0 OK\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n\r\n", Head(Answer(200), None)),
+        (b"HTTP/1.0 502\r\n", Head(Answer(502), None)),  # not all has come
+        (f"HTTP/1.1 403 No\r\n{DATE}\r\n\r\n".encode(), Head(Answer(403), 100.0)),
+        (b"HTTP/1.1 403 No\r\nDate: today\r\n\r\n", Head(Answer(403), None)),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: TEXT/HTML\r\n\r\n", Head(Answer(200, True), None)),
+        (b"HTTP/1.1 200 OK\r\n\r\n\n <html>", Head(Answer(200, True), None)),
+        (
+            b"HTTP/1.1 302 Go\r\nLocation: https://a.test/?key=x\r\n\r\n",
+            Head(Answer(302, False, "a.test"), None),
+        ),
+        (b"HTTP/1.1 302 Go\r\nLocation: /login\r\n\r\n", Head(Answer(302), None)),
+        (b"HTTP/1.1 302 Go\r\nLocation: http://[x\r\n\r\n", Head(Answer(302), None)),
+        (b"HTTP/1.1 302 Go\r\nno header at all\r\n\xff: \xff\r\n\r\n", Head(Answer(302), None)),
+    ],
+)
+def test_the_head_of_an_http_answer(data: bytes, head: Head | None) -> None:
+    assert parsed_head(data) == head
+
+
+def verification(code: int) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "…")
+    error.verify_code, error.verify_message = code, "in its words"
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        *[(verification(code), "unknown issuer") for code in (2, 20, 21)],
+        (verification(18), "self-signed"),
+        (verification(62), "other host"),
+        (verification(26), "other"),
+        (ssl.SSLEOFError(8, "EOF"), "closed"),
+        (ConnectionResetError(), "closed"),
+        (TimeoutError(), "silent"),
+        (ssl.SSLError("?"), "other"),
+    ],
+)
+def test_why_there_is_no_tls(error: OSError, trouble: str) -> None:
+    assert why_no_tls(error)[0] == trouble
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+SHOWN = {
+    "where": "HOST:PORT",
+    "host": "HOST",
+    "path": "PATH",
+    "channel": "CHANNEL",
+    "timeout": "10",
+    "ref": "REF",
+    "key_ref": "OTHER",
+    "problems": "WHERE: WHAT",
+    "setting": "WHERE",
+    "proxy": "PROXY",
+    "clock": "3 hours behind",
+    "status": "STATUS",
+    "detail": "…",
+    "refusal": "…",
+}
+"""What stands in the page for what is filled in."""
+
+
+def row(fault: Fault) -> str:
+    cause, remedy = (text.format_map(SHOWN) for text in (fault.cause, fault.remedy))
+    return f"| `{fault.name}` | {cause} | {remedy} |"
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_the_page_has_every_fault_in_its_words(step: Step) -> None:
+    section = (
+        PAGE.read_text("utf-8").partition(f"\n### {step[0].upper()}{step[1:]}\n")[2].partition("\n##")[0]
+    )
+    told = [line for line in section.splitlines() if line.startswith("| `")]
+    assert told == [row(fault) for fault in FAULTS if fault.step is step]
+
+
+def test_the_page_has_no_fault_that_is_none() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert rows == [fault.name for fault in FAULTS]
