@@ -133,7 +133,7 @@ def sizes(plan: Plan) -> list[Table]:
     """The cost of a diff as the room grows."""
     diffs, counts = plan.scaled(20_000), [max(SIZES[0], plan.scaled(users)) for users in SIZES]
     rooms = [workloads.steady(plan.seed, users, diffs) for users in counts]
-    clients = (OURS_TEXT, PHOENIX)
+    clients = (OURS_TEXT, LEAST_TEXT, PHOENIX)
     pairs = [
         (evolve(entry, name=f"{entry.name}, {users:,} users"), room)
         for entry in clients

@@ -66,9 +66,9 @@ class Feeder:
                 answer = {"topic": topic, "event": "phx_reply", "ref": ref, "payload": reply}
             self._websocket.send_text(json.dumps(answer))
         if event == "phx_join":
-            self._websocket.send_frame(self._before)
+            self._sock.sendall(self._websocket.data_to_send() + self._before)
         elif event == "broadcast" and payload["event"] == "chat_message":
-            self._websocket.send_frame(self._after)
+            self._sock.sendall(self._websocket.data_to_send() + self._after)
 
 
 def main(path: str, untimed: str) -> None:

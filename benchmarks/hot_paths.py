@@ -14,10 +14,10 @@ from collections.abc import Callable
 from benchmarks import workloads
 from benchmarks.contestants.ours import Presence, Realtime
 from benchmarks.plain_client import frame, join_as, upgrade, user_id
-from benchmarks.workloads import TOPIC, Workload
+from benchmarks.workloads import TOPIC
 from presence_proto import ConnId, Hub
 
-USERS = 200
+USERS, CROWD = 200, 20_000
 """In the rosters of the clients."""
 MEMBERS = 20
 """In the topic of the hub."""
@@ -25,13 +25,14 @@ MOST = 1_000
 """So many diffs are made, whatever the count: two runs have to prepare the same."""
 
 
-def _room() -> Workload:
-    return workloads.steady(1, USERS, MOST)
-
-
 def client_text(count: int) -> Callable[[], object]:
     """RealtimeClient: the text of a diff to events."""
     return _client(Realtime(text=True), count)
+
+
+def client_crowd(count: int) -> Callable[[], object]:
+    """RealtimeClient: the same in a room of 20,000."""
+    return _client(Realtime(text=True), count, CROWD)
 
 
 def client_bytes(count: int) -> Callable[[], object]:
@@ -44,8 +45,8 @@ def presence_bytes(count: int) -> Callable[[], object]:
     return _client(Presence(), count)
 
 
-def _client(contestant: Realtime | Presence, count: int) -> Callable[[], object]:
-    room = _room()
+def _client(contestant: Realtime | Presence, count: int, users: int = USERS) -> Callable[[], object]:
+    room = workloads.steady(1, users, MOST)
     texts = room.texts("2.0.0")
     contestant.load(texts[: room.untimed], [TOPIC])
     contestant.prepare(texts[room.untimed : room.untimed + count])
@@ -96,6 +97,7 @@ def hub_broadcast(count: int) -> Callable[[], object]:
 
 HOT_PATHS: dict[str, tuple[Callable[[int], Callable[[], object]], int]] = {
     "client-text": (client_text, 500),
+    "client-crowd": (client_crowd, 500),
     "client-bytes": (client_bytes, 500),
     "presence-bytes": (presence_bytes, 500),
     "hub-heartbeat": (hub_heartbeat, 500),

@@ -147,11 +147,11 @@ def said(number: int, *, deflate: bool) -> tuple[bytes, bytes]:
     frame = join_as(user_id(number))
     if not deflate:
         return upgrade(), frame
-    # A small window, so that any server takes it. The mask is zero, the header has two bytes for the length.
+    # A small window, so that any server takes it. The mask is zero.
     deflater = zlib.compressobj(wbits=-9)
     data = (deflater.compress(frame[8:]) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
-    header = bytes([frame[0] | RSV1, 0x80 | 126]) + len(data).to_bytes(2, "big") + bytes(4)
-    return upgrade(deflate=True), header + data
+    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
+    return upgrade(deflate=True), bytes([frame[0] | RSV1]) + size + bytes(4) + data
 
 
 def a_hub(*, deflate: bool) -> Make:

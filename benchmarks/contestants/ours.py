@@ -26,8 +26,8 @@ from presence_proto.websocket import HandshakeRequest, TextMessage, WebSocket, s
 
 URL = "ws://127.0.0.1/realtime/v1"
 LIMIT = 256 * 1024 * 1024
-TOGETHER = 170
-"""So many messages of the workload "steady" are in 64 KiB, and come with one read."""
+READ = 64 * 1024
+"""Characters of text that are taken before the events are: as many as come with one read of a socket."""
 
 
 class Online:
@@ -55,8 +55,9 @@ class Online:
                         self._server.accept()
                     elif isinstance(event, TextMessage):
                         replies += self._reply(json.loads(event.data))
-                # Replies are not compressed, so that the compressed messages of a `Stream` can follow.
-                answer = self._server.data_to_send() + replies
+                # Replies are not compressed, so that the compressed messages of a `Stream` can follow. Most
+                # servers keep their context, and ours says that it does not.
+                answer = self._server.data_to_send().replace(b"; server_no_context_takeover", b"") + replies
                 self.said.append(answer)
                 self.client.receive_data(self.conn, answer, now=0)
 
@@ -84,11 +85,7 @@ class Online:
 
     def drain(self) -> int:
         """Take the events, and count them."""
-        count = 0
-        next_output = self.client.next_output
-        while next_output() is not None:
-            count += 1
-        return count
+        return len(self.client.drain())
 
 
 class Realtime:
@@ -115,19 +112,26 @@ class Realtime:
         self.run()
 
     def prepare(self, texts: list[str]) -> None:
-        self._texts = texts
-        self._chunks = self._stream.chunks(texts)
+        self._chunks = [] if self._text else self._stream.chunks(texts)
+        self._reads: list[list[str]] = []
+        size = READ
+        for text in texts:
+            if size >= READ:
+                self._reads.append([])
+                size = 0
+            self._reads[-1].append(text)
+            size += len(text)
 
     def run(self) -> int:
         online = self._online
         if not self._text:
             return online.take(self._chunks)
-        # Where the WebSocket layer hands over; the messages of one read are drained together.
+        # Where the WebSocket layer hands over.
         client, drain = online.client, online.drain
         events = 0
-        for at in range(0, len(self._texts), TOGETHER):
-            for text in self._texts[at : at + TOGETHER]:
-                client._receive(TextMessage(text), 0.0)
+        for texts in self._reads:
+            for text in texts:
+                client._receive(text, 0.0)
             events += drain()
         return events
 

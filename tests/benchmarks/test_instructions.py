@@ -47,7 +47,7 @@ def test_another_build_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert "Python 2" in output
     code, output = guard(monkeypatch, kept, COUNTS)
     assert code == 1
-    assert "no counts are kept for client-bytes" in output
+    assert "no counts are kept for client-crowd, client-bytes, presence-bytes" in output
 
 
 def test_without_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
