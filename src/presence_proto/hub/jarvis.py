@@ -8,7 +8,7 @@ from presence_proto.broadcasts import Fields
 from presence_proto.errors import PresenceError, RemoteProtocolError
 from presence_proto.events import JoinRefused, UserStatus
 from presence_proto.hub.jarvis_room import TOPIC
-from presence_proto.hub.member import Refused, ask
+from presence_proto.hub.member import Refused, objection
 from presence_proto.serializer import EncodedFrame, decode_object, encode_payload
 from presence_proto.websocket import BinaryMessage
 
@@ -126,8 +126,7 @@ class JarvisSession:
 
     def _ask(self, token: str | None) -> None:
         """Raises `Refused` when the hub's user does not want this client in the topic."""
-        authorize = self._topics.config.authorize
-        reason = None if authorize is None else ask(authorize, TOPIC, token)
+        reason = objection(self._topics.config.authorize, TOPIC, token)
         if reason is not None:
             raise Refused(reason)
 

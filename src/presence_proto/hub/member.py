@@ -11,11 +11,15 @@ from presence_proto.serializer import Message, Ref
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from presence_proto.config import AuthorizeRule
     from presence_proto.hub.phoenix import PhoenixSession
     from presence_proto.hub.topic import Diff, Shared, Topic
     from presence_proto.outputs import ConnId
 
 Answer = TypeVar("Answer")
+
+_SECRET_LENGTH = 8
+"""Characters. Shorter tokens are a test's: they are no secrets, and their text may stand anywhere."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer to the client, not an error of ours
@@ -34,6 +38,18 @@ def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
     except Exception as exc:
         # Only the name of the exception: its text may hold what the client sent, a token for one.
         raise Refused("join crashed", f" ({type(exc).__name__} in a rule)") from exc
+
+
+def objection(authorize: AuthorizeRule | None, topic: str, token: object) -> str | None:
+    """Why the hub's user does not want the client with this token in the topic; `None` when they do.
+
+    Without the token, which their words may quote. Raises `Refused` when the rule fails.
+    """
+    if authorize is None:
+        return None
+    secret = token if isinstance(token, str) else None
+    reason = ask(authorize, topic, secret)
+    return reason.replace(secret, "…") if reason and secret and len(secret) >= _SECRET_LENGTH else reason
 
 
 def reply_to(message: Message, join_ref: Ref, status: str, response: Any) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from presence_proto.errors import LocalProtocolError
-from presence_proto.hub.member import PhoenixMember, Refused, ask
+from presence_proto.hub.member import PhoenixMember, Refused, ask, objection
 from presence_proto.hub.topic import Meta, is_reserved, said
 from presence_proto.serializer import Message, encode_payload
 
@@ -23,11 +23,9 @@ class PlainMember(PhoenixMember):
         """Raises `Refused`."""
         super().__init__(session, message)
         config = session.topics.config
-        if config.authorize is not None:
-            token = message.payload.get("access_token")
-            reason = ask(config.authorize, self.name, token if isinstance(token, str) else None)
-            if reason is not None:
-                raise Refused(reason)
+        reason = objection(config.authorize, self.name, message.payload.get("access_token"))
+        if reason is not None:
+            raise Refused(reason)
         self._key, self._meta = _presence(ask(config.presence_rule, self.name, message.payload))
 
     @property

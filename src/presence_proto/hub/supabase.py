@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from presence_proto.hub.member import PhoenixMember, Refused, ask
+from presence_proto.hub.member import PhoenixMember, Refused, objection
 from presence_proto.hub.topic import Diff, said, same_payload
 from presence_proto.hub.topics import SUPABASE_PREFIX
 from presence_proto.serializer import Message, UserBroadcast, encode_payload
@@ -136,10 +136,7 @@ class SupabaseMember(PhoenixMember):
 
     def _objection(self, token: object) -> str | None:
         """Why this token does not do, or `None` when it does. Raises `Refused` when the rule fails."""
-        authorize = self._session.topics.config.authorize
-        if authorize is None:
-            return None
-        return ask(authorize, self.name, token if isinstance(token, str) else None)
+        return objection(self._session.topics.config.authorize, self.name, token)
 
     def _system(self, status: str, text: str, extension: str = "system") -> None:
         channel = self.name.removeprefix(SUPABASE_PREFIX)
