@@ -5,6 +5,7 @@
 # make docs     build the site in build/docs; a warning is an error
 # make wheel-test  run a part of the tests against the built wheel, in an environment of its own
 # make bench    measure ourselves next to the official clients, in some minutes; the report is in build/, too
+# make instructions  count what the processor does on the hot paths, and fail when it is more; needs valgrind
 # make mutants  put small bugs into copies of the sources, and see which test fails (NAME=part JOBS=2)
 #
 # Each makes its own .venv when there is none, with PYTHON (3.11 or newer), and installs what it needs.
@@ -15,7 +16,7 @@ NAME :=
 JOBS ?= 1
 BIN := .venv/bin
 
-.PHONY: demo test lint docs wheel-test bench mutants fuzz clean
+.PHONY: demo test lint docs wheel-test bench instructions mutants fuzz clean
 
 demo: .venv/.cli
 	$(BIN)/presence demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -49,6 +50,9 @@ wheel-test: .venv/.dev
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks --json build/bench.json --chart build/bench.png
+
+instructions: .venv/.bench
+	$(BIN)/python -m benchmarks.instructions
 
 mutants: .venv/.dev
 	PYTHONPATH=tests $(BIN)/python -m mutants --jobs $(JOBS) $(NAME)

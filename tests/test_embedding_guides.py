@@ -22,7 +22,7 @@ import pytest
 from adapters.fakes import Certificates, until
 from presence_adapters.asyncio import PresenceClient
 from presence_adapters.hub_server import HubServer
-from presence_proto import Identity, PresenceConfig, UserOffline, UserOnline, UserStatus
+from presence_proto import HubConfig, Identity, PresenceConfig, UserOffline, UserOnline, UserStatus
 from presence_proto.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def test_program(host: str) -> None:
 
 async def in_a_room(host: str, environment: dict[str, str]) -> None:
     """Run the program to its end, among others."""
-    async with HubServer() as server:
+    async with HubServer(HubConfig(presence_window=0)) as server:  # Carol pokes before a window would end
         config = PresenceConfig(server_url=server.url, api_key="any")
         program = await start(PROGRAMS[host][0], server.port, environment)
         try:

@@ -26,6 +26,7 @@ from presence_proto import HubConfig, WebSocket
 from presence_proto.testing import FaultyHub
 
 World: TypeAlias = "Workshop"
+Answer: TypeAlias = bytes | Callable[[], bytes] | None
 Setup: TypeAlias = Callable[[World], AbstractAsyncContextManager[dict[str, Any]]]
 
 KEY = "the-right-key"
@@ -74,7 +75,10 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def raw(
-    answer: bytes | None = None, *, tls: ssl.SSLContext | None = None, hold: bool = False
+    answer: bytes | Callable[[], bytes] | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    hold: bool = False,
 ) -> AsyncIterator[int]:
     """A server that says `answer` to the first bytes and hangs up, unless it is to `hold`. Yields the port.
 
@@ -86,7 +90,7 @@ async def raw(
         writers.append(writer)
         data = await reader.read(65536)
         if answer is not None and data:
-            writer.write(answer)
+            writer.write(answer() if callable(answer) else answer)
         if answer is not None and not hold:
             writer.close()
         while data:
@@ -119,16 +123,22 @@ def http(status: str, *headers: str, body: str = "") -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def date(**off: float) -> str:
-    return "Date: " + format_datetime(datetime.now(UTC) + timedelta(**off), usegmt=True)
+def dated(status: str, **off: float) -> Callable[[], bytes]:
+    """An answer with the time of its sending, or of a clock that is off."""
+    return lambda: http(status, "Date: " + format_datetime(datetime.now(UTC) + timedelta(**off), usegmt=True))
 
 
 def answers(status: str, *headers: str, body: str = "", **settings: Any) -> Setup:
     """A server that gives one HTTP answer."""
+    return says(http(status, *headers, body=body), **settings)
+
+
+def says(answer: Answer, **settings: Any) -> Setup:
+    """A server that says this."""
 
     @asynccontextmanager
     async def setup(world: World) -> AsyncIterator[dict[str, Any]]:
-        async with raw(http(status, *headers, body=body)) as port:
+        async with raw(answer) as port:
             yield {"server_url": f"ws://127.0.0.1:{port}", **settings}
 
     return setup
@@ -213,7 +223,11 @@ async def talker(*texts: str) -> AsyncIterator[int]:
 
 
 def over_tls(
-    answer: bytes | None = b"", *names: str, trusted: bool = True, host: str = "127.0.0.1", **dates: Any
+    answer: bytes | Callable[[], bytes] | None = b"",
+    *names: str,
+    trusted: bool = True,
+    host: str = "127.0.0.1",
+    **dates: Any,
 ) -> Setup:
     """A server with a certificate for `names`, valid for the days from `since` to `until`."""
 
@@ -439,8 +453,8 @@ SETUPS: dict[str, Setup] = {
     "proxy-silent": silent_proxy,
     "no-proxy": behind_proxy(b"220 mail.test ESMTP\r\n"),
     # TLS
-    "clock-off-tls": over_tls(http("200 OK", date(days=-20)), not_before=-40, not_after=-10),
-    "certificate-expired": over_tls(http("200 OK", date()), not_before=-40, not_after=-10),
+    "clock-off-tls": over_tls(dated("200 OK", days=-20), not_before=-40, not_after=-10),
+    "certificate-expired": over_tls(dated("200 OK"), not_before=-40, not_after=-10),
     "certificate-early": over_tls(http("200 OK"), not_before=10, not_after=40),
     "self-signed": own_certificate,
     "unknown-issuer": over_tls(trusted=False),
@@ -463,7 +477,7 @@ SETUPS: dict[str, Setup] = {
     "not-http": another_service,
     "hung-up": hangs_up,
     "mute-server": mute,
-    "clock-off": answers("403 Forbidden", date(hours=-3), PRESENCE_API_KEY=KEY),
+    "clock-off": says(dated("403 Forbidden", hours=-3), PRESENCE_API_KEY=KEY),
     # the key and the token
     "api-key-expired": answers("401 Unauthorized", PRESENCE_API_KEY=jwt(exp=_NOW - 99)),
     "token-expired": answers("403 Forbidden", PRESENCE_API_KEY=KEY, PRESENCE_ACCESS_TOKEN=jwt(exp=_NOW - 99)),

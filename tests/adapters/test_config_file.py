@@ -253,7 +253,7 @@ def test_a_file_that_others_can_read(file: Path, text: str, mode: int, warning: 
 
 
 def test_every_field_of_the_config_is_a_setting() -> None:
-    assert set(fields_dict(PresenceConfig)) - set(KEYS) == {"project_ref"}
+    assert set(fields_dict(PresenceConfig)) - set(KEYS) == {"project_ref", "asks_for_token"}
 
 
 def test_the_documentation_has_every_key_with_its_default() -> None:

@@ -23,11 +23,11 @@ from adapters.broken_setups import (
     SETUPS,
     Workshop,
     answers,
-    date,
+    dated,
     free_port,
-    http,
     jwt,
     raw,
+    says,
     talker,
 )
 from adapters.fakes import run as run_and_collect
@@ -223,7 +223,7 @@ def test_an_expired_certificate_behind_a_proxy(world: Workshop) -> None:
             name: datetime.now(UTC) - timedelta(days=ago)
             for name, ago in (("not_before", 40), ("not_after", 9))
         }
-        async with raw(http("200 OK", date(days=-20)), tls=world.tls("room.test", **days)) as port:
+        async with raw(dated("200 OK", days=-20), tls=world.tls("room.test", **days)) as port:
             return await examined({"server_url": f"wss://room.test:{port}", "tls_ca": world.trust})
 
     with ProxyThread() as proxy:
@@ -314,7 +314,7 @@ def test_what_the_server_says_at_once_comes_through_a_proxy_too(world: Workshop)
 
 def test_a_clock_that_is_right_is_fine(world: Workshop) -> None:
     async def main() -> list[Finding]:
-        async with answers("403 Forbidden", date(), PRESENCE_API_KEY=KEY)(world) as given:
+        async with says(dated("403 Forbidden"), PRESENCE_API_KEY=KEY)(world) as given:
             return await examined(given)
 
     findings = run(main)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from benchmarks.instructions import REFERENCE, minor
+from benchmarks.instructions import REFERENCE, build, minor
 from click.testing import CliRunner
 
 from benchmarks import hot_paths, instructions
@@ -42,9 +42,15 @@ def test_what_is_recorded_is_compared(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_another_build_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text(json.dumps({minor(): {"build": "Python 2", "counts": {"client-text": 1_000}}}), "utf-8")
-    code, output = guard(monkeypatch, kept, COUNTS, "client-text")
+    code, output = guard(monkeypatch, kept, COUNTS | {"client-text": 2_000})
     assert code == 0
     assert "Python 2" in output
+    assert "nothing is judged" in output
+
+
+def test_a_path_that_nobody_has_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps({minor(): {"build": build(), "counts": {"client-text": 1_000}}}), "utf-8")
     code, output = guard(monkeypatch, kept, COUNTS)
     assert code == 1
     assert "no counts are kept for client-crowd, client-bytes, presence-bytes" in output

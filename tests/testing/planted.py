@@ -287,10 +287,10 @@ def a_closed_connection_is_closed_again(monkeypatch: MonkeyPatch) -> None:
 def pokes_of_others_are_ours(monkeypatch: MonkeyPatch) -> None:
     heard = PhoenixRoom._heard
 
-    def all_ours(self: PhoenixRoom, broadcast: Any) -> None:
+    def all_ours(self: PhoenixRoom, broadcast: Any) -> Any:
         if broadcast.event == "poke":
             self._user_id = broadcast.payload["target_user_id"]
-        heard(self, broadcast)
+        return heard(self, broadcast)
 
     monkeypatch.setattr(PhoenixRoom, "_heard", all_ours)
 
