@@ -37,6 +37,10 @@ SAYINGS = {
     "channel": "one topic",
     "channel_state": "its states",
     "presence": "state + diffs",
+    "encoded_state": "states as JSON",
+    "tunnel": "through proxies",
+    "http_stream": "h11",
+    "token_requests": "when to ask",
     "wire": "refs, pushes",
     "connection": "comes back",
     "serializer": "V1, V2, binary",
@@ -113,7 +117,7 @@ def drawing(below: dict[str, set[str]]) -> Drawing:
             chains[box, other] = [box, *points.values(), other]
             for level, point in points.items():
                 rows[level].append(point)
-    pairs = {pair for chain in chains.values() for pair in pairwise(chain)}
+    pairs = sorted({pair for chain in chains.values() for pair in pairwise(chain)})
     x = {node: (i + 0.5) * WIDTH / len(row) for row in rows for i, node in enumerate(row)}
     for sweep in range(SWEEPS):  # down and up, and each row where its neighbours in the rows around want it
         for row in rows if sweep % 2 == 0 else reversed(rows):
