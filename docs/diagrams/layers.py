@@ -21,7 +21,7 @@ VOCABULARY = ("version", "errors", "outputs", "endpoint", "validators", "config"
 WHOLE = ("hub", "recording", "testing")
 """Packages that are one box."""
 
-ON_TOP = ("hub", "client")
+ON_TOP = ("hub", "client", "tunnel")
 """What adapters drive."""
 
 SAYINGS = {
@@ -47,7 +47,7 @@ SAYINGS = {
     "websocket": "bytes, messages",
     "handshake": "the upgrade",
     "deflate": "compression",
-    "fast_lane": "short frames",
+    "fast_lane": "plain frames",
     "timers": "named deadlines",
     "backoff": "delays",
     "broadcasts": "payloads",

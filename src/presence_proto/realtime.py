@@ -396,12 +396,11 @@ class RealtimeClient:
         self._wire.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
 
     def _receive(self, data: str | bytes, now: float) -> None:
-        serializer = self._serializer
         try:
             if isinstance(data, str):
-                message = serializer.decode_text(data)
+                message = self._serializer.decode_text(data)
             else:
-                message = serializer.decode(BinaryMessage(data))
+                message = self._serializer.decode(BinaryMessage(data))
         except RemoteProtocolError as exc:
             self._wire.violated(exc)
             return

@@ -173,13 +173,6 @@ def _malformed(exc: RecursionError | ValueError, what: str) -> RemoteProtocolErr
     return RemoteProtocolError(f"{what} is malformed: {fault}")
 
 
-def _v2(decoder: msgspec.json.Decoder[Message] | msgspec.json.Decoder[_V2State], text: str) -> Message:
-    try:
-        return decoder.decode(text)
-    except (RecursionError, ValueError) as exc:
-        raise _malformed(exc, "a V2 message") from None
-
-
 # ---------------------------------------------------------------------------------------------- serializers
 
 # The kinds of binary frames, and the fields of each. A push from a server has no ref.
@@ -270,18 +263,22 @@ class V2Serializer:
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
         # Elements after the fifth are passed over, as they are by Phoenix.
-        return _v2(_v2_decoder, frame.data)
+        message: Message = _load(_v2_decoder, frame.data, "a V2 message")
+        return message
 
     def decode_text(self, text: str) -> Message:
         """As `decode`, but the payload of a large `presence_state` is `msgspec.Raw`.
 
         After a rejoin most of it is known already. `PresenceMap.apply_state` decodes what is not.
         """
-        if len(text) > _LARGE and _STATE in text[:_FRONT]:
-            message = _v2(_v2_state_decoder, text)
-            if message.event == "presence_state":
-                return message
-        return _v2(_v2_decoder, text)
+        try:
+            if len(text) > _LARGE and _STATE in text[:_FRONT]:
+                message = _v2_state_decoder.decode(text)
+                if message.event == "presence_state":
+                    return message
+            return _v2_decoder.decode(text)
+        except (RecursionError, ValueError) as exc:
+            raise _malformed(exc, "a V2 message") from None
 
     # -- binary
 
