@@ -1,11 +1,17 @@
-"""Draws tables: one row of bars for each contestant."""
+"""Draws tables: one row of bars for each contestant.
+
+python -m benchmarks.chart REPORT IMAGE [NAME...]
+"""
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import click
 
 from benchmarks.report import number
 from benchmarks.table import Row, Table
@@ -82,3 +88,21 @@ def _draw(table: Table, axis: Any) -> None:
     better = "more is better" if table.higher else "less is better"
     title = "\n".join(textwrap.wrap(table.title, 90))
     axis.set_title(f"{title}\n{table.unit}, {better}", loc="left", fontsize=9, x=-0.5)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("names", nargs=-1)
+def main(report: Path, image: Path, names: tuple[str, ...]) -> None:
+    """Draw the tables with NAMES, or all, of a REPORT that --json has written into an IMAGE, .png or .svg."""
+    tables = [Table.from_dict(table) for table in json.loads(report.read_text("utf-8"))["tables"]]
+    known = {table.name: table for table in tables}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise click.UsageError(f"no table {', '.join(unknown)}; there are {', '.join(known)}")
+    write_chart([known[name] for name in names] or tables, image)
+
+
+if __name__ == "__main__":
+    main()

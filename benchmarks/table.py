@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
-from attrs import Factory, asdict, define, frozen
+from attrs import Factory, asdict, define, fields_dict, frozen
 
 from benchmarks.contest import Result
 
@@ -59,6 +59,12 @@ class Table:
         """For JSON."""
         rows = [asdict(row) | {"ratio": self.ratio(row)} for row in self.rows]
         return asdict(self, recurse=False) | {"rows": rows}
+
+    @classmethod
+    def from_dict(cls, table: dict[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        rows = [Row(**{name: row[name] for name in fields_dict(Row)}) for row in table["rows"]]
+        return cls(**table | {"rows": rows})
 
 
 def rows_of(results: Iterable[Result]) -> list[Row]:

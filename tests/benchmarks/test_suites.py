@@ -15,12 +15,13 @@ from benchmarks.contest import WRONG_ROSTER, Entry, Result
 from benchmarks.crowd import Crowd, Member
 from benchmarks.plain_client import Roster, all_see_all, user_id
 from benchmarks.plan import Plan
+from benchmarks.report import write_json
 from benchmarks.suites import SUITES
 from benchmarks.table import Row, Table, ranked, rows_of
 from click.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import client_suites, contest, fanout, memory, processes, storm, wave, weigh, workloads
+from benchmarks import chart, client_suites, contest, fanout, memory, processes, storm, wave, weigh, workloads
 from node_tools import require_node
 
 LIAR = (sys.executable, str(Path(__file__).parent / "liar.py"))
@@ -299,3 +300,18 @@ def test_a_child_that_has_ended() -> None:
     with pytest.raises(RuntimeError):
         child.ask(load="x")
     child.close()
+
+
+def test_a_chart_of_a_report(tmp_path: Path) -> None:
+    tables = [
+        evolve(table_of(Row("ours", 2.0, 0.1, ours=True), Row("theirs", 4.0)), name=name) for name in "ab"
+    ]
+    report, image = tmp_path / "bench.json", tmp_path / "bench.svg"
+    write_json(tables, {}, report)
+    assert [Table.from_dict(table.as_dict()) for table in tables] == tables
+    done = CliRunner().invoke(chart.main, [str(report), str(image), "b"])
+    assert done.exit_code == 0, done.output
+    assert "<svg" in image.read_text("utf-8")
+    done = CliRunner().invoke(chart.main, [str(report), str(image), "c"])
+    assert done.exit_code == 2
+    assert "no table c; there are a, b" in done.output
