@@ -6,6 +6,7 @@ What one channel does is in `test_channel*.py`, what the connection does in `tes
 from __future__ import annotations
 
 import math
+import sys
 from random import Random
 from typing import Any
 
@@ -445,7 +446,9 @@ def test_no_secret_is_in_any_event_output_exception_or_repr() -> None:
     [refusal] = rig.take()
     assert (refusal.status, refusal.response) == ("…", {"…": ["is no", "…", 1]})
     rig.do(client.join, "room:deep")
-    deep = "[" * 900 + "]" * 900
+    # Deep enough for our look at it, and not for the decoder, which shares the limit of Python 3.11.
+    depth = 900 if sys.version_info < (3, 12) else 980
+    deep = "[" * depth + "]" * depth
     join = rig.last("phx_join", "room:deep")
     rig.say_text(
         f'["{join.ref}","{join.ref}","room:deep","phx_reply",{{"status":"error","response":{deep}}}]'
