@@ -241,9 +241,7 @@ def test_a_hub_that_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = recording.entries("called")
     assert len(asked) == 1
 
-    monkeypatch.setattr(
-        plain, "ask", lambda rule, *args: rule("other", *args[1:]) if len(args) == 2 else None
-    )
+    monkeypatch.setattr(plain, "objection", lambda rule, topic, token: rule("other", token))
     expected, got = difference(recording)
     assert expected == asked[0]
     assert got == {
@@ -251,17 +249,17 @@ def test_a_hub_that_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
         "with": {"topic": "other", "access_token": None},
     }
 
-    monkeypatch.setattr(plain, "ask", lambda rule, *args: None)
+    monkeypatch.setattr(plain, "objection", lambda rule, topic, token: None)
     result = replay(recording.lines)
     assert result.difference is not None
     assert json.loads(result.difference.expected) == asked[0]
     assert result.difference.got == "nothing"
 
-    def ask_twice(rule: Any, *args: Any) -> Any:
-        rule(*args)
-        return rule(*args)
+    def ask_twice(rule: Any, topic: str, token: Any) -> Any:
+        rule(topic, token)
+        return rule(topic, token)
 
-    monkeypatch.setattr(plain, "ask", ask_twice)
+    monkeypatch.setattr(plain, "objection", ask_twice)
     result = replay(recording.lines)
     assert result.difference is not None
     assert result.difference.expected == "nothing"
