@@ -95,7 +95,10 @@ def test_who_is_known_stays_as_they_are() -> None:
             b'{"new":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             "presence_state is malformed: nested too deeply",
         ),
-        (b'{"ann":{"metas":[{"phx_ref":"2","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}}", "nested too deeply"),
+        (
+            b'{"ann":{"metas":[{"phx_ref":"2","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}]}}",
+            "nested too deeply",
+        ),
     ],
 )
 def test_a_malformed_one_changes_nothing(state: Any, fault: str) -> None:
