@@ -240,6 +240,19 @@ def test_cut_at_each_byte(cut: int | None) -> None:
         rig.check(TOKEN, KEY)
 
 
+def test_a_ping_that_quotes_a_secret() -> None:
+    """Between two messages it is told at once, and between the fragments of one with them."""
+    rig = Recorded(headers={}, subprotocols=[])
+    rig.connect()
+    rig.join("room:b", {})
+    ping = bytes((0x89, len(KEY.encode()))) + KEY.encode()
+    hello = json.dumps([None, None, "room:b", "hello", {}]).encode()
+    rig.deliver(ping)
+    rig.deliver(bytes((0x01, 9)) + hello[:9] + ping + bytes((0x80, len(hello) - 9)) + hello[9:] + ping)
+    assert [type(event).__name__ for event in rig.take()][-1] == "ChannelMessage", rig.events
+    rig.check(KEY)
+
+
 def test_cut_off_at_each_byte() -> None:
     """The connection is lost in the middle of the secret: nor is the beginning of it there."""
     frame = server_frame(REPLY, text=True)
