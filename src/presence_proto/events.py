@@ -17,7 +17,7 @@ from presence_proto.outputs import ConnId
 from presence_proto.presence import PresenceChange
 
 
-class _Event(Struct, frozen=True, gc=False):  # JSON has no cycles
+class _Event(Struct, frozen=True, gc=False):  # what it holds is JSON, which has no cycles to collect
     pass
 
 

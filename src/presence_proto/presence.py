@@ -150,7 +150,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             elif not entries:
                 change = self._goes(leaving)
             else:
-                change = self._turns(entries, leaving)
+                change = self._replaces(entries, leaving)
             if change is not None:
                 return (change,)
         joins, most = _parse(entries, "presence_diff joins")
@@ -198,7 +198,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                         return self._gone(key, (held,))
         return None
 
-    def _turns(self, joins: dict[str, Any], leaves: dict[str, Any]) -> PresenceChange | None:
+    def _replaces(self, joins: dict[str, Any], leaves: dict[str, Any]) -> PresenceChange | None:
         """Another meta takes the place of the one that somebody has."""
         for key, entry in joins.items():
             held, left = self._held.get(key), leaves.get(key)
