@@ -266,6 +266,20 @@ def test_cut_off_at_each_byte() -> None:
         assert TOKEN[:12].encode() not in written(rig.recording)
 
 
+def test_the_answer_to_the_upgrade_is_cut_off_at_each_byte() -> None:
+    head = b"HTTP/1.1 401 no\r\nX-Said: " + TOKEN.encode() + b"\r\n\r\n"
+    for end in range(1, len(head)):
+        rig = Recorded(headers={}, subprotocols=[])
+        rig.do(rig.client.connect)
+        rig.open_transport()
+        rig.deliver(head[:end])
+        rig.cut()
+        rig.check(TOKEN, KEY)
+        said = written(rig.recording)
+        assert head[: min(end, 10)] in said, "what is harmless is there, cut off where it was"
+        assert TOKEN[:12].encode() not in said
+
+
 def test_an_answer_in_chunks_of_http() -> None:
     rig = Recorded(headers={}, subprotocols=[])
     rig.do(rig.client.connect)
@@ -372,6 +386,26 @@ def test_secrets_of_the_clients_of_a_hub(chunk: int, deflate: bool) -> None:
         assert '"refused' not in recording.text
         assert [entry for entry in recording.entries("event") if entry["event"] == "JoinRefused"] == []
         assert NONCE.decode() in written(recording).decode("latin-1")
+
+
+def test_the_request_of_a_client_of_a_hub_is_cut_off_at_each_byte() -> None:
+    request = b"GET /socket/websocket?vsn=2.0.0&token=%s HTTP/1.1\r\nHost: h\r\nx-api-key: %s\r\n\r\n"
+    request %= TOKEN.encode(), THIRD.encode()
+    for end in range(1, len(request)):
+        recording = Recording()
+        hub = recording.hub(HubConfig(), rng=Random(2))
+        hub.transport_opened(ConnId(7), now=0)
+        hub.receive_data(ConnId(7), request[:end], now=1)
+        drain(hub)
+        hub.transport_closed(ConnId(7), now=2)
+        drain(hub)
+        result = recording.replayed()
+        assert result.same, result
+        assert_clean(recording, TOKEN, THIRD)
+        said = written(recording)
+        assert request[: min(end, 20)] in said
+        assert TOKEN[:12].encode() not in said
+        assert THIRD[:12].encode() not in said
 
 
 # ------------------------------------------------------------------------------------ stand-ins
