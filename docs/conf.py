@@ -13,7 +13,6 @@ version = release = version_of("presence-proto")
 author = "The authors of presence-proto"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "docstrings"]
-exclude_patterns = ["captures/*.md"]
 
 # A warning is an error in `make docs`, and nitpicky: a link to nowhere is a warning.
 nitpicky = True

@@ -26,6 +26,7 @@ MODULES = (
     "presence_proto.testing.sim",
     "presence_proto.testing.strategies",
     "presence_proto.testing.machines",
+    "presence_proto.testing.server_script",
     "presence_adapters.asyncio",
     "presence_adapters.trio",
     "presence_adapters.blocking",
@@ -50,6 +51,14 @@ ALSO_PUBLIC = (
 
 UNIONS = ("PresenceOutput", "RealtimeOutput", "PresenceEvent", "RealtimeEvent", "HubEvent")
 """The larger ones first: they have the smaller ones in them."""
+
+DEFAULTS = (
+    (r"= ?<factory>|= NOTHING\b", "= {}"),  # all are empty mappings
+    (r"= <function (\w+)>", r"= \1"),
+    (r"= <class '[\w.]*?(\w+)'>", r"= \1"),
+    (r"= <(\w+\.\w+): \d+>", r"= \1"),  # a flag
+)
+"""Defaults as `inspect` has them, and how they are written."""
 
 
 @cache
@@ -113,7 +122,10 @@ def _module_of(name: str) -> str | None:
 def _signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Unions keep their names."""
+    """Unions keep their names, and defaults are what one would write: else Sphinx cannot take them apart."""
+    if arguments is not None:
+        for default, written in DEFAULTS:
+            arguments = re.sub(default, written, arguments)
     for union in UNIONS:
         members = stringify_annotation(getattr(presence_proto, union), "smart")
         returns = returns and returns.replace(members, f"~presence_proto.{union}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -39,10 +40,23 @@ SHOWS = {
     "docs/howto/report-a-bug.md 1": "Connected(online_count=1",
     "docs/howto/report-a-bug.md 2": "PresenceClient is the same",
     "docs/howto/report-a-bug.md 3": '{"end":null}',
-    "docs/reference/logging.md 1": "DEBUG:presence_adapters.event_log:Connected",
+    "docs/reference/logging.md 1": "DEBUG:presence_adapters.socket_driver:connection 1: over: eof",
     "docs/reference/configuration.md 1": "Connected(online_count=1",
 }
 """What each snippet prints. Those that go on for ever are interrupted once they have."""
+
+SHOWN_IN_FULL = {ROOT / "docs" / "reference" / "logging.md"}
+"""Pages that show all that their snippet prints."""
+
+
+TOUCHY = ("PRESENCE_", "XDG_", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_")
+"""The beginnings of variables that change what our programs do or print."""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """For programs of the pages: a home of their own, and nothing of the terminal that we run in."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(TOUCHY)}
+    return {**others, "HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -60,7 +74,7 @@ OTHERS = {
 """test_embedding_guides.py, test_testing_guide.py, test_fuzzing_guide.py and test_tutorial.py run these."""
 
 SNIPPETS = [
-    pytest.param(code, SHOWS.get(name, "no expectation is written down"), id=name)
+    pytest.param(page, code, SHOWS.get(name, "no expectation is written down"), id=name)
     for page in PAGES
     if page not in OTHERS
     for number, code in enumerate(blocks(page, "python"), 1)
@@ -68,13 +82,12 @@ SNIPPETS = [
 ]
 
 
-@pytest.mark.parametrize(("code", "shows"), SNIPPETS)
-def test_snippet(code: str, shows: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "code", "shows"), SNIPPETS)
+def test_snippet(page: Path, code: str, shows: str | None, tmp_path: Path) -> None:
     async def run() -> None:
         async with HubServer() as server:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-u",
                 "-W",
                 "error",
                 "-c",
@@ -82,6 +95,7 @@ def test_snippet(code: str, shows: str | None, tmp_path: Path) -> None:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=tmp_path,
+                env=environment(tmp_path),
             )
             assert process.stdout is not None
             assert process.stderr is not None
@@ -97,6 +111,9 @@ def test_snippet(code: str, shows: str | None, tmp_path: Path) -> None:
                 errors = (await process.stderr.read()).decode()
                 await process.wait()
             assert process.returncode == 0 or errors.rstrip().endswith("KeyboardInterrupt"), errors
+            if page in SHOWN_IN_FULL:
+                (text,) = blocks(page, "text")
+                assert printed.replace(str(server.port), "4000") == text
 
     asyncio.run(run())
 

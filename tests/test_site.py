@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import json
+import pkgutil
 import pydoc
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -22,13 +25,19 @@ from urllib.parse import urlsplit
 
 import click
 import pytest
+from attrs import fields_dict
 from sphinx.util.inventory import InventoryFile
 from wsproto.frame_protocol import CloseReason
 
 from presence_adapters.cli.app import app
+from presence_adapters.notifications import EVENT_TYPES
 from presence_adapters.setting_keys import KEYS
+from presence_adapters.settings import SettingsError, load_settings
+from presence_proto import HubConfig, PresenceConfig, RealtimeConfig
+from presence_proto.testing import SimFaults
+from presence_proto.testing.sim import laws
 from test_docs import PAGES, ROOT, blocks
-from test_layers import ADAPTER_SOURCES, CORE_SOURCES, SRC
+from test_layers import ADAPTER_SOURCES, CORE_SOURCES, SRC, WEBSOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,17 +139,50 @@ def console_commands() -> Iterator[tuple[str, list[str]]]:
     for page in PAGES:
         for block in blocks(page, "console"):
             for line in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
-                yield str(page.relative_to(ROOT)), line.partition(" #")[0].split()
+                words = shlex.split(line, comments=True)
+                while re.match(r"\w+=", words[0]):  # a variable for this one command
+                    del words[0]
+                yield str(page.relative_to(ROOT)), [words[0].rpartition("/")[2], *words[1:]]
+        for line in re.findall(
+            r"(?<!`)`(presence [a-z]+[^`]*|make [a-z]+[^`]*)`(?!`)", page.read_text("utf-8")
+        ):
+            yield str(page.relative_to(ROOT)), shlex.split(line)
 
 
 @pytest.mark.parametrize(("page", "words"), list(console_commands()), ids=str)
 def test_commands_on_the_pages_exist(page: str, words: list[str]) -> None:
-    if words[0] == "presence":
-        command = app.commands[words[1]]
-        context = click.Context(command, info_name=words[1])
-        command.make_parser(context).parse_args(words[2:])  # raises for options that there are not
-    elif words[0] == "make":
-        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    match words:
+        case ["presence", name, *arguments]:
+            command = app.commands[name]
+            context = click.Context(command, info_name=name)
+            command.make_parser(context).parse_args(arguments)  # raises for options that there are not
+        case ["make", target, *variables]:
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+            assert all(f"({variable.partition('=')[0]})" in makefile for variable in variables)
+        case ["python" | "python3", "-m", module, *_]:
+            assert importlib.util.find_spec(module)
+        case _:
+            assert words[0] in {".", "export", "pip", "python"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_on_the_pages_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for name in re.findall(r"`(presence_(?:proto|adapters)(?:\.\w+)+)", text):
+        assert pkgutil.resolve_name(name), name
+    for path in re.findall(r"`((?:benchmarks|docs|src|tests)/[^`\s]*)`", text):
+        assert "TARGET" in path or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_pages_import_is_in_the_reference(page: Path) -> None:
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("presence_"):
+                assert {alias.name for alias in node.names} <= docstrings.public_names()[
+                    str(node.module)
+                ].keys()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -151,6 +193,67 @@ def test_settings_and_json_on_the_pages_are_such(page: Path) -> None:
     for block in blocks(page, "json"):
         for line in block.splitlines() if block.count("\n{") else [block]:
             assert json.loads(line)
+
+
+def test_the_problems_on_the_page_are_what_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[presence]\nserver_url = "ref"\nheartbeat_interval = "soon"\nheartbeat_timout = 5\n', "utf-8"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file, {"PRESENCE_JITTER": "lots"})
+    page = (REFERENCE / "configuration.md").read_text("utf-8")
+    for problem in caught.value.problems:
+        assert f"Error: {problem}\n".replace(str(file), "/home/ann/.config/presence/config.toml") in page
+
+
+def test_every_event_type_is_on_the_page() -> None:
+    page = (REFERENCE / "api" / "adapters.md").read_text("utf-8")
+    told = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE)
+    assert told == [(name, event.__name__) for event, name in EVENT_TYPES.items()]
+
+
+def test_who_logs_at_which_level_is_on_the_page() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z]+) \| ([^|]*) \|", (REFERENCE / "logging.md").read_text("utf-8"), re.MULTILINE
+    )
+    told = {(level, name) for level, names in rows for name in re.findall(r"`(\w+)`", names)}
+    levels = {"debug", "info", "warning", "error", "exception"}
+    done = {
+        (node.attr.upper().replace("EXCEPTION", "ERROR"), module)
+        for module, tree in ADAPTER_SOURCES.items()
+        if module != "connecting"  # which is handed a logger
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in levels and ast.unparse(node.value) == "logger"
+    }
+    assert told == done
+
+
+def test_the_layers_that_know_h11_and_wsproto_are_named() -> None:
+    page = (DOCS / "explanation" / "layers.md").read_text("utf-8")
+    assert [module for module in WEBSOCKET if f"`{module}`" not in page] == []
+
+
+def test_every_fault_and_law_of_a_simulated_world_is_told() -> None:
+    page = " ".join(
+        (DOCS / "explanation" / "simulation.md").read_text("utf-8").replace("*", "").lower().split()
+    )
+    assert [fault.name for fault in SimFaults if f"`{str(fault.name).lower()}`" not in page] == []
+    names = [name for name in vars(laws) if name.isupper()]
+    assert names
+    for name in names:
+        assert getattr(laws, name).removeprefix("after the faults ").lower() in page.replace("`", "")
+
+
+@pytest.mark.parametrize("name", ["reconnect-policy.md", "many-channels.md"])
+def test_defaults_on_the_pages_are_those_of_the_code(name: str) -> None:
+    rows = re.findall(
+        r"^\| `(?:(\w+)\.)?(\w+)` \| ([\d.,]+)", (DOCS / "howto" / name).read_text("utf-8"), re.MULTILINE
+    )
+    assert rows
+    for config, field, default in rows:
+        configs = {"": PresenceConfig, "RealtimeConfig": RealtimeConfig, "HubConfig": HubConfig}
+        assert float(default.replace(",", "")) == fields_dict(configs[config])[field].default, field
 
 
 def test_the_versions_are_those_of_the_tests() -> None:
@@ -217,6 +320,10 @@ def test_every_status_is_explained(module: str) -> None:
 def reasons(tree: ast.AST) -> Iterator[str]:
     """The fixed parts of the texts that are given as reasons."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):  # a response
+            for key, value in zip(node.keys, node.values, strict=True):
+                if ast.unparse(key or value) == "'reason'" and isinstance(value, ast.Constant):
+                    yield str(value.value)
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in GIVES_A_REASON:
@@ -231,6 +338,15 @@ def reasons(tree: ast.AST) -> Iterator[str]:
 def test_every_reason_is_explained(module: str) -> None:
     for reason in reasons(SPEAKING[module]):
         assert reason in ERRORS, reason
+
+
+def test_every_failure_of_a_connection_is_explained() -> None:
+    for node in ast.walk(ADAPTER_SOURCES["connecting"]):
+        if isinstance(node, ast.FunctionDef) and node.name in ("why_not_connected", "why_lost"):
+            texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)][
+                1:
+            ]  # its docstring
+            assert [text for text in texts if str(text or "").strip(" ()") not in ERRORS] == []
 
 
 def test_every_exception_is_explained() -> None:

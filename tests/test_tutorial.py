@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from test_docs import ROOT, blocks
+from test_docs import ROOT, blocks, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +34,9 @@ class Terminals:
             self.port = str(listener.getsockname()[1])
         self.directory = directory
         self.running: list[subprocess.Popen[bytes]] = []
-        # What is installed for this Python comes first: `presence` is to be ours. A home of its own.
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.env = {**os.environ, "PATH": path, "HOME": str(directory), "PYTHONUNBUFFERED": "1"}
-        for name in [name for name in self.env if name.startswith(("PRESENCE_", "XDG_"))]:
-            del self.env[name]
+        self.env = environment(directory)
+        # What is installed for this Python comes first: `presence` is to be ours.
+        self.env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
     def start(self, command: str) -> tuple[subprocess.Popen[bytes], Path]:
         """Run a command of the page. Returns it, and the file with what it says."""

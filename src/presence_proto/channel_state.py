@@ -1,13 +1,8 @@
 """The states of a channel, and every move between them.
 
 A channel is *wanted* from `join` to `leave`, whatever happens to the connection. In between it lives several
-lives on the server, one for each `phx_join`.
-
-- WAITING: wanted, but no join is under way: there is no connection, or a rejoin waits for its delay.
-- JOINING: `phx_join` was sent.
-- JOINED: the server said ok.
-- LEAVING: `phx_leave` was sent.
-- CLOSED: left. The client forgets the channel.
+lives on the server, one for each `phx_join`. While it is WAITING there is no connection, or a rejoin waits
+for its delay. One that is CLOSED the client has forgotten.
 """
 
 from __future__ import annotations
@@ -20,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ChannelState(Enum):
-    """Where a channel is; see the module's text."""
+    """Where a channel is."""
 
-    WAITING = auto()
-    JOINING = auto()
-    JOINED = auto()
-    LEAVING = auto()
-    CLOSED = auto()
+    WAITING = auto()  #: Wanted, but no join is under way.
+    JOINING = auto()  #: `phx_join` was sent.
+    JOINED = auto()  #: The server said ok.
+    LEAVING = auto()  #: `phx_leave` was sent.
+    CLOSED = auto()  #: Left, or never joined.
 
 
 class ChannelInput(Enum):

@@ -23,6 +23,32 @@ if TYPE_CHECKING:
 
     from attrs import Attribute
 
+__all__ = [
+    "Binary",
+    "Broadcast",
+    "Bytes",
+    "Change",
+    "Close",
+    "Come",
+    "Connect",
+    "Crash",
+    "Cut",
+    "Die",
+    "Echo",
+    "Go",
+    "Refuse",
+    "RepeatDiff",
+    "Reply",
+    "Say",
+    "Serve",
+    "ServeOne",
+    "Sleep",
+    "Stall",
+    "Text",
+    "Wait",
+    "play",
+]
+
 MAX_EVENTS = 1000
 """A step that leads to more events than this leads to events without end."""
 
