@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import ssl
+import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any, TypeAlias
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from adapters.proxy import ProxyThread
 from presence_adapters.hub_server import HubServer
@@ -30,8 +36,8 @@ Answer: TypeAlias = bytes | Callable[[], bytes] | None
 Setup: TypeAlias = Callable[[World], AbstractAsyncContextManager[dict[str, Any]]]
 
 KEY = "the-right-key"
-SHORT = 0.4
-"""Seconds of patience, where the fault is that something does not come."""
+SHORT = 0.8
+"""Seconds of patience, where the fault is that something does not come. All else has to come in that time."""
 
 
 class Workshop:
@@ -197,8 +203,11 @@ def closing(when: str, reason: str) -> Setup:
 
 
 @asynccontextmanager
-async def talker(*texts: str) -> AsyncIterator[int]:
-    """A WebSocket server that says something when it is spoken to, whatever it is told."""
+async def talker(*texts: str, code: int | None = None) -> AsyncIterator[int]:
+    """A WebSocket server that says something when it is spoken to, whatever it is told.
+
+    With a `code` it closes the WebSocket as soon as that is open.
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         websocket = WebSocket.server(max_message_size=65536)
@@ -207,6 +216,8 @@ async def talker(*texts: str) -> AsyncIterator[int]:
             while (event := websocket.next_event()) is not None:
                 if type(event).__name__ == "HandshakeRequest":
                     websocket.accept()
+                    if code is not None:
+                        websocket.close(code, "we are full")
                 elif type(event).__name__ == "TextMessage":
                     for text in texts:
                         websocket.send_text(text.encode())
@@ -310,6 +321,11 @@ async def no_name_server(world: World) -> AsyncIterator[dict[str, Any]]:
 
 
 @asynccontextmanager
+async def refused_port(world: World) -> AsyncIterator[dict[str, Any]]:
+    yield {"server_url": f"ws://127.0.0.1:{free_port()}"}
+
+
+@asynccontextmanager
 async def full_port(world: World) -> AsyncIterator[dict[str, Any]]:
     """A port whose queue is full: it drops whoever knocks, as a firewall does."""
     with ExitStack() as stack:
@@ -336,6 +352,58 @@ async def own_certificate(world: World) -> AsyncIterator[dict[str, Any]]:
     context.load_cert_chain(key)
     async with raw(b"", tls=context) as port:
         yield {"server_url": f"wss://127.0.0.1:{port}"}
+
+
+@asynccontextmanager
+async def certificate_of_a_client(world: World) -> AsyncIterator[dict[str, Any]]:
+    """A server whose certificate says that it is for clients only."""
+    authority = x509.load_pem_x509_certificate(world.authority.cert_pem.bytes())
+    signer = serialization.load_pem_private_key(world.authority.private_key_pem.bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a client")]))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    file = world.tmp_path / "client.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    async with raw(b"", tls=context) as port:
+        yield {"server_url": f"wss://localhost:{port}", "tls_ca": world.trust}
+
+
+@asynccontextmanager
+async def mutual_tls(world: World) -> AsyncIterator[dict[str, Any]]:
+    """A server that wants certificates of its clients. (asyncio's would not say why it hangs up.)"""
+    context = world.tls()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(world.trust)
+
+    def serve() -> None:
+        sock, _ = listener.accept()
+        with context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False) as tls:
+            with suppress(ssl.SSLError):
+                tls.do_handshake()
+            while os.read(tls.fileno(), 4096):  # until the client has heard it, too
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield {"server_url": f"wss://127.0.0.1:{listener.getsockname()[1]}", "tls_ca": world.trust}
+        thread.join()
 
 
 @asynccontextmanager
@@ -444,13 +512,14 @@ SETUPS: dict[str, Setup] = {
     "no-such-host": no_name,
     "no-name-server": no_name_server,
     "proxy-down": proxy_down,
-    "refused-port": settings(server_url=f"ws://127.0.0.1:{free_port()}"),
+    "refused-port": refused_port,
     "no-answer": full_port,
     "no-route": settings(server_url="ws://255.255.255.255"),
     "proxy-login": behind_proxy(http("407 Proxy Authentication Required", "Proxy-Authenticate: Basic")),
     "proxy-no-way": behind_proxy(http("502 Bad Gateway")),
     "proxy-refuses": behind_proxy(http("403 Forbidden", body=_PAGE)),
     "proxy-silent": silent_proxy,
+    "tunnel-speaks-first": behind_proxy(b"HTTP/1.1 200 OK\r\n\r\nSSH-2.0-OpenSSH_9.6\r\n"),
     "no-proxy": behind_proxy(b"220 mail.test ESMTP\r\n"),
     # TLS
     "clock-off-tls": over_tls(dated("200 OK", days=-20), not_before=-40, not_after=-10),
@@ -459,22 +528,27 @@ SETUPS: dict[str, Setup] = {
     "self-signed": own_certificate,
     "unknown-issuer": over_tls(trusted=False),
     "other-host": over_tls(b"", "other.test"),
+    "bad-certificate": certificate_of_a_client,
     "no-tls": wanted_in_tls,
     "tls-closed": hangs_up_on_tls,
     "tls-silent": mute_for_tls,
     "tls-failed": other_ciphers,
     # the handshake
     "tls-wanted": spoken_to_in_plain_text,
+    "redirect-to-tls": answers("301 Moved Permanently", "Location: https://127.0.0.1/realtime", body=_PAGE),
+    "redirect": over_tls(http("301 Moved Permanently", "Location: https://www.room.test/", body=_PAGE)),
     "hidden-proxy": answers("407 Proxy Authentication Required"),
     "portal": supabase(http("200 OK", "Content-Type: text/html", body=_PAGE)),
     "wrong-wire-phoenix": hub(HubConfig(wire="phoenix"), path="", wire="jarvis"),
     "wrong-path": answers("404 Not Found", body="not found"),
     "rate-limited": full_hub,
     "project-paused": supabase(http("540 Project paused", body='{"message":"paused"}')),
+    "project-restricted": supabase(http("402 Payment Required", body='{"message":"overdue_payment"}')),
     "unavailable": faulty("refuse_handshakes", 9, 503),
     "no-websocket": answers("200 OK", "Content-Type: text/html", body=_PAGE),
     "broken-upgrade": answers("101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"),
     "not-http": another_service,
+    "wants-certificate": mutual_tls,
     "hung-up": hangs_up,
     "mute-server": mute,
     "clock-off": says(dated("403 Forbidden", hours=-3), PRESENCE_API_KEY=KEY),
@@ -487,6 +561,9 @@ SETUPS: dict[str, Setup] = {
     "api-key-missing": hub(_keyed()),
     "wrong-api-key": hub(_keyed(), PRESENCE_API_KEY="the-wrong-key"),
     # the channel
+    "api-key-expired-join": refusing(
+        "InvalidJWTToken: Token has expired 99 seconds ago", PRESENCE_API_KEY=jwt(exp=_NOW - 99)
+    ),
     "token-expired-join": refusing("InvalidJWTToken: Token has expired 300 seconds ago"),
     "token-early-join": refusing("InvalidJWTToken", PRESENCE_ACCESS_TOKEN=jwt(iat=_NOW + 3600)),
     "rate-limited-join": refusing("ClientJoinRateLimitReached: Too many joins per second"),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from presence_adapters.hub_thread import HubThread
 
-PRESENCE = [sys.executable, "-X", "dev", "-W", "error", "-m", "presence_adapters"]
+PRESENCE = [sys.executable, "-W", "error", "-m", "presence_adapters"]
+"""The command in a process of its own. Not with `-X dev`: its asyncio says on stderr when it is slow."""
 ROOM = "realtime:jarvis-presence"
 
 

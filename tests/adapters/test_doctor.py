@@ -7,7 +7,9 @@ import gc
 import json
 import signal
 import socket
+import ssl
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
@@ -30,6 +32,7 @@ from adapters.broken_setups import (
     says,
     talker,
 )
+from adapters.command_line import presence as in_process
 from adapters.fakes import run as run_and_collect
 from adapters.fakes import sockets
 from adapters.proxy import ProxyThread
@@ -37,7 +40,7 @@ from adapters.test_cli import presence, read_until, running
 from presence_adapters.cli.doctor.checkup import Checkup, Finding
 from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
 from presence_adapters.cli.doctor.facts import Facts, Step
-from presence_adapters.cli.doctor.probes import server_time, speaks_tls
+from presence_adapters.cli.doctor.probes import in_thread, server_time, speaks_tls
 from presence_adapters.cli.doctor.report import as_json, as_text, exit_status, outcome
 from presence_adapters.hub_server import HubServer
 from presence_adapters.hub_thread import HubThread
@@ -130,6 +133,12 @@ def test_a_damaged_identity(world: Workshop, tmp_path: Path) -> None:
     assert f"{identity}: the identity is damaged" in cause
 
 
+def test_a_project_ref_is_the_same_in_capitals(world: Workshop) -> None:
+    world.no_dns(socket.EAI_NONAME)
+    given = {"server_url": "ABCDEFGHIJ", "PRESENCE_API_KEY": jwt(ref="abcdefghij")}
+    assert told(lambda: examined(given))[0] == "no-such-project"  # and not wrong-project
+
+
 def test_a_proxy_that_is_none(world: Workshop) -> None:
     world.proxy("socks5://proxy.test:1080")
     name, cause = told(lambda: examined({"server_url": "ws://room.test"}))
@@ -147,10 +156,63 @@ def test_a_proxy_that_does_not_answer(world: Workshop) -> None:
     assert (name, "no answer within 0.2 s" in cause) == ("proxy-down", True)
 
 
+def test_patience_for_tls_ends_with_the_step_only(world: Workshop) -> None:
+    """asyncio has a limit of its own, which looks as if the server had hung up."""
+    world.monkeypatch.setattr("asyncio.constants.SSL_HANDSHAKE_TIMEOUT", 0.05)
+
+    async def main() -> list[Finding]:
+        async with SETUPS["tls-silent"](world) as given:
+            return await examined({**given, "timeout": 0.3})
+
+    assert told(main)[0] == "tls-silent"
+
+
 def test_a_name_server_that_does_not_answer(world: Workshop) -> None:
-    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(0.3))
+    """Nothing waits for it, at the end neither."""
+    enough = threading.Event()
+    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: enough.wait(30) and [])
+    began = time.monotonic()
     name, cause = told(lambda: examined({"server_url": "ws://room.test", "timeout": 0.05}))
     assert (name, "no answer within 0.05 s" in cause) == ("no-name-server", True)
+    assert time.monotonic() - began < 20
+    enough.set()
+
+
+def test_a_name_server_that_answers_too_late(world: Workshop) -> None:
+    async def main() -> None:
+        enough = threading.Event()
+        asking = asyncio.create_task(in_thread(lambda: enough.wait(30)))
+        await asyncio.sleep(0.01)
+        asking.cancel()
+        enough.set()
+        await asyncio.wait([asking])
+        await asyncio.sleep(0.05)  # its answer comes, and nobody wants it
+
+    run(main)
+
+
+def test_an_address_that_drops_what_comes_does_not_hide_the_next_one(world: Workshop) -> None:
+    """As with a host that has an address of IPv6, on a machine that has no way there."""
+
+    async def main() -> list[Finding]:
+        async with SETUPS["no-answer"](world) as dropping, HubServer() as hub:
+            ports = [int(dropping["server_url"].rpartition(":")[2]), hub.port]
+            where = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+            world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: where)
+            return await examined({"server_url": "ws://room.test", "timeout": 1.6})
+
+    tcp = next(finding for finding in run(main) if finding.step is Step.TCP)
+    assert (outcome(tcp), tcp.text.partition(", ")[2]) == ("ok", "but not to 127.0.0.1")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_refusal_says_more_than_what_this_machine_cannot_do(order: int, world: Workshop) -> None:
+    where = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", free_port())),
+        (socket.AF_INET, 9999, 0, "", ("::1", 1)),  # there is no such kind of socket
+    ][::order]
+    world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: where)
+    assert told(lambda: examined({"server_url": "ws://room.test"}))[0] == "refused-port"
 
 
 def test_a_connection_that_is_reset(world: Workshop) -> None:
@@ -167,6 +229,58 @@ def test_a_connection_that_is_reset(world: Workshop) -> None:
     name, cause = told(main)
     assert name == "lost-in-join"
     assert "reset by peer" in cause
+
+
+@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+def test_a_server_that_closes_the_websocket_at_once(wire: str, world: Workshop) -> None:
+    """It has opened it all the same: the handshake was fine."""
+
+    async def main() -> list[Finding]:
+        async with talker(code=1013) as port:
+            return await examined({"server_url": f"ws://127.0.0.1:{port}", "wire": wire})
+
+    name, cause = told(main)
+    assert name == ("wrong-wire" if wire == "jarvis" else "lost-in-join")
+    assert cause.endswith("code 1013: we are full.")
+
+
+@pytest.mark.parametrize("withheld", [True, False], ids=["before the state", "after it"])
+@pytest.mark.parametrize("code", [1008, None])
+def test_a_server_that_lets_us_in_and_puts_us_out(withheld: bool, code: int | None, world: Workshop) -> None:
+    async def main() -> list[Finding]:
+        def happened(event: Any) -> None:
+            if named(event) == "TopicJoined":
+                asyncio.get_running_loop().call_soon(put_out)
+
+        def put_out() -> None:
+            if code is None:
+                hub.run(hub.hub.close_channel, "realtime:jarvis-presence", reason="enough")
+            else:
+                hub.run(hub.hub.disconnect, hub.hub.connections[0], code, "enough")
+
+        async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
+            faulty: Any = hub.hub
+            hub.run(faulty.withhold_states, withheld)
+            return await examined({"server_url": hub.url})
+
+    name, cause = told(main)
+    assert name == ("lost-in-presence" if withheld else "lost-in-heartbeat")
+    assert cause.endswith("enough.")
+
+
+@pytest.mark.parametrize("response", [{"message": "full moon"}, "full moon", {"reason": ["full moon"]}])
+def test_a_refusal_without_a_reason_is_quoted(response: Any, world: Workshop) -> None:
+    reply = json.dumps(
+        ["1", "1", "realtime:jarvis-presence", "phx_reply", {"status": "error", "response": response}]
+    )
+
+    async def main() -> list[Finding]:
+        async with talker(reply) as port:
+            return await examined({"server_url": f"ws://127.0.0.1:{port}"})
+
+    name, cause = told(main)
+    assert name == "join-refused"
+    assert "full moon" in cause
 
 
 @pytest.mark.parametrize(
@@ -233,7 +347,34 @@ def test_an_expired_certificate_behind_a_proxy(world: Workshop) -> None:
 def test_probes_of_a_port_where_nobody_listens() -> None:
     port = free_port()
     assert run(lambda: server_time("room.test", "127.0.0.1", port, 1.0)) is None
-    assert run(lambda: speaks_tls("127.0.0.1", port, 1.0)) is False
+    assert run(lambda: speaks_tls("room.test", "127.0.0.1", port, 1.0)) is False
+
+
+def test_a_server_that_wants_to_know_which_host_is_meant(world: Workshop) -> None:
+    """As those do that serve many."""
+    context = world.tls("localhost")
+
+    def choose(_: object, name: str | None, __: object) -> int | None:
+        return None if name == "localhost" else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context.sni_callback = choose
+
+    async def main() -> tuple[list[Finding], float | None]:
+        async with raw(dated("200 OK"), tls=context) as port:
+            findings = await examined({"server_url": f"ws://localhost:{port}"})
+            return findings, await server_time("localhost", "127.0.0.1", port, 5.0)
+
+    findings, now = run(main)
+    assert names(findings) == ["tls-wanted"]
+    assert now is not None
+
+
+def test_a_server_that_refuses_tls_in_tls_speaks_it() -> None:
+    async def main() -> bool:
+        async with raw(b"\x15\x03\x03\x00\x02\x02\x28") as port:  # fatal: handshake_failure
+            return await speaks_tls("localhost", "127.0.0.1", port, 5.0)
+
+    assert run(main)
 
 
 # ---------------------------------------------------------------------------------------------- all is well
@@ -380,6 +521,7 @@ def test_the_command_ends_with_the_status_of_the_fault_and_shows_no_secret(tmp_p
     [
         ("", 2, "wrong-settings"),
         ('server_url = "abc"\nenabled = false\napi_key = "k"', 3, "presence-off"),
+        ('enabled = false\naccess_token_command = "false"', 3, "presence-off"),  # it asks for nothing else
         ("server_url = 1\njitter = 2", 2, "wrong-settings"),
     ],
 )
@@ -392,7 +534,14 @@ def test_settings_that_do_not_do(tmp_path: Path, content: str, status: int, faul
     (only,) = lines_of(result)
     assert (only["step"], only["fault"]) == ("config", fault)
     assert "Traceback" not in result.stderr
-    assert ("other users can read it" in result.stderr) == ("api_key" in content)
+    assert ("other users can read it" in result.stderr) == ("api_key" in content or "token" in content)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e308", "1e-7", "0", "-1"])
+def test_a_timeout_that_is_none(seconds: str) -> None:
+    result = in_process("doctor", "--timeout", seconds)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Invalid value for '--timeout'" in result.stderr
 
 
 def test_debug_says_what_goes_over_the_wire(tmp_path: Path) -> None:

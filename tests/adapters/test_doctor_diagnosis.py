@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
     [
         (Step.HANDSHAKE, {"answer": Answer(302, redirect="login.hotel.test")}, "portal"),
         (Step.HANDSHAKE, {"answer": Answer(302, redirect="room.test")}, "no-websocket"),
+        (Step.HANDSHAKE, {"answer": Answer(302, redirect="login.hotel.test"), "tls": True}, "redirect"),
+        (Step.HANDSHAKE, {"answer": Answer(301, True, "room.test", True)}, "redirect-to-tls"),
+        (
+            Step.HANDSHAKE,
+            {"answer": Answer(301, True, "abc.supabase.co", True), "host": "abc.supabase.co"},
+            "redirect-to-tls",
+        ),
+        (Step.HANDSHAKE, {"answer": Answer(301, False, "room.test", True), "tls": True}, "no-websocket"),
+        (Step.HANDSHAKE, {"answer": Answer(402)}, "no-websocket"),
+        (Step.HANDSHAKE, {"answer": Answer(402), "host": "abc.supabase.co"}, "project-restricted"),
         (Step.HANDSHAKE, {"answer": Answer(511)}, "portal"),
         (Step.HANDSHAKE, {"answer": Answer(403, is_html=True)}, "no-websocket"),
         (Step.HANDSHAKE, {"answer": Answer(403, is_html=True), "host": "abc.supabase.co"}, "portal"),
@@ -58,6 +69,7 @@ def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
         (Step.TLS, {"tls_trouble": "self-signed", "clock_ahead": 9999.0}, "self-signed"),
         (Step.PROXY, {"answer": Answer(400)}, "no-proxy"),
         (Step.PROXY, {"answer": Answer(511)}, "proxy-refuses"),
+        (Step.PROXY, {"answer": Answer(100)}, "no-proxy"),
         (Step.TCP, {"proxy": "p:1", "refused": True}, "proxy-down"),
         (Step.API_KEY, {"has_key": True, "token": Claims(expires=99.0), "now": 100.0}, "token-expired"),
         # By the server's clock it has not.
@@ -71,6 +83,14 @@ def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
         (Step.JOIN, {"refusal": "no", "token": Claims(expires=1.0), "now": 2.0}, "token-expired-join"),
         (Step.JOIN, {"refusal": "JwtSignatureError: Failed to validate JWT signature"}, "no-rights"),
         (Step.JOIN, {"refusal": "too many channels joined"}, "rate-limited-join"),
+        (Step.JOIN, {"refusal": "your trial has expired"}, "join-refused"),
+        (Step.JOIN, {"refusal": "JWT expired"}, "token-expired-join"),
+        (
+            Step.JOIN,
+            {"refusal": "JWT expired", "key": Claims(expires=1.0), "now": 2.0},
+            "api-key-expired-join",
+        ),
+        (Step.JOIN, {"refusal": "this account is disabled"}, "join-refused"),
         (Step.JOIN, {"unreadable": True, "wire": "jarvis"}, "wrong-wire"),
         (Step.JOIN, {"ended": True, "wire": "phoenix"}, "lost-in-join"),
     ],
@@ -89,6 +109,13 @@ def test_the_words_are_filled_in() -> None:
     )
     braces = Facts(refusal="{host} {0}")
     assert diagnose(Step.JOIN, braces).cause == "The server refused the join: {host} {0}."
+    sentence = Facts(refusal="It is full moon. ")
+    assert diagnose(Step.JOIN, sentence).cause == "The server refused the join: It is full moon."
+
+
+def test_an_ipv6_address_is_told_from_its_port() -> None:
+    facts = Facts(host="::1", port=4000, refused=True)
+    assert diagnose(Step.TCP, facts).cause == "Nothing listens on [::1]:4000: the connection was refused."
 
 
 @pytest.mark.parametrize(
@@ -130,6 +157,18 @@ def test_claims(token: str | None, claims: Claims) -> None:
 DATE = "Date: Thu, 01 Jan 1970 00:01:40 GMT"
 
 
+def test_a_date_without_a_zone_is_one_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = f"HTTP/1.1 403 No\r\n{DATE}\r\n\r\n".replace("GMT", "-0000").encode()
+    tzset = getattr(time, "tzset", lambda: None)  # there is none on Windows
+    monkeypatch.setenv("TZ", "JST-9")
+    tzset()
+    try:
+        assert parsed_head(data) == Head(Answer(403), 100.0)
+    finally:
+        monkeypatch.undo()
+        tzset()
+
+
 @pytest.mark.parametrize(
     ("data", "head"),
     [
@@ -140,11 +179,14 @@ DATE = "Date: Thu, 01 Jan 1970 00:01:40 GMT"
         (b"HTTP/1.0 502\r\n", Head(Answer(502), None)),  # not all has come
         (f"HTTP/1.1 403 No\r\n{DATE}\r\n\r\n".encode(), Head(Answer(403), 100.0)),
         (b"HTTP/1.1 403 No\r\nDate: today\r\n\r\n", Head(Answer(403), None)),
+        (b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n", Head(Answer(103), None)),
+        (b"HTTP/1.1 100 Go on\r\n\r\n" * 3000 + b"HTTP/1.1 403 No\r\n\r\n", Head(Answer(403), None)),
+        (b"HTTP/1.1 101 Yes\r\n\r\nHTTP/1.1 403 No\r\n\r\n", Head(Answer(101), None)),
         (b"HTTP/1.1 200 OK\r\nContent-Type: TEXT/HTML\r\n\r\n", Head(Answer(200, True), None)),
         (b"HTTP/1.1 200 OK\r\n\r\n\n <html>", Head(Answer(200, True), None)),
         (
             b"HTTP/1.1 302 Go\r\nLocation: https://a.test/?key=x\r\n\r\n",
-            Head(Answer(302, False, "a.test"), None),
+            Head(Answer(302, False, "a.test", True), None),
         ),
         (b"HTTP/1.1 302 Go\r\nLocation: /login\r\n\r\n", Head(Answer(302), None)),
         (b"HTTP/1.1 302 Go\r\nLocation: http://[x\r\n\r\n", Head(Answer(302), None)),
@@ -164,10 +206,10 @@ def verification(code: int) -> ssl.SSLCertVerificationError:
 @pytest.mark.parametrize(
     ("error", "trouble"),
     [
-        *[(verification(code), "unknown issuer") for code in (2, 20, 21)],
+        *[(verification(code), "unknown issuer") for code in (2, 19, 20, 21)],
         (verification(18), "self-signed"),
         (verification(62), "other host"),
-        (verification(26), "other"),
+        (verification(26), "bad certificate"),
         (ssl.SSLEOFError(8, "EOF"), "closed"),
         (ConnectionResetError(), "closed"),
         (TimeoutError(), "silent"),
@@ -193,6 +235,7 @@ SHOWN = {
     "proxy": "PROXY",
     "clock": "3 hours behind",
     "status": "STATUS",
+    "redirect": "OTHER.HOST",
     "detail": "…",
     "refusal": "…",
 }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from adapters.command_line import PRESENCE
 from adapters.hub_thread import nothing_left
 from presence_adapters.blocking import PresenceClient
 from presence_adapters.cli.control import answers, described
@@ -21,19 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOM = "realtime:jarvis-presence"
-COMMAND = [
-    sys.executable,
-    "-X",
-    "dev",
-    "-W",
-    "error",
-    "-m",
-    "presence_adapters",
-    "hub",
-    "--control",
-    "--port",
-    "0",
-]
+COMMAND = [*PRESENCE, "hub", "--control", "--port", "0"]
 
 
 class Controlled:

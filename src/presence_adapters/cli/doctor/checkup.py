@@ -6,12 +6,10 @@ import asyncio
 import os
 import socket
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from presence_adapters.access_tokens import ProviderCall
 from presence_adapters.cli.doctor import probes
 from presence_adapters.cli.doctor.claims import claims_of
 from presence_adapters.cli.doctor.diagnosis import Diagnosis, diagnose
@@ -122,10 +120,12 @@ class Checkup:
     async def _check_config(self) -> str:
         try:
             settings = self._load()
+            if not settings.enabled:
+                raise StepError(disabled_by=str(settings.source_of("enabled")))
             config = settings.config
             self._identity = settings.identity()
             self._context = settings.ssl_context()
-            token = await _token(settings)
+            token = await probes.in_thread(settings.access_token)
             self._proxy = find_proxy(settings.proxy, config)
         except SettingsError as exc:
             raise StepError(problems=exc.problems) from None
@@ -145,7 +145,7 @@ class Checkup:
         address = config.address(token)
         self.facts = evolve(
             self.facts,
-            host=address.host,
+            host=address.host.lower(),  # a project ref may stand there in capitals
             port=address.port,
             tls=address.tls,
             path=address.target.partition("?")[0],
@@ -157,8 +157,6 @@ class Checkup:
             token=claims_of(token),
         )
         facts = self.facts
-        if not settings.enabled:
-            raise StepError(disabled_by=str(settings.source_of("enabled")))
         if facts.needs_another_key:
             raise StepError()
         scheme = "wss" if facts.tls else "ws"
@@ -169,12 +167,13 @@ class Checkup:
     # ---------------------------------------------------------------- the way
 
     async def _check_name(self) -> str:
-        loop = asyncio.get_running_loop()
         next_hop = self._proxy or self.facts
         host, port = next_hop.host, next_hop.port
         try:
             async with asyncio.timeout(self._timeout):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await probes.in_thread(
+                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                )
         except TimeoutError:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except socket.gaierror as exc:
@@ -187,15 +186,15 @@ class Checkup:
 
     async def _check_port(self) -> str:
         try:
-            async with asyncio.timeout(self._timeout):
-                self._sock = await probes.connect(self._addresses)
+            self._sock, failed = await probes.connect(self._addresses, self._timeout)
         except TimeoutError:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except OSError as exc:
             words = (os.strerror(exc.errno) if exc.errno else type(exc).__name__).lower()
             raise StepError(refused=isinstance(exc, ConnectionRefusedError), detail=words) from None
         address, port = self._peer = self._sock.getpeername()[:2]
-        return f"connected to {f'[{address}]' if ':' in address else address}:{port}"
+        but = f", but not to {' and '.join(failed)}" if failed else ""
+        return f"connected to {f'[{address}]' if ':' in address else address}:{port}{but}"
 
     async def _check_proxy(self) -> str | NotNeeded:
         facts, sock, loop, answer = self.facts, self._sock, asyncio.get_running_loop(), b""
@@ -225,7 +224,10 @@ class Checkup:
         try:
             async with asyncio.timeout(self._timeout):
                 self._stream = await asyncio.open_connection(
-                    sock=sock, ssl=context, server_hostname=facts.host if facts.tls else None
+                    sock=sock,
+                    ssl=context,
+                    server_hostname=facts.host if facts.tls else None,
+                    ssl_handshake_timeout=self._timeout + 1 if facts.tls else None,  # later than ours
                 )
         except OSError as exc:
             trouble, words = probes.why_no_tls(exc)
@@ -255,7 +257,8 @@ class Checkup:
         try:
             head = await self._trial.open()
         except StepError as failed:
-            failed.facts["speaks_tls"] |= await self._speaks_tls()
+            if not failed.facts["silent"]:
+                failed.facts["speaks_tls"] |= await self._speaks_tls()
             raise
         self.facts = evolve(
             facts, answer=head.answer, clock_ahead=None if head.date is None else time.time() - head.date
@@ -268,7 +271,9 @@ class Checkup:
 
     async def _speaks_tls(self) -> bool:
         direct = self._proxy is None
-        return direct and not self.facts.tls and await probes.speaks_tls(*self._peer, self._timeout)
+        if not direct or self.facts.tls:
+            return False
+        return await probes.speaks_tls(self.facts.host, *self._peer, self._timeout)
 
     async def _check_clock(self) -> str | NotNeeded:
         if self.facts.clock_ahead is None:
@@ -294,22 +299,6 @@ class Checkup:
     async def _check_heartbeat(self) -> float:
         assert self._trial is not None
         return await self._trial.heartbeat()
-
-
-async def _token(settings: Settings) -> str | None:
-    """The access token. Its command may take long, and Ctrl-C is not to wait for it: so there is a thread."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody has waited for it
-            loop.call_soon_threadsafe(over.set)
-
-    call = ProviderCall(settings.access_token, tell)
-    await over.wait()
-    if call.error is not None:
-        raise call.error
-    token: str | None = call.provided
-    return token
 
 
 def _finding(step: Step, found: str | float | NotNeeded, seconds: float) -> Finding:

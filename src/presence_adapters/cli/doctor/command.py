@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from presence_adapters.cli.options import settings_options
+from presence_adapters.cli.options import Duration, settings_options
 from presence_adapters.cli.room import json_option
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(),
     help="For each step.",
 )
 @settings_options(lazily=True)

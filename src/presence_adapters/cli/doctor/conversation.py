@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from presence_adapters.connecting import why_lost
 from presence_proto import (
     CloseTransport,
     OpenTransport,
@@ -82,7 +83,7 @@ class Conversation(Generic[Core]):
         except TimeoutError:
             self.core.tick(now=self.now())
         except OSError as exc:
-            self._end(f"the connection was lost ({exc.strerror or type(exc).__name__})")
+            self._end(why_lost(exc))
         else:
             if len(self.first_bytes) < LARGEST_HEAD:
                 self.first_bytes += data

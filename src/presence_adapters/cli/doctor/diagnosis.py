@@ -37,20 +37,24 @@ def diagnose(step: Step, facts: Facts) -> Diagnosis:
 
 def _words(facts: Facts) -> dict[str, str]:
     return {
-        "where": f"{facts.host}:{facts.port}",
+        "where": facts.where,
         "host": facts.host,
-        "port": str(facts.port),
         "path": facts.path,
         "proxy": facts.proxy or "",
         "channel": facts.channel,
         "timeout": f"{facts.timeout:g}",
         "ref": facts.project or "",
         "key_ref": facts.key.project or "",
-        "problems": "; ".join(facts.problems),
+        "problems": _without_stop("; ".join(facts.problems)),
         "setting": facts.disabled_by or "",
         "clock": facts.clock_words,
         "status": str(facts.answer.status) if facts.answer else "",
         "redirect": (facts.answer.redirect if facts.answer else None) or "",
-        "detail": facts.detail,
-        "refusal": facts.refusal or "",
+        "detail": _without_stop(facts.detail),
+        "refusal": _without_stop(facts.refusal or ""),
     }
+
+
+def _without_stop(words: str) -> str:
+    """The words of others, which come to stand at the end of a sentence of ours."""
+    return words.rstrip(" .")

@@ -30,6 +30,7 @@ TlsTrouble: TypeAlias = Literal[
     "self-signed",
     "unknown issuer",
     "other host",
+    "bad certificate",
     "no TLS",
     "closed",
     "silent",
@@ -51,11 +52,13 @@ def in_units(seconds: float) -> str:
 
 @frozen
 class Answer:
-    """An HTTP answer. `is_html`: it is a web page. `redirect`: the host that its `Location` names."""
+    """An HTTP answer. `is_html`: it is a web page. `redirect`: the host that its `Location` names, and
+    `redirect_to_tls`: whether that is an `https://` or `wss://` URL."""
 
     status: int
     is_html: bool = False
     redirect: str | None = None
+    redirect_to_tls: bool = False
 
 
 @frozen
@@ -102,6 +105,22 @@ class Facts:
     refusal: str | None = None  # of the join, in the server's words
     unreadable: bool = False  # what it said is not the protocol that we speak
     detail: str = ""  # words of the system or the server
+
+    @property
+    def where(self) -> str:
+        """The server, for people."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def sends_to_tls(self) -> bool:
+        """Whether the server has answered plain text with the way to TLS on the same host."""
+        answer = self.answer
+        return answer is not None and not self.tls and answer.redirect == self.host and answer.redirect_to_tls
+
+    @property
+    def sends_elsewhere(self) -> bool:
+        """Whether the answer sends us to another host."""
+        return self.answer is not None and self.answer.redirect not in (None, self.host)
 
     @property
     def project(self) -> str | None:

@@ -17,9 +17,8 @@ def _is_portal(facts: Facts) -> bool:
     answer = facts.answer
     if answer is None:
         return False
-    elsewhere = answer.redirect is not None and answer.redirect != facts.host
     page = facts.project is not None and answer.is_html and answer.status < 500
-    return answer.status == 511 or elsewhere or page
+    return answer.status == 511 or facts.sends_elsewhere or page
 
 
 def _is_unavailable(facts: Facts) -> bool:
@@ -27,7 +26,8 @@ def _is_unavailable(facts: Facts) -> bool:
 
 
 def _is_expired(facts: Facts) -> bool:
-    return facts.says("expired") or (facts.refusal is not None and facts.has_expired(facts.token))
+    says_so = facts.says("expired") and facts.says("token", "jwt")
+    return says_so or (facts.refusal is not None and facts.has_expired(facts.token))
 
 
 def _rate_limited(facts: Facts) -> bool:
@@ -42,6 +42,21 @@ FAULTS = [
         "{where} speaks TLS, and was spoken to in plain text.",
         "Write wss:// instead of ws:// in server_url.",
         lambda facts: facts.speaks_tls,
+    ),
+    Fault(
+        "redirect-to-tls",
+        Step.HANDSHAKE,
+        "{where} takes no plain text: it sends us on to TLS (HTTP {status}).",
+        "Write wss:// instead of ws:// in server_url. Its port is another one: mostly it can be left out.",
+        lambda facts: facts.sends_to_tls,
+    ),
+    Fault(
+        "redirect",
+        Step.HANDSHAKE,
+        "{where} sends us to another host, {redirect} (HTTP {status}).",
+        "If that is the server's right name, put it into server_url; otherwise correct the path.",
+        # The certificate says that it is no stranger.
+        lambda facts: facts.tls and facts.sends_elsewhere,
     ),
     Fault(
         "hidden-proxy",
@@ -86,6 +101,13 @@ FAULTS = [
         status(540),
     ),
     Fault(
+        "project-restricted",
+        Step.HANDSHAKE,
+        "The project at {where} is restricted: over its quota, or a bill is not paid (HTTP 402).",
+        "Look at usage and billing of the organization in the Supabase dashboard.",
+        lambda facts: facts.project is not None and status(402)(facts),
+    ),
+    Fault(
         "unavailable",
         Step.HANDSHAKE,
         "{where} is there, but the server behind it is not well (HTTP {status}).",
@@ -112,6 +134,13 @@ FAULTS = [
         "What listens on {where} does not speak HTTP.",
         "Correct the port in server_url.",
         lambda facts: not facts.speaks_http,
+    ),
+    Fault(
+        "wants-certificate",
+        Step.HANDSHAKE,
+        "{where} wants a certificate of whoever connects, and this command has none.",
+        "Use an address without that. A program can give its client an ssl_context with a certificate.",
+        lambda facts: "certificate required" in facts.detail,
     ),
     Fault(
         "hung-up",
@@ -168,6 +197,13 @@ FAULTS = [
     ),
     # -- join
     Fault(
+        "api-key-expired-join",
+        Step.JOIN,
+        "The server refused the join: the api key has expired.",
+        "Take the project's key of today from the dashboard.",
+        lambda facts: facts.says("expired") and facts.has_expired(facts.key),
+    ),
+    Fault(
         "token-expired-join",
         Step.JOIN,
         f"The server refused the join: {_TOKEN_EXPIRED}",
@@ -193,7 +229,7 @@ FAULTS = [
         Step.JOIN,
         "Realtime is disabled on the server: {refusal}.",
         "Enable the Realtime service: dashboard, Realtime, Settings.",
-        lambda facts: facts.says("disabled"),
+        lambda facts: facts.says("realtimedisabled", "realtime disabled", "realtime is disabled"),
     ),
     Fault(
         "private-only",
@@ -235,8 +271,8 @@ FAULTS = [
     Fault(
         "wrong-wire",
         Step.JOIN,
-        "{where} does not understand the Jarvis JSON protocol: {detail}.",
-        'If it is a Phoenix or Supabase server, set wire = "phoenix".',
+        "There is no talking to {where} in the Jarvis JSON protocol: {detail}.",
+        'If it is a Phoenix or Supabase server, set wire = "phoenix". If it is Jarvis, look at its log.',
         lambda facts: facts.wire == "jarvis" and (facts.ended or facts.unreadable),
     ),
     Fault(
@@ -271,7 +307,8 @@ FAULTS = [
     Fault(
         "presence-disabled",
         Step.PRESENCE,
-        "We are in the channel, but the server does not say who is online: presence is disabled on it.",
+        "We are in the channel, but the server does not say within {timeout} s who is online: presence seems "
+        "to be disabled on it.",
         "Enable presence in the dashboard, under Realtime. A Phoenix channel must push presence_state.",
         always,
     ),
@@ -279,7 +316,7 @@ FAULTS = [
     Fault(
         "lost-in-heartbeat",
         Step.HEARTBEAT,
-        "The connection was lost before a heartbeat came back: {detail}.",
+        "We lost the connection or the channel before a heartbeat came back: {detail}.",
         f"Look at the server's log for the reason. {OTHER_NETWORK}",
         lambda facts: facts.ended,
     ),

@@ -132,6 +132,13 @@ FAULTS = [
         lambda facts: facts.silent,
     ),
     Fault(
+        "tunnel-speaks-first",
+        Step.PROXY,
+        "Behind the proxy {proxy} something speaks before it is spoken to, which no TLS server does.",
+        "Correct the port in server_url. If it is right, ask who runs the proxy.",
+        lambda facts: facts.answer is not None and 200 <= facts.answer.status < 300,
+    ),
+    Fault(
         "no-proxy",
         Step.PROXY,
         "What listens on {proxy} is no HTTP proxy.",
@@ -182,6 +189,13 @@ FAULTS = [
         tls("other host"),
     ),
     Fault(
+        "bad-certificate",
+        Step.TLS,
+        "The certificate of {where} is none that can be accepted: {detail}.",
+        "Replace it on the server. Certificates made by hand often lack what is asked of them today.",
+        tls("bad certificate"),
+    ),
+    Fault(
         "no-tls",
         Step.TLS,
         "{where} does not speak TLS.",
@@ -206,7 +220,7 @@ FAULTS = [
         "tls-failed",
         Step.TLS,
         "TLS with {where} failed: {detail}.",
-        "Check what versions and ciphers of TLS the server has.",
+        "Check the host name, and what versions and ciphers of TLS the server has.",
         always,
     ),
 ]

@@ -6,6 +6,7 @@ are made by a `Recording`, which is how they get into the log of `--debug`.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -36,6 +37,8 @@ E = TypeVar("E")
 
 _TLS_ALERT = b"\x15\x03"
 _SERVER_SAYS = "the server says: "  # how an `Error` with the words of a Jarvis server begins
+_CLOSED = "the server closed the connection with code "  # how the end begins when the WebSocket was open
+_LONGEST = 200  # characters of an answer that says its reason in its own way
 
 
 class StepError(Exception):
@@ -70,8 +73,10 @@ class Trial(ABC, Generic[Core]):
         )
 
     def _is_open(self) -> bool:
-        # The core has read the same bytes before, and would have said what is wrong with them.
-        if b"\r\n\r\n" not in self.talk.first_bytes or self.heard(*self.losses) is not None:
+        # The core has read the same bytes before, and would have said what is wrong with them. A server that
+        # closes the WebSocket at once has opened it, all the same.
+        loss = self.heard(*self.losses)
+        if b"\r\n\r\n" not in self.talk.first_bytes or (loss and not loss.reason.startswith(_CLOSED)):
             return False
         head = parsed_head(self.talk.first_bytes)
         return head is not None and head.answer.status == 101
@@ -105,7 +110,7 @@ class Trial(ABC, Generic[Core]):
         """Nothing came, or the end."""
         loss = self.heard(*self.losses)
         if loss is not None:
-            facts |= {"ended": True, "detail": loss.reason}
+            facts |= {"ended": True, "detail": "the server hung up" if loss.reason == "eof" else loss.reason}
         return StepError(silent=loss is None, **facts)
 
 
@@ -126,19 +131,38 @@ class PhoenixTrial(Trial[RealtimeClient]):
         if isinstance(answer, ChannelJoined):
             return f"in {self._topic}"
         if isinstance(answer, JoinFailed):
-            raise StepError(refusal=answer.reason)
+            raise StepError(refusal=_refusal(answer))
         raise self.failure(unreadable=answer is not None)
 
     async def presence(self) -> str:
         """Wait for the presence_state."""
-        if await self.hear(PresenceSynced, ChannelDown) is None or not self.talk.core.is_synced(self._topic):
-            said = self.heard(SystemMessage)
-            down = self.heard(ChannelDown)
-            if said is not None and said.status == "error":
-                raise StepError(ended=True, refusal=said.message, detail=said.message)
-            raise StepError(ended=True, detail=down.reason) if down else self.failure()
+        if not isinstance(await self.hear(PresenceSynced, ChannelDown), PresenceSynced):
+            raise self._end_of_channel()
         count = len(self.talk.core.presence(self._topic))
         return f"{count} {'user' if count == 1 else 'users'} online"
+
+    async def heartbeat(self) -> float:
+        """A heartbeat, at the end of which we are still in the channel."""
+        latency = await super().heartbeat()
+        if self.heard(ChannelDown) is not None:
+            raise self._end_of_channel()
+        return latency
+
+    def _end_of_channel(self) -> StepError:
+        said, down = self.heard(SystemMessage), self.heard(ChannelDown)
+        if said is not None and said.status == "error":
+            return StepError(ended=True, refusal=said.message, detail=said.message)
+        if down is None or self.heard(*self.losses) is not None:
+            return self.failure()  # whose reason says more
+        return StepError(ended=True, detail=down.reason)
+
+
+def _refusal(failed: JoinFailed) -> str:
+    """Why a join has failed: the server's reason, or its whole answer if that has none."""
+    response = failed.response
+    if not response or (isinstance(response, dict) and isinstance(response.get("reason"), str)):
+        return failed.reason
+    return f"{failed.reason}: {json.dumps(response, ensure_ascii=False)[:_LONGEST]}"
 
 
 class JarvisTrial(Trial[PresenceClient]):
