@@ -51,8 +51,8 @@ def read_config_file(path: Path) -> ConfigFile:
     found = ConfigFile(path)
     try:
         content, status = read_private(path)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):  # the latter where a service has its home at /dev/null
+        raise FileNotFoundError(path) from None
     except OSError as exc:
         found.problems.append(f"{path}: cannot read it: {why_unreadable(exc)}")
         return found

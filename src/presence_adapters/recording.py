@@ -95,7 +95,8 @@ class Recording:
                 self._file = target
         except (OSError, ValueError, TypeError, AttributeError) as exc:
             why = exc.strerror.lower() if isinstance(exc, OSError) and exc.strerror else str(exc)
-            raise core.ConfigError(f"record: cannot write to {target!r}: {why}") from None
+            where = os.fspath(target) if isinstance(target, os.PathLike) else target
+            raise core.ConfigError(f"record: cannot write to {where!r}: {why}") from None
         self._was_opened = True
 
     def until(self, on_end: Callable[[Exception | None], None]) -> Callable[[Exception | None], None]:

@@ -125,8 +125,8 @@ def _text(value: Any) -> str:
 
 def _secret(value: Any) -> str:
     text = _text(value).strip()
-    if " " in text:
-        raise ConfigError("must not hold spaces")
+    if " " in text or not text.isprintable():  # what is copied from a page may bring some that nobody sees
+        raise ConfigError("must not hold spaces or characters that cannot be seen")
     return text
 
 
@@ -160,9 +160,14 @@ def _proxy(value: Any) -> str:
     return text
 
 
+_JOINERS = str.maketrans("", "", "\u200c\u200d")
+"""What joins letters, as in Persian, and faces, or keeps them apart. It cannot be seen by itself."""
+
+
 def _name(value: Any) -> str:
     text = _text(value).strip()
-    if not text or not text.isprintable():
+    visible = text.translate(_JOINERS)
+    if not visible.strip() or not visible.isprintable():
         raise ConfigError("must be printable characters, at least one that is no space")
     return text
 

@@ -217,9 +217,10 @@ def _file_layer(
 ) -> tuple[Path | None, dict[str, Entry]]:
     who, needed = "", True
     if path is None and env.get(PATH_VARIABLE):
-        path, who = Path(os.path.expanduser(env[PATH_VARIABLE])), f"{PATH_VARIABLE}: "
+        path, who = Path(env[PATH_VARIABLE]), f"{PATH_VARIABLE}: "
     if path is None:
         path, needed = default_config_path(), False
+    path = Path(os.path.expanduser(path))  # a shell does that for --config FILE, but not for --config=FILE
     try:
         file = read_config_file(path)
     except FileNotFoundError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -149,6 +151,7 @@ def test_a_limit_holds_in_a_process_too() -> None:
         (["--presence-limit", "-1"], "presence_limit must be a whole number of at least 1, not -1"),
         (["--presence-window", "nan"], "presence_window"),
         (["--max-message-size", "1M"], "'1M' is not a valid integer"),
+        (["--host", ""], "--host is empty"),
         (["--wire", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
         (["--api-key-file", "/nowhere/key"], "File '/nowhere/key' does not exist"),
         (["--api-key-file", __file__], "gives more than one word: it must be the secret alone"),
@@ -160,6 +163,16 @@ def test_an_option_that_makes_no_sense_is_one_clear_line(options: list[str], wor
     assert result.exit_code in (1, 2)
     assert words in result.output.splitlines()[-1]
     assert "Traceback" not in result.output
+
+
+def test_a_reader_that_went_away_is_no_trouble_with_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(*args: Any) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("presence_adapters.cli.hub.serve", serve)
+    result = CliRunner().invoke(hub)
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.output) == (1, "")
 
 
 def test_a_key_that_others_can_read_gets_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

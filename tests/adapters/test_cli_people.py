@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from presence_adapters.cli.exits import NoSuchUser
-from presence_adapters.cli.people import find_user, online_since
+from presence_adapters.cli.people import as_table, find_user, online_since
 from presence_adapters.cli.wording import describe, news, printable
 from presence_proto import Connected, OnlineUser, Poked, UserStatus
 
@@ -99,3 +103,21 @@ def test_who_is_there_already_is_news_at_first() -> None:
         "Bob is here, do not disturb (Counting)",
     ]
     assert len(news(Connected(2, users, resumed=True), "ada-1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "activity"), [("n" * 500, "Counting"), ("Hal", "x" * 3000), ("木村" * 50, "日本語 " * 50)]
+)
+def test_one_long_text_does_not_hide_the_columns_of_all(name: str, activity: str) -> None:
+    long = OnlineUser("a1b2c3d4-0000-4000-8000-000000000000", name, UserStatus.DO_NOT_DISTURB, activity)
+    room: Any = SimpleNamespace(device_count=lambda user_id: 1)
+    console = Console(file=io.StringIO(), width=80)
+    console.print(as_table([long, BOB], room))
+    output = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    header, first, *_, last = output.splitlines()
+    assert header.split() == ["who", "status", "activity", "since", "devices", "id"]
+    assert first.startswith(name[:4])
+    assert "…" in first
+    assert "a1b2c3d4" in first
+    assert "bob-1" in last
+    assert max(map(len, output.splitlines())) <= 80

@@ -112,6 +112,9 @@ def test_the_default_is_a_hundred_seeds(monkeypatch: pytest.MonkeyPatch) -> None
         ("--log --jobs 2", "--log is for one process"),
         ("--faults some", "'some' is not one of"),
         ("--minutes 0", "0"),
+        ("--minutes nan", "'nan' is not a number"),
+        ("--hours inf", "inf is not in the range"),
+        (f"--seeds 0-{'9' * 20}", "is not like 0-99"),
     ],
 )
 def test_usage(options: str, message: str) -> None:

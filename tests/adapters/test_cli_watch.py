@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from adapters.command_line import PRESENCE, ROOM, Desk
 from adapters.hub_thread import until
 from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
+from presence_adapters.cli.watch.feed import Feed
+from presence_adapters.cli.watch.roster import AROUND, Roster
 from presence_adapters.cli.watch.screen import RoomApp
 from presence_adapters.hub_thread import HubThread
 from presence_proto import Identity, PresenceConfig
@@ -70,7 +72,7 @@ def test_the_live_room_in_a_terminal_through_a_restart(desk: Desk) -> None:
         terminal.press("s")
         terminal.read_until("do_not_disturb")
         terminal.press("\x1b[B\r")  # the second status
-        time.sleep(0.3)
+        time.sleep(1.0)
         terminal.press("Making tea\r")
         until(lambda: [meta["activity"] for meta in presents(hub, desk.user_id)] == ["Making tea"])
         assert presents(hub, desk.user_id)[0]["status"] == "idle"
@@ -129,6 +131,15 @@ def test_without_textual_it_says_what_to_install(desk: Desk) -> None:
         assert terminal.wait() == 1
         hint = "Install the command line: pip install 'presence-proto[cli]'"
         assert terminal.output == f"presence: textual is missing. {hint}\r\n"
+
+
+def test_a_bug_is_no_success(desk: Desk) -> None:
+    code = "import sys; sys.argv = ['presence', 'watch']; from presence_adapters.cli import main"
+    code += "; from presence_adapters.cli.watch.feed import Feed; Feed.add = lambda *_: 1 / 0; main()"
+    with Terminal([sys.executable, "-c", code], environment(desk), (80, 24)) as terminal:
+        assert terminal.wait() == 1
+        assert "ZeroDivisionError" in terminal.output
+        assert terminal.output.endswith("Error: the live room has failed: this is a bug\r\n")
 
 
 # ---------------------------------------------------------------------------------------------- lines
@@ -286,6 +297,52 @@ def test_it_takes_every_size(hub: HubThread) -> None:
         await shows(pilot, "Connected, 1 online")
 
     pilot(hub, story)
+
+
+def test_a_small_terminal_shows_users_and_events_and_what_is_typed(hub: HubThread, tmp_path: Path) -> None:
+    async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
+        await shows(pilot, "Bob is here")
+        await pilot.resize_terminal(40, 10)
+        await shows(pilot, "Bob ● online")
+        await shows(pilot, "Me ● online")
+        await shows(pilot, "+ Bob is here, online")
+        await pilot.press("s", "enter", *"Making tea")
+        await shows(pilot, "Making tea")
+        await pilot.press("enter")
+        await shows(pilot, "You are online (Making tea)")
+
+    with Desk(hub, tmp_path).user("bob-1", "Bob"):
+        pilot(hub, story)
+
+
+def test_more_users_than_rows_cost_no_column(hub: HubThread, tmp_path: Path) -> None:
+    async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
+        await shows(pilot, "U9 is here")
+        roster = pilot.app.query_one(Roster)
+        async with asyncio.timeout(10):
+            while not roster.show_vertical_scrollbar:
+                await pilot.pause()
+        assert roster.scrollbar_size_horizontal == 0
+        assert roster.virtual_size.width - roster.scrollable_content_region.width <= AROUND // 2
+        await shows(pilot, "devices")
+
+    with ExitStack() as stack:
+        for number in range(10):
+            stack.enter_context(Desk(hub, tmp_path).user(f"id{number}", f"U{number}"))
+        pilot(hub, story)
+
+
+def test_a_message_without_end_is_cut_off(hub: HubThread, tmp_path: Path) -> None:
+    async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
+        bob.send_chat("lobby", "y" * 300_000)
+        bob.send_chat("lobby", "what?")
+        await shows(pilot, "what?")
+        feed = pilot.app.query_one(Feed)
+        assert len(feed.lines) < 20
+        assert feed.virtual_size.width <= feed.scrollable_content_region.width
+
+    with Desk(hub, tmp_path).user("bob-1", "Bob") as bob:
+        pilot(hub, story)
 
 
 # ---------------------------------------------------------------------------------------------- pictures

@@ -78,6 +78,7 @@ WRONG = [
     ('wire = "supabase"', 'wire must be "phoenix" or "jarvis", not "supabase"'),
     ("vsn = 2.0", 'vsn must be "1.0.0" or "2.0.0", not 2.0'),
     ('api_key = "two words"', "api_key must not hold spaces"),
+    ('api_key = "copied\u200b"', "api_key must not hold spaces or characters that cannot be seen"),
     ('api_key = " "', "api_key must be a non-empty Unicode string"),
     ('access_token = """\nab\ncd"""', "access_token must not hold line breaks"),
     ('display_name = "  "', "display_name must be printable characters, at least one that is no space"),

@@ -76,7 +76,15 @@ def test_the_first_thing_may_be_a_name(path: Path) -> None:
     assert load_identity(path) == renamed
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[2J", "a\u202eb", "\ud800"])
+@pytest.mark.parametrize("name", ["👩\u200d💻 Ada", "می\u200cخواهم", "אדה", "木村"])
+def test_names_in_every_script_and_with_faces(path: Path, name: str) -> None:
+    assert rename_identity(path, name).display_name == name
+    assert load_identity(path).display_name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", "a\nb", "\x1b[2J", "a\u202eb", "\ud800", "\u200d", "\u200c \u200d"]
+)
 def test_a_name_that_cannot_be_shown_changes_nothing(path: Path, name: str) -> None:
     written(path)
     before = path.read_bytes()

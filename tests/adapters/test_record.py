@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import io
 import json
@@ -336,6 +337,19 @@ def test_replay_shows_it_in_words(recorded: Path) -> None:
         assert words in result.stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--show"]])
+def test_a_reader_of_a_replay_that_went_away(
+    recorded: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("click.echo", nobody)
+    result = replayed(*options, str(recorded))
+    assert isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.output) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -379,7 +393,8 @@ def test_the_hub_command_records(tmp_path: Path) -> None:
 
 
 def test_the_hub_command_cannot_record(tmp_path: Path) -> None:
-    process = presence("hub", "--port", "0", "--record", str(tmp_path / "nowhere" / "file"))
+    file = tmp_path / "nowhere" / "file"
+    process = presence("hub", "--port", "0", "--record", str(file))
     assert process.returncode == 1
-    assert "record: cannot write to" in process.stderr
+    assert process.stderr == f"Error: record: cannot write to {str(file)!r}: no such file or directory\n"
     assert CliRunner().invoke(app, ["hub", "--control", "--record", "x"]).exit_code == 2

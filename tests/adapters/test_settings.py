@@ -226,6 +226,20 @@ def test_the_file_is_that_of_the_flag_or_the_variable_or_the_platform(
     ]
 
 
+def test_a_tilde_is_the_home_folder_wherever_the_file_is_named(home: Path) -> None:
+    written(home / "named.toml", "jitter = 0.2")
+    assert load_settings(Path("~/named.toml"), {}).path == home / "named.toml"
+    assert load_settings(None, {"PRESENCE_CONFIG": "~/named.toml"}).path == home / "named.toml"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such a home is usual there")
+def test_a_home_that_is_no_folder_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, "/dev/null")
+    assert load_settings(None, {}).path is None
+    assert problems(Path("/dev/null/c.toml"), {}) == ["/dev/null/c.toml: there is no such file"]
+
+
 def test_the_paths_are_the_platforms() -> None:
     assert default_config_path() == Path(platformdirs.user_config_dir("presence", False)) / "config.toml"
     assert default_identity_path() == Path(platformdirs.user_data_dir("presence", False)) / "identity.json"

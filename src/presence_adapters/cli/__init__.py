@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: `Exit.INTERRUPTED`, which is not imported yet when it is needed here."""
+
 
 def main() -> None:
     """Run `presence`."""
@@ -17,3 +20,5 @@ def main() -> None:
             raise
         hint = "Install the command line: pip install 'presence-proto[cli]'"
         sys.exit(f"presence: {package} is missing. {hint}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

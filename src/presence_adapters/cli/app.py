@@ -6,13 +6,16 @@ import asyncio
 import io
 import os
 import sys
+from typing import Any
 
 import click
 
 from presence_adapters.cli.demo import demo_room
 from presence_adapters.cli.doctor.command import doctor
+from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.exits import described as exit_statuses
 from presence_adapters.cli.hub import hub
+from presence_adapters.cli.options import Duration
 from presence_adapters.cli.replay import replay_file
 from presence_adapters.cli.room import COMMANDS
 from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
@@ -29,19 +32,35 @@ Tab completion, in the start-up file of your shell:
 """
 
 
+class _Commands(click.Group):
+    """Ctrl-C ends them with a status of its own. click would say 1, which means something else."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(Exit.INTERRUPTED)
+
+
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EPILOG
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EPILOG,
 )
 @click.version_option(package_name="presence-proto", prog_name="presence", message="%(prog)s %(version)s")
 def app() -> None:
     """Who is online and what they are doing, on Phoenix Channels and Supabase Realtime."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # whoever started us has closed it
+            null = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(null, mode, closefd=False))  # noqa: SIM115  # it stays open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # names have characters that a locale may lack
 
 
 @app.command()
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after so long.")
+@click.option("--seconds", type=Duration(), help="End by itself after so long.")
 @click.option("--seed", type=int, help="The same seed: the same people do the same things.")
 @click.option(
     "--plain", is_flag=True, help="Lines instead of the live view; also without a terminal, or with NO_COLOR."
@@ -59,10 +78,8 @@ def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
 @app.command()
 @click.option("--seed", type=click.IntRange(min=0), help="Play the world of this seed.")
 @click.option("--seeds", metavar="A-B", callback=parse_seeds, help="Those of all these. [default: 0-99]")
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Virtual, of each. [default: 10-20]"
-)
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="The same, in hours.")
+@click.option("--minutes", type=Duration(), help="Virtual, of each. [default: 10-20]")
+@click.option("--hours", type=Duration(), help="The same, in hours.")
 @click.option("--clients", type=click.IntRange(min=1), help="In each world. [default: 3-6]")
 @click.option("--faults", default="mixed", show_default=True, type=click.Choice(list(FAULTS)))
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
@@ -97,7 +114,7 @@ def sim(
 
 
 @app.command()
-@click.argument("file")
+@click.argument("file", type=click.Path())
 @click.option("--show", is_flag=True, help="Print it in words, and replay nothing.")
 def replay(file: str, show: bool) -> None:
     """Do again what a recording says, and tell whether the same comes out: how bugs are reported.

@@ -107,6 +107,8 @@ def hub(
 
     The end of stdin, or a signal, stops it at once, as if it was killed.
     """
+    if not host:
+        raise click.UsageError("--host is empty: 0.0.0.0 is all addresses, 127.0.0.1 this machine alone")
     if tls_key is not None and tls_cert is None:
         raise click.UsageError("--tls-key needs --tls-cert")
     if controlled and record is not None:
@@ -124,6 +126,8 @@ def hub(
             asyncio.run(serve(config, host, port, context, log_level or "info", record, greet))
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from None
+    except BrokenPipeError:
+        raise  # nobody reads what it says: that is no matter of listening, and click knows what to do
     except (OSError, UnicodeError) as exc:
         raise click.ClickException(f"cannot listen on {host}:{port}: {_in_words(exc)}") from None
 

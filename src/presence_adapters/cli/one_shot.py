@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 ENDLESS = 10_000
 """Columns of what is no terminal: nothing is cut off there."""
 
+NARROWEST = 80
+"""Columns that have room for everything. A narrower terminal wraps the lines, and no column is lost."""
+
 
 async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:
     """Print who is online."""
@@ -29,8 +32,7 @@ async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:
                 print_json(as_json(user, client))
         elif users:
             console = Console()
-            if not console.is_terminal:
-                console.width = ENDLESS
+            console.width = max(console.width, NARROWEST) if console.is_terminal else ENDLESS
             console.print(as_table(users, client))
         else:
             click.echo("The room is empty.")

@@ -11,6 +11,7 @@ environment, from the file or from files of their own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial, wraps
@@ -51,6 +52,21 @@ CONFIG_HELP = (
 )
 
 DEBUG_HELP = "Say on stderr what goes over the wire, without secrets."
+
+
+class Duration(click.FloatRange):
+    """A time, in the unit that the option says, of at least a thousandth. No "inf", and no "nan"."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0.001, max=1e6)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Fails with a usage error."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
 
 _PREFIX = "setting_"  # of the parameters: a command may have arguments with the name of a setting
 

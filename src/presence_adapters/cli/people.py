@@ -94,14 +94,15 @@ def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
+    # Where the terminal is too narrow, the widest of who, activity and id give way, down to the same width.
     for name in ("who", "status", "activity", "since", "devices"):
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, no_wrap=name not in ("who", "activity"))
     table.add_column("id", overflow="fold")
     for user in users:
         table.add_row(
-            Text(printable(user.display_name)),
+            Text(printable(user.display_name), no_wrap=True, overflow="ellipsis"),
             Text(status_words(user), STATUS[user.status][1]),
-            Text(printable(user.activity or "")),
+            Text(printable(user.activity or ""), no_wrap=True, overflow="ellipsis"),
             online_since(user),
             str(room.device_count(user.user_id)),
             Text(printable(user.user_id)),

@@ -39,6 +39,8 @@ def replay_file(path: str, *, show: bool) -> bool:
                     click.echo(words)
                 return True
             return _replay(file)
+    except BrokenPipeError:
+        raise  # it is the output that nobody reads: click knows what to do
     except OSError as exc:
         raise BadRecording(f"cannot read {path}: {(exc.strerror or str(exc)).lower()}") from None
     except RecordingError as exc:

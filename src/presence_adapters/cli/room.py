@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from presence_adapters.cli.options import settings_options
+from presence_adapters.cli.options import Duration, settings_options
 from presence_proto import UserStatus
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ timeout_option = click.option(
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(),
     help="Give up after so long.",
 )
 
@@ -64,7 +64,7 @@ def online(settings: Settings, timeout: float, as_lines: bool) -> None:
 @click.command()
 @click.argument("status", type=click.Choice(STATUSES, case_sensitive=False), metavar="STATUS")
 @click.argument("activity", required=False)
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End by itself after so long.")
+@click.option("--seconds", type=Duration(), help="End by itself after so long.")
 @json_option
 @timeout_option
 @settings_options()

@@ -25,7 +25,7 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
     """The seeds of `A-B`, the last one included."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d+)-(\d+)", value)
+    match = re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)  # of more than that, not even their number fits
     seeds = range(int(match[1]), int(match[2]) + 1) if match else range(0)
     if not seeds:
         raise click.BadParameter(f"{value!r} is not like 0-99", context, parameter)

@@ -32,6 +32,7 @@ async def hold_status(
 
     Raises `Unreachable` when it is not in the room within `timeout`, or when the server lets us in no more.
     """
+    activity = activity or None
     words = f"You are {printable(doing(status, activity))}. Ctrl-C ends it."
     async with client_of(settings) as client:
         # Before the join: so others see this status first, and no other.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from attrs import evolve
 
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.cli.exits import Exit, Failure, Unreachable, WrongUsage
+from presence_adapters.cli.exits import Failure, Unreachable, WrongUsage
 from presence_adapters.cli.wording import describe, printable
 from presence_proto import CommandFailed, Connected, Disconnected, Error, InviteSent, LocalProtocolError
 
@@ -38,7 +38,7 @@ PAUSE = 0.02
 
 
 def run(main: Coroutine[None, None, T]) -> T:
-    """Run it in a loop of its own. Ctrl-C ends it, and the process with `Exit.INTERRUPTED`.
+    """Run it in a loop of its own.
 
     What makes no sense to the client, such as an empty text, is a `Failure` of the command line.
     """
@@ -46,8 +46,6 @@ def run(main: Coroutine[None, None, T]) -> T:
         return asyncio.run(main)
     except LocalProtocolError as exc:
         raise WrongUsage(printable(str(exc))) from None
-    except KeyboardInterrupt:
-        raise SystemExit(Exit.INTERRUPTED) from None
 
 
 def client_of(settings: Settings, **changes: Any) -> PresenceClient:

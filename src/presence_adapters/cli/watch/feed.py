@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KEPT = 1000
 """Lines that one can scroll back to."""
 
+LONGEST = 1000
+"""Characters of an event that are shown. A message may have millions, and to wrap them takes seconds."""
+
 
 class Feed(RichLog):
     """Lines with the time of day."""
@@ -28,8 +31,9 @@ class Feed(RichLog):
 
     def add(self, line: Line) -> None:
         """Something has happened just now."""
+        words = line.text if len(line.text) <= LONGEST else f"{line.text[:LONGEST]}…"
         text = Text(f"{datetime.now():%H:%M:%S} ", "dim")
-        text.append(f"{line.symbol} {line.text}", line.style)
+        text.append(f"{line.symbol} {words}", line.style)
         self._lines.append(text)
         self.write(text)
 

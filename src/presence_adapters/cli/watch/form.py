@@ -33,7 +33,7 @@ class Form(ModalScreen[Answers | None]):
     CSS = """
     Form { align: center middle; }
     Form > Vertical { width: 50; max-width: 90%; height: auto; max-height: 90%; border: round $primary;
-                      padding: 0 1; background: $surface; }
+                      padding: 0 1; background: $surface; overflow-y: auto; scrollbar-size-vertical: 1; }
     Form Label { margin-top: 1; }
     Form Input, Form OptionList { border: none; height: auto; padding: 0 1; }
     Form OptionList { text-wrap: nowrap; text-overflow: ellipsis; }

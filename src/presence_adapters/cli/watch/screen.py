@@ -9,7 +9,7 @@ from textual.binding import Binding
 from textual.containers import Container
 from textual.widgets import Footer
 
-from presence_adapters.cli.exits import Unreachable
+from presence_adapters.cli.exits import Failure, Unreachable
 from presence_adapters.cli.signals import on_stop_signal
 from presence_adapters.cli.visit import client_of
 from presence_adapters.cli.watch.feed import Feed
@@ -35,6 +35,9 @@ FRAME = 0.25
 SIDE_BY_SIDE = 110
 """Columns from which roster and feed stand side by side."""
 
+HIGH = 14
+"""Rows from which they have frames. In less, users and events need them more."""
+
 
 async def show_room(settings: Settings) -> None:
     """Show the room until it is quit, or a signal comes.
@@ -48,6 +51,8 @@ async def show_room(settings: Settings) -> None:
             why = await app.run_async()
         if why is not None:
             raise Unreachable(why)
+        if app.return_code:
+            raise Failure("the live room has failed: this is a bug")  # Textual has shown which
 
 
 class RoomApp(App[str]):
@@ -61,9 +66,10 @@ class RoomApp(App[str]):
     #room { layout: vertical; height: 1fr; }
     .-wide #room { layout: horizontal; }
     Roster, Feed { border: round $primary; border-title-color: $text; width: 1fr; height: 1fr; }
-    Roster { border: round $success; background: $background; }
+    Roster { border: round $success; background: $background; scrollbar-size: 0 1; }
     Roster.stale { border: round $error; text-opacity: 60%; }
-    Feed { background: $background; overflow-y: auto; }
+    Feed { background: $background; overflow-y: auto; scrollbar-gutter: stable; scrollbar-size: 0 2; }
+    .-low Roster, .-low Feed { border-right: none; border-bottom: none; border-left: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("s", "status", "Status"),
@@ -78,6 +84,7 @@ class RoomApp(App[str]):
     def __init__(self, client: PresenceClient, server: str, *, visible: bool = True) -> None:
         super().__init__()
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (SIDE_BY_SIDE, "-wide")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-low"), (HIGH, "-high")]
         self._client = client
         self._connection = ConnectionLine(client, server)
         self._roster = Roster(client, visible=visible)
