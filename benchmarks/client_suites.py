@@ -23,6 +23,7 @@ OFFICIAL_BYTES = python("realtime (PyPI)", "pypi_realtime", "bytes", vsn="1.0.0"
 JSON = python("floor: json.loads, nothing else", "floor", "json", bare=True)
 MSGSPEC = python("floor: msgspec.json.decode, nothing else", "floor", "msgspec", bare=True)
 LEAST_TEXT = python("floor: the least code", "floor", "prototype-text")
+UNDECODED = python("floor: the least memory", "floor", "undecoded")
 LEAST_BYTES = python("floor: the least code", "floor", "prototype-bytes")
 
 FROM_TEXT = "From the text of a message to what an application is told."
@@ -133,7 +134,7 @@ def sizes(plan: Plan) -> list[Table]:
     """The cost of a diff as the room grows."""
     diffs, counts = plan.scaled(20_000), [max(SIZES[0], plan.scaled(users)) for users in SIZES]
     rooms = [workloads.steady(plan.seed, users, diffs) for users in counts]
-    clients = (OURS_TEXT, LEAST_TEXT, PHOENIX)
+    clients = (OURS_TEXT, LEAST_TEXT, UNDECODED, PHOENIX)
     pairs = [
         (evolve(entry, name=f"{entry.name}, {users:,} users"), room)
         for entry in clients

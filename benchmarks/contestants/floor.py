@@ -1,6 +1,6 @@
 """What cannot be beaten by much: bare decoders, and the least code that does the job.
 
-python -m benchmarks.contestants.floor json | msgspec | inflate | prototype-text | prototype-bytes
+python -m benchmarks.contestants.floor json | msgspec | inflate | prototype-text | prototype-bytes | undecoded
 """
 
 from __future__ import annotations
@@ -138,6 +138,59 @@ class Prototype:
         return {key: list(metas) for key, metas in self._there.items()}
 
 
+class Entry(msgspec.Struct, gc=False):
+    metas: list[dict[str, Any]]
+
+
+class Diff(msgspec.Struct, gc=False):
+    joins: dict[str, msgspec.Raw]
+    leaves: dict[str, msgspec.Raw]
+
+
+class Undecoded:
+    """As the prototype, but what it holds of a user is one object, the JSON as it came: the least memory to
+    touch when somebody leaves. It relies on a server that says the same when one leaves as when one came."""
+
+    def __init__(self) -> None:
+        self._decode = msgspec.json.Decoder(tuple[str | None, str | None, str, str, Diff]).decode
+        self._decode_entry = msgspec.json.Decoder(Entry).decode
+        self._there: dict[str, bytes] = {}
+
+    def load(self, texts: list[str], topics: list[str]) -> None:
+        self._there = {}
+        for text in texts:
+            *_, event, payload = msgspec.json.decode(
+                text, type=tuple[Any, Any, str, str, dict[str, msgspec.Raw]]
+            )
+            assert event == "presence_state"
+            self._there.update((key, bytes(entry)) for key, entry in payload.items())
+
+    def prepare(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def run(self) -> int:
+        decode_entry, there = self._decode_entry, self._there
+        count = 0
+        for text in self._texts:
+            *_, diff = self._decode(text)
+            changes = []
+            for key, entry in diff.joins.items():
+                there[key] = bytes(entry)
+                changes.append(Change(key, decode_entry(entry).metas, []))
+            for key, entry in diff.leaves.items():
+                if there[key] == bytes(entry):
+                    del there[key]
+                changes.append(Change(key, [], decode_entry(entry).metas))
+            count += len(changes)
+        return count
+
+    def roster(self) -> dict[str, list[str]]:
+        return {
+            key: [meta["phx_ref"] for meta in self._decode_entry(entry).metas]
+            for key, entry in self._there.items()
+        }
+
+
 if __name__ == "__main__":
     kinds: dict[str, Callable[[], MemoryContestant]] = {
         "json": lambda: Decoder(json.loads),
@@ -145,5 +198,6 @@ if __name__ == "__main__":
         "inflate": lambda: Inflater(msgspec.json.decode),
         "prototype-text": lambda: Prototype(text=True),
         "prototype-bytes": lambda: Prototype(text=False),
+        "undecoded": Undecoded,
     }
     serve(kinds[sys.argv[1]]())
