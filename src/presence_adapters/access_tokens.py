@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import threading
 import time
 import traceback
@@ -57,14 +58,15 @@ def is_async(function: Any) -> bool:
 
 
 def expires_in(token: str) -> float | None:
-    """Seconds until a token expires by our clock; `None` when it does not say so, or is no JWT."""
+    """Seconds until a token expires by our clock; `None` when it does not say when, or is no JWT."""
     import jwt  # here, since few clients need it
 
     try:
         expiry = jwt.decode(token, options={"verify_signature": False}).get("exp")
-    except jwt.InvalidTokenError:
+        left = expiry - time.time() if isinstance(expiry, (int, float)) else math.nan
+    except (jwt.InvalidTokenError, UnicodeError, OverflowError):
         return None
-    return expiry - time.time() if isinstance(expiry, (int, float)) else None
+    return left if math.isfinite(left) else None
 
 
 def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float) -> None:
@@ -88,10 +90,7 @@ def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: fl
 
     What an exception of the application's says may hold a secret: it is not repeated, only where it was.
     """
-    words = str(error)
-    if not isinstance(error, PresenceError):
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        words = f"{type(error).__name__} in {PurePath(frame.filename).name}, line {frame.lineno}"
+    words = str(error) if isinstance(error, PresenceError) else _where(error)
     logger.warning("the token provider failed: %s", words)
     client.access_token_failed(f"the token provider failed: {words}", now=now)
 
@@ -99,6 +98,22 @@ def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: fl
 def too_late(seconds: float) -> PresenceError:
     """What to raise when an `async` provider was cancelled, for it took longer than that."""
     return PresenceError(f"it took longer than {seconds:g} s")
+
+
+def ask(provider: Callable[[], Any]) -> Any:
+    """What a plain provider returns, in a thread. Raises nothing but `Exception`s."""
+    try:
+        return provider()
+    except Exception:
+        raise
+    except BaseException as exc:
+        # SystemExit and the like end no more than the thread that they are raised in.
+        raise PresenceError(_where(exc)) from None
+
+
+def _where(error: BaseException) -> str:
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{type(error).__name__} in {PurePath(frame.f_code.co_filename).name}, line {line}"
 
 
 class ProviderCall:
@@ -110,11 +125,15 @@ class ProviderCall:
         self.error: Exception | None = None
         self._provider = provider
         self._on_end = on_end
-        threading.Thread(target=self._run, name="access token", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, name="access token", daemon=True).start()
+        except RuntimeError:
+            self.error, self.is_over = PresenceError("there is no room for another thread"), True
+            on_end()
 
     def _run(self) -> None:
         try:
-            self.provided = self._provider()
+            self.provided = ask(self._provider)
         except Exception as exc:
             self.error = exc
         self.is_over = True

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from presence_adapters.access_tokens import answer, refuse
+from presence_adapters.access_tokens import answer, is_async, refuse
 from presence_adapters.connecting import log_opening
 from presence_adapters.event_log import logged_events
 from presence_proto import (
@@ -23,7 +23,7 @@ from presence_proto import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from presence_adapters.access_tokens import TokenProvider
     from presence_proto import ConnId, Endpoint, Proxy
@@ -121,8 +121,12 @@ class AsyncDriver(ABC, Generic[C]):
         """Have `_ask` run, until the end."""
 
     @abstractmethod
-    async def _call(self, provider: TokenProvider) -> Any:
-        """What a provider returns. One that is `async` has `_patience`, a plain one a thread of its own."""
+    async def _in_thread(self, provider: TokenProvider) -> Any:
+        """What a plain provider returns, which may take its time, or hang."""
+
+    @abstractmethod
+    async def _in_time(self, provided: Awaitable[Any]) -> Any:
+        """What a provider's awaitable gives. It is cancelled after `_patience` seconds."""
 
     @abstractmethod
     def _cut(self) -> None:
@@ -209,9 +213,9 @@ class AsyncDriver(ABC, Generic[C]):
         """Ask the provider, and tell the core. What comes after the end is dropped."""
         client: Any = self.endpoint
         try:
-            provided = await self._call(provider)
+            provided = provider() if is_async(provider) else await self._in_thread(provider)
             if isawaitable(provided):
-                provided = await provided
+                provided = await self._in_time(provided)
         except Exception as exc:
             self._is_asking = False
             if not self.ended.is_set():

@@ -14,17 +14,18 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from presence_adapters.access_tokens import ProviderCall, is_async, too_late
-from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
+from presence_adapters.access_tokens import ProviderCall, too_late
 from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.async_presence import AsyncPresenceClient
+from presence_adapters.async_realtime import AsyncRealtimeClient, Channel
 from presence_adapters.asyncio_tunnel import connect_through
 from presence_adapters.connecting import client_context, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, PushError
 from presence_adapters.event_queue import EventsDropped
-from presence_proto import ProxyError
+from presence_proto import PresenceError, ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from presence_adapters.access_tokens import TokenProvider
     from presence_proto import ConnId, OpenTransport
@@ -172,15 +173,7 @@ class Driver(AsyncDriver[Connection]):
     def _start_asking(self, provider: TokenProvider) -> None:
         self._asking = self._loop.create_task(self._ask(provider))
 
-    async def _call(self, provider: TokenProvider) -> Any:
-        if is_async(provider):
-            try:
-                async with asyncio.timeout(self._patience) as limit:
-                    return await provider()  # type: ignore[misc]  # it is async
-            except TimeoutError:
-                if not limit.expired():
-                    raise  # the provider's own
-                raise too_late(self._patience) from None
+    async def _in_thread(self, provider: TokenProvider) -> Any:
         # Not `to_thread`: the end of the program would wait for it, and it may hang.
         over = asyncio.Event()
         call = ProviderCall(provider, lambda: _tell(self._loop, over.set))
@@ -188,6 +181,20 @@ class Driver(AsyncDriver[Connection]):
         if call.error is not None:
             raise call.error
         return call.provided
+
+    async def _in_time(self, provided: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._patience) as limit:
+                return await provided
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the provider's own
+            raise too_late(self._patience) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise PresenceError("it was cancelled") from None  # not by us
 
     def _cut(self) -> None:
         for connection in list(self.existing):

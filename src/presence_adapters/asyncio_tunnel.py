@@ -23,11 +23,13 @@ async def connect_through(
     Raises `ProxyError`, and what TLS raises. When it is cancelled, nothing stays open.
     """
     loop = asyncio.get_running_loop()
-    asking = _Asking(ProxyTunnel(proxy, wanted), loop.create_future())
+    asking = _Asking(ProxyTunnel(proxy, wanted))
     try:
         try:
             await loop.create_connection(lambda: asking, proxy.host, proxy.port)
-            await asking.answer
+            await asking.is_answered.wait()
+            if asking.failure is not None:
+                raise asking.failure
         except (OSError, UnicodeError) as exc:
             raise out_of_reach(exc, proxy) from None
         assert asking.transport is not None
@@ -42,10 +44,13 @@ async def connect_through(
 
 
 class _Asking(asyncio.Protocol):
-    """Asks for the tunnel. `answer` is there when that is open. What comes then is kept for the hand-over."""
+    """Asks for the tunnel. When that `is_answered`, it is open, or there is a `failure`. What comes then is
+    kept for the hand-over.
+    """
 
-    def __init__(self, tunnel: ProxyTunnel, answer: asyncio.Future[None]) -> None:
-        self.answer = answer
+    def __init__(self, tunnel: ProxyTunnel) -> None:
+        self.is_answered = asyncio.Event()  # no future: nobody may be left to take an exception out of it
+        self.failure: Exception | None = None
         self.transport: asyncio.Transport | None = None
         self._tunnel = tunnel
         self._early = bytearray()
@@ -57,7 +62,7 @@ class _Asking(asyncio.Protocol):
         self.transport.write(self._tunnel.request)
 
     def data_received(self, data: bytes) -> None:
-        if self.answer.done():
+        if self.is_answered.is_set():
             self._early += data
             return
         assert self.transport is not None
@@ -68,7 +73,7 @@ class _Asking(asyncio.Protocol):
         if self._tunnel.is_open:
             self._early += self._tunnel.early_data
             self.transport.pause_reading()  # the next bytes may be for TLS
-            self.answer.set_result(None)
+            self.is_answered.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_over, self._error = True, exc
@@ -90,5 +95,6 @@ class _Asking(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        if not self.is_answered.is_set():
+            self.failure = error
+            self.is_answered.set()

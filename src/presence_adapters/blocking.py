@@ -80,10 +80,11 @@ class _Blocking(SocketClient[Core, Event]):
         if not self._driver.is_running:
             raise core.LocalProtocolError("this is not running: use `with`")
         if self._background is None:
-            self._background = threading.Thread(
+            thread = threading.Thread(
                 target=self._driver.wait, args=(lambda: self._driver.is_quiet,), name="presence", daemon=True
             )
-            self._background.start()
+            thread.start()
+            self._background = thread  # now that it can be joined: Ctrl-C may have come before
 
     def disconnect(self) -> None:
         """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""

@@ -25,13 +25,16 @@ LONGEST_SLEEP = 3600.0
 class BlockingDriver(SocketDriver):
     """One of the threads that `wait` drives, and sleeps in a selector; the others sleep until it tells them.
 
-    `lock` guards everything but that sleep. Who changes something under it, wakes the sleeper.
+    `lock` guards everything but that sleep. Who changes something under it, wakes the sleeper. It is never
+    given back and taken again by hand, since Ctrl-C may come in between.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lock = threading.Condition()
-        self._is_driven = False
+        # Not the condition itself: its `with` is Python, and Ctrl-C may come in the middle of that.
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)  # who drives, or whether anybody does
+        self._driven_by: int | None = None  # a thread
         self._alarm: tuple[socket.socket, socket.socket] | None = None
 
     @property
@@ -51,7 +54,7 @@ class BlockingDriver(SocketDriver):
         """After the end: wait until no thread sleeps here any more."""
         with self.lock:
             self.wake()
-            self.lock.wait_for(lambda: not self._is_driven)
+            self._changed.wait_for(lambda: not self._is_driven)
             for end in self._alarm or ():
                 end.close()
             self._alarm = None
@@ -74,7 +77,7 @@ class BlockingDriver(SocketDriver):
 
     def wake(self) -> None:
         """Have the sleeper look again. Under the lock."""
-        if self._is_driven and self._alarm is not None:
+        if self._driven_by is not None and self._alarm is not None:
             with suppress(BlockingIOError):  # it was woken often enough
                 self._alarm[1].send(b"\0")
 
@@ -85,18 +88,20 @@ class BlockingDriver(SocketDriver):
         it is told to `on_end`, not raised here.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self.lock:
-            while not is_over():
-                if self._alarm is None:
-                    raise LocalProtocolError("this is not running: use `with`")
-                if self._is_driven:
-                    left = _left(deadline)
-                    if left <= 0:
-                        return False
-                    self.lock.wait(left)
-                    continue
-                try:
-                    self._is_driven = True
+        while True:
+            try:
+                with self.lock:
+                    if is_over():
+                        return True
+                    if self._alarm is None:
+                        raise LocalProtocolError("this is not running: use `with`")
+                    if self._is_driven:
+                        left = _left(deadline)
+                        if left <= 0:
+                            return False
+                        self._changed.wait(left)
+                        continue
+                    self._driven_by = threading.get_ident()
                     with suppress(Exception):
                         self.step()
                     if is_over():
@@ -104,26 +109,28 @@ class BlockingDriver(SocketDriver):
                     left = _left(deadline)
                     if left <= 0:
                         return False
-                    self._sleep(self._alarm[0], left)
-                finally:
-                    self._is_driven = False
-                    self.lock.notify_all()
-        return True
+                    delay, fd, wants_write = self.next_delay(), self.fileno(), self.wants_write
+                _sleep(self._alarm[0], fd, wants_write, left if delay is None else min(delay, left))
+            finally:
+                if self._driven_by == threading.get_ident():
+                    with self.lock:
+                        self._driven_by = None
+                        self._changed.notify_all()
 
-    def _sleep(self, alarm: socket.socket, seconds: float) -> None:
-        delay, fd, wants_write = self.next_delay(), self.fileno(), self.wants_write
-        self.lock.release()
-        try:
-            with Selector() as selector:
-                selector.register(alarm, selectors.EVENT_READ)
-                if fd >= 0:
-                    wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_write else 0)
-                    selector.register(fd, wanted)
-                selector.select(seconds if delay is None else min(delay, seconds))
-        finally:
-            self.lock.acquire()
-        with suppress(BlockingIOError):
-            alarm.recv(4096)
+    @property
+    def _is_driven(self) -> bool:
+        """Whether another thread drives. That it is this one is what Ctrl-C may have left behind."""
+        return self._driven_by not in (None, threading.get_ident())
+
+
+def _sleep(alarm: socket.socket, fd: int, wants_write: bool, seconds: float) -> None:
+    with Selector() as selector:
+        selector.register(alarm, selectors.EVENT_READ)
+        if fd >= 0:
+            selector.register(fd, selectors.EVENT_READ | (selectors.EVENT_WRITE if wants_write else 0))
+        selector.select(seconds)
+    with suppress(BlockingIOError):
+        alarm.recv(4096)
 
 
 def _left(deadline: float | None) -> float:

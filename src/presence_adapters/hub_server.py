@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -86,7 +86,8 @@ class HubServer:
         self._port = port
         self._ssl_context = ssl_context
         self._on_event = on_event
-        self._accepting: list[asyncio.Task[None]] = []
+        self._is_listening = True
+        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # by listener, which it closes
         self._handshake_timeout = config.handshake_timeout
         # Closing takes the hub one close_timeout at most, and then each connection its linger.
         self._patience = 2 * config.close_timeout
@@ -136,7 +137,7 @@ class HubServer:
             task = loop.create_task(self._accept(listener))
             # By the time that this is called, the loop does not look at the socket any more.
             task.add_done_callback(partial(_close, listener))
-            self._accepting.append(task)
+            self._accepting[listener] = task
 
     async def close(self) -> None:
         """Stop in an orderly way: nobody new, close code 1012 for all, within twice `close_timeout`."""
@@ -202,7 +203,7 @@ class HubServer:
         # Not loop.create_server: it keeps connections to itself until their TLS handshake is done, and a
         # server that stops could not drop those.
         loop = asyncio.get_running_loop()
-        while True:
+        while self._is_listening:
             try:
                 sock, _ = await loop.sock_accept(listener)
             except ConnectionError:
@@ -214,13 +215,22 @@ class HubServer:
             self._driver.accept(sock, self._ssl_context, self._handshake_timeout)
 
     async def _stop_listening(self) -> None:
-        for task in self._accepting:
+        # `sock_accept` loses a connection that it accepts in the moment in which it is cancelled. So first no
+        # more are looked for, and what has just come is taken.
+        self._is_listening = False
+        loop = asyncio.get_running_loop()
+        for listener, task in self._accepting.items():
+            if not task.done():
+                with suppress(NotImplementedError):  # the proactor loop takes care of it by itself
+                    loop.remove_reader(listener)
+        await asyncio.sleep(0)
+        for task in self._accepting.values():
             task.cancel()
         if self._accepting:
-            await asyncio.wait(self._accepting)
+            await asyncio.wait(self._accepting.values())
 
     def _ended(self, error: Exception | None) -> None:
-        for task in self._accepting:
+        for task in self._accepting.values():
             task.cancel()
         if error is not None:
             logger.error("the hub has failed", exc_info=error)

@@ -196,8 +196,8 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
     """Many Phoenix or Supabase channels on one connection.
 
     Its own events are those that belong to no channel (`SocketConnected`, `SocketDisconnected`,
-    `ProtocolViolation`) and `EventsDropped`; each `Channel` has events of its own, and a queue of
-    `max_queued_events` for them. The parameters are those of `PresenceClient`.
+    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`; each `Channel` has events of its own, and a
+    queue of `max_queued_events` for them. The parameters are those of `PresenceClient`.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
 
 
 class SocketChannel:
-    """A topic, kept joined until `leave`. Made by `RealtimeClient.join`.
+    """A topic, kept joined until `leave`. Made by `RealtimeClient.join`. `topic` is its name.
 
     Its events are all that happens in it, replies to pushes excepted: `Broadcast`, `ChannelMessage`,
     `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` when it is joined again, and so on, and

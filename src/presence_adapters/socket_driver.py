@@ -115,7 +115,8 @@ class SocketDriver:
         """Run a command of the core. What it raises is the caller's; nothing has changed then."""
         if self.ended:
             raise ConnectError("the client has ended") from self.error
-        result = command(*args, now=time.monotonic(), **kwargs)
+        with self._failing(but=Exception):
+            result = command(*args, now=time.monotonic(), **kwargs)
         with self._failing():
             self._drain()
         return result
@@ -231,10 +232,12 @@ class SocketDriver:
     # ---------------------------------------------------------------- the end
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
-        """What is raised in here is the end."""
+    def _failing(self, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+        """What is raised in here is the end, `but` for this."""
         try:
             yield
+        except but:
+            raise
         except BaseException as exc:
             self._end(exc)
             self._cut()

@@ -180,8 +180,9 @@ class Channel(SocketChannel):
         joining: Reply,
     ) -> None:
         super().__init__(client, route, params)
-        self.joining = joining  # the answer to the first join
-        self.presence = self._presence  # live
+        self.joining = joining  #: The answer to the first join.
+        #: Who is present, live; as it last was after the channel is left.
+        self.presence = self._presence
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
         """Push an event with a JSON payload or `bytes`. Its `Reply` gets the server's response.

@@ -13,19 +13,25 @@ from __future__ import annotations
 
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
-from presence_adapters.access_tokens import is_async, too_late
-from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
+import presence_proto as core
+from presence_adapters.access_tokens import ask, too_late
+from presence_adapters.async_clients import AsyncClient, Core, E
 from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.async_presence import AsyncPresenceClient
+from presence_adapters.async_realtime import AsyncRealtimeClient, Channel
 from presence_adapters.connecting import client_context, out_of_reach, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, PushError
 from presence_adapters.event_queue import EventsDropped
 from presence_proto import ProxyError, ProxyTunnel
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
     from presence_adapters.access_tokens import TokenProvider
     from presence_proto import ConnId, OpenTransport, Proxy
 
@@ -40,6 +46,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 WRITE_BUFFER = 65536
 """Bytes that may wait to be written before commands wait, too."""
@@ -62,7 +70,8 @@ class Connection:
 class Driver(AsyncDriver[Connection]):
     """Each connection is a task that writes and one that reads; the one timer is a task, too.
 
-    They are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application.
+    They and the commands are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application,
+    or else at the end.
     """
 
     event_type = trio.Event
@@ -77,7 +86,6 @@ class Driver(AsyncDriver[Connection]):
 
     async def start(self) -> None:
         """Open the nursery."""
-        await trio.lowlevel.checkpoint()
         await super().start()
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._keep_time)
@@ -87,8 +95,18 @@ class Driver(AsyncDriver[Connection]):
         # Shielded, or a cancellation from outside would come out of it, in place of what the body raises.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
-        await self._nursery_manager.__aexit__(None, None, None)
-        self.end(None)
+        try:
+            await self._nursery_manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            # Ctrl-C came in a provider, or in a task of trio's, which it has for each address of a host.
+            raise _only(group) from None
+        finally:
+            self.end(None)
+
+    @trio.lowlevel.enable_ki_protection
+    def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        return super().call(command, *args, **kwargs)
 
     def _now(self) -> float:
         return trio.current_time()
@@ -122,14 +140,20 @@ class Driver(AsyncDriver[Connection]):
     def _start_asking(self, provider: TokenProvider) -> None:
         self._nursery.start_soon(self._ask, provider)
 
-    async def _call(self, provider: TokenProvider) -> Any:
-        if is_async(provider):
-            with trio.move_on_after(self._patience):
-                return await provider()  # type: ignore[misc]  # it is async
-            raise too_late(self._patience)
+    @trio.lowlevel.enable_ki_protection
+    async def _ask(self, provider: TokenProvider) -> None:
+        await super()._ask(provider)
+
+    async def _in_thread(self, provider: TokenProvider) -> Any:
         # In a tuple: trio minds a function that returns a coroutine.
-        (provided,) = await trio.to_thread.run_sync(lambda: (provider(),), abandon_on_cancel=True)
+        (provided,) = await trio.to_thread.run_sync(lambda: (ask(provider),), abandon_on_cancel=True)
         return provided
+
+    @trio.lowlevel.disable_ki_protection
+    async def _in_time(self, provided: Awaitable[Any]) -> Any:
+        with trio.move_on_after(self._patience):
+            return await provided
+        raise too_late(self._patience)
 
     def _cut(self) -> None:
         # Not the nursery: the body of `async with`, which is in its scope, is not to be cancelled.
@@ -252,11 +276,33 @@ def _unwrapped(error: BaseException) -> BaseException:
     return error.__cause__ or error if isinstance(error, trio.BrokenResourceError) else error
 
 
-class PresenceClient(AsyncPresenceClient):
+def _only(error: BaseException) -> BaseException:
+    """The first exception in a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Client(AsyncClient[Core, E]):
+    """Where Ctrl-C must not come in between, the nursery would stay open."""
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()  # here, since after this there is something to close
+        return await super().__aenter__()
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
+
+
+class PresenceClient(_Client[core.PresenceClient, core.PresenceEvent], AsyncPresenceClient):
     __doc__ = AsyncPresenceClient.__doc__
     _driver_type = Driver
 
 
-class RealtimeClient(AsyncRealtimeClient):
+class RealtimeClient(_Client[core.RealtimeClient, core.RealtimeEvent], AsyncRealtimeClient):
     __doc__ = AsyncRealtimeClient.__doc__
     _driver_type = Driver

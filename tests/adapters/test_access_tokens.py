@@ -9,6 +9,7 @@ import inspect
 import logging
 import threading
 import time
+from base64 import urlsafe_b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from adapters.every_adapter import IDENTITY, ON, Listen
 from adapters.fakes import run, sockets
 from adapters.hub_thread import hub_thread, until
 from presence_adapters import blocking, stepped
-from presence_adapters.access_tokens import expires_in, is_async
+from presence_adapters.access_tokens import ProviderCall, expires_in, is_async
 from presence_proto import (
     ConfigError,
     Connected,
@@ -230,6 +231,52 @@ def test_a_provider_that_hangs_is_asked_once_and_is_left_alone(listen: Listen) -
 
 
 @on_all
+@pytest.mark.parametrize("end", [SystemExit("s3cret"), asyncio.CancelledError("s3cret")])
+def test_a_provider_that_ends_its_thread_has_failed(
+    listen: Listen, end: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    def provider() -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            raise end
+        return token()
+
+    with no_socket_left(), hub_thread() as hub:
+        events = listen(config(hub.url), lambda events: len(events) == 2, access_token=provider)
+    where = f"{type(end).__name__} in test_access_tokens.py, line "
+    assert events[0].reason.startswith(f"no access token: the token provider failed: {where}")
+    assert isinstance(events[1], Connected)
+    assert "s3cret" not in caplog.text
+
+
+@on_all
+def test_an_exception_that_cannot_be_put_into_words(listen: Listen) -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    provider = Provider(MuteError(), token())
+    with no_socket_left(), hub_thread() as hub:
+        events = listen(config(hub.url), lambda events: len(events) == 2, access_token=provider)
+    assert events[0].reason.startswith("no access token: the token provider failed: MuteError in test_a")
+    assert isinstance(events[1], Connected)
+
+
+def test_no_room_for_the_thread_of_a_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ends: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        call = ProviderCall(token, lambda: ends.append("over"))
+    assert (call.is_over, str(call.error)) == (True, "there is no room for another thread")
+    assert ends == ["over"]
+
+
+@on_all
 def test_a_late_answer_is_an_answer(listen: Listen) -> None:
     with no_socket_left(), hub_thread() as hub:
         events = listen(
@@ -308,6 +355,43 @@ def test_an_async_provider_that_takes_too_long_is_cancelled_and_asked_again(list
     late.add("no access token: the token provider failed: it took longer than 0.1 s")
     assert {event.reason for event in events[:2]} <= late
     assert isinstance(events[2], Connected)
+
+
+@on_loops
+def test_a_plain_provider_of_an_awaitable_has_no_more_time_than_an_async_one(listen: Listen) -> None:
+    asked: list[str] = []
+
+    async def slow() -> str:
+        asked.append("asked")
+        if len(asked) == 1:
+            await (asyncio.sleep(60) if listen is ON["asyncio"] else trio.sleep(60))
+        return token()
+
+    with no_socket_left(), hub_thread() as hub:
+        events = listen(
+            config(hub.url, access_token_timeout=0.1),
+            lambda events: len(events) == 2,
+            access_token=lambda: slow(),
+        )
+    assert asked == ["asked", "asked"]
+    assert isinstance(events[1], Connected)
+
+
+def test_an_async_provider_that_waits_for_something_that_is_cancelled() -> None:
+    asked: list[int] = []
+
+    async def provider() -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            other = asyncio.ensure_future(asyncio.sleep(60))
+            other.cancel()
+            await other
+        return token()
+
+    with no_socket_left(), hub_thread() as hub:
+        events = ON["asyncio"](config(hub.url), lambda events: len(events) == 2, access_token=provider)
+    assert events[0] == Disconnected("no access token: the token provider failed: it was cancelled", 0.1)
+    assert isinstance(events[1], Connected)
 
 
 def test_a_timeout_of_the_providers_own_is_one_of_its_failures() -> None:
@@ -416,6 +500,21 @@ def test_the_expiry_of_a_token(seconds: float) -> None:
 @pytest.mark.parametrize("odd", ["opaque", "a.b.c", jwt.encode({}, KEY), jwt.encode({"sub": "x"}, KEY)])
 def test_a_token_that_does_not_say_when_it_expires(odd: str) -> None:
     assert expires_in(odd) is None
+
+
+@pytest.mark.parametrize("expiry", ["1" + 400 * "0", "1e999", "NaN", "-Infinity", "true"])
+def test_an_expiry_that_is_no_time(expiry: str) -> None:
+    claims = urlsafe_b64encode(b'{"exp": %s}' % expiry.encode()).decode().rstrip("=")
+    header, _, signature = token().split(".")
+    left = expires_in(f"{header}.{claims}.{signature}")
+    assert left is None or left < 0
+
+
+def test_text_that_no_token_can_be_is_refused_by_the_core() -> None:
+    assert expires_in("\ud800.e30.e30") is None
+    with hub_thread() as hub:
+        events = ON["asyncio"](config(hub.url), lambda events: True, access_token=lambda: "\ud800.e30.e30")
+    assert events[0].reason.startswith("no access token: the token provider gave none: access_token must be")
 
 
 def test_what_is_async() -> None:

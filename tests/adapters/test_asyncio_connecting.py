@@ -6,14 +6,17 @@ import asyncio
 import socket
 import ssl
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from adapters.fakes import CONN, Certificates, run, until
+from adapters.hub_thread import nothing_left
+from adapters.proxy import ProxyThread
 from adapters.rig import Rig, opened, peer, started
 from presence_adapters.hub_driver import HubDriver
-from presence_proto import CloseTransport, OpenTransport, SendData
+from presence_proto import CloseTransport, OpenTransport, Proxy, SendData
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -197,6 +200,28 @@ def test_a_connect_that_completes_after_it_was_closed_is_closed_at_once(
             await rig.driver.stop()
 
     run(main)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 403 No\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_whenever_a_way_through_a_proxy_is_given_up_nothing_is_left(answer: bytes, tls: bool) -> None:
+    """Neither a socket nor an exception that nobody has taken."""
+
+    complaints: list[dict[str, Any]] = []
+
+    async def main(passes: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        rig = await started(proxy=Proxy("127.0.0.1", proxy.port))
+        rig.do(OpenTransport(CONN, "hub.example", 443, tls))
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        rig.do(CloseTransport(CONN, abort=True))
+        await rig.driver.stop()
+
+    with nothing_left(), ProxyThread(answer) as proxy:
+        for passes in range(14):
+            run(partial(main, passes), collect=False)
+    assert not complaints
 
 
 def test_a_bug_while_connecting_ends_it_all(monkeypatch: pytest.MonkeyPatch) -> None:

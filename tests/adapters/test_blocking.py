@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -50,6 +52,7 @@ from presence_proto import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 E = TypeVar("E")
 
@@ -411,6 +414,57 @@ def test_an_interrupted_body_leaves_at_once(hub: HubThread) -> None:
     pause(hub, False)
     timers[0].join()
     until(lambda: not hub.connections)
+
+
+def interrupt_at(n: int) -> Callable[..., Any]:
+    """A trace function: Ctrl-C at the `n`th line that runs in a wait."""
+    lines = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if (
+            frame.f_code.co_name not in ("wait", "_sleep")
+            or "presence_adapters" not in frame.f_code.co_filename
+        ):
+            return None
+        if event == "line" and next(lines) == n:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_an_interrupt_at_any_line_of_a_wait_is_an_interrupt_and_no_more(hub: HubThread) -> None:
+    def live(n: int) -> None:
+        with presence(hub) as alice:
+            next_of(alice, Connected)
+            tracer = sys.gettrace()
+            sys.settrace(interrupt_at(n))
+            try:
+                list(alice.events(timeout=0.001))
+            finally:
+                sys.settrace(tracer)
+
+    for n in itertools.count(1):
+        try:
+            live(n)
+        except KeyboardInterrupt:
+            continue
+        break  # it has fewer lines
+    assert n > 20
+
+
+def test_an_interrupt_while_the_background_begins(hub: HubThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(self: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    def live() -> None:
+        with presence(hub) as alice:
+            monkeypatch.setattr(threading.Thread, "start", start)
+            alice.drive_in_background()
+
+    with pytest.raises(KeyboardInterrupt):
+        live()
+    monkeypatch.undo()
 
 
 # ---------------------------------------------------------------------------------------------- bugs

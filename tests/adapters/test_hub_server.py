@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -300,6 +301,25 @@ def test_closing_does_not_wait_for_a_tls_handshake() -> None:
         assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+
+    run(main)
+
+
+@pytest.mark.parametrize("stop", [HubServer.close, HubServer.abort])
+@pytest.mark.parametrize("passes", range(5))
+def test_one_who_comes_in_the_moment_in_which_it_stops_is_sent_away(stop: Any, passes: int) -> None:
+    """Nothing is lost that was accepted already: an open socket would keep them waiting."""
+
+    async def main() -> None:
+        server = HubServer(HubConfig(close_timeout=0.05))
+        await server.start()
+        await asyncio.sleep(0.01)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as late:
+            for _ in range(passes):
+                await asyncio.sleep(0)
+            await stop(server)
+            with suppress(ConnectionError):
+                assert late.recv(1) == b""
 
     run(main)
 

@@ -794,6 +794,21 @@ def test_what_a_command_raises_is_the_callers_and_changes_nothing() -> None:
         assert one.ends == []
 
 
+def test_ctrl_c_in_the_middle_of_a_command_is_the_end() -> None:
+    """The core may be half way."""
+
+    def interrupted(*, now: float) -> None:
+        raise KeyboardInterrupt
+
+    with rig() as one:
+        with pytest.raises(KeyboardInterrupt):
+            one.driver.call(interrupted)
+        assert one.ends == [None]
+        assert one.driver.is_quiet
+        with pytest.raises(ConnectError):
+            one.do("event")
+
+
 def test_sockets_that_are_dropped_are_closed(listener: socket.socket) -> None:
     with rig() as one:
         one.open(port_of(listener))

@@ -15,13 +15,16 @@ from presence_proto import (
     ChannelConfig,
     Connected,
     Disconnected,
+    Identity,
     LocalProtocolError,
+    PresenceConfig,
     RealtimeConfig,
     UserStatus,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 ACKED = ChannelConfig(broadcast_ack=True)
 
@@ -64,6 +67,19 @@ def test_entering_when_cancelled_enters_nothing(monkeypatch: pytest.MonkeyPatch)
             assert len(hub.attempts) == 1
 
     run(main)
+
+
+def test_entering_when_cancelled_opens_no_recording(tmp_path: Path) -> None:
+    async def main() -> None:
+        config = PresenceConfig(server_url="ws://127.0.0.1")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with PresenceClient(Identity("alice", "Alice"), config, record=tmp_path / "session"):
+                raise AssertionError
+        assert scope.cancelled_caught
+
+    run(main)
+    assert not list(tmp_path.iterdir())
 
 
 def test_leaving_while_connecting_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +230,69 @@ def test_ctrl_c_comes_up_in_the_body(monkeypatch: pytest.MonkeyPatch, where: str
     left: list[bool] = []
     run(main)
     assert pressed == left == [True]
+
+
+@pytest.mark.parametrize("where", ["connect", "send_poke", "disconnect"])
+def test_ctrl_c_does_not_come_in_the_middle_of_a_command(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    done: list[bool] = []
+
+    async def main() -> None:
+        async with memory_hub(monkeypatch):
+            alice = client()
+            command = getattr(alice._core, where)
+
+            def pressed(*args: Any, **kwargs: Any) -> Any:
+                if not done:
+                    signal.raise_signal(signal.SIGINT)
+                done.append(True)
+                return command(*args, **kwargs)
+
+            monkeypatch.setattr(alice._core, where, pressed)
+            with pytest.raises(KeyboardInterrupt):
+                async with alice:
+                    await next_of(alice, Connected)
+                    await alice.send_poke("bob")
+            assert alice._core.is_closed
+
+    run(main)
+    assert done
+
+
+def test_ctrl_c_while_trio_connects_is_in_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trio has a task for each address of a host, and those are not safe from it."""
+
+    async def pressed(host: str, port: int) -> Any:
+        async def attempt() -> None:
+            signal.raise_signal(signal.SIGINT)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt)
+
+    async def main() -> None:
+        monkeypatch.setattr(trio, "open_tcp_stream", pressed)
+        alice = client()
+        with pytest.raises(KeyboardInterrupt):
+            async with alice:
+                await trio.sleep(100)
+        assert alice._core.is_closed
+
+    run(main)
+
+
+def test_ctrl_c_in_a_provider_is_in_no_group() -> None:
+    async def provider() -> str:
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    async def main() -> None:
+        config = PresenceConfig(server_url="ws://127.0.0.1")
+        alice = PresenceClient(Identity("alice", "Alice"), config, access_token=provider)
+        with pytest.raises(KeyboardInterrupt):
+            async with alice:
+                await trio.sleep(100)
+        assert alice._core.is_closed
+
+    run(main)
 
 
 # ---------------------------------------------------------------------------------------------- commands
