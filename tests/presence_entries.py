@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from presence_proto.presence import PresenceMap
+from presence_proto.presence import PresenceChange, PresenceMap
+from presence_proto.serializer import V2Serializer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,27 @@ def holding(**state: dict[str, Any]) -> PresenceMap:
     presence = PresenceMap()
     presence.apply_state(state)
     return presence
+
+
+def as_received(event: str, payload: Any) -> Any:
+    """What a client gives its map when this comes as JSON; the payload itself when it is none."""
+    try:
+        text = json.dumps([None, None, "t", event, payload], separators=(",", ":"), allow_nan=False)
+    except (RecursionError, TypeError, ValueError):
+        return payload
+    return V2Serializer(server=False).decode_text(text).payload
+
+
+class FromJson(PresenceMap):
+    """A map that is told everything as a client tells it."""
+
+    __slots__ = ()
+
+    def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
+        return super().apply_state(as_received("presence_state", payload))
+
+    def apply_diff(self, payload: Any) -> tuple[PresenceChange, ...]:
+        return super().apply_diff(as_received("presence_diff", payload))
 
 
 def snapshot(presence: PresenceMap) -> Entries:

@@ -33,7 +33,7 @@ ORDER = [
     "endpoint",
     "validators",
     "config",
-    "encoded_state",
+    "encoded_presence",
     "presence",
     "events",
     "timers",

@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from presence_entries import Entries, diff, entry, holding, meta, refs, snapshot
+import presence_entries
+from presence_entries import Entries, FromJson, diff, entry, holding, meta, refs, snapshot
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.presence import PresenceChange, PresenceMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+@pytest.fixture(params=[PresenceMap, FromJson], ids=["decoded", "JSON"], autouse=True)
+def map_type(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[PresenceMap]:
+    """Every example is told twice: decoded, and as it comes from a server."""
+    monkeypatch.setitem(globals(), "PresenceMap", request.param)
+    monkeypatch.setattr(presence_entries, "PresenceMap", request.param)
+    return request.param
+
 
 # ---------------------------------------------------------------------------------------------- diffs
 
@@ -272,11 +282,13 @@ def test_it_is_read_only() -> None:
     assert refs(presence) == {"alice": ["1"]}
 
 
-def test_the_metas_are_the_dicts_that_were_received() -> None:
+def test_metas_that_came_decoded_are_the_dicts_that_were_received(map_type: type[PresenceMap]) -> None:
     received = meta("1", rooms=["lobby"])
     presence = PresenceMap()
     [change] = presence.apply_diff(diff({"alice": {"metas": [received]}}))
-    assert presence["alice"][0] is presence.latest("alice") is change.joined[0] is received
+    assert presence["alice"][0] == presence.latest("alice") == change.joined[0] == received
+    if map_type is not FromJson:
+        assert presence["alice"][0] is presence.latest("alice") is change.joined[0] is received
 
 
 # ---------------------------------------------------------------------------------------------- malformed
@@ -304,7 +316,11 @@ MALFORMED_ENTRIES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("entries", "fault"), MALFORMED_ENTRIES, ids=range(len(MALFORMED_ENTRIES)))
 @pytest.mark.parametrize("where", ["presence_state", "presence_diff joins", "presence_diff leaves"])
-def test_malformed_entries_change_nothing(where: str, entries: Any, fault: str) -> None:
+def test_malformed_entries_change_nothing(
+    map_type: type[PresenceMap], where: str, entries: Any, fault: str
+) -> None:
+    if map_type is FromJson and where == "presence_state" and not isinstance(entries, dict):
+        fault = "presence_state is malformed: Expected `object`, got "
     presence = holding(alice=entry("1"))
     good = {"alice": entry("2", "1"), "dave": entry("3")}
     call, payload = {
@@ -410,16 +426,25 @@ def test_a_state_past_a_limit_changes_nothing() -> None:
     assert refs(presence) == {"x": ["1"], "y": ["2", "3"]}
 
 
+def test_the_keys_are_limited_when_there_is_room_for_more_metas_too() -> None:
+    presence = PresenceMap(max_keys=2, max_metas=100)
+    presence.apply_state({"ann": entry("1")})
+    with pytest.raises(RemoteProtocolError, match="more than 2 keys"):
+        presence.apply_diff(diff({"bo": entry("2"), "cy": entry("3")}))
+    presence.apply_diff(diff({"bo": entry("2"), "cy": entry("3")}, {"ann": entry("1")}))
+    assert refs(presence) == {"bo": ["2"], "cy": ["3"]}
+
+
 class Odd(dict[str, Any]):
     """A meta that did not come from a JSON library."""
 
 
-def test_metas_may_be_of_another_kind() -> None:
+def test_metas_may_be_of_another_kind(map_type: type[PresenceMap]) -> None:
     one, two = Odd(meta("1")), Odd(meta("2"))
     presence = PresenceMap()
     presence.apply_diff(diff({"ann": {"metas": [one]}}))
     assert presence["ann"] == (one,)
-    assert presence.latest("ann") is one
+    assert (presence.latest("ann") is one) == (map_type is not FromJson)
     presence.apply_diff(diff({"ann": {"metas": [two]}}, {"ann": {"metas": [one]}}))
     assert presence["ann"] == (two,)
     (change,) = presence.apply_diff(diff({}, {"ann": {"metas": [two]}}))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_entries import Entries, by_ref, diff, entry, holding, snapshot, told
+from presence_entries import Entries, FromJson, by_ref, diff, entry, holding, snapshot, told
 from presence_model import Model
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.presence import PresenceChange, PresenceMap
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+in_both_forms = pytest.mark.parametrize("map_type", [PresenceMap, FromJson], ids=["decoded", "JSON"])
 payloads = st.tuples(st.just("state"), ps.entries()) | st.tuples(st.just("diff"), ps.diffs())
 
 
@@ -29,9 +30,12 @@ def apply(presence: PresenceMap, kind: str, payload: Any) -> tuple[PresenceChang
     return presence.apply_state(payload) if kind == "state" else presence.apply_diff(payload)
 
 
+@in_both_forms
 @given(st.lists(payloads, max_size=8))
-def test_any_history_gives_what_the_model_gives(history: list[tuple[str, Any]]) -> None:
-    presence, model = PresenceMap(), Model()
+def test_any_history_gives_what_the_model_gives(
+    map_type: type[PresenceMap], history: list[tuple[str, Any]]
+) -> None:
+    presence, model = map_type(), Model()
     for kind, payload in history:
         untouched = deepcopy(payload)
         apply(presence, kind, payload)
@@ -46,9 +50,10 @@ def test_any_history_gives_what_the_model_gives(history: list[tuple[str, Any]]) 
         }
 
 
+@in_both_forms
 @given(st.lists(payloads, max_size=8))
-def test_the_changes_are_the_difference(history: list[tuple[str, Any]]) -> None:
-    presence = PresenceMap()
+def test_the_changes_are_the_difference(map_type: type[PresenceMap], history: list[tuple[str, Any]]) -> None:
+    presence = map_type()
     for kind, payload in history:
         before = snapshot(presence)
         changes = apply(presence, kind, payload)
@@ -66,9 +71,12 @@ def test_the_changes_are_the_difference(history: list[tuple[str, Any]]) -> None:
             assert all(old[meta["phx_ref"]] == meta for meta in change.left)
 
 
+@in_both_forms
 @given(st.lists(payloads, max_size=5), payloads)
-def test_everything_is_idempotent(history: list[tuple[str, Any]], last: tuple[str, Any]) -> None:
-    presence = PresenceMap()
+def test_everything_is_idempotent(
+    map_type: type[PresenceMap], history: list[tuple[str, Any]], last: tuple[str, Any]
+) -> None:
+    presence = map_type()
     for kind, payload in [*history, last]:
         apply(presence, kind, payload)
     once = snapshot(presence)
@@ -81,9 +89,12 @@ json_values = ps.json_values(
 )
 
 
+@in_both_forms
 @given(ps.entries(), json_values | st.builds(diff, json_values, json_values))
-def test_any_json_is_applied_or_refused_without_a_trace(state: Entries, payload: Any) -> None:
-    presence = PresenceMap(max_keys=4, max_metas=4)
+def test_any_json_is_applied_or_refused_without_a_trace(
+    map_type: type[PresenceMap], state: Entries, payload: Any
+) -> None:
+    presence = map_type(max_keys=4, max_metas=4)
     presence.apply_state(state)
     for method in (presence.apply_diff, presence.apply_state):
         before = snapshot(presence)
@@ -93,9 +104,10 @@ def test_any_json_is_applied_or_refused_without_a_trace(state: Entries, payload:
             assert snapshot(presence) == before
 
 
+@in_both_forms
 @given(ps.entries(), ps.diffs())
-def test_limits_are_exact(state: Entries, payload: dict[str, Entries]) -> None:
-    free, limit = PresenceMap(), PresenceMap(max_keys=3, max_metas=3)
+def test_limits_are_exact(map_type: type[PresenceMap], state: Entries, payload: dict[str, Entries]) -> None:
+    free, limit = map_type(), map_type(max_keys=3, max_metas=3)
     for kind, step in (("state", state), ("diff", payload)):
         before = snapshot(limit)
         apply(free, kind, step)
@@ -111,10 +123,13 @@ def test_limits_are_exact(state: Entries, payload: dict[str, Entries]) -> None:
 # --------------------------------------------------------------------------------------------- a real history
 
 
+@in_both_forms
 @given(ps.presence_histories())
-def test_what_a_server_tells_leads_to_what_is_true(history: PresenceHistory) -> None:
+def test_what_a_server_tells_leads_to_what_is_true(
+    map_type: type[PresenceMap], history: PresenceHistory
+) -> None:
     """Every device, every node, whatever came twice, early, late, or was never told before."""
-    presence, truth = PresenceMap(), None
+    presence, truth = map_type(), None
     for truth in told(history, presence):
         assert by_ref(presence) == truth
     assert truth == history.truth
@@ -123,8 +138,8 @@ def test_what_a_server_tells_leads_to_what_is_true(history: PresenceHistory) -> 
 # ---------------------------------------------------------------------------------------------- cost
 
 
-def crowd(size: int) -> PresenceMap:
-    presence = PresenceMap()
+def crowd(size: int, map_type: type[PresenceMap] = PresenceMap) -> PresenceMap:
+    presence = map_type()
     presence.apply_state({f"user{number}": entry(f"ref{number}") for number in range(size)})
     return presence
 

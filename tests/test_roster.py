@@ -542,9 +542,24 @@ class TestOurselves:
         room.state()
         assert room.roster.users() == (away,)
 
+    @pytest.mark.parametrize(("told", "shown"), [("08:00", "08:00"), (None, ME.online_at)])
+    def test_since_when_is_as_others_see_it(self, room: Room, told: str | None, shown: str) -> None:
+        """A client that only looks in shows us as our other device is."""
+        phone = room.meta("online", display_name="Me", online_at=told)
+        room.state(me=[phone])
+        assert room.roster.users() == (replace(ME, online_at=shown),)
+        room.leave("me", phone)
+        assert room.roster.users() == (ME,)
+
     def test_our_most_recent_device_is_shown_here_too(self, room: Room) -> None:
         room.state(me=[room.meta("online", display_name="Me")])
         room.join("me", room.meta("in_game", "Chess", display_name="Me"))
+        assert room.roster.users()[0].activity == "Chess"
+
+    def test_what_our_only_device_tracks_is_shown_and_no_event(self, room: Room) -> None:
+        here = room.meta("online", display_name="Me")
+        room.state(me=[here])
+        assert room.track("me", here, room.update(here, "in_game", "Chess", display_name="Me")) == []
         assert room.roster.users()[0].activity == "Chess"
 
 

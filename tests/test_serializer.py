@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.errors import LocalProtocolError, PresenceError, RemoteProtocolError
 from presence_proto.serializer import (
     EncodedFrame,
@@ -323,58 +324,91 @@ def test_encoding_never_raises_anything_else(
         assert outcome(partial(serializer.encode, message)) in (EncodedFrame, LocalProtocolError)
 
 
-# ---------------------------------------------------------------------------------------------- large states
+# ---------------------------------------------------------------------------------------------- presence
 
-LARGE = {f"user-{number}": {"metas": [{"phx_ref": str(number), "x": "y" * 20}]} for number in range(500)}
+STATE = {f"user-{number}": {"metas": [{"phx_ref": str(number), "x": "y" * 20}]} for number in range(500)}
+DIFF = {"joins": {"ann": {"metas": [{"phx_ref": "1"}]}}, "leaves": {"bo": {"metas": [{"phx_ref": "2"}, 3]}}}
 
 
 def compact(*message: Any) -> str:
     return json.dumps(message, separators=(",", ":"))
 
 
-def test_a_client_leaves_a_large_state_encoded() -> None:
-    message = V2_CLIENT.decode_text(compact("1", None, "t", "presence_state", LARGE))
+def in_v1(*message: Any) -> str:
+    return json.dumps(dict(zip(("join_ref", "ref", "topic", "event", "payload"), message, strict=True)))
+
+
+in_both_forms = pytest.mark.parametrize(
+    ("write", "client"), [(in_v1, V1_CLIENT), (compact, V2_CLIENT), (lambda *all: json.dumps(all), V2_CLIENT)]
+)
+
+
+@in_both_forms
+def test_a_client_leaves_a_state_encoded(write: Callable[..., str], client: Serializer) -> None:
+    message = client.decode_text(write("1", None, "t", "presence_state", STATE))
     assert isinstance(message, Message)
     assert parts(message)[:4] == ("1", None, "t", "presence_state")
     assert isinstance(message.payload, msgspec.Raw)
-    assert json.loads(bytes(message.payload)) == LARGE
+    assert json.loads(bytes(message.payload)) == STATE
     assert repr(message) == (
         "Message(join_ref='1', ref=None, topic='t', event='presence_state', payload=<Raw>)"
     )
 
 
+@in_both_forms
+def test_a_client_leaves_the_entries_of_a_diff_encoded(write: Callable[..., str], client: Serializer) -> None:
+    message = client.decode_text(write("1", None, "t", "presence_diff", {**DIFF, "more": [1]}))
+    assert isinstance(message, Message)
+    assert parts(message)[:4] == ("1", None, "t", "presence_diff")
+    assert isinstance(message.payload, EncodedDiff)
+    entries = {"joins": message.payload.joins, "leaves": message.payload.leaves}
+    assert {
+        side: {key: json.loads(bytes(entry)) for key, entry in there.items()}
+        for side, there in entries.items()
+    } == DIFF
+    assert "payload=<EncodedDiff>" in repr(message)
+
+
+@in_both_forms
 @pytest.mark.parametrize(
     "message",
     [
-        ("1", None, "t", "presence_state", {"ann": {"metas": []}}),
-        ("1", None, "t", "presence_diff", {"joins": LARGE, "leaves": {}}),
-        ("1", None, "t", "other", [1, "presence_state", LARGE]),
-        ("1", None, ',"presence_state",', "other", LARGE),
-        ("1", None, "t" * 600, "presence_state", LARGE),
+        ("1", None, "t", "presence_diff", {"joins": {}}),
+        ("1", None, "t", "presence_diff", {"joins": {}, "leaves": []}),
+        ("1", None, "t", "presence_diff", ["joins"]),
+        ("1", None, "t", "other", [1, "presence_state", STATE]),
+        ("1", None, "t", "other", {"event": "presence_diff", **DIFF}),
+        ("1", None, '"presence_state"', "other", STATE),
+        ("1", None, "presence_diff", "other", DIFF),
+        ("1", None, "t" * 600, "presence_state", STATE),
+        ("1", None, "t" * 600, "presence_diff", DIFF),
     ],
 )
-def test_all_other_text_is_decoded_at_once(message: tuple[Any, ...]) -> None:
-    text = compact(*message)
-    assert parts(V2_CLIENT.decode_text(text)) == message
-    assert parts(V2_CLIENT.decode(TextMessage(text))) == message
+def test_all_other_text_is_decoded_at_once(
+    message: tuple[Any, ...], write: Callable[..., str], client: Serializer
+) -> None:
+    text = write(*message)
+    assert parts(client.decode_text(text)) == message
+    assert parts(client.decode(TextMessage(text))) == message
 
 
-def test_decode_decodes_all() -> None:
-    message = ("1", None, "t", "presence_state", LARGE)
-    assert parts(V2_CLIENT.decode(TextMessage(compact(*message)))) == message
-    in_v1 = {"topic": "t", "event": "presence_state", "payload": LARGE, "ref": None}
-    assert parts(V1_CLIENT.decode_text(json.dumps(in_v1))) == (None, None, "t", "presence_state", LARGE)
+@in_both_forms
+@pytest.mark.parametrize(("event", "payload"), [("presence_state", STATE), ("presence_diff", DIFF)])
+def test_decode_decodes_all(event: str, payload: Any, write: Callable[..., str], client: Serializer) -> None:
+    message = ("1", None, "t", event, payload)
+    assert parts(client.decode(TextMessage(write(*message)))) == message
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        compact("1", None, "t", "presence_state", LARGE)[:-1],
-        compact("1", None, 1, "presence_state", LARGE),
-        compact("1", None, "t", "presence_state", LARGE).replace(":", "", 1),
-        '[null,null,"t","presence_state",' + "[" * 20_000 + "]" * 20_000 + "]",
-    ],
-)
-def test_a_large_state_that_is_malformed(text: str) -> None:
-    with pytest.raises(RemoteProtocolError, match="a V2 message is malformed"):
-        V2_CLIENT.decode_text(text)
+@pytest.mark.parametrize("event", ["presence_state", "presence_diff"])
+def test_presence_that_is_malformed(event: str) -> None:
+    message = compact("1", None, "t", event, DIFF)
+    for text in (
+        message[:-1],
+        compact("1", None, 1, event, DIFF),
+        message.replace(":", "", 1),
+        f'[null,null,"t","{event}",' + "[" * 20_000 + "]" * 20_000 + "]",
+    ):
+        with pytest.raises(RemoteProtocolError, match="a V2 message is malformed"):
+            V2_CLIENT.decode_text(text)
+    with pytest.raises(RemoteProtocolError, match="a V1 message is malformed"):
+        V1_CLIENT.decode_text(in_v1("1", None, 1, event, DIFF))

@@ -37,7 +37,7 @@ SAYINGS = {
     "channel": "one topic",
     "channel_state": "its states",
     "presence": "state + diffs",
-    "encoded_state": "states as JSON",
+    "encoded_presence": "presence as JSON",
     "tunnel": "through proxies",
     "http_stream": "h11",
     "token_requests": "when to ask",
@@ -189,4 +189,4 @@ def _box(picture: Picture, box: str, x: float, y: float, color: str) -> None:
     name = box.removeprefix("presence_")
     size = min(13.0, (BOX - 10) / (len(name) * MONO_WIDTH))
     picture.text(x, y - 2, name, size=size, anchor="middle", mono=True, bold=True)
-    picture.text(x, y + 14, SAYINGS.get(box, ""), "quiet", size=10.5, anchor="middle")
+    picture.text(x, y + 14, SAYINGS[box], "quiet", size=10.5, anchor="middle")

@@ -13,6 +13,9 @@ has one meta for each of its connections; a `phx_ref` names a meta for good.
 Everything happens in place, and the cost of a diff grows with the diff, never with the roster. Nothing
 changes when a payload is malformed or would lead past a limit. A diff that comes before its state is the
 channel's business.
+
+What came as JSON is kept as JSON: one object for a user and not the ten of a decoded meta, half the memory.
+In a large room that also is the speed. Whoever leaves was last touched long ago, and is in no cache.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from typing import Any, Literal, TypeAlias, cast
 
 from msgspec import Raw, Struct
 
-from presence_proto import encoded_state
+from presence_proto import encoded_presence
+from presence_proto.encoded_presence import EncodedDiff, only_meta
 from presence_proto.errors import RemoteProtocolError
 
 # The presence of one connection, as received: `phx_ref` and what was tracked.
@@ -38,11 +42,13 @@ class _Several(dict[str, Meta]):
     __slots__ = ()
 
 
-# What a key has: nearly always one meta, which then is a plain dict and stands for itself.
+# What a key has: nearly always one meta and nothing else, which then is the entry as it came.
+_Held: TypeAlias = bytes | _Several
+# The metas that came for a key, by their refs. A plain dict is one meta: in joins and states, one whose entry
+# can be held as it came; in leaves, the one that is held.
 _Metas: TypeAlias = dict[str, Any]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
-_NONE = _Several()  # of a key that is not there; never changed
 
 
 class PresenceChange(Struct, frozen=True, gc=False):
@@ -64,14 +70,14 @@ class PresenceChange(Struct, frozen=True, gc=False):
 class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     """Who is present: a read-only mapping of each key to its metas, the most recently joined one last.
 
-    At most `max_keys` keys are held, and `max_metas` metas of one key. The metas are the very dicts that were
-    received: treat them as read-only.
+    At most `max_keys` keys are held, and `max_metas` metas of one key. A meta is decoded when it is asked
+    for, each time anew; those of a payload that came decoded are the very dicts: treat them as read-only.
     """
 
     __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_most")
 
     def __init__(self, *, max_keys: int = 1_000_000, max_metas: int = 10_000) -> None:
-        self._held: dict[str, _Metas] = {}
+        self._held: dict[str, _Held] = {}
         self._extras: dict[str, Mapping[str, Any]] = {}  # only of keys that have any
         self._max_keys = max_keys
         self._max_metas = max_metas
@@ -92,12 +98,13 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return key in self._held
 
     def __repr__(self) -> str:
-        return f"<PresenceMap: {len(self._held)} keys, {sum(map(_size, self._held.values()))} metas>"
+        metas = sum(1 if isinstance(metas, bytes) else len(metas) for metas in self._held.values())
+        return f"<PresenceMap: {len(self._held)} keys, {metas} metas>"
 
     def latest(self, key: str) -> Meta:
         """The most recently joined meta of `key`, without a look at the others. Raises `KeyError`."""
         metas = self._held[key]
-        return metas if type(metas) is dict else next(reversed(metas.values()))
+        return _only(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
         """What the entry of `key` has beside `metas`; Phoenix's `fetch/2` adds such. Raises `KeyError`."""
@@ -110,62 +117,70 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_state`: all that the server holds, `{key: {"metas": [...]}}`.
 
-        Of a payload that is still JSON, a `msgspec.Raw`, only the refs are read where they are those that we
-        hold. Returns one change for each key that is not what it was. Raises `RemoteProtocolError`, and
-        changes nothing, when the payload is malformed or too large.
+        Of a payload that is still JSON, a `msgspec.Raw`, only what is not held already is decoded. Returns
+        one change for each key that is not what it was. Raises `RemoteProtocolError`, and changes nothing,
+        when the payload is malformed or too large.
         """
-        there, payload = self._differing(payload) if isinstance(payload, Raw) else (payload, payload)
-        state, most = _parse(payload, "presence_state")
+        entries = there = payload
+        if isinstance(payload, Raw):
+            there = encoded_presence.entries(payload)
+            entries = self._unknown(there)
+        state, extras, most = _parse(entries, "presence_state")
         self._check_state(state, most, len(there) - len(state))
         changes = []
         for key, metas in state.items():
-            change = self._become(key, payload[key], metas)
-            if change is not None:
+            if change := self._become(key, entries[key], metas, extras.get(key, _NOTHING)):
                 changes.append(change)
         for key in [key for key in self._held if key not in there]:
             changes.append(self._gone(key, _listed(self._held[key])))
         return tuple(changes)
 
-    def _differing(self, encoded: Raw) -> tuple[Collection[str], Any]:
-        """The keys of a state, and what of it is not known by its refs."""
-        if not self._held:
-            state = encoded_state.decode(encoded)
-            return state, state
-        entries = encoded_state.split(encoded)
-        return entries, encoded_state.unknown(entries, self._held)
+    def _unknown(self, entries: dict[str, Raw]) -> dict[str, Raw]:
+        """Those of the entries that have not just the refs that are held."""
+        unknown = {}
+        for key, entry in entries.items():
+            held = self._held.get(key)
+            if held is None or (held != bytes(entry) and _refs(held) != encoded_presence.refs(entry)):
+                unknown[key] = entry
+        return unknown
 
     def apply_diff(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_diff`: `{"joins": {key: {"metas": [...]}}, "leaves": {...}}`.
 
-        Returns one change for each key that is not what it was. Raises `RemoteProtocolError`, and changes
-        nothing, when the payload is malformed or the result would be too large.
+        It may be an `EncodedDiff`. Returns one change for each key that is not what it was. Raises
+        `RemoteProtocolError`, and changes nothing, when the payload is malformed or the result would be too
+        large.
         """
-        if not isinstance(payload, dict):
+        entries: Any
+        leaving: Any
+        if type(payload) is EncodedDiff:
+            entries, leaving = payload.joins, payload.leaves
+            if len(entries) < 2 and len(leaving) < 2:
+                if not leaving:
+                    change = self._comes(entries)
+                elif not entries:
+                    change = self._goes(leaving)
+                else:
+                    change = self._replaces(entries, leaving)
+                if change is not None:
+                    return (change,)
+        elif isinstance(payload, dict):
+            entries, leaving = payload.get("joins"), payload.get("leaves")
+        else:
             raise RemoteProtocolError(f"presence_diff must be an object, not {type(payload).__name__}")
-        entries: Any = payload.get("joins")
-        leaving: Any = payload.get("leaves")
-        if type(entries) is dict and type(leaving) is dict and len(entries) < 2 and len(leaving) < 2:
-            if not leaving:
-                change = self._comes(entries)
-            elif not entries:
-                change = self._goes(leaving)
-            else:
-                change = self._replaces(entries, leaving)
-            if change is not None:
-                return (change,)
-        joins, most = _parse(entries, "presence_diff joins")
-        leaves, _ = _parse(leaving, "presence_diff leaves")
-        changes, held = [], self._held
-        if joins:
-            if len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas:
-                self._check_diff(joins, leaves)  # there may be too little room: look closely
-            for key, metas in joins.items():
-                left = leaves.pop(key, None) if leaves else None
-                if left is None and key not in held and type(metas) is dict and len(entries[key]) == 1:
-                    held[key] = metas  # as most do
-                    changes.append(PresenceChange(key, "joined", (metas,), ()))
-                elif change := self._join(key, entries[key], metas, left):
-                    changes.append(change)
+        held = self._held
+        joins, extras, most = _parse(entries, "presence_diff joins")
+        leaves, _, _ = _parse(leaving, "presence_diff leaves", held)
+        if joins and (len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas):
+            self._check_diff(joins, leaves)  # there may be too little room: look closely
+        changes = []
+        for key, metas in joins.items():
+            left = leaves.pop(key, None) if leaves else None
+            if type(metas) is dict and left is None and key not in held:
+                held[key] = bytes(entries[key])  # as most do
+                changes.append(PresenceChange(key, "joined", (metas,), ()))
+            elif change := self._join(key, entries[key], metas, extras.get(key, _NOTHING), left):
+                changes.append(change)
         for key, metas in leaves.items():
             if change := self._leave(key, metas):
                 changes.append(change)
@@ -173,137 +188,105 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
 
     # -- the plainest diffs, which most are, in half the time. `None`, and nothing changed: it takes more.
 
-    def _comes(self, joins: dict[str, Any]) -> PresenceChange | None:
+    def _comes(self, joins: dict[str, Raw]) -> PresenceChange | None:
         """Somebody who is not there joins with one meta."""
         held = self._held
         for key, entry in joins.items():
-            if key not in held and len(held) < self._max_keys and type(entry) is dict and len(entry) == 1:
-                metas = entry.get("metas")
-                if type(metas) is list and len(metas) == 1:
-                    meta = metas[0]
-                    if type(meta) is dict and type(meta.get("phx_ref")) is str:
-                        held[key] = meta
-                        return PresenceChange(key, "joined", (meta,), ())
+            if key not in held and len(held) < self._max_keys:
+                meta = only_meta(entry)
+                if meta is not None:
+                    held[key] = bytes(entry)
+                    return PresenceChange(key, "joined", (meta,), ())
         return None
 
-    def _goes(self, leaves: dict[str, Any]) -> PresenceChange | None:
+    def _goes(self, leaves: dict[str, Raw]) -> PresenceChange | None:
         """Somebody who is there with one meta leaves."""
         for key, entry in leaves.items():
-            held = self._held.get(key)
-            if type(held) is dict and type(entry) is dict:
-                metas = entry.get("metas")
-                if type(metas) is list and len(metas) == 1:
-                    meta = metas[0]
-                    if type(meta) is dict and meta.get("phx_ref") == held["phx_ref"]:
-                        return self._gone(key, (held,))
+            if self._held.get(key) == bytes(entry) and (meta := only_meta(entry)) is not None:
+                return self._gone(key, (meta,))
         return None
 
-    def _replaces(self, joins: dict[str, Any], leaves: dict[str, Any]) -> PresenceChange | None:
+    def _replaces(self, joins: dict[str, Raw], leaves: dict[str, Raw]) -> PresenceChange | None:
         """Another meta takes the place of the one that somebody has."""
         for key, entry in joins.items():
-            held, left = self._held.get(key), leaves.get(key)
-            if type(held) is dict and type(entry) is dict and type(left) is dict and not self._extras:
-                metas, lost = entry.get("metas"), left.get("metas")
-                if type(metas) is list and len(metas) == 1 and type(lost) is list and len(lost) == 1:
-                    meta, gone = metas[0], lost[0]
-                    if type(meta) is dict and type(gone) is dict and len(entry) == 1:
-                        ref = meta.get("phx_ref")
-                        if type(ref) is str and gone.get("phx_ref") == held["phx_ref"] != ref:
-                            self._held[key] = meta
-                            return PresenceChange(key, "updated", (meta,), (held,))
+            leaving = leaves.get(key)
+            if leaving is not None and self._held.get(key) == bytes(leaving):
+                meta, left = only_meta(entry), only_meta(leaving)
+                if meta is not None and left is not None and meta["phx_ref"] != left["phx_ref"]:
+                    self._held[key] = bytes(entry)
+                    return PresenceChange(key, "updated", (meta,), (left,))
         return None
 
-    # -- merging one key
+    # -- merging one key: `metas`, and what there is `extra` beside them, came in `entry`
 
-    def _become(self, key: str, entry: Mapping[str, Any], metas: _Metas) -> PresenceChange | None:
-        """Let the key have just `metas`, which came in `entry`."""
-        held = self._held.get(key)
-        if held is None:
-            return self._join(key, entry, metas, None)
-        if type(held) is dict and type(metas) is dict:
-            return None if held["phx_ref"] == metas["phx_ref"] else self._join(key, entry, metas, held)
-        held, metas = _by_ref(held), _by_ref(metas)
-        left = _Several({ref: meta for ref, meta in held.items() if ref not in metas})
-        joined = _Several({ref: meta for ref, meta in metas.items() if ref not in held})
-        return self._join(key, entry, joined, left) if joined else self._leave(key, left)
+    def _become(self, key: str, entry: Any, metas: _Metas, extra: Mapping[str, Any]) -> PresenceChange | None:
+        """Let the key have just `metas`."""
+        if key not in self._held:
+            return self._join(key, entry, metas, extra, None)
+        held, there = _by_ref(self._held[key]), _by_ref(metas)
+        left = _Several({ref: meta for ref, meta in held.items() if ref not in there})
+        joined = _Several({ref: meta for ref, meta in there.items() if ref not in held})
+        if not joined:
+            return self._leave(key, left)
+        return self._join(key, entry, metas if len(joined) == len(there) else joined, extra, left)
 
     def _join(
-        self, key: str, entry: Mapping[str, Any], joins: _Metas, leaves: _Metas | None
+        self, key: str, entry: Any, metas: _Metas, extra: Mapping[str, Any], leaves: _Metas | None
     ) -> PresenceChange | None:
-        """Let `joins`, which came in `entry`, join the key, and then the refs of `leaves` leave it."""
-        held = self._held.get(key)
-        if type(joins) is dict and len(entry) == 1 and key not in self._extras:
-            # One meta joins, or takes the place of the one that was there: nearly all there is.
-            if held is None and leaves is None:
-                self._held[key] = joins
-                return PresenceChange(key, "joined", (joins,), ())
-            if (
-                type(held) is dict
-                and type(leaves) is dict
-                and leaves["phx_ref"] == held["phx_ref"] != joins["phx_ref"]
-            ):
-                self._held[key] = joins
-                return PresenceChange(key, "updated", (joins,), (held,))
-        return self._join_several(key, entry, _by_ref(joins), () if leaves is None else _by_ref(leaves))
-
-    def _join_several(
-        self, key: str, entry: Mapping[str, Any], joins: _Several, leaves: Collection[str]
-    ) -> PresenceChange | None:
+        """Let `metas` join the key, and then the refs of `leaves` leave it."""
+        if type(metas) is dict and type(leaves) is dict and metas["phx_ref"] != leaves["phx_ref"]:
+            self._held[key] = bytes(entry)
+            return PresenceChange(key, "updated", (metas,), (leaves,))
+        joins, leaving = _by_ref(metas), _by_ref(leaves)
         # A ref on both sides is gone. Once those are out, the order of joins and leaves makes no difference.
-        for ref in leaves:
+        for ref in leaving:
             joins.pop(ref, None)
         held = self._held.get(key)
         if held is None:
             if not joins:
                 return None
-            self._hold(key, joins)
-            if len(entry) > 1:
-                self._set_extra(key, entry)
+            self._hold(key, joins, metas, entry)
+            self._set_extra(key, extra)
             return PresenceChange(key, "joined", tuple(joins.values()), ())
-        metas = _by_ref(held)
-        left = []
-        for ref in leaves:
-            if ref in metas:
-                left.append(metas.pop(ref))
-        if not metas and not joins:
+        mine = _by_ref(held)
+        left = [mine.pop(ref) for ref in leaving if ref in mine]
+        if not mine and not joins:
             return self._gone(key, tuple(left))
-        if metas.keys().isdisjoint(joins):
-            metas.update(joins)
+        if mine.keys().isdisjoint(joins):
+            mine.update(joins)
             joined, changed = tuple(joins.values()), False
         else:
-            joined, changed = _rejoin(metas, joins)
-        self._hold(key, metas)
-        if len(entry) > 1 or key in self._extras:
-            changed |= self._set_extra(key, entry)
+            joined, changed = _rejoin(mine, joins)
+        if joins or left:
+            self._hold(key, mine, metas, entry)
+        changed |= self._set_extra(key, extra)
         if joined or left or changed:
             return PresenceChange(key, "updated", joined, tuple(left))
         return None
 
     def _leave(self, key: str, leaves: _Metas) -> PresenceChange | None:
         """Let the refs of `leaves` leave the key."""
+        if type(leaves) is dict:
+            return self._gone(key, (leaves,))
         held = self._held.get(key)
         if held is None:
             return None
-        if type(held) is dict and type(leaves) is dict:  # nearly all there is
-            return self._gone(key, (held,)) if held["phx_ref"] == leaves["phx_ref"] else None
         metas = _by_ref(held)
-        left = []
-        for ref in _by_ref(leaves):
-            if ref in metas:
-                left.append(metas.pop(ref))
+        left = [metas.pop(ref) for ref in leaves if ref in metas]
         if not metas:
             return self._gone(key, tuple(left))
-        self._hold(key, metas)
-        return PresenceChange(key, "updated", (), tuple(left)) if left else None
-
-    def _hold(self, key: str, metas: _Several) -> None:
-        if len(metas) == 1:
-            (meta,) = metas.values()
-            if type(meta) is dict:
-                self._held[key] = meta
-                return
+        if not left:
+            return None
         self._held[key] = metas
-        self._most = max(self._most, len(metas))
+        return PresenceChange(key, "updated", (), tuple(left))
+
+    def _hold(self, key: str, metas: _Several, came: _Metas, entry: Any) -> None:
+        """Keep `metas`, as JSON if they are just the one that came as such."""
+        if type(came) is dict and len(metas) == 1 and came["phx_ref"] in metas:
+            self._held[key] = bytes(entry)
+        else:
+            self._held[key] = metas
+            self._most = max(self._most, len(metas))
 
     def _gone(self, key: str, left: tuple[Meta, ...]) -> PresenceChange:
         del self._held[key]
@@ -311,9 +294,8 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             self._extras.pop(key, None)
         return PresenceChange(key, "left", (), left)
 
-    def _set_extra(self, key: str, entry: Mapping[str, Any]) -> bool:
-        """Replace the other fields of the key by those of `entry`; true when they differ."""
-        extra = {name: value for name, value in entry.items() if name != "metas"}
+    def _set_extra(self, key: str, extra: Mapping[str, Any]) -> bool:
+        """Replace what the key has beside its metas; true when it differs."""
         previous = self._extras.pop(key, _NOTHING)
         if extra:
             self._extras[key] = extra
@@ -324,7 +306,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def _check_state(self, state: dict[str, _Metas], most: int, more: int) -> None:
         """Raise when `state`, and `more` keys that are held already, lead past a limit."""
         if most > self._max_metas:
-            raise self._too_many_metas(next(key for key, metas in state.items() if _size(metas) == most))
+            raise self._too_many_metas(
+                next(key for key, metas in state.items() if len(_by_ref(metas)) == most)
+            )
         if len(state) + more > self._max_keys and sum(map(bool, state.values())) + more > self._max_keys:
             raise self._too_many_keys()
 
@@ -333,7 +317,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         held = self._held
         keys = len(held)
         for key in {**joins, **leaves}:
-            mine, joined, left = (_by_ref(refs.get(key, _NONE)) for refs in (held, joins, leaves))
+            mine, joined, left = _by_ref(held.get(key)), _by_ref(joins.get(key)), _by_ref(leaves.get(key))
             size = len(mine) + sum(ref not in mine for ref in joined)
             size -= sum(ref in mine or ref in joined for ref in left)
             if size > self._max_metas:
@@ -351,21 +335,27 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         )
 
 
-def _parse(entries: Any, where: str) -> tuple[dict[str, _Metas], int]:
-    """The metas of each key, and the most that a key has.
+def _parse(
+    entries: Any, where: str, held: Mapping[str, _Held] | None = None
+) -> tuple[dict[str, _Metas], dict[str, dict[str, Any]], int]:
+    """The metas of each key, what the keys have that have more than metas, and the most metas that a key has.
 
-    Raises `RemoteProtocolError` unless all is `{key: {"metas": [...]}}`.
+    `held`, for leaves: who is there. Raises `RemoteProtocolError` unless all is `{key: {"metas": [...]}}`.
     """
     if not isinstance(entries, dict):
         raise RemoteProtocolError(f"{where} must be an object, not {type(entries).__name__}")
     parsed: dict[str, _Metas] = {}
+    extras = {}
     most = 1
     for key, entry in entries.items():
+        if type(entry) is Raw:
+            meta = only_meta(entry)
+            if meta is not None and (held is None or held.get(key) == bytes(entry)):
+                parsed[key] = meta
+                continue
+            entry = encoded_presence.decode(entry, where)
         if not isinstance(entry, dict) or not isinstance(metas := entry.get("metas"), list):
             raise RemoteProtocolError(f"{where}: {_quoted(key)} must be an object with a list 'metas'")
-        if len(metas) == 1 and type(meta := metas[0]) is dict and type(meta.get("phx_ref")) is str:
-            parsed[key] = meta
-            continue
         several = parsed[key] = _Several()
         for meta in metas:
             if not isinstance(meta, dict) or not isinstance(ref := meta.get("phx_ref"), str):
@@ -376,20 +366,32 @@ def _parse(entries: Any, where: str) -> tuple[dict[str, _Metas], int]:
                 del several[ref]
             several[ref] = meta
         most = max(most, len(several))
-    return parsed, most
+        if len(entry) > 1:
+            extras[key] = {name: value for name, value in entry.items() if name != "metas"}
+    return parsed, extras, most
 
 
-def _by_ref(metas: _Metas) -> _Several:
-    """What `_Several` there are; a new one, if there is one meta."""
-    return _Several({metas["phx_ref"]: metas}) if type(metas) is dict else cast("_Several", metas)
+def _only(entry: Raw | bytes) -> dict[str, Any]:
+    """The meta of an entry that is held."""
+    return cast("dict[str, Any]", only_meta(entry))
 
 
-def _listed(metas: _Metas) -> tuple[Meta, ...]:
-    return (metas,) if type(metas) is dict else tuple(metas.values())
+def _by_ref(metas: _Held | _Metas | None) -> _Several:
+    """By their refs; what is `_Several` already is not copied."""
+    if metas is None:
+        return _Several()
+    if isinstance(metas, _Several):
+        return metas
+    meta: dict[str, Any] = _only(metas) if isinstance(metas, bytes) else metas
+    return _Several({meta["phx_ref"]: meta})
 
 
-def _size(metas: _Metas) -> int:
-    return 1 if type(metas) is dict else len(metas)
+def _refs(held: _Held) -> Collection[str] | None:
+    return encoded_presence.refs(held) if isinstance(held, bytes) else held.keys()
+
+
+def _listed(held: _Held) -> tuple[Meta, ...]:
+    return (_only(held),) if isinstance(held, bytes) else tuple(held.values())
 
 
 def _rejoin(metas: _Several, joins: _Several) -> tuple[tuple[Meta, ...], bool]:

@@ -14,7 +14,6 @@ The rules, from the Jarvis presence system:
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
@@ -22,30 +21,36 @@ from msgspec.structs import replace
 
 from presence_proto.broadcasts import ActivityClaim
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
-from presence_proto.presence import Meta
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from presence_proto.presence import PresenceChange
+    from presence_proto.presence import Meta, PresenceChange
 
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
 """Claims of one user that wait for their track. If more come, then because no tracks do: the oldest go."""
 
-_NOTHING: Meta = MappingProxyType({})
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
+_NOTHING: dict[str, Any] = {}  # one for all, never changed
 _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at", "phx_ref", "phx_ref_prev"})
 
 
-class _Entry(Struct, gc=False):
-    """What is known of one user."""
+class _Device(Struct, gc=False):
+    """A user as tracked by one of their devices. The meta itself is not kept: rooms are large."""
 
+    ref: str
     user: OnlineUser
-    shown: Meta = _NOTHING  # the most recently joined meta; nothing when there is none
-    metas: dict[str, Meta] | None = None  # by phx_ref, `shown` last, if there is not just that one
+    is_update: bool  # it had tracked before, in the same connection
+
+
+class _Entry(Struct, gc=False):
+    """A user who is not just what their one device has tracked."""
+
+    user: OnlineUser  # as shown
+    devices: dict[str, _Device]  # by ref, the most recently joined one last; without any there is only us
     claims: tuple[ActivityClaim, ...] = ()  # not confirmed by a track yet, oldest first
 
 
@@ -53,7 +58,7 @@ def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
     """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
     get = meta.get
     name, activity, online_at = get("display_name"), get("activity"), get("online_at")
-    said, extra = get("status", _ONLINE), {} if _FIELDS.issuperset(meta) else _extra(meta)
+    said, extra = get("status", _ONLINE), _NOTHING if _FIELDS.issuperset(meta) else _extra(meta)
     status = _STATUSES.get(said) if isinstance(said, str) else None
     if status is None:
         status, extra = _ONLINE, {**extra, "status": said}
@@ -74,7 +79,7 @@ class Roster:
 
     def __init__(self, own: OnlineUser) -> None:
         self._own = own
-        self._entries = {own.user_id: _Entry(own)}
+        self._entries: dict[str, _Device | _Entry] = {own.user_id: _Entry(own, {})}
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -93,19 +98,33 @@ class Roster:
         entry = self._entries.get(user_id)
         if entry is None:
             return 0
-        return len(entry.metas) if entry.metas is not None else 1 if entry.shown else 0
+        return len(entry.devices) if isinstance(entry, _Entry) else 1
 
     def apply(self, changes: Iterable[PresenceChange]) -> list[RosterEvent]:
         """Take in what a diff changed in the presence. Every change of it must come here or to `sync`."""
         happened: list[RosterEvent] = []
+        entries, own = self._entries, self._own.user_id
         for change in changes:
-            entry = self._entries.get(change.key)
+            key = change.key
+            entry = entries.get(key)
             if change.kind == "left":
-                self._left(change.key, happened)
+                self._left(key, happened)
+            elif entry is None and len(change.joined) == 1:
+                device = entries[key] = _device(key, change.joined[0])
+                happened.append(UserOnline(device.user))
             elif entry is None:
-                self._joined(change, happened)
+                devices = _by_ref(change)
+                user = _latest(devices).user
+                entries[key] = _Entry(user, devices)
+                happened.append(UserOnline(user))
+            elif type(entry) is _Device and len(change.joined) == len(change.left) == 1 and key != own:
+                device = entries[key] = _device(key, change.joined[0])  # as most do
+                if _look_the_same(device.user, entry.user):
+                    device.user = entry.user
+                else:
+                    happened.append(ActivityChanged(device.user, entry.user))
             else:
-                self._updated(entry, change, happened)
+                self._updated(key, change, happened)
         return happened
 
     def sync(self, changes: Iterable[PresenceChange]) -> list[RosterEvent]:
@@ -113,14 +132,14 @@ class Roster:
         claimed = [
             (user_id, entry)
             for user_id, entry in self._entries.items()
-            if entry.claims and user_id != self._own.user_id
+            if isinstance(entry, _Entry) and entry.claims and user_id != self._own.user_id
         ]
         for _, entry in claimed:
             entry.claims = ()
         happened = self.apply(changes)
         for user_id, entry in claimed:
             if self._entries.get(user_id) is entry:
-                self._show(entry, user_from_meta(user_id, entry.shown), happened)
+                self._show(entry, _latest(entry.devices).user, happened)
         return happened
 
     def claim(self, claim: ActivityClaim) -> list[RosterEvent]:
@@ -137,87 +156,89 @@ class Roster:
 
     # ---------------------------------------------------------------- inside
 
-    def _joined(self, change: PresenceChange, happened: list[RosterEvent]) -> None:
-        metas, shown = None, change.joined[0]
-        if len(change.joined) > 1:
-            metas = _by_ref(change.joined)
-            shown = _latest(metas)
-        user = user_from_meta(change.key, shown)
-        self._entries[change.key] = _Entry(user, shown, metas)
-        happened.append(UserOnline(user))
-
     def _left(self, user_id: str, happened: list[RosterEvent]) -> None:
         if user_id == self._own.user_id:
-            self._entries[user_id] = _Entry(self._own)
+            self._entries[user_id] = _Entry(self._own, {})
         else:
             happened.append(UserOffline(self._entries.pop(user_id).user))
 
-    def _updated(self, entry: _Entry, change: PresenceChange, happened: list[RosterEvent]) -> None:
-        shown = entry.shown
-        if entry.metas is None and len(change.joined) == len(change.left) == 1:  # nearly all there is
-            (meta,) = change.joined
-        else:
-            metas = _by_ref((shown,) if shown else ()) if entry.metas is None else entry.metas
-            for meta in change.left:
-                del metas[meta["phx_ref"]]
-            metas.update(_by_ref(change.joined))
-            meta = _latest(metas)
-            entry.metas = metas if len(metas) > 1 else None
-        if meta is shown:
+    def _updated(self, user_id: str, change: PresenceChange, happened: list[RosterEvent]) -> None:
+        entry = self._entry(user_id)
+        devices = entry.devices
+        previous = _latest(devices) if devices else None
+        for meta in change.left:
+            del devices[meta["phx_ref"]]
+        devices.update(_by_ref(change))
+        shown = _latest(devices)
+        if shown is previous:
             return  # another device of theirs left, or the server repeated itself
-        entry.shown = meta
-        user = user_from_meta(change.key, meta)
+        user = shown.user
         if entry.claims:
             claims, entry.claims = entry.claims, ()
             said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
-            if "phx_ref_prev" in meta and seen in said[:-1]:
-                # The track of an earlier claim: what was claimed since is newer. (Without a phx_ref_prev it
-                # would be the first track of another device, which only happens to say the same.)
+            if shown.is_update and seen in said[:-1]:
+                # The track of an earlier claim: what was claimed since is newer. (The first track of another
+                # device would only happen to say the same.)
                 entry.claims = claims[said.index(seen) + 1 :]
                 return
             if seen == said[-1]:
                 user = replace(user, extra={**_extra(claims[-1].extra), **user.extra})
         self._show(entry, user, happened)
+        if len(devices) == 1 and entry.user is shown.user:
+            self._entries[user_id] = shown
+
+    def _entry(self, user_id: str) -> _Entry:
+        """What there is of the user, as an entry of its own from now on."""
+        entry = self._entries[user_id]
+        if isinstance(entry, _Device):
+            entry = self._entries[user_id] = _Entry(entry.user, {entry.ref: entry})
+        return entry
 
     def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
-        entry = self._entries[claim.user_id]
+        entry = self._entry(claim.user_id)
         entry.claims = (*entry.claims, claim)[-MAX_CLAIMS:]
+        tracked = _latest(entry.devices).user.extra if entry.devices else _NOTHING
         user = replace(
             entry.user,
             status=claim.status,
             activity=claim.activity,
             display_name=claim.display_name or entry.user.display_name,
-            extra=_extra({**entry.shown, **claim.extra}),
+            extra=_extra({**tracked, **claim.extra}),
         )
         self._show(entry, user, happened)
 
     def _show(self, entry: _Entry, user: OnlineUser, happened: list[RosterEvent]) -> None:
-        previous = entry.user
-        if _look_the_same(user, previous):
-            return
-        entry.user = user
-        if user.user_id != self._own.user_id:
-            happened.append(ActivityChanged(user, previous))
+        previous, is_own = entry.user, user.user_id == self._own.user_id
+        if not _look_the_same(user, previous):
+            entry.user = user
+            if not is_own:
+                happened.append(ActivityChanged(user, previous))
+        elif is_own and user.online_at is not None:
+            entry.user = replace(previous, online_at=user.online_at)  # since when, as others see it
 
 
-def _by_ref(metas: Collection[Meta]) -> dict[str, Meta]:
-    """Metas that joined at once, the latest one last. They come in no order of time: `online_at` decides."""
-    in_order = sorted(metas, key=_online_at) if len(metas) > 1 else metas
-    return {meta["phx_ref"]: meta for meta in in_order}
+def _device(user_id: str, meta: Meta) -> _Device:
+    return _Device(meta["phx_ref"], user_from_meta(user_id, meta), "phx_ref_prev" in meta)
 
 
-def _latest(metas: dict[str, Meta]) -> Meta:
-    """The most recently joined one; nothing when there is none."""
-    return next(reversed(metas.values()), _NOTHING)
+def _by_ref(change: PresenceChange) -> dict[str, _Device]:
+    """What joined at once, the latest one last. It comes in no order of time: `online_at` decides."""
+    devices = [_device(change.key, meta) for meta in change.joined]
+    if len(devices) > 1:
+        devices.sort(key=_online_at)
+    return {device.ref: device for device in devices}
+
+
+def _latest(devices: dict[str, _Device]) -> _Device:
+    return next(reversed(devices.values()))
 
 
 def _extra(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in _FIELDS}
 
 
-def _online_at(meta: Meta) -> str:
-    online_at = meta.get("online_at")
-    return online_at if isinstance(online_at, str) else ""
+def _online_at(device: _Device) -> str:
+    return device.user.online_at or ""
 
 
 def _look_the_same(one: OnlineUser, other: OnlineUser) -> bool:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 from attrs import field, frozen
 
+from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
 from presence_proto.websocket import BinaryMessage, TextMessage
 
@@ -83,10 +84,23 @@ class _V1FromServer(msgspec.Struct):
     join_ref: Ref = None
 
 
-class _V2State(Message, frozen=True, array_like=True, gc=False):
-    """A V2 message whose payload is passed over."""
+# Presence is taken as it came.
 
+
+class _V1State(_V1FromServer):
     payload: msgspec.Raw
+
+
+class _V1Diff(_V1FromServer):
+    payload: EncodedDiff
+
+
+class _V2State(Message, frozen=True, array_like=True, gc=False):
+    payload: msgspec.Raw
+
+
+class _V2Diff(Message, frozen=True, array_like=True, gc=False):
+    payload: EncodedDiff
 
 
 def _mapping(value: Any) -> dict[Any, Any]:
@@ -99,10 +113,11 @@ def _mapping(value: Any) -> dict[Any, Any]:
 _encoder = msgspec.json.Encoder(enc_hook=_mapping)
 _v1_client_decoder = msgspec.json.Decoder(_V1FromClient)
 _v1_server_decoder = msgspec.json.Decoder(_V1FromServer)
-_v2_decoder = msgspec.json.Decoder(Message)
-_v2_state_decoder = msgspec.json.Decoder(_V2State)
 _any_decoder = msgspec.json.Decoder()
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+_FRONT = 200  # characters: the event of most messages stands within, behind two refs and the topic
+_STATE, _DIFF = '"presence_state"', '"presence_diff"'
 
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -187,18 +202,48 @@ _FROM_SERVER = {
     _BROADCAST: ("topic", "event"),
     _USER_BROADCAST: ("topic", "user_event", "metadata"),
 }
-_LARGE = 16 * 1024  # characters: below this a state is decoded at once
-_FRONT = 512  # characters: the event stands within, behind two refs and the topic
-_STATE = ',"presence_state",'
 _BINARY, _JSON = b"\0", b"\1"  # the encoding of a user broadcast's data
 
 
-class V1Serializer:
+class _Reader:
+    """How a client reads the text of a server, in either form."""
+
+    __slots__ = ()
+
+    _what: ClassVar[str]
+    _messages: ClassVar[msgspec.json.Decoder[Any]]
+    _states: ClassVar[msgspec.json.Decoder[Any]]
+    _diffs: ClassVar[msgspec.json.Decoder[Any]]
+
+    def decode_text(self, text: str) -> Any:
+        """As `decode`, of what a server says, but presence stays JSON.
+
+        The payload of nearly every `presence_state` is a `msgspec.Raw`, that of a `presence_diff` an
+        `EncodedDiff`. `PresenceMap` takes them, and decodes what it has to; some faults only it finds.
+        """
+        front = text[:_FRONT]
+        try:
+            if _DIFF in front:
+                message = self._diffs.decode(text)
+                if message.event == "presence_diff":
+                    return message
+            elif _STATE in front:
+                message = self._states.decode(text)
+                if message.event == "presence_state":
+                    return message
+        except (RecursionError, ValueError):
+            pass  # What is out of the ordinary is decoded whole: so it is said what is wrong, if anything is.
+        return _load(self._messages, text, self._what)
+
+
+class V1Serializer(_Reader):
     """The form of `vsn=1.0.0`: JSON objects, and no binary frames. `server`: which side we are."""
 
     __slots__ = ("_decoder", "_server")
 
     vsn = "1.0.0"
+    _what, _messages = "a V1 message", _v1_server_decoder
+    _states, _diffs = msgspec.json.Decoder(_V1State), msgspec.json.Decoder(_V1Diff)
 
     def __init__(self, *, server: bool) -> None:
         self._server = server
@@ -220,20 +265,21 @@ class V1Serializer:
         """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
         if isinstance(frame, BinaryMessage):
             raise RemoteProtocolError("V1 has no binary frames")
-        return self.decode_text(frame.data)
+        return _message(_load(self._decoder, frame.data, self._what))
 
     def decode_text(self, text: str) -> Message:
-        """The message in a text frame. Raises `RemoteProtocolError` when it is malformed."""
-        message = _load(self._decoder, text, "a V1 message")
-        return Message(message.join_ref, message.ref, message.topic, message.event, message.payload)
+        """As `decode`, of what a server says, but presence stays JSON; see `V2Serializer.decode_text`."""
+        return _message(super().decode_text(text))
 
 
-class V2Serializer:
+class V2Serializer(_Reader):
     """The form of `vsn=2.0.0`: JSON arrays, and binary frames. `server`: which side we are."""
 
     __slots__ = ("_reads", "_server", "_writes")
 
     vsn = "2.0.0"
+    _what, _messages = "a V2 message", msgspec.json.Decoder(Message)
+    _states, _diffs = msgspec.json.Decoder(_V2State), msgspec.json.Decoder(_V2Diff)
 
     def __init__(self, *, server: bool) -> None:
         self._server = server
@@ -263,22 +309,8 @@ class V2Serializer:
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
         # Elements after the fifth are passed over, as they are by Phoenix.
-        message: Message = _load(_v2_decoder, frame.data, "a V2 message")
+        message: Message = _load(self._messages, frame.data, self._what)
         return message
-
-    def decode_text(self, text: str) -> Message:
-        """As `decode`, but the payload of a large `presence_state` is `msgspec.Raw`.
-
-        After a rejoin most of it is known already. `PresenceMap.apply_state` decodes what is not.
-        """
-        try:
-            if len(text) > _LARGE and _STATE in text[:_FRONT]:
-                message = _v2_state_decoder.decode(text)
-                if message.event == "presence_state":
-                    return message
-            return _v2_decoder.decode(text)
-        except (RecursionError, ValueError) as exc:
-            raise _malformed(exc, "a V2 message") from None
 
     # -- binary
 
@@ -352,6 +384,10 @@ class V2Serializer:
             payload = {"status": fields["status"], "response": payload}
             return Message(join_ref, ref, fields["topic"], "phx_reply", payload)
         return Message(join_ref, ref, fields["topic"], fields["event"], payload)
+
+
+def _message(message: _V1FromClient | _V1FromServer) -> Message:
+    return Message(message.join_ref, message.ref, message.topic, message.event, message.payload)
 
 
 Serializer: TypeAlias = V1Serializer | V2Serializer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from presence_proto import events
@@ -11,6 +12,7 @@ from presence_proto.channel import Channel
 from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
+from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.hub.hub import Hub
 from presence_proto.hub.jarvis_room import JarvisRoom
 from presence_proto.hub.phoenix import PhoenixSession
@@ -62,16 +64,20 @@ def channels_are_not_joined_again(patch: Patch) -> None:
 @bug(laws.VIEW)
 def leaves_are_forgotten(patch: Patch) -> None:
     apply_diff = PresenceMap.apply_diff
-    patch(PresenceMap, "apply_diff", lambda self, payload: apply_diff(self, {**payload, "leaves": {}}))
+
+    def joins_only(self: PresenceMap, payload: EncodedDiff) -> Any:
+        return apply_diff(self, EncodedDiff(payload.joins, {}))
+
+    patch(PresenceMap, "apply_diff", joins_only)
 
 
 @bug(laws.VIEW)
 def joins_are_forgotten_now_and_then(patch: Patch) -> None:
     apply_diff, count = PresenceMap.apply_diff, [0]
 
-    def some(self: PresenceMap, payload: Any) -> Any:
+    def some(self: PresenceMap, payload: EncodedDiff) -> Any:
         count[0] += 1
-        return apply_diff(self, {**payload, "joins": {}} if count[0] % 10 == 0 else payload)
+        return apply_diff(self, EncodedDiff({}, payload.leaves) if count[0] % 10 == 0 else payload)
 
     patch(PresenceMap, "apply_diff", some)
 
@@ -85,8 +91,9 @@ def diffs_before_the_state_are_lost(patch: Patch) -> None:
 def old_states_are_not_merged(patch: Patch) -> None:
     apply_state = PresenceMap.apply_state
 
-    def add(self: PresenceMap, payload: Any) -> Any:
-        return apply_state(self, {**{key: {"metas": [*self[key]]} for key in self}, **payload})
+    def add(self: PresenceMap, payload: msgspec.Raw) -> Any:
+        held = {key: {"metas": [*self[key]]} for key in self}
+        return apply_state(self, {**held, **msgspec.json.decode(payload)})
 
     patch(PresenceMap, "apply_state", add)
 
