@@ -134,7 +134,8 @@ def sizes(plan: Plan) -> list[Table]:
     """The cost of a diff as the room grows."""
     diffs, counts = plan.scaled(20_000), [max(SIZES[0], plan.scaled(users)) for users in SIZES]
     rooms = [workloads.steady(plan.seed, users, diffs) for users in counts]
-    clients = (OURS_TEXT, LEAST_TEXT, UNDECODED, PHOENIX)
+    from_bytes = evolve(OURS_BYTES, name="RealtimeClient from bytes")
+    clients = (OURS_TEXT, from_bytes, LEAST_TEXT, UNDECODED, PHOENIX)
     pairs = [
         (evolve(entry, name=f"{entry.name}, {users:,} users"), room)
         for entry in clients
@@ -142,7 +143,7 @@ def sizes(plan: Plan) -> list[Table]:
     ]
     results = contest_of(pairs, name="sizes", rounds=plan.rounds, progress=plan.progress)
     title = "The room grows: one change a diff, from text"
-    about = f'{FROM_TEXT} "Times" compares all with the smallest room of ours.'
+    about = f"{FROM_TEXT} The least memory: as the least code, but what is held of a user is one object."
     return [Table("sizes", title, about, "µs per diff", rows_of(results), NODE_BIAS)]
 
 
