@@ -28,7 +28,7 @@ from presence_adapters.proxies import find_proxy
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
     from presence_adapters.access_tokens import TokenProvider
@@ -61,12 +61,15 @@ class AsyncQueue(EventQueue[E]):
     def _wake_up(self) -> None:
         self._news.set()
 
-    async def next(self) -> E | EventsDropped:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> E | EventsDropped:
         """The next event. After the last one: what ended it, once, and then `StopAsyncIteration`."""
+        if self._events and not self._dropped and not self._checkpoints:  # nearly always
+            return self._events.popleft()
         if self._checkpoints or not self._news.is_set():
             await self._news.wait()
-        if self._events and not self._dropped:  # nearly always
-            return self._events.popleft()
         while (event := self.get()) is None:
             if self.error is not None:
                 error, self.error = self.error, None
@@ -152,11 +155,11 @@ class AsyncClient(Generic[Core, E]):
             raise bug  # nobody has read the events up to here
         logger.error("the client has failed", exc_info=bug)
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[E | EventsDropped]:
+        return self._events
 
     def __anext__(self) -> Awaitable[E | EventsDropped]:
-        return self._events.next()
+        return self._events.__anext__()
 
     async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         await self._driver.writable()

@@ -13,7 +13,7 @@ from presence_adapters.routing import Route, Routes
 if TYPE_CHECKING:
     import random
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from presence_adapters.access_tokens import TokenProvider
     from presence_adapters.async_driver import Event
@@ -164,8 +164,8 @@ class Channel:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> core.RealtimeEvent | EventsDropped:
-        return await self._route.queue.next()
+    def __anext__(self) -> Awaitable[core.RealtimeEvent | EventsDropped]:
+        return self._route.queue.__anext__()
 
     async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def checked(*, now: float) -> T:

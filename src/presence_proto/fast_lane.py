@@ -15,6 +15,7 @@ inflated, and that can be done only once: so the lane finds the faults of those,
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import CloseReason
@@ -26,8 +27,11 @@ _TEXT, _BINARY = 0x81, 0x82  # the first byte of a frame: FIN, no reserved bits,
 _FIN, _RSV1, _CONTROL = 0x80, 0x40, 0x08
 _PLAIN = (_TEXT, _BINARY)
 _PLAIN_OR_DEFLATED = (_TEXT, _BINARY, _TEXT | _RSV1, _BINARY | _RSV1)
+_MIDDLE_TEXT = _TEXT << 8 | 126  # no mask, and a length of two bytes
 _MAX_HEADER = 10  # without the mask
 _ENOUGH = 256  # messages that are taken at once, and so held in memory as well as their bytes
+
+_read_header = struct.Struct(">HH").unpack_from
 
 MAX_MASKED = 1 << 14
 """Bytes of a masked payload up to which xor as one number is faster than what wsproto does."""
@@ -143,11 +147,13 @@ class FastLane:
     def _take_texts(self, messages: list[str | bytes]) -> None:
         """As `take`, of those frames that most are: texts of middle size, from a server."""
         data, at, end, limit = self._data, self._at, len(self._data), self._limit
-        while end - at > 4 and data[at] == _TEXT and data[at + 1] == 126 and len(messages) < _ENOUGH:
+        for _ in range(_ENOUGH):
+            if end - at < 5:
+                break
             start = at + 4
-            size = data[at + 2] << 8 | data[at + 3]
+            kind, size = _read_header(data, at)
             at = start + size
-            if at > end or not 126 <= size <= limit:
+            if kind != _MIDDLE_TEXT or at > end or not 126 <= size <= limit:
                 break
             try:
                 messages.append(data[start:at].decode())
