@@ -130,8 +130,9 @@ def test_long_masked_messages_are_not_worth_it() -> None:
     assert waiting.hand_over() == long
 
 
-@pytest.mark.parametrize("size", [0, 125, 126, 65_536])
-@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize(
+    ("size", "mask"), [(0, MASK), (125, MASK), (126, MASK), (4097, None), (65_536, None), (65_536, MASK)]
+)
 def test_wsproto_gets_what_is_cut_off_until_its_end(size: int, mask: bytes | None) -> None:
     data, plain = frame(TEXT, bytes(size), mask=mask), frame(TEXT, b"next", mask=mask)
     for cut in range(1, min(len(data), 20)):
@@ -142,6 +143,47 @@ def test_wsproto_gets_what_is_cut_off_until_its_end(size: int, mask: bytes | Non
         assert waiting.take() is None
         assert waiting.hand_over() == data[cut:]
         assert taken(waiting) == ["next"]
+
+
+@pytest.mark.parametrize("kind", [TEXT, BINARY])
+@pytest.mark.parametrize("size", [2, 124, 126, 4096])
+def test_the_end_of_a_short_frame_of_a_server_is_waited_for(size: int, kind: int) -> None:
+    payload = "é".encode() * (size // 2)
+    data, header = frame(kind, payload), 2 if size < 126 else 4
+    for cut in (header, header + 1, len(data) - 1):
+        waiting = lane(data[:cut])
+        for _ in range(2):
+            assert waiting.take() is None
+            assert waiting.hand_over() == b""
+        waiting.receive(data[cut:] + frame(TEXT, b"next"))
+        assert taken(waiting) == [payload.decode() if kind == TEXT else payload, "next"]
+
+
+@pytest.mark.parametrize(
+    ("text", "waits"), [(b"ok\xe2\x82", True), (b"ok\xff", False), (b"ok\xed\xa0\x80", False)]
+)
+def test_text_that_is_wrong_already_is_not_waited_for(text: bytes, waits: bool) -> None:
+    cut = frame(TEXT, text + b" and more")[: 2 + len(text)]
+    waiting = lane(cut)
+    assert waiting.take() is None
+    assert waiting.hand_over() == (b"" if waits else cut)
+
+
+def test_the_end_of_a_compressed_frame_is_not_waited_for() -> None:
+    cut = frame(TEXT, b"abc", rsv=4)[:-1]
+    waiting = FastLane(cut, masked=False, limit=LIMIT, deflate=Deflate(LIMIT, keep_inflating=False))
+    assert waiting.take() is None
+    assert waiting.hand_over() == cut
+
+
+def test_at_the_end_of_the_stream_nothing_is_waited_for() -> None:
+    cut = frame(TEXT, b"hello")[:-1]
+    waiting = lane(cut)
+    assert waiting.take() is None
+    assert waiting.hand_over() == b""
+    waiting.receive_eof()
+    assert waiting.take() is None
+    assert waiting.hand_over() == cut
 
 
 def test_byte_by_byte_all_is_wsprotos() -> None:

@@ -181,8 +181,8 @@ class AsyncDriver(ABC, Generic[C]):
         if self.error is not None:
             return
         try:
-            next_output, on_event = self.endpoint.next_output, self._on_event
-            while (output := next_output()) is not None:
+            on_event = self._on_event
+            for output in iter(self.endpoint.next_output, None):
                 if type(output) not in _ORDERS:  # nearly all that comes
                     on_event(output)
                     continue

@@ -7,7 +7,8 @@ once.
 
 The lane takes a frame only if wsproto would make one message of it, now: a text or binary frame with FIN, no
 reserved bit, the mask bit of the peer's role, a length in its shortest form and within the limit, all bytes
-there, valid UTF-8 if it is text, and not inside another message.
+there, valid UTF-8 if it is text, and not inside another message. Of a short frame from a server it waits for
+the end, if there is nothing wrong up to there: most reads end in the middle of one.
 
 With permessage-deflate it takes such frames that are compressed, too. What is inside shows when it is
 inflated, and that can be done only once: so the lane finds the faults of those, in wsproto's stead.
@@ -16,6 +17,7 @@ inflated, and that can be done only once: so the lane finds the faults of those,
 from __future__ import annotations
 
 import struct
+from codecs import utf_8_decode
 from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import CloseReason
@@ -29,6 +31,7 @@ _PLAIN = (_TEXT, _BINARY)
 _PLAIN_OR_DEFLATED = (_TEXT, _BINARY, _TEXT | _RSV1, _BINARY | _RSV1)
 _MIDDLE_TEXT = _TEXT << 8 | 126  # no mask, and a length of two bytes
 _MAX_HEADER = 10  # without the mask
+_SOON = 4096  # bytes of a frame up to which its end is waited for: the next read most likely has it
 _ENOUGH = 256  # messages that are taken at once, and so held in memory as well as their bytes
 
 _read_header = struct.Struct(">HH").unpack_from
@@ -50,12 +53,14 @@ class FastLane:
         "_at_border",
         "_data",
         "_deflate",
+        "_eof",
         "_firsts",
         "_header",
         "_in_message",
         "_limit",
         "_mask_bit",
         "_owed",
+        "_waits",
         "broken",
     )
 
@@ -68,14 +73,21 @@ class FastLane:
         self._in_message = False  # between fragments
         self._owed = 0  # bytes that wsproto still has to get of the frame that it is in
         self._header = b""  # what wsproto got of a frame whose length is not all there yet
+        self._waits = False  # for the end of the next frame, which is the lane's
+        self._eof = False
         self._deflate = deflate
         self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
         self.broken: CloseReason | None = None
 
     def receive(self, data: bytes) -> None:
         """Take in what came."""
+        self._waits = False
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
+
+    def receive_eof(self) -> None:
+        """Nothing more comes: what waits for its end is wsproto's to judge."""
+        self._waits, self._eof = False, True
 
     def take(self) -> str | bytes | None:
         """The message in the next frame; `None` when there is no frame, or it is wsproto's to judge."""
@@ -103,7 +115,10 @@ class FastLane:
         if self._mask_bit:
             start += 4
         end = start + size
-        if end > len(data) or size > self._limit:
+        if size > self._limit:
+            return None
+        if end > len(data):
+            self._waits = self._is_worth_waiting(first, size, data[start:])
             return None
         payload = data[start:end]
         if self._mask_bit:
@@ -119,6 +134,17 @@ class FastLane:
                 return None
         self._at = end
         return message
+
+    def _is_worth_waiting(self, first: int, size: int, payload: bytes) -> bool:
+        """Whether the frame that is not all there is kept for its end. Else wsproto begins with it."""
+        if size > _SOON or first & _RSV1 or self._mask_bit or self._eof:
+            return False
+        if first == _TEXT:
+            try:
+                utf_8_decode(payload, "strict", False)  # what there is of it
+            except UnicodeDecodeError:
+                return False  # wsproto says so at once
+        return True
 
     def _inflated(self, payload: bytes, *, text: bool) -> str | bytes | None:
         assert self._deflate is not None
@@ -166,6 +192,8 @@ class FastLane:
         data, at, end = self._data, self._at, len(self._data)
         if at == end:
             self._data, self._at = b"", 0  # an idle connection keeps no buffer
+            return b""
+        if self._waits:
             return b""
         if not self._owed:
             header = self._header + data[at : at + _MAX_HEADER - len(self._header)]

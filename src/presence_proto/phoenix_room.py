@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from presence_proto.events import OnlineUser
     from presence_proto.outputs import ConnId
 
+_PASSED_ON = (PresenceDiffed, SendData, OpenTransport, CloseTransport, AccessTokenNeeded)  # as they are
+
 
 class PhoenixRoom:
     """A `Room` that is a Supabase channel. `rng` is for the jitter of the backoff."""
@@ -144,9 +146,7 @@ class PhoenixRoom:
     def drain(self) -> Iterator[RoomOutput]:
         """All outputs that there are."""
         for output in self._realtime.drain():
-            if isinstance(
-                output, (PresenceDiffed, SendData, OpenTransport, CloseTransport, AccessTokenNeeded)
-            ):
+            if isinstance(output, _PASSED_ON):
                 yield output
             else:
                 yield from self._happened(output)

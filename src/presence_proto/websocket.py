@@ -237,6 +237,8 @@ class WebSocket:
     def receive_eof(self) -> None:
         """The stream has ended; what came before is still read."""
         self._eof = True
+        if self._lane is not None:
+            self._lane.receive_eof()
 
     # ------------------------------------------------------------------------------------------ events
 
