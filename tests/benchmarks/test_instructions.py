@@ -86,3 +86,10 @@ def test_hot_paths_run(name: str) -> None:
 def test_the_kept_counts_are_of_all_paths() -> None:
     for kept in json.loads(REFERENCE.read_text("utf-8")).values():
         assert kept["counts"].keys() == hot_paths.HOT_PATHS.keys()
+
+
+def test_the_page_says_what_was_counted() -> None:
+    page = (Path(__file__).parents[2] / "docs/explanation/performance.md").read_text("utf-8")
+    counts = json.loads(REFERENCE.read_text("utf-8"))["3.11"]["counts"]
+    assert f"{counts['client-text']:,} instructions" in page
+    assert f"{counts['client-crowd']:,} in one of" in page
