@@ -17,7 +17,6 @@ inflated, and that can be done only once: so the lane finds the faults of those,
 from __future__ import annotations
 
 import struct
-from codecs import utf_8_decode
 from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import CloseReason
@@ -141,9 +140,9 @@ class FastLane:
             return False
         if first == _TEXT:
             try:
-                utf_8_decode(payload, "strict", False)  # what there is of it
-            except UnicodeDecodeError:
-                return False  # wsproto says so at once
+                payload.decode()
+            except UnicodeDecodeError as exc:
+                return exc.reason == "unexpected end of data"  # for all else wsproto ends it at once
         return True
 
     def _inflated(self, payload: bytes, *, text: bool) -> str | bytes | None:
