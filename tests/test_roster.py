@@ -249,9 +249,8 @@ class TestDevices:
         desk, phone = room.meta("online", "Desk"), room.meta("online", "Phone")
         room.join("bo", desk)
         room.join("bo", phone)
-        room.claim("bo", UserStatus.IDLE)
         assert room.leave("bo", desk) == []
-        assert room.roster.get("bo") == replace(BO, status=UserStatus.IDLE)
+        assert room.roster.get("bo") == replace(BO, activity="Phone")
 
     def test_metas_that_come_at_once_are_ordered_by_online_at(self, room: Room) -> None:
         first, second = (
@@ -427,14 +426,25 @@ class TestClaims:
         again = room.update(metas[1], "in_game", "A")  # without a claim of its own
         assert [event.user.activity for event in room.track("bo", metas[1], again)] == ["A"]
 
-    def test_another_device_that_leaves_makes_no_late_track_news(self, room: Room) -> None:
-        other, old = room.meta(), room.meta()
-        room.join("bo", other, old)
-        for activity in ("A", "B"):
-            room.claim("bo", UserStatus.IN_GAME, activity)
-        assert room.leave("bo", other) == []
-        assert room.track("bo", old, room.update(old, "in_game", "A")) == []
-        assert room.roster.users()[1].activity == "B"
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_device_that_leaves_takes_the_claims_with_it(self, room: Room, first: bool) -> None:
+        """They may be its own. If they are the other's, its track says so again."""
+        devices = room.meta(), room.meta("away")
+        for device in devices:
+            room.join("bo", device)
+        room.claim("bo", UserStatus.IN_GAME, "A")
+        leaves, stays = devices if first else devices[::-1]
+        assert [event.user.status for event in room.leave("bo", leaves)] == [stays["status"]]
+        assert room.roster.users()[1].activity is None
+        track = room.track("bo", stays, room.update(stays, "in_game", "A"))
+        assert [event.user.activity for event in track] == ["A"]
+
+    def test_what_is_repeated_leaves_the_claims(self, room: Room) -> None:
+        old = room.meta()
+        room.join("bo", old)
+        room.claim("bo", UserStatus.IN_GAME, "A")
+        assert room.join("bo", {**old, "more": 1}) == []
+        assert room.roster.users()[1].activity == "A"
 
     def test_another_device_that_says_what_was_claimed_before_is_shown(self, room: Room) -> None:
         """Its meta has no `phx_ref_prev`: it is nobody's late track."""
@@ -554,6 +564,15 @@ class TestOurselves:
     def test_our_most_recent_device_is_shown_here_too(self, room: Room) -> None:
         room.state(me=[room.meta("online", display_name="Me")])
         room.join("me", room.meta("in_game", "Chess", display_name="Me"))
+        assert room.roster.users()[0].activity == "Chess"
+
+    def test_another_device_of_ours_that_leaves_changes_nothing_of_what_we_do(self, room: Room) -> None:
+        here, there = room.meta("online", display_name="Me"), room.meta("away", display_name="Me")
+        room.state(me=[here, there])
+        room.roster.set_own(replace(ME, status=UserStatus.IN_GAME, activity="Chess"))
+        assert room.leave("me", there) == []
+        assert room.roster.users()[0].activity == "Chess"
+        room.track("me", here, room.update(here, "in_game", "Chess", display_name="Me"))
         assert room.roster.users()[0].activity == "Chess"
 
     def test_what_our_only_device_tracks_is_shown_and_no_event(self, room: Room) -> None:

@@ -5,6 +5,7 @@ The rules, from the Jarvis presence system:
 - A user is online while its key has a meta. The user shown is the most recently joined meta's.
 - A broadcast of an activity is a claim: it changes a user that presence knows, and never adds one. The track
   that follows it says the same and is no second event; a late track of an earlier claim does not undo it.
+- A device that leaves takes the claims with it: they may be its own, and then no track will follow.
 - A whole state ends all doubt: claims of before it are void.
 - We are in our own roster at all times, and never an event. What we do we know ourselves: no broadcast
   changes it, and no state makes it void before our track has arrived.
@@ -170,10 +171,14 @@ class Roster:
             del devices[meta["phx_ref"]]
         devices.update(_by_ref(change))
         shown = _latest(devices)
-        if shown is previous:
-            return  # another device of theirs left, or the server repeated itself
         user = shown.user
-        if entry.claims:
+        if not change.joined and entry.claims:
+            if user_id == self._own.user_id or not change.left:
+                return  # our claims are our own, or the server repeated itself
+            entry.claims = ()
+        elif shown is previous:
+            return  # another device of theirs left, or the server repeated itself
+        elif entry.claims:
             claims, entry.claims = entry.claims, ()
             said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
             if shown.is_update and seen in said[:-1]:

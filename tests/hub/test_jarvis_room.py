@@ -215,7 +215,8 @@ def test_a_claim_and_its_track_are_one_change() -> None:
     assert ann.take() == []
 
 
-def test_a_claim_stands_until_the_shown_meta_changes() -> None:
+def test_a_claim_stands_until_a_device_has_gone() -> None:
+    """Which may have made it. If not, the other's track says so again."""
     world = World(CONFIG)
     (ann,) = people(world, "ann")
     other, sue = supabase(world, "sue"), supabase(world, "sue")
@@ -223,7 +224,9 @@ def test_a_claim_stands_until_the_shown_meta_changes() -> None:
     broadcasts(sue, "activity_update", user_id="sue", status="idle", activity=None)
     assert shown(ann) == [("activity_changed", "idle", None)]
     other.drop()
-    assert shown(ann) == []
+    assert shown(ann) == [("activity_changed", "online", None)]
+    tracks(sue, user_id="sue", status="idle", activity=None)
+    assert shown(ann) == [("activity_changed", "idle", None)]
     sue.drop()
     assert shown(ann) == [("user_offline", None, None)]
 

@@ -208,8 +208,12 @@ class JarvisRoom:
 
     def on_diff(self, diff: Diff) -> None:
         """The presence changed: show what is to be seen of it."""
-        for key in dict.fromkeys(tracked.key for tracked in (*diff.joins, *diff.leaves)):
+        joined = dict.fromkeys(tracked.key for tracked in diff.joins)
+        for key in joined:
             self._look(key)
+        for key in dict.fromkeys(tracked.key for tracked in diff.leaves):
+            if key not in joined:
+                self._look(key, anew=True)
 
     def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
         """Pass on what Jarvis has a form for, if who says it is who it says.
@@ -242,19 +246,22 @@ class JarvisRoom:
 
     # -- the roster
 
-    def _look(self, key: str) -> None:
-        """Show what there is to be seen of a user now, if that is news."""
+    def _look(self, key: str, *, anew: bool = False) -> None:
+        """Show what there is to be seen of a user now, if that is news.
+
+        `anew`: a claim is void. A device has left, which may have made it, and will not track it any more.
+        """
         tracked, shown = self._topic.latest(key), self._shown.get(key)
         if tracked is None:
             if shown is not None:
                 del self._shown[key]
                 self._tell("user_offline", key, shown.name, {})
-        elif shown is None or shown.ref != tracked.ref:
+        elif anew or shown is None or shown.ref != tracked.ref:
             user = user_from_meta(key, tracked.meta)
             self._show(tracked.ref, key, user.display_name, user.status, user.activity)
 
     def _claimed(self, claim: broadcasts.ActivityClaim | None) -> None:
-        """A user says to do something else. It stands until the topic has a newer meta of that user."""
+        """A user says to do something else. It stands until a newer meta of theirs comes, or one goes."""
         if claim is None:
             return
         tracked, shown = self._topic.latest(claim.user_id), self._shown.get(claim.user_id)
