@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
-from msgspec import structs
+from msgspec import Raw, json, structs
 
 from presence_proto import events
 from presence_proto.channel import Channel
 from presence_proto.connection import Connection
+from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.hub.hub import Hub
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
@@ -66,9 +67,9 @@ def bug(machine: Any, program: str, *, quick: bool = False) -> Callable[[Plant],
 def leaves_before_joins(monkeypatch: MonkeyPatch) -> None:
     apply_diff = PresenceMap.apply_diff
 
-    def apply(self: PresenceMap, payload: Any) -> Any:
-        left = apply_diff(self, {**payload, "joins": {}})
-        return left + apply_diff(self, {**payload, "leaves": {}})
+    def apply(self: PresenceMap, payload: EncodedDiff) -> Any:
+        left = apply_diff(self, EncodedDiff({}, payload.leaves))
+        return left + apply_diff(self, EncodedDiff(payload.joins, {}))
 
     monkeypatch.setattr(PresenceMap, "apply_diff", apply)
 
@@ -104,9 +105,9 @@ def no_dedup_by_ref(monkeypatch: MonkeyPatch) -> None:
 def a_state_only_adds(monkeypatch: MonkeyPatch) -> None:
     apply_state = PresenceMap.apply_state
 
-    def apply(self: PresenceMap, payload: Any) -> Any:
+    def apply(self: PresenceMap, payload: Raw) -> Any:
         held = {key: {"metas": [*self[key]]} for key in self}
-        return apply_state(self, {**held, **payload})
+        return apply_state(self, {**held, **json.decode(payload)})
 
     monkeypatch.setattr(PresenceMap, "apply_state", apply)
 
