@@ -76,6 +76,11 @@ def room() -> Room:
 
 
 class TestUserFromMeta:
+    def test_no_two_users_share_what_an_application_could_change(self) -> None:
+        one, other = (user_from_meta(user_id, {"phx_ref": "1"}) for user_id in ("ann", "bo"))
+        assert one.extra == other.extra == {}
+        assert one.extra is not other.extra
+
     def test_all_fields(self) -> None:
         meta = {
             "phx_ref": "F1",

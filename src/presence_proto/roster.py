@@ -35,7 +35,6 @@ MAX_CLAIMS = 16
 
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
-_NOTHING: dict[str, Any] = {}  # one for all, never changed
 _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at", "phx_ref", "phx_ref_prev"})
 
 
@@ -59,7 +58,7 @@ def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
     """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
     get = meta.get
     name, activity, online_at = get("display_name"), get("activity"), get("online_at")
-    said, extra = get("status", _ONLINE), _NOTHING if _FIELDS.issuperset(meta) else _extra(meta)
+    said, extra = get("status", _ONLINE), {} if _FIELDS.issuperset(meta) else _extra(meta)
     status = _STATUSES.get(said) if isinstance(said, str) else None
     if status is None:
         status, extra = _ONLINE, {**extra, "status": said}
@@ -202,7 +201,7 @@ class Roster:
     def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
         entry = self._entry(claim.user_id)
         entry.claims = (*entry.claims, claim)[-MAX_CLAIMS:]
-        tracked = _latest(entry.devices).user.extra if entry.devices else _NOTHING
+        tracked = _latest(entry.devices).user.extra if entry.devices else {}
         user = replace(
             entry.user,
             status=claim.status,
