@@ -24,10 +24,14 @@ JSON = python("floor: json.loads, nothing else", "floor", "json", bare=True)
 MSGSPEC = python("floor: msgspec.json.decode, nothing else", "floor", "msgspec", bare=True)
 LEAST_TEXT = python("floor: the least code", "floor", "prototype-text")
 UNDECODED = python("floor: the least memory", "floor", "undecoded")
+SINGLE_PRESENCE = python("PresenceClient, asyncio", "on_loop", "presence", keys_only=True, ours=True)
+SINGLE_REALTIME = python("RealtimeClient, asyncio", "on_loop", "realtime", ours=True)
+OFFICIAL_SINGLE = python("realtime (PyPI)", "pypi_realtime", "single", vsn="1.0.0")
 LEAST_BYTES = python("floor: the least code", "floor", "prototype-bytes")
 
 FROM_TEXT = "From the text of a message to what an application is told."
 FROM_BYTES = "From socket bytes, 64 KiB at a time, to what an application is told, without a socket."
+FROM_SINGLE = "From a read of one frame to the application's `async for`, without its system call."
 NODE_BIAS = "Node's times include its compiler and collector threads."
 LEAST = "The least code: one topic, no errors, no options; what a library adds to it is its price."
 
@@ -97,6 +101,16 @@ def in_memory(plan: Plan) -> list[Table]:
     return [_times(results, workload, name="bytes", title="From bytes", about=about)]
 
 
+def single(plan: Plan) -> list[Table]:
+    """One frame a read, as most come."""
+    workload = workloads.steady(plan.seed, plan.scaled(10_000), plan.scaled(20_000))
+    phoenix = evolve(PHOENIX, name="phoenix.js, from text")
+    entries = [SINGLE_PRESENCE, SINGLE_REALTIME, OFFICIAL_SINGLE, phoenix]
+    results = contest(workload, entries, rounds=plan.rounds, progress=plan.progress)
+    about = f"{FROM_SINGLE} phoenix.js is given the text, without a WebSocket."
+    return [_times(results, workload, name="single", title="One frame a read", about=about, bias=NODE_BIAS)]
+
+
 def deflate(plan: Plan) -> list[Table]:
     """The whole client, from compressed bytes."""
     workload = workloads.steady(plan.seed, plan.scaled(10_000), plan.scaled(20_000))
@@ -148,6 +162,7 @@ def sizes(plan: Plan) -> list[Table]:
 
 
 CLIENT_SUITES: dict[str, Callable[[Plan], list[Table]]] = {
+    "single": single,
     "steady": steady,
     "burst": burst,
     "resync": resync,

@@ -3,7 +3,8 @@
     python -m benchmarks.instructions [--record] [NAME...]
 
 Each path of `hot_paths` runs N times and 2 N times; the difference, divided by N, is what one time takes,
-and the start of Python is not in it. The counts to compare with are in `instructions.json`, for each minor
+and the start of Python is not in it. An import is a process that does nothing else, with the start and the
+end of Python. The counts to compare with are in `instructions.json`, for each minor
 version of Python. They hold for one build of Python and of the JSON library: another one needs its own.
 """
 
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from benchmarks.hot_paths import HOT_PATHS
+from benchmarks.imports import OURS
 from benchmarks.processes import ROOT, python
 
 REFERENCE = Path(__file__).parent / "instructions.json"
@@ -34,6 +36,18 @@ TIMEOUT = 300.0
 """Seconds for one run."""
 
 VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
+IMPORTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "import": ("A process that imports presence_proto", OURS["presence_proto"]),
+    "import-asyncio": (
+        "A process that imports presence_adapters.asyncio",
+        OURS["presence_adapters.asyncio"],
+    ),
+    "import-command": ("A process that runs presence --version", OURS["presence --version"]),
+}
+"""What each process does, in words and as the arguments of Python."""
+
+NAMES = (*HOT_PATHS, *IMPORTS)
+
 COUNTED = re.compile(r"I\s+refs:\s+([\d,]+)")
 
 
@@ -64,31 +78,48 @@ def minor() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def instructions(name: str, times: int) -> int:
-    """The instructions of a whole process. Raises `RuntimeError` when it fails."""
-    command = (*VALGRIND, *python("hot_paths", name, str(times)))
+def instructions(args: Sequence[str]) -> int:
+    """The instructions of a whole Python process. Raises `RuntimeError` when it fails."""
+    command = (*VALGRIND, sys.executable, *args)
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=_environment(), timeout=TIMEOUT, check=False
     )
     found = COUNTED.search(done.stderr)
     if done.returncode or found is None:
-        raise RuntimeError(f"{name} has failed:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(args)} has failed:\n{done.stderr}")
     return int(found[1].replace(",", ""))
 
 
 def count(names: Sequence[str]) -> dict[str, int]:
     """What each takes, once. Raises `RuntimeError` when one fails."""
-    # The first import compiles, and is not to be counted.
-    subprocess.run(
-        python("hot_paths", names[0], "1"), cwd=ROOT, env=_environment(), timeout=TIMEOUT, check=False
-    )
-    jobs = [(name, HOT_PATHS[name][1] * factor) for name in names for factor in (1, 2)]
+    jobs: dict[str, list[Sequence[str]]] = {}
+    for name in names:
+        if name in IMPORTS:
+            jobs[name] = [IMPORTS[name][1]]
+        else:
+            jobs[name] = [hot_path(name, HOT_PATHS[name][1] * factor) for factor in (1, 2)]
+    for args in [runs[0] for name, runs in jobs.items() if name in IMPORTS] or [hot_path(names[0], 1)]:
+        # The first import compiles, and is not to be counted.
+        subprocess.run(
+            (sys.executable, *args),
+            capture_output=True,
+            cwd=ROOT,
+            env=_environment(),
+            timeout=TIMEOUT,
+            check=False,
+        )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        totals = list(pool.map(lambda job: instructions(*job), jobs))
-    pairs = zip(totals[::2], totals[1::2], strict=True)
+        totals = {name: list(pool.map(instructions, runs)) for name, runs in jobs.items()}
     return {
-        name: (more - less) // HOT_PATHS[name][1] for name, (less, more) in zip(names, pairs, strict=True)
+        name: total[0] if name in IMPORTS else (total[1] - total[0]) // HOT_PATHS[name][1]
+        for name, total in totals.items()
     }
+
+
+def hot_path(name: str, times: int) -> tuple[str, ...]:
+    """The arguments of Python that run it so many times."""
+    _, *args = python("hot_paths", name, str(times))
+    return tuple(args)
 
 
 def _environment() -> dict[str, str]:
@@ -99,8 +130,11 @@ def _environment() -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------- the command
 
 
+NOT_COMPARABLE = 3  # exit status: the counts that are kept are those of another build
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("names", nargs=-1, type=click.Choice(list(HOT_PATHS)))
+@click.argument("names", nargs=-1, type=click.Choice(NAMES))
 @click.option("--record", is_flag=True, help="Keep what is counted now, to compare with later.")
 @click.option("--tolerance", default=5.0, show_default=True, help="Percent that a path may grow.")
 @click.option(
@@ -118,7 +152,16 @@ def main(names: tuple[str, ...], record: bool, tolerance: float, reference: Path
     known = kept.get(minor(), {"build": "", "counts": {}})
     if not record and not known["counts"]:
         sys.exit(f"no counts are kept for Python {minor()}: make some with --record")
-    names = names or tuple(HOT_PATHS)
+    if known["counts"] and known["build"] != build():
+        console.print(f"counted before with {known['build']}\ncounting now with   {build()}")
+        if not record:
+            print(
+                "these cannot be compared: count with the build that was recorded, or use --record",
+                file=sys.stderr,
+            )
+            sys.exit(NOT_COMPARABLE)
+        known = {"build": "", "counts": {}}
+    names = names or NAMES
     try:
         counted = count(names)
     except RuntimeError as exc:
@@ -129,10 +172,6 @@ def main(names: tuple[str, ...], record: bool, tolerance: float, reference: Path
         kept[minor()] = {"build": build(), "counts": known["counts"] | counted}
         reference.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         console.print(f"kept for Python {minor()}")
-        return
-    if known["counts"] and known["build"] != build():
-        console.print(f"counted before with {known['build']}\ncounted now with    {build()}")
-        console.print("these cannot be compared: nothing is judged")
         return
     grown = [one for one in counts if one.before and one.now > one.before * (1 + tolerance / 100)]
     unknown = [one.name for one in counts if one.before is None]
@@ -154,6 +193,8 @@ def _show(counts: Sequence[Count], console: Console) -> None:
 
 
 def _about(name: str) -> str:
+    if name in IMPORTS:
+        return f"{name}: {IMPORTS[name][0]}"
     prepare, _ = HOT_PATHS[name]
     return f"{name}: {prepare.__doc__}".removesuffix(".")
 

@@ -77,9 +77,7 @@ class Host:
         """A fact or a command; then carry out what the endpoint wants."""
         start = time.process_time()
         call(*args, now=self._agenda.now, **kwargs)
-        outputs = []
-        while (output := self.endpoint.next_output()) is not None:
-            outputs.append(output)
+        outputs = self.endpoint.drain()
         deadline = self.endpoint.next_deadline()
         self.spent += time.process_time() - start
         for output in outputs:

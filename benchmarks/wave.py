@@ -70,7 +70,7 @@ class Room:
         self._drain()
 
     def _drain(self) -> None:
-        while (output := self._hub.next_output()) is not None:
+        for output in self._hub.drain():
             if isinstance(output, SendData) and self._is_open:
                 self._bytes += len(output.data)
                 roster = self._rosters[output.conn]

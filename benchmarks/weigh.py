@@ -68,16 +68,16 @@ class Clients:
         client, conn, said = self._new(), ConnId(0), iter(self._said)
         if not client.is_connected:
             client.connect(now=0)
-        while (output := client.next_output()) is not None:
-            if isinstance(output, OpenTransport):
-                conn = output.conn
-                client.transport_opened(conn, now=0)
-            elif isinstance(output, SendData):
-                client.receive_data(conn, next(said), now=0)
+        while outputs := client.drain():
+            for output in outputs:
+                if isinstance(output, OpenTransport):
+                    conn = output.conn
+                    client.transport_opened(conn, now=0)
+                elif isinstance(output, SendData):
+                    client.receive_data(conn, next(said), now=0)
         for data in said:
             client.receive_data(conn, data, now=0)
-            while client.next_output() is not None:
-                pass
+            client.drain()
         return client
 
 
@@ -164,8 +164,7 @@ def a_hub(*, deflate: bool) -> Make:
             hub.transport_opened(conn, now=0)
             for data in said(number, deflate=deflate):
                 hub.receive_data(conn, data, now=0)
-                while hub.next_output() is not None:
-                    pass
+                hub.drain()
         return hub
 
     return connections

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, find, given, settings
 
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 T = TypeVar("T")
+
+
+def times(factor: float, **others: Any) -> settings:
+    """Settings with so many times the examples of the profile, and `others`."""
+    return settings(max_examples=max(2, round(factor * settings().max_examples)), **others)
 
 
 def sample(strategy: SearchStrategy[T], examples: int) -> list[T]:

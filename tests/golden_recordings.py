@@ -53,6 +53,7 @@ class Session:
             state_timeout=LONG,
             stable_after=LONG,
             max_channels=200,
+            subprotocols=golden_files.subprotocols(name),
         )
         self.client: RealtimeClient = self._recorder.realtime_client(config, rng=Random(1))
         self._name = name
@@ -124,7 +125,7 @@ class Session:
         try:
             call(*args, now=self._now, **kwargs)
         finally:
-            while (output := self.client.next_output()) is not None:
+            for output in self.client.drain():
                 self.events.append(output)
                 if isinstance(output, SendData):
                     self._request = self._request or output.data

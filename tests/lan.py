@@ -10,6 +10,7 @@ from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig, Identity, PresenceConfig
 from presence_proto.hub import Hub
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.realtime import RealtimeClient
 
 
 @define(eq=False)
@@ -17,7 +18,7 @@ class Host:
     """A client, what it told, and its connection: the id that it has for itself, and the one for the hub."""
 
     lan: Lan
-    client: PresenceClient
+    client: Any  # PresenceClient or RealtimeClient
     events: list[Any] = field(factory=list)
     opens: int = 0
     cable: tuple[ConnId, ConnId] | None = None
@@ -46,7 +47,11 @@ class Lan:
     def join(self, user_id: str, url: str, **settings: Any) -> Host:
         """A client that connects. Its name is the id with a capital letter."""
         config = PresenceConfig(server_url=url, **settings)
-        host = Host(self, PresenceClient(Identity(user_id, user_id.title()), config))
+        return self.add(PresenceClient(Identity(user_id, user_id.title()), config))
+
+    def add(self, client: PresenceClient | RealtimeClient) -> Host:
+        """A client, which connects."""
+        host = Host(self, client)
         self.hosts.append(host)
         host.do(host.client.connect)
         return host
@@ -84,17 +89,21 @@ class Lan:
         moved = True
         while moved:
             moved = self._drain_hub()
+            if self.hub.has_backlog:
+                self.hub.tick(now=self.now)
+                moved = True
             for host in self.hosts:
                 moved |= self._drain(host)
 
     def _drain_hub(self) -> bool:
         moved = False
-        while (output := self.hub.next_output()) is not None:
-            moved = True
-            if isinstance(output, (SendData, CloseTransport)):
-                for host in self.hosts:
-                    if host.cable is not None and host.cable[1] == output.conn:
-                        self._hear(host, host.cable[0], output)
+        while outputs := self.hub.drain():
+            for output in outputs:
+                moved = True
+                if isinstance(output, (SendData, CloseTransport)):
+                    for host in self.hosts:
+                        if host.cable is not None and host.cable[1] == output.conn:
+                            self._hear(host, host.cable[0], output)
         return moved
 
     def _hear(self, host: Host, own: ConnId, output: SendData | CloseTransport) -> None:
@@ -106,21 +115,22 @@ class Lan:
 
     def _drain(self, host: Host) -> bool:
         moved = False
-        while (output := host.client.next_output()) is not None:
-            moved = True
-            if isinstance(output, OpenTransport):
-                self._conns += 1
-                host.opens += 1
-                host.cable = output.conn, ConnId(self._conns)
-                self.hub.transport_opened(host.cable[1], now=self.now)
-                host.client.transport_opened(output.conn, now=self.now)
-            elif isinstance(output, (SendData, CloseTransport)):
-                assert host.cable is None or host.cable[0] == output.conn
-                if host.cable is not None and isinstance(output, SendData):
-                    self.hub.receive_data(host.cable[1], output.data, now=self.now)
-                elif host.cable is not None:
-                    self.hub.transport_closed(host.cable[1], now=self.now)
-                    host.cable = None
-            else:
-                host.events.append(output)
+        while outputs := host.client.drain():
+            for output in outputs:
+                moved = True
+                if isinstance(output, OpenTransport):
+                    self._conns += 1
+                    host.opens += 1
+                    host.cable = output.conn, ConnId(self._conns)
+                    self.hub.transport_opened(host.cable[1], now=self.now)
+                    host.client.transport_opened(output.conn, now=self.now)
+                elif isinstance(output, (SendData, CloseTransport)):
+                    assert host.cable is None or host.cable[0] == output.conn
+                    if host.cable is not None and isinstance(output, SendData):
+                        self.hub.receive_data(host.cable[1], output.data, now=self.now)
+                    elif host.cable is not None:
+                        self.hub.transport_closed(host.cable[1], now=self.now)
+                        host.cable = None
+                else:
+                    host.events.append(output)
         return moved

@@ -67,9 +67,12 @@ class World:
         self.embroidered = False  # claims had further fields, which stay when their track confirms them
         self.waiting: list[tuple[Entries, Entries]] = []  # diffs that came before the state
         self.view: Entries = {}  # what the client must have made of it, the most recently joined meta last
+        self.held: dict[str, list[str]] = {}  # the refs of each key in the order of the presence map
         self.last_diff: tuple[Entries, Entries] | None = None
         self.own_ref: str | None = None
         self.was_connected = False
+        self.kept: dict[str, float] = {}  # users who are missing since a restart, and since when
+        self.kept_again = False  # by a second restart within the grace, which may leave little of the bound
         self.refs = 0
         self.served = 0
 
@@ -87,10 +90,18 @@ class World:
     def check(self) -> None:
         client = self.rig.client
         assert client.is_connected
-        assert {user.user_id for user in client.online_users} == {"me", *self.truth}
+        stale = {user.user_id for user in client.online_users if client.is_user_stale(user.user_id)}
+        for key in self.kept.keys() - stale:
+            since = self.kept.pop(key)
+            assert self.kept_again or self.rig.now >= since + 6.0, "a missing user goes after the grace"
+        assert all(self.rig.now <= since + 45.0 for since in self.kept.values()), "it is bounded"
+        assert stale == self.kept.keys()
+        assert {user.user_id for user in client.online_users} == {"me", *self.truth, *stale}
         if self.claimed:
             return
         for user in client.online_users[1:]:
+            if user.user_id in stale:
+                continue
             *_, shown = self.view[user.user_id].values()
             expected = user_from_meta(user.user_id, shown)
             if self.embroidered:
@@ -211,12 +222,7 @@ class World:
         self.deaf(noticed)
         self.rig.cut()
         self.diff(*away)
-        self.rig.advance(seconds)
-        while self.rig.conn is None:
-            deadline = self.rig.client.next_deadline()
-            assert deadline is not None
-            self.rig.advance(deadline - self.rig.now)
-        self.rig.open()
+        self.cut_is_over(seconds)
         self.sync(before, at, late)
 
     def crash(self, away: list[Any], before: list[Any], at: int, late: bool) -> None:
@@ -230,6 +236,23 @@ class World:
             assert deadline is not None
             self.rig.advance(deadline - self.rig.now)
         self.sync(before, at, late)
+
+    def restart(self, seconds: float, before: list[Any], at: int, late: bool) -> None:
+        """The server is gone, and a new one knows nobody."""
+        self.deaf(True)
+        self.rig.cut()
+        self.truth.clear()
+        self.cut_is_over(seconds)
+        self.sync(before, at, late)
+
+    def cut_is_over(self, seconds: float) -> None:
+        """So many seconds after the loss the next attempt succeeds."""
+        self.rig.advance(seconds)
+        while self.rig.conn is None:
+            deadline = self.rig.client.next_deadline()
+            assert deadline is not None
+            self.rig.advance(deadline - self.rig.now)
+        self.rig.open()
 
     def deaf(self, noticed: bool) -> None:
         """We hear nothing any more. If the server noticed, our meta goes; else it stays, as a ghost."""
@@ -256,6 +279,7 @@ class World:
             if n < at:
                 state = self.snapshot()
         assert not self.rig.client.is_connected
+        self.keep(state)
         payload = {key: {"metas": list(metas.values())} for key, metas in state.items()}
         self.see(minus(state, self.view), minus(self.view, state))
         for joins, leaves in self.waiting:
@@ -266,6 +290,13 @@ class World:
         self.check()
         assert connected(self.rig).resumed == self.was_connected
         self.was_connected = True
+
+    def keep(self, state: Entries) -> None:
+        """If nobody's presence goes on, those who are missing stay for a while."""
+        if self.was_connected and not any(continues(self.view[key], state.get(key, {})) for key in self.view):
+            missing = self.view.keys() - state.keys() - {"me"}
+            self.kept_again = bool(self.kept)
+            self.kept = dict.fromkeys([*self.kept, *missing], self.rig.now)
 
     # ------------------------------------------------------------ what we see
 
@@ -284,13 +315,22 @@ class World:
 
     def see(self, joins: Entries, leaves: Entries) -> None:
         for key, metas in joins.items():
-            mine = self.view.setdefault(key, {})
-            fresh = {ref: meta for ref, meta in metas.items() if ref not in mine}
-            for ref in sorted(fresh, key=lambda ref: _time(fresh[ref])):
-                mine[ref] = fresh[ref]
+            self.kept.pop(key, None)  # who returns, if only to leave again
+            mine, held = self.view.setdefault(key, {}), self.held.setdefault(key, [])
+            refs = [ref for ref in metas if ref not in leaves.get(key, {})]
+            if not refs or held[-len(refs) :] == refs:
+                continue  # the server says again what is held
+            # As in phoenix.js: what joins again is the latest, too.
+            held[:] = [ref for ref in held if ref not in refs] + refs
+            for ref in sorted(refs, key=lambda ref: _time(metas[ref])):
+                mine.pop(ref, None)
+                mine[ref] = metas[ref]
         for key, metas in leaves.items():
             for ref in metas:
                 self.view.get(key, {}).pop(ref, None)
+                if ref in self.held.get(key, []):
+                    self.held[key].remove(ref)
+        for key in [*joins, *leaves]:
             if not self.view.get(key, {"": {}}):
                 del self.view[key]
 
@@ -298,6 +338,11 @@ class World:
 def connected(rig: FoldingRig) -> Connected:
     """The last of its kind."""
     return [event for event in rig.events if isinstance(event, Connected)][-1]
+
+
+def continues(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Whether a meta stays, or is updated."""
+    return not before.keys().isdisjoint([*after, *[meta.get("phx_ref_prev") for meta in after.values()]])
 
 
 def minus(one: Entries, other: Entries) -> Entries:

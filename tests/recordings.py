@@ -46,7 +46,4 @@ class Recording:
 
 def drain(endpoint: Any) -> list[Any]:
     """All outputs."""
-    outputs = []
-    while (output := endpoint.next_output()) is not None:
-        outputs.append(output)
-    return outputs
+    return list(endpoint.drain())

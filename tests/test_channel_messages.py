@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from presence_proto.config import ChannelConfig
+from presence_proto.channel_config import ChannelConfig
+from presence_proto.channel_state import ChannelState
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     Broadcast,
@@ -17,6 +18,7 @@ from presence_proto.events import (
     ProtocolViolation,
     PushFailed,
     PushReplied,
+    SocketDisconnected,
     SystemMessage,
 )
 from presence_proto.serializer import UserBroadcast
@@ -181,7 +183,7 @@ def test_broadcasting_bytes_goes_out_in_a_binary_frame(ack: bool) -> None:
 
 def test_v1_cannot_broadcast_bytes() -> None:
     rig = joined(vsn="1.0.0")
-    with pytest.raises(LocalProtocolError, match="bytes cannot stand inside JSON"):
+    with pytest.raises(LocalProtocolError, match="V1 has no binary frames"):
         rig.do(rig.client.broadcast, ROOM, "photo", b"data")
 
 
@@ -280,10 +282,60 @@ def test_a_token_that_changes_while_disconnected_goes_with_the_next_url_and_join
 
 
 def test_the_tokens_parameter_can_have_another_name_or_none() -> None:
-    for name, query in (("jwt", "?jwt=old&vsn=2.0.0"), (None, "?vsn=2.0.0")):
-        rig = realtime(access_token="old", token_param=name)
+    for settings, query in (
+        ({"token_param": "jwt"}, "?jwt=old&vsn=2.0.0"),
+        ({"token_in": "none"}, "?vsn=2.0.0"),
+    ):
+        rig = realtime(access_token="old", **settings)
         rig.connect()
         assert rig.requests[-1].target.endswith(query)
+
+
+def test_each_upgrade_offers_the_auth_token_of_the_moment() -> None:
+    """As with `authToken` of phoenix.js 1.8, which `base64url.bearer.phx.` names."""
+    rig = realtime(access_token="1234", token_in="subprotocol")
+    rig.connect()
+    assert rig.requests[-1].subprotocols == ("phoenix", "base64url.bearer.phx.MTIzNA")
+    assert ("sec-websocket-protocol", "phoenix, base64url.bearer.phx.MTIzNA") in rig.requests[-1].headers
+    rig.cut()
+    rig.do(rig.client.set_access_token, "12345")
+    rig.advance(1.0)
+    rig.do(rig.client.set_access_token, "123456")  # after OpenTransport, before the upgrade
+    rig.open()
+    assert rig.requests[-1].subprotocols == ("phoenix", "base64url.bearer.phx.MTIzNDU2")
+    rig.cut()
+    rig.do(rig.client.set_access_token, None)
+    rig.advance(2.0)
+    rig.open()
+    assert rig.requests[-1].subprotocols == ()
+    assert "1234" not in "".join(request.target for request in rig.requests)
+
+
+def test_an_auth_token_that_cannot_be_sent_is_refused_and_the_old_one_stays() -> None:
+    rig = realtime(access_token="1234", token_in="subprotocol")
+    with pytest.raises(LocalProtocolError, match="access_token cannot be sent as a subprotocol"):
+        rig.do(rig.client.set_access_token, "is it?")
+    rig.connect()
+    assert rig.requests[-1].subprotocols == ("phoenix", "base64url.bearer.phx.MTIzNA")
+
+
+def test_the_subprotocol_that_the_server_chose_is_accepted() -> None:
+    for chosen in (None, "phoenix"):
+        rig = realtime(access_token="1234", token_in="subprotocol")
+        rig.do(rig.client.connect)
+        rig.open_transport()
+        rig.server.accept(subprotocol=chosen)
+        rig.deliver(rig.server.data_to_send())
+        assert rig.client.is_connected
+
+
+def test_a_server_that_quotes_the_auth_token_is_not_quoted() -> None:
+    rig = realtime(access_token="a-phoenix-token", token_in="subprotocol")
+    rig.connect()
+    bearer = rig.requests[-1].subprotocols[1]
+    rig.cut(f"{bearer} is not good, nor is a-phoenix-token")
+    (event,) = (one for one in rig.take() if isinstance(one, SocketDisconnected))
+    assert event.reason == "base64url.bearer.phx.… is not good, nor is …"
 
 
 def test_no_token_is_told_to_nobody_and_left_out_of_the_next_join_and_url() -> None:
@@ -316,3 +368,92 @@ def test_a_token_that_cannot_be_one_is_refused_and_changes_nothing(token: Any) -
     rig.advance(1.0)
     rig.open()
     assert "token=old" in rig.requests[-1].target
+
+
+# ---------------------------------------------------------------------------------------------- replay
+
+
+def stored(number: int, *, replayed: bool = False) -> dict[str, Any]:
+    """A broadcast from the database, as Supabase sends it live and again in a replay."""
+    meta: dict[str, Any] = {"id": f"00000000-0000-4000-8000-{number:012}"}
+    if replayed:
+        meta["replayed"] = True
+    return {"type": "broadcast", "event": "news", "payload": {"n": number}, "meta": meta}
+
+
+def heard(rig: Rig) -> list[tuple[int, bool]]:
+    """The number of each broadcast, and whether it was replayed."""
+    events = [event for event in rig.take() if isinstance(event, Broadcast)]
+    return [(event.payload["n"], event.meta.get("replayed", False)) for event in events]
+
+
+@both
+def test_after_a_rejoin_the_replay_goes_on_from_the_last_broadcast_that_came(vsn: str) -> None:
+    rig = joined(vsn=vsn, private=True, broadcast_replay={"since": 5, "limit": 3})
+    config = rig.last("phx_join").payload["config"]
+    assert config["broadcast"] == {"ack": False, "self": False, "replay": {"since": 5, "limit": 3}}
+    for number in (1, 2):
+        rig.say("1", None, ROOM, "broadcast", stored(number, replayed=True))
+    rig.say("1", None, ROOM, "broadcast", stored(3))
+    assert heard(rig) == [(1, True), (2, True), (3, False)]
+    rig.cut()
+    rig.advance(1.0)
+    rig.open()
+    rig.accept_join(ROOM)
+    assert rig.last("phx_join").payload["config"] == config
+    rejoined = rig.last("phx_join").join_ref
+    for number in (2, 3, 4):
+        rig.say(rejoined, None, ROOM, "broadcast", stored(number, replayed=True))
+    rig.say(rejoined, None, ROOM, "broadcast", stored(5))
+    assert heard(rig) == [(4, True), (5, False)]
+
+
+def test_binary_broadcasts_are_replayed_once_too() -> None:
+    rig = joined(private=True, broadcast_replay={})
+    for _ in range(2):
+        meta: dict[str, Any] = {"id": "an-id", "replayed": True}
+        rig.say(None, None, ROOM, "broadcast", UserBroadcast("news", b"\0", meta))
+    assert rig.take() == [Broadcast(ROOM, "news", b"\0", meta)]
+
+
+def test_a_channel_that_asked_for_no_replay_passes_on_all_that_comes() -> None:
+    rig = joined(private=True)
+    for _ in range(2):
+        rig.say("1", None, ROOM, "broadcast", stored(1, replayed=True))
+    assert heard(rig) == [(1, True), (1, True)]
+
+
+def test_a_channel_that_is_joined_anew_replays_anew() -> None:
+    rig = joined(private=True, broadcast_replay={})
+    rig.say("1", None, ROOM, "broadcast", stored(1, replayed=True))
+    rig.do(rig.client.leave, ROOM)
+    rig.reply(rig.last("phx_leave"))
+    rig.join(ROOM, ChannelConfig(private=True, broadcast_replay={}), state={})
+    rig.take()
+    rig.say(rig.last("phx_join").join_ref, None, ROOM, "broadcast", stored(1, replayed=True))
+    assert heard(rig) == [(1, True)]
+
+
+def test_changes_that_the_server_did_not_confirm_are_reported() -> None:
+    asked = {"event": "*", "schema": "public"}
+    words = "the server has subscribed to other postgres_changes than the join asked for"
+    for confirmed, told in (([{"id": 7, **asked}], []), ([], [ProtocolViolation(words, ROOM)])):
+        rig = online()
+        rig.do(rig.client.join, ROOM, ChannelConfig(postgres_changes=[asked]))
+        rig.reply(rig.last("phx_join"), "ok", {"postgres_changes": confirmed})
+        assert [event for event in rig.take() if isinstance(event, ProtocolViolation)] == told
+        assert rig.client.state_of(ROOM) is ChannelState.JOINED
+
+
+@pytest.mark.parametrize("topic", ["room:a", "lobby", "Realtime:a", "realtime"])
+def test_a_channel_config_is_for_topics_of_supabase(topic: str) -> None:
+    rig = online()
+    with pytest.raises(LocalProtocolError) as caught:
+        rig.do(rig.client.join, topic, ChannelConfig())
+    assert str(caught.value) == (
+        f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join 'realtime:{topic}', "
+        f"or give a mapping if '{topic}' is a plain Phoenix topic"
+    )
+    assert rig.client.channels == ()
+    rig.do(rig.client.join, "realtime:a", {"user_id": "an application of Phoenix may have such topics"})
+    assert rig.client.channels == ("realtime:a",)

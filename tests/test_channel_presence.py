@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import ChannelState
-from presence_proto.config import ChannelConfig
 from presence_proto.events import (
     ChannelDown,
+    ChannelEnd,
     ChannelJoined,
     JoinFailed,
     PresenceDiffed,
@@ -198,7 +199,7 @@ def test_from_a_loss_to_the_next_state_the_presence_is_stale_and_then_only_the_n
     assert rig.client.is_synced(ROOM)
     assert rig.take() == [
         SocketDisconnected("eof", 1006, retry_in=1.0),
-        ChannelDown(ROOM, "the connection ended", None),
+        ChannelDown(ROOM, "the connection ended", None, ChannelEnd.CONNECTION_LOST),
         SocketConnected(),
         ChannelJoined(ROOM, {}, rejoined=True),
         PresenceSynced(ROOM, (came("cy", "c1"), went("ann", "a1"))),
@@ -215,6 +216,43 @@ def test_too_many_waiting_diffs_push_out_the_oldest_and_that_is_said() -> None:
     assert rig.take() == [said, said]
     state(rig, {})
     assert list(refs(rig)) == ["cy", "di"]
+
+
+@pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
+def test_waiting_diffs_are_bounded_in_bytes_too(vsn: str) -> None:
+    said = ProtocolViolation("more bytes of diffs before the presence state than max_pending_bytes", ROOM)
+    rig = online(max_pending_bytes=1000, vsn=vsn)
+    rig.join(ROOM)
+    rig.take()
+    for name, size in (("ann", 200), ("bob", 200), ("cy", 200), ("di", 500), ("ed", 1000)):
+        diff(rig, joins(**{name: {"metas": [{"phx_ref": name, "text": "x" * size}]}}))
+    assert rig.take() == [said, said]
+    state(rig, {})
+    assert list(refs(rig)) == []
+
+
+@pytest.mark.parametrize(
+    "odd", [{"more": "x" * 600}, {"joins": {"ann": {"metas": []}}, "leaves": ["x" * 600]}]
+)
+def test_so_are_those_of_an_odd_form(odd: Any) -> None:
+    rig = online(max_pending_bytes=1000)
+    rig.join(ROOM)
+    rig.take()
+    for _ in range(2):
+        rig.say(None, None, ROOM, "presence_diff", odd)
+    [violation] = rig.take()
+    assert "max_pending_bytes" in violation.reason
+
+
+def test_the_oldest_go_until_there_is_room() -> None:
+    rig = online(max_pending_bytes=1000)
+    rig.join(ROOM)
+    rig.take()
+    for name, size in (("ann", 100), ("bob", 100), ("cy", 600), ("di", 700)):
+        diff(rig, joins(**{name: {"metas": [{"phx_ref": name, "text": "x" * size}]}}))
+    rig.take()
+    state(rig, {})
+    assert list(refs(rig)) == ["di"]
 
 
 # ---------------------------------------------------------------------------------------------- missing
@@ -293,7 +331,7 @@ def test_asking_again_begins_a_new_life_in_every_respect() -> None:
     rig.take()
     rig.advance(3.0)  # the life before was joined for three seconds, and is not for five
     rig.reply(rig.last("phx_join"), "error", {"reason": "no"})
-    assert rig.take() == [JoinFailed(ROOM, "no", {"reason": "no"}, retry_in=2.0)]
+    assert rig.take() == [JoinFailed(ROOM, "no", {"reason": "no"}, retry_in=2.0, refused=True)]
 
 
 def test_asking_again_may_fail_like_any_join() -> None:
@@ -302,7 +340,7 @@ def test_asking_again_may_fail_like_any_join() -> None:
     rig.advance(10.0)
     rig.take()
     rig.reply(rig.last("phx_join"), "error", {"reason": "no"})
-    assert rig.take() == [JoinFailed(ROOM, "no", {"reason": "no"}, retry_in=1.0)]
+    assert rig.take() == [JoinFailed(ROOM, "no", {"reason": "no"}, retry_in=1.0, refused=True)]
 
 
 @pytest.mark.parametrize(("topic", "params"), [(ROOM, ChannelConfig(presence=False)), (PLAIN, {})])
@@ -313,6 +351,59 @@ def test_no_state_is_missed_where_none_is_due(topic: str, params: Any) -> None:
     rig.advance(100.0)
     assert rig.take() == []
     assert len(rig.sent("phx_join")) == 1
+
+
+@both
+def test_on_plain_phoenix_diffs_that_wait_for_a_state_in_vain_are_reported(vsn: str) -> None:
+    rig = online(vsn=vsn, state_timeout=7.0)
+    rig.join(PLAIN)
+    rig.advance(100.0)
+    for ref in ("a1", "b1", "c1"):
+        rig.diff(joins={"ann": entry(ref)})
+        rig.advance(2.0)
+    rig.take()
+    rig.advance(0.9)
+    assert rig.take() == []
+    rig.advance(0.1)
+    event = missing(rig)
+    assert event.topic == PLAIN
+    assert event.reason == (
+        "no presence_state came, and 3 presence diffs wait for it: on the server, push "
+        '"presence_state" with Presence.list(socket) after the join'
+    )
+    assert not rig.client.is_synced(PLAIN)
+    rig.diff(joins={"ann": entry("d1")})
+    rig.advance(100.0)
+    assert rig.take() == [], "once for each join"
+    assert len(rig.sent("phx_join")) == 1
+    join = rig.last("phx_join")
+    rig.say(join.ref, join.ref, PLAIN, "phx_error", {})
+    rig.advance(1.0)
+    rig.accept_join()
+    rig.diff(joins={"ann": entry("e1")})
+    rig.advance(7.0)
+    assert "1 presence diffs" in missing(rig).reason
+
+
+def test_on_plain_phoenix_a_state_that_comes_after_the_diffs_is_fine() -> None:
+    rig = online(state_timeout=7.0)
+    rig.join(PLAIN)
+    rig.diff(joins={"ann": entry("a1")})
+    rig.advance(6.9)
+    rig.say(None, None, PLAIN, "presence_state", {})
+    rig.diff(joins={"bob": entry("b1")})
+    rig.advance(100.0)
+    assert not [event for event in rig.take() if isinstance(event, PresenceMissing)]
+    assert rig.client.is_synced(PLAIN)
+
+
+def test_diffs_without_a_state_are_no_wonder_where_presence_is_turned_off() -> None:
+    rig = online()
+    rig.join(ROOM, ChannelConfig(presence=False))
+    rig.take()
+    rig.diff(joins={"ann": entry("a1")})
+    rig.advance(100.0)
+    assert rig.take() == []
 
 
 # ---------------------------------------------------------------------------------------------- malformed

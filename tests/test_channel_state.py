@@ -47,6 +47,7 @@ def left(rig: Rig) -> None:
 MOVES: dict[tuple[ChannelState, ChannelInput], tuple[Callable[[], Rig], Callable[[Rig], Any]]] = {
     (S.WAITING, I.JOIN_SENT): (waiting, lambda rig: rig.connect()),
     (S.WAITING, I.LEFT): (waiting, left),
+    (S.JOINING, I.JOIN_SENT): (joining, lambda rig: rig.advance(30.0)),
     (S.JOINING, I.JOIN_OK): (joining, lambda rig: rig.accept_join(ROOM)),
     (S.JOINING, I.DOWN): (joining, lambda rig: rig.cut()),
     (S.JOINING, I.LEAVE_SENT): (joining, left),

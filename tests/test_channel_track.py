@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from presence_proto.config import ChannelConfig
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.errors import LocalProtocolError
-from presence_proto.events import ChannelDown, SystemMessage, TrackFailed
+from presence_proto.events import ChannelDown, ChannelEnd, SystemMessage, TrackFailed
 from rig import Rig, online, realtime
 
 ROOM = "realtime:room"
@@ -195,7 +195,7 @@ def test_a_track_that_the_server_refuses_is_told(status: str) -> None:
     rig = joined()
     rig.do(rig.client.track, ROOM, {"n": 0})
     rig.reply(rig.last("presence"), status, {"reason": "unauthorized"})
-    assert rig.take() == [TrackFailed(ROOM, f"the server said {status}", {"reason": "unauthorized"})]
+    assert rig.take() == [TrackFailed(ROOM, "unauthorized", {"reason": "unauthorized"})]
     track(rig, {"n": 0})
     assert len(said(rig)) == 1, "it is tracked again at the next join"
     rig.say("1", "1", ROOM, "phx_error", {})
@@ -224,6 +224,55 @@ def test_a_track_that_is_lost_with_the_connection_is_made_again_and_not_told() -
     assert said(rig) == [tracked({"n": 0})] * 2
 
 
+@pytest.mark.parametrize("event", ["phx_error", "phx_close"])
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_track_whose_channel_ended_is_made_again_and_not_told(event: str, answered: bool) -> None:
+    rig = joined()
+    rig.do(rig.client.track, ROOM, {"n": 0})
+    rig.say("1", "1", ROOM, event, {})
+    if answered:
+        rig.reply(rig.last("presence"), "error", {"reason": "unmatched topic"})
+    rig.advance(1.0)
+    rig.accept_join(ROOM, {})
+    rig.reply(rig.last("presence"))
+    rig.advance(60.0)
+    assert not [event for event in rig.take() if isinstance(event, TrackFailed)]
+    assert said(rig) == [tracked({"n": 0})] * 2
+
+
+def test_a_track_in_a_channel_that_the_server_has_forgotten_is_made_again_and_not_told() -> None:
+    rig = joined()
+    rig.do(rig.client.track, ROOM, {"n": 0})
+    rig.reply(rig.last("presence"), "error", {"reason": "unmatched topic"})
+    [down] = rig.take()
+    assert (down.end, down.retry_in) == (ChannelEnd.FORGOTTEN, 1.0)
+    rig.advance(1.0)
+    rig.accept_join(ROOM, {})
+    assert said(rig) == [tracked({"n": 0})] * 2
+
+
+def test_a_track_in_a_channel_that_is_left_is_not_told() -> None:
+    rig = joined()
+    rig.do(rig.client.track, ROOM, {"n": 0})
+    rig.do(rig.client.leave, ROOM)
+    rig.reply(rig.last("phx_leave"))
+    rig.advance(60.0)
+    assert not [event for event in rig.take() if isinstance(event, TrackFailed)]
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [({}, "the server said error"), ("too large", "too large"), ({"message": "no"}, "no")],
+)
+def test_the_reason_of_a_refused_track_is_the_servers(response: Any, reason: str) -> None:
+    rig = joined()
+    rig.do(rig.client.track, ROOM, {"n": 0})
+    asked = rig.last("presence")
+    payload = {"status": "error", "response": response}
+    rig.say(asked.join_ref, asked.ref, ROOM, "phx_reply", payload)
+    assert rig.take() == [TrackFailed(ROOM, reason, response)]
+
+
 def test_a_channel_that_the_server_closed_over_its_rate_limit_comes_back_tracked() -> None:
     rig = joined(track_limit=None)
     for n in range(6):
@@ -233,7 +282,7 @@ def test_a_channel_that_the_server_closed_over_its_rate_limit_comes_back_tracked
     rig.say("1", "1", ROOM, "phx_close", {})
     assert rig.take() == [
         SystemMessage(ROOM, "", "error", "Client presence rate limit exceeded", error),
-        ChannelDown(ROOM, "Client presence rate limit exceeded", retry_in=1.0),
+        ChannelDown(ROOM, "Client presence rate limit exceeded", 1.0, ChannelEnd.CLOSED),
     ]
     rig.advance(1.0)
     rig.accept_join(ROOM, {})

@@ -90,7 +90,8 @@ class TestOutcome:
         [
             ("payload_size_exceeded", "the server said error: payload_size_exceeded"),
             ({"reason": "no"}, "the server said error: no"),
-            ({"reason": ["odd"]}, "the server said error"),
+            ({"reason": ["odd"]}, "the server said error: odd"),
+            ({"code": 7}, "the server said error"),
             ({}, "the server said error"),
             ("x" * 1000, "the server said error: " + "x" * 177),
         ],
@@ -124,7 +125,7 @@ class TestOutcome:
         rig.enter()
         command = rig.do(rig.client.send_poke, "bo")
         rig.cut()
-        reason = "the connection ended before the reply"
+        reason = "the connection ended before the reply: eof"
         assert rig.take() == [Disconnected("eof", 1.0), CommandFailed(command, "send_poke", reason)]
         rig.come_back()
         assert len(rig.broadcasts()) == 1
@@ -252,7 +253,7 @@ class TestIllegal:
         users, deadline = rig.client.online_users, rig.client.next_deadline()
         with pytest.raises(LocalProtocolError):
             command(rig.client, rig.now)
-        assert rig.client.next_output() is None
+        assert not rig.client.drain()
         assert rig.client.next_deadline() == deadline
         assert rig.client.online_users == users
         assert (rig.client.status, rig.client.activity) == (UserStatus.ONLINE, None)
@@ -279,7 +280,7 @@ class TestIllegal:
         def refused() -> None:
             with pytest.raises(LocalProtocolError, match="not connected, call connect first"):
                 command(rig.client, rig.now)
-            assert rig.client.next_output() is None
+            assert not rig.client.drain()
 
         refused()
         rig.enter()

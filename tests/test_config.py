@@ -11,16 +11,19 @@ from attrs import evolve, exceptions, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.config import (
     Address,
-    ChannelConfig,
     HubConfig,
     Identity,
     PresenceConfig,
     RealtimeConfig,
+    auth_token,
+    auth_token_subprotocol,
     join_params_are_the_meta,
 )
 from presence_proto.errors import ConfigError
+from presence_proto.secrets import Credentials
 from presence_proto.validators import MIN_SECONDS, RESERVED_HEADERS
 from presence_proto.websocket import WebSocket
 
@@ -83,17 +86,200 @@ def test_the_presence_system_is_at_home_on_supabase() -> None:
 
 def test_the_query_holds_the_urls_own_parameters_the_params_the_key_the_token_and_the_vsn() -> None:
     config = realtime(
-        server_url=URL + "/socket?a=1&b=&vsn=9&c=old", params={"c": "new ü&", "log": "info"}, api_key="k/+ ="
+        server_url=URL + "/socket?a=1&b=&vsn=2.0.0", params={"c": "new ü&", "log": "info"}, api_key="k/+ ="
     )
     wanted = {"a": "1", "b": "", "vsn": "2.0.0", "c": "new ü&", "log": "info", "apikey": "k/+ ="}
     assert query(config.address()) == wanted
     assert query(config.address("jwt")) == wanted | {"token": "jwt"}
     assert query(evolve(config, token_param="access").address("jwt")) == wanted | {"access": "jwt"}
-    assert query(evolve(config, token_param=None).address("jwt")) == wanted
+    assert query(evolve(config, token_in="none").address("jwt")) == wanted
+
+
+def pairs(config: RealtimeConfig, token: str | None = None) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(config.address(token).target).query, keep_blank_values=True)
+
+
+def test_names_may_be_repeated_and_keep_their_order() -> None:
+    config = realtime(server_url=URL + "/?t[]=1&a=x&t[]=2&a=y", params=[("u", "1"), ("u", "1"), ("u", "")])
+    asked = [("t[]", "1"), ("a", "x"), ("t[]", "2"), ("a", "y"), ("u", "1"), ("u", "1"), ("u", "")]
+    assert pairs(config) == [*asked, ("vsn", "2.0.0")]
+
+
+def test_what_the_url_says_like_a_setting_is_said_once() -> None:
+    for vsn in ("1.0.0", "2.0.0"):
+        config = realtime(server_url=f"{URL}/socket?vsn={vsn}&apikey=k&x=1&apikey=k", vsn=vsn, api_key="k")
+        assert pairs(config, "jwt") == [("x", "1"), ("apikey", "k"), ("token", "jwt"), ("vsn", vsn)]
+    assert pairs(realtime(server_url=f"{URL}/?apikey=k&token=t")) == [
+        ("apikey", "k"),
+        ("token", "t"),
+        ("vsn", "2.0.0"),
+    ]
+    jarvis = PresenceConfig(server_url="ws://host.test:8790/?vsn=1.0.0", params={"a": "b"})
+    assert pairs(jarvis) == [("vsn", "1.0.0"), ("a", "b")]  # that protocol has no vsn
+
+
+TOKEN_TWICE = "the parameter 'token' carries the access token, and stands in server_url or params: give"
+
+
+@pytest.mark.parametrize(
+    ("url", "fields", "words"),
+    [
+        ("/?vsn=1.0.0", {}, "server_url asks for another vsn than the vsn field, '2.0.0'"),
+        ("/?vsn=2.0.0&vsn=1.0.0", {}, "server_url asks for another vsn than the vsn field, '2.0.0'"),
+        ("/?vsn=", {"vsn": "1.0.0"}, "server_url asks for another vsn than the vsn field, '1.0.0'"),
+        ("/?a=1", {"params": {"a": "1"}}, "server_url and params both hold 'a': give it in one place"),
+        (
+            "/?apikey=secret",
+            {"api_key": "k"},
+            "server_url or params hold another apikey than the api_key field",
+        ),
+        ("/?apikey=k&apikey=", {"api_key": "k"}, "hold another apikey than the api_key field"),
+        ("", {"params": {"apikey": "secret"}, "api_key": "k"}, "hold another apikey than the api_key field"),
+        ("/socket?token=secret", {"access_token": "jwt"}, TOKEN_TWICE),
+        ("/socket?token=jwt", {"access_token": "jwt"}, TOKEN_TWICE),
+        ("/socket", {"params": {"token": "secret"}, "access_token": "jwt"}, TOKEN_TWICE),
+        ("/socket?token=secret", {"asks_for_token": True}, TOKEN_TWICE),
+        (
+            "/?jwt=secret",
+            {"access_token": "t", "token_param": "jwt"},
+            "the parameter 'jwt' carries the access token",
+        ),
+    ],
+)
+def test_what_the_url_and_a_setting_say_differently_is_refused(
+    url: str, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        realtime(server_url=URL + url, **fields)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_token_of_the_url_is_the_application_s_own_where_ours_goes_elsewhere() -> None:
+    for token_in in ("subprotocol", "none"):
+        config = realtime(server_url=URL + "/socket?token=x", access_token="jwt", token_in=token_in)
+        assert pairs(config, "jwt") == [("token", "x"), ("vsn", "2.0.0")]
+
+
+@pytest.mark.parametrize(
+    "url", [" ws://h.test", "ws://h.test/x ", "ws://h.test\n", "ws://h.te\nst/x", "ws://h.test/\ta"]
+)
+@pytest.mark.parametrize("more", ["", "?a=b "])
+def test_a_url_has_no_spaces_around_it_and_no_control_characters(url: str, more: str) -> None:
+    with pytest.raises(ConfigError, match="must not hold control characters, nor spaces at its ends"):
+        realtime(server_url=url + more)
 
 
 def test_an_address_carries_no_token_unless_it_is_given_one() -> None:
     assert "jwt" not in realtime(access_token="jwt").address().target
+
+
+@pytest.mark.parametrize(
+    ("config", "by_default"),
+    [
+        (realtime(server_url="ws://host.test"), "query"),
+        (realtime(server_url="ws://host.test/socket", api_key="key"), "query"),
+        (realtime(server_url="wss://host.test/deep/realtime/v1/"), "none"),
+        (realtime(server_url="ws://host.test/realtime/v1/websocket"), "none"),
+        (realtime(server_url="ws://host.test/realtime/v1x"), "query"),
+        (realtime(server_url="ws://host.test", api_key="key"), "none"),
+        (realtime(server_url="wss://ref.supabase.co/socket"), "none"),
+        (realtime(server_url="wss://ref.supabase.in"), "none"),
+        (realtime(server_url="wss://notsupabase.co"), "query"),
+        (RealtimeConfig(project_ref="ref"), "none"),
+        (PresenceConfig(server_url="ws://host.test"), "none"),
+        (PresenceConfig(server_url="ws://host.test/socket"), "query"),
+        (PresenceConfig(server_url="ws://host.test:8790"), "query"),
+        (PresenceConfig(server_url="ws://host.test/realtime/v1/websocket", wire="jarvis"), "query"),
+    ],
+)
+def test_supabase_finds_no_token_in_the_url_and_others_do_unless_the_config_says_so(
+    config: RealtimeConfig, by_default: str
+) -> None:
+    for token_in in (None, "query", "none"):
+        target = evolve(config, token_in=token_in).address("the-jwt").target
+        assert ("token=the-jwt" in target) is ((token_in or by_default) == "query")
+        assert ("the-jwt" in target) is ("token=the-jwt" in target)
+
+
+AUTH_TOKEN = (
+    "base64url.bearer.phx.U0ZNeU5UWS5nMmdEYlFBQUFBUjBhVzVoYmdZQU1ZQzJMYUlCWWdBQlVZQS5xV05ET1RiZVBj"
+    "OTJaVmpwNzFmbFpMTmRNWGZWcjZabDJlQjBhcDc1MWJN"
+)
+PHOENIX_TOKEN = "SFMyNTY.g2gDbQAAAAR0aW5hbgYAMYC2LaIBYgABUYA.qWNDOTbePc92ZVjp71flZLNdMXfVr6Zl2eB0ap751bM"
+
+
+def test_phoenix_s_auth_token_is_a_subprotocol() -> None:
+    """The bytes are what a server of Phoenix 1.8.12 took, and what phoenix.js sends for this token."""
+    config = realtime(token_in="subprotocol", access_token=PHOENIX_TOKEN)
+    address = config.address(PHOENIX_TOKEN)
+    assert address.subprotocols == ("phoenix", AUTH_TOKEN)
+    assert address.target == "/socket/websocket?vsn=2.0.0"
+    assert PHOENIX_TOKEN not in repr(address)
+    assert AUTH_TOKEN.rpartition(".")[2] not in repr(address)
+    hidden = Credentials(config.secrets).hide(f"no {PHOENIX_TOKEN}, no {AUTH_TOKEN}")
+    assert hidden == "no …, no base64url.bearer.phx.…"
+    # btoa("1234") is MTIzNA==, without padding.
+    assert config.address("1234").subprotocols == ("phoenix", "base64url.bearer.phx.MTIzNA")
+    assert config.address(None).subprotocols == ()
+
+
+def test_an_auth_token_is_offered_beside_other_subprotocols() -> None:
+    config = realtime(token_in="subprotocol", subprotocols=["chat", "phoenix"])
+    assert config.address(None).subprotocols == ("chat", "phoenix")
+    assert config.address("1234").subprotocols == ("phoenix", "base64url.bearer.phx.MTIzNA", "chat")
+    for token_in in ("query", "none"):
+        assert evolve(config, token_in=token_in).address("1234").subprotocols == ("chat", "phoenix")
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_an_auth_token_that_a_config_took_can_be_sent_and_read(token: str) -> None:
+    try:
+        address = realtime(token_in="subprotocol", access_token=token).address(token)
+    except ConfigError:
+        assert "/" in auth_token_subprotocol(token)
+        return
+    WebSocket.client(address, subprotocols=address.subprotocols, max_message_size=100)
+    assert auth_token(address.subprotocols) == token
+
+
+@pytest.mark.parametrize(
+    "offered", [(), ("phoenix",), ("base64url.bearer.phx.!",), ("base64url.bearer.phx.YQYQY",), ("x", "_w")]
+)
+def test_what_is_no_auth_token(offered: tuple[str, ...]) -> None:
+    assert auth_token(offered) is None
+    assert auth_token(("base64url.bearer.phx._w", *offered)) is None
+    assert auth_token(("base64url.bearer.phx./w", *offered)) is None  # no UTF-8
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"server_url": URL, "token_in": "subprotocol", "access_token": "is it a secret?"},
+            "access_token cannot be sent as a subprotocol: its base64 holds a '/'",
+        ),
+        (
+            {"server_url": URL, "token_in": "subprotocol", "subprotocols": ["base64url.bearer.phx.YQ"]},
+            "subprotocols must not hold a base64url.bearer.phx.… when token_in is 'subprotocol'",
+        ),
+        (
+            {"server_url": URL, "token_in": "subprotocol", "token_param": "jwt"},
+            "token_param names a parameter of the URL, which does not carry the access token here",
+        ),
+        ({"server_url": URL, "token_in": "none", "token_param": "jwt"}, "set token_in to 'query'"),
+        ({"project_ref": "ref", "token_param": "jwt"}, "set token_in to 'query'"),
+        (
+            {"server_url": "ws://host.test:8790", "token_in": "subprotocol"},
+            "token_in 'subprotocol' is for Phoenix: the Jarvis JSON protocol takes 'query' or 'none'",
+        ),
+    ],
+)
+def test_where_the_token_goes_is_said_once(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PresenceConfig(**fields)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +327,25 @@ def test_a_url_that_cannot_work_is_refused(url: Any, message: str) -> None:
         realtime(server_url=url)
 
 
+@pytest.mark.parametrize(
+    ("url", "quoted"),
+    [
+        ("localhost:4000", ", not 'localhost:4000'"),
+        ("127.0.0.1:4000/socket", ", not '127.0.0.1:4000/socket'"),
+        ("localhost:4000/a?key=s3cret", ", not 'localhost:4000/a?…'"),
+        ("ftp://host.test", ""),
+        ("localhost", ""),
+        ("ann:s3cret", ""),
+        ("sb_secret_s3cret", ""),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.s3cret", ""),
+    ],
+)
+def test_a_url_without_its_scheme_is_quoted_and_a_secret_is_not(url: str, quoted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        realtime(server_url=url)
+    assert str(caught.value) == f"server_url must start with ws://, wss://, http:// or https://{quoted}"
+
+
 @pytest.mark.parametrize("ref", ["", "a.b", "a/b", "ü", "x" * 64, 7])
 def test_a_project_ref_that_cannot_work_is_refused(ref: Any) -> None:
     with pytest.raises(ConfigError, match="project_ref must be letters, digits and dashes"):
@@ -169,7 +374,10 @@ def test_a_config_that_was_made_can_be_connected_with(path: str, key: str, name:
 
 # ---------------------------------------------------------------------------------------------- values
 
-MAY_BE_ZERO = ("presence_window", "offline_grace")
+MAY_BE_ZERO = (
+    *("presence_window", "offline_grace", "join_delay", "refusal_delay", "restart_grace"),
+    "handshake_refusal_delay",
+)
 SECONDS = [  # all but those, and the jitter, which is a fraction
     *(("RealtimeConfig", f.name) for f in fields(RealtimeConfig) if f.type == "float"),
     ("ChannelConfig", "track_window"),
@@ -179,14 +387,24 @@ SECONDS = [  # all but those, and the jitter, which is a fraction
 ]
 SECONDS = [(kind, name) for kind, name in SECONDS if name not in ("jitter", *MAY_BE_ZERO)]
 COUNTS = [
-    *(("RealtimeConfig", f.name) for f in fields(RealtimeConfig) if f.type == "int"),
-    *(("HubConfig", f.name) for f in fields(HubConfig) if f.type == "int"),
+    *(
+        ("RealtimeConfig", f.name)
+        for f in fields(RealtimeConfig)
+        if f.type == "int" and f.name != "max_nesting"
+    ),
+    *(("HubConfig", f.name) for f in fields(HubConfig) if f.type == "int" and f.name != "max_nesting"),
     ("ChannelConfig", "track_limit"),
     ("PresenceConfig", "track_limit"),
     ("HubConfig", "presence_limit"),
+    ("HubConfig", "message_rate"),
+    ("HubConfig", "join_rate"),
+    ("HubConfig", "delivery_rate"),
+    ("HubConfig", "max_connections_per_address"),
+    ("RealtimeConfig", "max_final_refusals"),
 ]
 SWITCHES = [
     ("RealtimeConfig", "deflate"),
+    ("RealtimeConfig", "rejoin_after_close"),
     ("HubConfig", "deflate"),
     *(("ChannelConfig", f.name) for f in fields(ChannelConfig) if f.type == "bool"),
 ]
@@ -229,10 +447,11 @@ def test_the_longest_delay_is_not_shorter_than_the_first() -> None:
 
 @pytest.mark.parametrize("name", MAY_BE_ZERO)
 def test_some_times_may_be_zero(name: str) -> None:
+    kind = "PresenceConfig" if name == "restart_grace" else "HubConfig"
     for good in (0, 1.5):
-        assert getattr(make("HubConfig", **{name: good}), name) == good
+        assert getattr(make(kind, **{name: good}), name) == good
     for value in (-1, 0.0001, math.nan, math.inf, False, "1"):
-        refused("HubConfig", name, value, "0 or at least 0.001 seconds")
+        refused(kind, name, value, "0 or at least 0.001 seconds")
 
 
 def test_the_hub_speaks_what_it_knows() -> None:
@@ -242,11 +461,27 @@ def test_the_hub_speaks_what_it_knows() -> None:
         refused("HubConfig", "wire", value, "'both', 'phoenix' or 'jarvis'")
 
 
+def test_the_hub_stops_like_a_server_that_it_knows() -> None:
+    for server in ("phoenix", "supabase"):
+        assert make("HubConfig", shutdown_like=server).shutdown_like == server
+    for value in ("", "Phoenix", None, 1, ["phoenix"]):
+        refused("HubConfig", "shutdown_like", value, "'phoenix' or 'supabase'")
+
+
 @pytest.mark.parametrize(("kind", "name"), COUNTS)
 def test_a_limit_is_a_whole_number_of_at_least_one(kind: str, name: str) -> None:
     for value in (0, -1, 1.5, True, "1"):
         refused(kind, name, value, "a whole number of at least 1")
     assert getattr(make(kind, **{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize("kind", ["RealtimeConfig", "HubConfig"])
+def test_nesting_has_a_limit_that_python_can_keep(kind: str) -> None:
+    for value in (0, 19, 251, 100.0, True, "100", None):
+        refused(kind, "max_nesting", value, "a whole number from 20 to 250")
+    for value in (20, 250):
+        assert make(kind, max_nesting=value).max_nesting == value
+    assert make(kind).max_nesting == 100
 
 
 @pytest.mark.parametrize("kind", ["ChannelConfig", "PresenceConfig"])
@@ -322,7 +557,7 @@ def test_the_vsn_is_not_set_by_a_param() -> None:
         realtime(params={"vsn": "1.0.0"})
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", "a\n", *RESERVED_HEADERS, "Host"])
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "ü", "a\n", *sorted(RESERVED_HEADERS), "Host"])
 def test_a_header_that_cannot_be_sent_or_is_the_handshakes_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="headers: ") as caught:
         realtime(headers={name: "s3cr3t"})
@@ -344,6 +579,12 @@ def test_headers_that_a_config_took_can_be_sent(name: str, value: str) -> None:
     WebSocket.client(config.address(), headers=config.headers, max_message_size=100)
 
 
+def test_the_user_agent_can_be_sent() -> None:
+    assert realtime(user_agent="game/2 (linux)").user_agent == "game/2 (linux)"
+    for value in ("", "ü", "a\r\nb", " a", 7):
+        refused("RealtimeConfig", "user_agent", value, "be printable ASCII or None")
+
+
 def test_subprotocols_are_different_tokens() -> None:
     assert realtime(subprotocols=["phoenix", "b"]).subprotocols == ("phoenix", "b")
     for value in ("phoenix", ["a", "a"], ["a b"], [""], [7], [[]], None):
@@ -351,15 +592,15 @@ def test_subprotocols_are_different_tokens() -> None:
 
 
 def test_the_token_param_is_a_name_of_its_own() -> None:
-    for value in ("", "vsn", "apikey", 7, "\ud800"):
+    for value in ("", None, "vsn", "apikey", 7, "\ud800"):
         refused("RealtimeConfig", "token_param", value, "name a parameter other than vsn and apikey")
+    with pytest.raises(ConfigError, match="to keep the access token out of the URL, set token_in to 'none'"):
+        realtime(token_param=None)
 
 
-def test_postgres_changes_are_a_sequence_of_mappings() -> None:
-    change = {"event": "*", "schema": "public"}
-    assert ChannelConfig(postgres_changes=[change]) == ChannelConfig(postgres_changes=(change,))
-    for value in ("abc", [1], change, None):
-        refused("ChannelConfig", "postgres_changes", value, "be a sequence of mappings")
+def test_token_in_names_a_place() -> None:
+    for value in ("", "header", "url", True, ["query"]):
+        refused("RealtimeConfig", "token_in", value, "be 'query', 'subprotocol', 'none' or None")
 
 
 def test_api_keys_are_a_set_of_strings() -> None:
@@ -387,8 +628,9 @@ def test_no_secret_is_in_a_repr() -> None:
             server_url="wss://host.test/socket?apikey=s3cr3t",
             api_key="s3cr3t",
             access_token="s3cr3t",
-            params={"token": "s3cr3t"},
+            params={"password": "s3cr3t"},
             headers={"Authorization": "Bearer s3cr3t"},
+            subprotocols=["phoenix", "base64url.bearer.phx.s3cr3t"],
         ),
         PresenceConfig(project_ref="abc", api_key="s3cr3t", access_token="s3cr3t"),
         Identity("alice", "Alice", "s3cr3t"),
@@ -412,20 +654,35 @@ def test_a_url_that_was_refused_is_not_quoted() -> None:
         assert "s3cr3t" not in str(caught.value)
 
 
-def test_an_address_takes_secrets_out_of_a_servers_words() -> None:
-    address = realtime(
-        server_url=URL + "/socket?room=s3cr3t-room&x=1",
-        api_key="key-1",
-        params={"signature": "a+b/c=d&"},
-        headers={"Authorization": "Bearer s3cr3t-header"},
-    ).address("t k+n")
-    said = "x=1 s3cr3t-room a+b/c=d& a%2Bb%2Fc%3Dd%26 key-1 s3cr3t-header 't k+n' t+k%2Bn t%20k%2Bn vsn=2.0.0"
-    assert address.redacted(said) == "x=1 … … … … … '…' … … vsn=2.0.0"
-
-
-def test_a_secret_that_holds_another_is_taken_out_whole() -> None:
-    address = realtime(api_key="abc", access_token="abcdef").address("abcdef")
-    assert address.redacted("[abcdef] [abc]") == "[…] […]"
+def test_the_secrets_of_a_config_are_its_credentials_and_nothing_else() -> None:
+    config = realtime(
+        server_url=URL + "/socket?room=lobby-of-all&session_token=in+the%2Furl",
+        api_key="key-of-the-api",
+        access_token="the-access-token",
+        params={"signature": "a+b/c=d&", "user_id": "alice-123", "platform": "android"},
+        headers={
+            "Authorization": "Bearer header-token",
+            "Cookie": 'sid=c00kie-value; theme="dark"',
+            "X-Api-Key": "another-key",
+            "X-Client": "reason server any",
+        },
+        subprotocols=["phoenix", "base64url.bearer.phx.YS1iZWFyZXItdG9rZW4"],
+    )
+    assert set(config.secrets) == {
+        "key-of-the-api",
+        "the-access-token",
+        "in the/url",
+        "a+b/c=d&",
+        "header-token",
+        "c00kie-value",
+        "dark",
+        "another-key",
+        "YS1iZWFyZXItdG9rZW4",
+        "a-bearer-token",
+    }
+    assert not realtime(params={"user_id": "alice-123"}, headers={"User-Agent": "my-client/1.0"}).secrets
+    assert realtime(token_param="jot", params={"jot": "x"}).secrets == ("x",)
+    assert RealtimeConfig(project_ref="abc").secrets == ()
 
 
 # ---------------------------------------------------------------------------------------------- hub

@@ -5,6 +5,7 @@ Driven through `RealtimeClient`, over real bytes.
 
 from __future__ import annotations
 
+import sys
 from random import Random
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,8 +18,10 @@ from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ChannelMessage, SocketConnected, SocketDisconnected
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
+from presence_proto.version import VERSION
 from presence_proto.websocket import Closed
 from rig import Rig, online, realtime
+from websocket_bytes import PONG, frames_of
 
 
 def lost(rig: Rig) -> SocketDisconnected:
@@ -67,13 +70,29 @@ def test_the_upgrade_carries_the_query_the_headers_and_the_subprotocols() -> Non
     assert any(name == "sec-websocket-extensions" for name, _ in request.headers)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({}, [f"presence-proto/{VERSION} Python/{sys.version_info.major}.{sys.version_info.minor}"]),
+        ({"user_agent": "game/2"}, ["game/2"]),
+        ({"headers": {"uSER-aGENT": "theirs"}}, ["theirs"]),
+        ({"headers": {"User-Agent": ""}}, [""]),
+        ({"user_agent": None}, []),
+    ],
+)
+def test_the_upgrade_has_one_user_agent(settings: dict[str, Any], sent: list[str]) -> None:
+    rig = realtime(**settings)
+    rig.connect()
+    assert [value for name, value in rig.requests[0].headers if name == "user-agent"] == sent
+
+
 def test_the_nonce_of_the_upgrade_is_drawn_from_the_rng() -> None:
     def first_bytes(rng: Random | None) -> bytes:
         client = RealtimeClient(RealtimeConfig(server_url="ws://host.test"), rng=rng)
         client.connect(now=0)
-        client.next_output()
+        client.drain()
         client.transport_opened(ConnId(1), now=0)
-        output = client.next_output()
+        (output,) = client.drain()
         assert isinstance(output, SendData)
         return output.data
 
@@ -322,3 +341,44 @@ def test_empty_data_does_nothing_and_data_may_be_any_buffer(kind: Any) -> None:
     assert rig.client.is_connected
     rig.do(rig.client.receive_data, rig.conn, kind(b"\x88\x02\x03\xe9"))
     assert lost(rig).code == 1001
+
+
+# ---------------------------------------------------------------------------------------------- pings
+
+
+def test_the_answer_to_pings_is_marked_and_comes_apart() -> None:
+    """So that a driver may drop it for a later one when the server reads nothing."""
+    rig = online()
+    client, server = rig.client, rig.server
+    server.ping(b"one")
+    server.ping(b"two")
+    server.send_text('[null,null,"room:a","hello",{}]')
+    client.receive_data(rig.conn, server.data_to_send(), now=rig.now)
+    outputs = [output for output in client.drain() if isinstance(output, SendData)]
+    assert [(output.is_pong, [first for first, _ in frames_of(output.data)]) for output in outputs] == [
+        (True, [0x80 | PONG, 0x80 | PONG])
+    ]
+    assert b"".join(payload for output in outputs for _, payload in frames_of(output.data)) == b"onetwo"
+
+
+def test_a_pong_that_nobody_asked_for_means_nothing() -> None:
+    rig = online()
+    rig.take()
+    rig.deliver(b"\x8a\x02hi")
+    assert rig.take() == []
+    assert rig.client.is_connected
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_the_bytes_of_all_connections_are_counted_as_inflated(deflate: bool) -> None:
+    rig = online(server_deflate=deflate)
+    before = rig.client.bytes_received
+    rig.say(None, None, "room:a", "hello", {"text": "x" * 100_000})
+    first = rig.client.bytes_received - before
+    assert 100_000 <= first <= 100_100
+    rig.cut()
+    assert rig.client.bytes_received == before + first
+    rig.advance(5)
+    rig.open()
+    rig.say(None, None, "room:a", "hello", {"text": "x" * 100_000})
+    assert rig.client.bytes_received >= before + first + 100_000

@@ -29,7 +29,7 @@ def lost(rig: Rig) -> SocketDisconnected:
 def test_a_refusal_that_cannot_heal_is_fatal(status: int) -> None:
     rig = realtime()
     rig.do(rig.client.connect)
-    rig.refuse(status, b'{"error": "no"}', (("Location", "/elsewhere"),))
+    rig.refuse(status, b'{"error": "no"}')
     reason = f'the server refused the connection: HTTP {status} {{"error": "no"}}'
     assert lost(rig) == SocketDisconnected(reason, status=status, fatal=True)
     assert rig.closes == [CloseTransport(ConnId(1))]
@@ -64,6 +64,70 @@ def test_after_a_success_a_wrong_url_is_a_proxy_but_a_wrong_key_is_a_wrong_key(
     rig.refuse(status)
     event = lost(rig)
     assert (event.fatal, event.retry_in) == (fatal, None if fatal else 2.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "words"),
+    [
+        (
+            301,
+            "https://ann:s3cr3t@new.test/socket?apikey=s3cr3t",
+            " (moved to https://new.test/socket?…) gone",
+        ),
+        (302, "/log in#s3cr3t", " (moved to /log%20in) gone"),
+        (302, "", " gone"),
+        (404, "https://new.test", " gone"),
+    ],
+)
+def test_the_target_of_a_redirect_is_told_without_its_secrets(status: int, location: str, words: str) -> None:
+    rig = realtime()
+    rig.do(rig.client.connect)
+    rig.refuse(status, b"gone", (("Location", location),))
+    assert lost(rig).reason == f"the server refused the connection: HTTP {status}{words}"
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "0"}, 1.0),  # the backoff is the least
+        ({"Retry-After": "31"}, 30.0),  # and max_reconnect_delay the most
+        ({"Retry-After": "9" * 10_000}, 30.0),
+        ({"Date": "Sun, 31 Dec 2023 23:59:55 GMT", "Retry-After": "Mon, 01 Jan 2024 00:00:04 GMT"}, 9.0),
+        ({"Retry-After": "Mon, 01 Jan 2024 00:00:04 GMT"}, 1.0),  # from when?
+        ({"Retry-After": "soon"}, 1.0),
+    ],
+)
+def test_retry_after_is_honoured_up_to_the_longest_delay(
+    status: int, headers: dict[str, str], delay: float
+) -> None:
+    rig = realtime()
+    rig.do(rig.client.connect)
+    rig.refuse(status, headers=tuple(headers.items()))
+    assert lost(rig).retry_in == delay
+    rig.advance(delay - 0.001)
+    assert len(rig.opens) == 1
+    rig.advance(0.001)
+    assert len(rig.opens) == 2
+
+
+def test_jitter_does_not_shorten_what_the_server_asked_for() -> None:
+    for seed in range(20):
+        rig = realtime(rng=Random(seed), jitter=1.0)
+        rig.do(rig.client.connect)
+        rig.refuse(503, headers=(("Retry-After", "5"),))
+        assert lost(rig).retry_in == 5.0
+
+
+def test_retry_after_counts_once() -> None:
+    rig = realtime()
+    rig.do(rig.client.connect)
+    rig.refuse(503, headers=(("Retry-After", "20"),))
+    assert lost(rig).retry_in == 20.0
+    rig.advance(20.0)
+    rig.refuse(503)
+    assert lost(rig).retry_in == 2.0
 
 
 def test_after_a_fatal_refusal_connect_may_be_called_again() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport
-from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check
-from presence_proto.testing.driver_lab import Exam, Lab
+from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
+from presence_proto.testing.driver_lab import Exam, Lab, localhost_is
 
 CONN = ConnId(1)
 OPEN = OpenTransport(CONN, "127.0.0.1", 1, tls=False)
@@ -33,8 +33,7 @@ class Obedient:
 
 def drained(*outputs: Any) -> Exam:
     exam = Exam(*outputs)
-    while exam.next_output() is not None:
-        pass
+    exam.drain()
     return exam
 
 
@@ -62,7 +61,7 @@ def test_facts_of_a_closed_connection_are_ignored() -> None:
     heard: list[str] = []
     exam.on_opened = exam.on_data = exam.on_closed = lambda: heard.append("something")
     exam.put(CloseTransport(CONN))
-    exam.next_output()
+    exam.drain()
     exam.transport_opened(CONN, now=1.0)
     exam.receive_data(CONN, b"late", now=2.0)
     exam.transport_closed(CONN, now=3.0)
@@ -119,7 +118,7 @@ def test_what_is_left_behind_once_may_be_kept(monkeypatch: pytest.MonkeyPatch, p
 
 def test_an_exception_may_come_in_a_group() -> None:
     def work(endpoint: Any) -> None:
-        endpoint.next_output()
+        endpoint.drain()
         with socket.create_connection(("127.0.0.1", endpoint.port)) as sock:
             endpoint.transport_opened(CONN, now=1.0)
             try:
@@ -132,7 +131,7 @@ def test_an_exception_may_come_in_a_group() -> None:
 
 def test_a_greeting_may_come_in_pieces() -> None:
     def work(endpoint: Any) -> None:
-        endpoint.next_output()
+        endpoint.drain()
         with socket.create_connection(("127.0.0.1", endpoint.port)) as sock:
             endpoint.transport_opened(CONN, now=1.0)
             _carry_out(endpoint, sock)
@@ -152,6 +151,39 @@ def _with_port(work: Any) -> Any:
 
 
 def _carry_out(endpoint: Any, sock: socket.socket) -> None:
-    while (output := endpoint.next_output()) is not None:
+    for output in endpoint.drain():
         if not isinstance(output, CloseTransport):
             sock.sendall(output.data)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_dead_address_is_one_that_the_machine_has(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Socket:
+        def __init__(self, family: int) -> None:
+            assert family == socket.AF_INET6
+
+        def __enter__(self) -> Socket:
+            return self
+
+        def __exit__(self, *exc_info: object) -> None:
+            pass
+
+        def bind(self, address: tuple[str, int]) -> None:
+            assert address == ("::1", 0)
+            if not is_there:
+                raise OSError
+
+    monkeypatch.setattr(driver_lab.socket, "socket", Socket)
+    assert driver_lab._has("::1") is is_there
+
+
+def test_only_localhost_has_another_address() -> None:
+    def addresses(host: str) -> list[Any]:
+        return [info[4][0] for info in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)]
+
+    with localhost_is("127.0.0.2", "127.0.0.1"):
+        assert addresses("localhost") == ["127.0.0.2", "127.0.0.1"]
+        assert addresses("127.0.0.9") == ["127.0.0.9"]
+    assert "127.0.0.2" not in addresses("localhost")

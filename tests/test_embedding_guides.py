@@ -28,6 +28,8 @@ from presence_proto.testing import DUTIES, check_driver
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 GUIDES = Path(__file__).parent.parent / "docs" / "howto" / "embed"
 PAGES = {page.stem: page.read_text("utf-8") for page in GUIDES.glob("*.md")}
 PROGRAMS = {
@@ -170,7 +172,7 @@ def test_the_driver_is_short() -> None:
     body = source[source.index("class Driver") : source.index("if __name__")]
     code = re.sub(r'^\s*""".*?"""\n', "", body, flags=re.MULTILINE | re.DOTALL)
     assert (
-        len([line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]) < 80
+        len([line for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#")]) < 90
     )
 
 

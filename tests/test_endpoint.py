@@ -19,7 +19,7 @@ from presence_proto import (
 from presence_proto.errors import LocalProtocolError
 from presence_proto.outputs import ConnId
 
-METHODS = ["transport_opened", "receive_data", "transport_closed", "tick", "next_output", "next_deadline"]
+METHODS = ["transport_opened", "receive_data", "transport_closed", "tick", "drain", "next_deadline"]
 URL = "ws://127.0.0.1:1"
 
 
@@ -41,33 +41,41 @@ def test_the_contract_is_what_the_drivers_use() -> None:
 @pytest.mark.parametrize("cls", [RealtimeClient, PresenceClient, Hub])
 @pytest.mark.parametrize("method", METHODS)
 def test_everybody_has_the_same_signatures(cls: type[Any], method: str) -> None:
-    contract, own = (inspect.signature(getattr(owner, method)) for owner in (Endpoint, cls))
-    assert own.parameters == contract.parameters
+    contract, own = (dict(inspect.signature(getattr(owner, method)).parameters) for owner in (Endpoint, cls))
+    if (cls, method) == (Hub, "transport_opened"):  # a listener knows the address of the peer; no need to say
+        assert own.pop("address").default is None
+    assert own == contract
     assert getattr(cls, method).__doc__
 
 
-def test_clients_give_all_outputs_at_once_too() -> None:
-    def clients() -> list[Any]:
-        return [client for client in endpoints() if not isinstance(client, Hub)]
+def test_there_is_one_way_to_take_outputs() -> None:
+    for endpoint in endpoints():
+        taking = {name for name in dir(endpoint) if name in ("next_output", "next", "outputs", "take")}
+        assert not taking
 
-    for client, twin in zip(clients(), clients(), strict=True):
-        one_by_one = []
-        for each in (client, twin):
-            each.connect(now=0.0)
-            each.disconnect(now=0.0)
-            assert each.is_closed
-        while (output := client.next_output()) is not None:
-            one_by_one.append(output)
-        assert len(one_by_one) > 2
-        assert list(twin.drain()) == one_by_one
-        assert not twin.drain()
-        assert twin.next_output() is None
+
+def test_a_drain_takes_all_outputs() -> None:
+    config = RealtimeConfig(server_url=URL)
+    client = RealtimeClient(config)
+    client.connect(now=0.0)
+    client.disconnect(now=0.0)
+    assert client.is_closed
+    outputs = client.drain()
+    assert [type(output).__name__ for output in outputs] == [
+        "OpenTransport",
+        "CloseTransport",
+        "SocketDisconnected",
+    ]
+    assert not client.drain()
+    client.connect(now=1.0)
+    assert [type(output).__name__ for output in client.drain()] == ["OpenTransport"]
+    assert len(outputs) == 3, "what was drained stays as it was"
 
 
 @pytest.mark.parametrize("endpoint", endpoints(), ids=lambda endpoint: type(endpoint).__name__)
 class TestAtRest:
     def test_nothing_to_do_and_nothing_to_wait_for(self, endpoint: Any) -> None:
-        assert endpoint.next_output() is None
+        assert not endpoint.drain()
         assert endpoint.next_deadline() is None
 
     def test_facts_about_unknown_connections_are_ignored(self, endpoint: Any) -> None:
@@ -75,7 +83,7 @@ class TestAtRest:
         endpoint.receive_data(stranger, b"GET / HTTP/1.1\r\n\r\n", now=1.0)
         endpoint.transport_closed(stranger, now=1.0, reason="reset")
         endpoint.tick(now=2.0)
-        assert endpoint.next_output() is None
+        assert not endpoint.drain()
         assert endpoint.next_deadline() is None
 
     @pytest.mark.parametrize("now", [float("nan"), float("inf"), float("-inf")])
@@ -89,4 +97,4 @@ class TestAtRest:
             endpoint.receive_data(conn, b"x", now=now)
         with pytest.raises(LocalProtocolError, match="now"):
             endpoint.transport_closed(conn, now=now)
-        assert endpoint.next_output() is None
+        assert not endpoint.drain()

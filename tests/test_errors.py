@@ -29,7 +29,11 @@ def test_a_config_error_is_a_value_error_and_the_others_are_not() -> None:
 
 
 def test_there_are_no_others() -> None:
-    assert {name for name, value in vars(errors).items() if isinstance(value, type)} == {
+    assert {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    } == {
         "ConfigError",
         "LocalProtocolError",
         "PresenceError",

@@ -8,18 +8,21 @@ import gc
 import tracemalloc
 import zlib
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
+from wsproto.connection import Connection
 
 from presence_proto.deflate import Deflate
 from presence_proto.fast_lane import MAX_MASKED, FastLane, xor
-from presence_proto.websocket import Closed, PingReceived, TextMessage
+from presence_proto.websocket import Closed, PingReceived, PongReceived, TextMessage
 from websocket_bytes import (
     BINARY,
     CLOSE,
     CONTINUATION,
     MASK,
     PING,
+    PONG,
     TEXT,
     feed,
     frame,
@@ -210,18 +213,163 @@ def test_what_looks_like_a_frame_inside_another_is_none() -> None:
             assert waiting.hand_over() == data[cut:]
 
 
-def test_between_fragments_nothing_is_taken() -> None:
+def test_between_fragments_no_message_is_taken() -> None:
     fragments = [
         frame(TEXT, b"a", fin=False),
+        frame(CLOSE),
         frame(CONTINUATION, b"b", fin=False),
-        frame(PING, b"c"),
         frame(TEXT, b"a mistake"),
     ]
     waiting = lane(*fragments, frame(BINARY, b"next"))
     for piece in fragments:
         assert waiting.take() is None
+        assert waiting.take_fragments() is None
         assert waiting.hand_over() == piece
     assert waiting.take() == b"next"
+
+
+# ---------------------------------------------------------------------------------------------- controls
+
+
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("payload", [b"", b"x", b"x" * 125])
+@pytest.mark.parametrize(("opcode", "is_ping"), [(PING, True), (PONG, False)])
+def test_pings_and_pongs_are_taken(opcode: int, is_ping: bool, payload: bytes, mask: bytes | None) -> None:
+    waiting = lane(frame(opcode, payload, mask=mask) * 2, masked=mask is not None)
+    assert waiting.take() is None
+    assert [waiting.take_control() for _ in range(3)] == [(is_ping, payload), (is_ping, payload), None]
+    assert waiting.hand_over() == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, b"x"),
+        frame(CLOSE),
+        frame(11),
+        frame(PING, b"x", rsv=1),
+        frame(PING, b"x", fin=False),
+        frame(PING, b"x", mask=MASK),
+        frame(PING, bytes(126)),
+        frame(PONG, b"pong")[:-1],
+        frame(PONG, b"pong")[:1],
+    ],
+)
+def test_other_control_frames_are_left(data: bytes) -> None:
+    waiting = lane(data)
+    assert waiting.take_control() is None
+    assert waiting.take() is not None or waiting.hand_over() in (data, b"")
+
+
+def test_a_ping_inside_a_message_is_taken_and_one_inside_a_frame_is_none() -> None:
+    begun, ping = frame(TEXT, b"a", fin=False), frame(PING, b"?")
+    waiting = lane(begun, ping, frame(BINARY, bytes(300))[:10])
+    assert waiting.take_control() is None
+    assert waiting.hand_over() == begun
+    assert waiting.take_control() == (True, b"?")
+    waiting.hand_over()
+    waiting.receive(ping)
+    assert waiting.take_control() is None
+
+
+def test_a_thousand_pings_are_answered_without_wsproto() -> None:
+    server = open_server()
+    with mock.patch.object(Connection, "receive_data", side_effect=AssertionError("wsproto was asked")):
+        found = feed(server, frame(PING, b"?", mask=MASK) * 1000 + frame(PONG, mask=MASK) * 1000)
+    assert found == [PingReceived(b"?")] * 1000 + [PongReceived(b"")] * 1000
+    assert server.data_to_send() == frame(PONG, b"?") * 1000
+
+
+def test_a_ping_is_not_answered_after_our_close() -> None:
+    server = open_server()
+    server.close()
+    server.data_to_send()
+    assert feed(server, frame(PING, b"?", mask=MASK)) == [PingReceived(b"?")]
+    assert server.data_to_send() == b""
+
+
+# ---------------------------------------------------------------------------------------------- fragments
+
+
+def fragments_of(*payloads: bytes, opcode: int = TEXT, mask: bytes | None = MASK, ends: bool = True) -> bytes:
+    """A message, or the beginning of one, in fragments."""
+    last = len(payloads) - 1
+    return b"".join(
+        frame(CONTINUATION if number else opcode, payload, fin=ends and number == last, mask=mask)
+        for number, payload in enumerate(payloads)
+    )
+
+
+def test_a_message_of_small_fragments_is_taken() -> None:
+    waiting = lane(
+        fragments_of(b"\xe2", b"\x82", b"\xac"), fragments_of(b"a", b"b", opcode=BINARY), masked=True
+    )
+    assert [waiting.take_fragments() for _ in range(3)] == ["€", b"ab", None]
+    assert waiting.hand_over() == b""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        fragments_of(b"a", b"b", ends=False),
+        fragments_of(b"a", b"\xff"),
+        fragments_of(b"a", bytes(126)),
+        fragments_of(bytes(100), bytes(31)),
+        fragments_of(b"a", b"b", mask=None),
+        fragments_of(b"a") + frame(TEXT, b"b", mask=MASK),
+        fragments_of(b"a", b"b")[:-1],
+        frame(CONTINUATION, b"a", mask=MASK),
+    ],
+)
+def test_other_fragments_are_left(data: bytes) -> None:
+    waiting = lane(data, masked=True, limit=130)
+    assert waiting.take_fragments() is None
+    assert waiting.take_small() is None
+    assert waiting.hand_over()
+
+
+def test_small_fragments_become_one_frame_for_wsproto() -> None:
+    waiting = lane(fragments_of(*[b"ab"] * 5, ends=False), masked=True)
+    assert waiting.hand_over() == frame(TEXT, b"ab" * 5, fin=False, mask=bytes(4))
+    waiting.receive(fragments_of(*[b"c" * 100] * 3, opcode=CONTINUATION))
+    assert waiting.take_fragments() is None
+    assert waiting.hand_over() == frame(CONTINUATION, b"c" * 300, mask=bytes(4))
+    waiting.receive(frame(TEXT, b"next", mask=MASK))
+    assert waiting.take() == "next"
+
+
+def test_fragments_are_put_together_up_to_the_limit() -> None:
+    waiting = lane(fragments_of(*[bytes(40)] * 5), masked=True, limit=130)
+    assert waiting.hand_over() == frame(TEXT, bytes(120), fin=False, mask=bytes(4))
+    assert waiting.hand_over() == frame(CONTINUATION, bytes(40), fin=False, mask=MASK), "wsproto refuses it"
+
+
+def test_at_most_so_many_fragments_are_put_together() -> None:
+    waiting = lane(fragments_of(*[b"x"] * 150, ends=False), masked=True)
+    assert [len(waiting.hand_over()) - 6 for _ in range(3)] == [64, 64, 22]
+
+
+def test_a_thousand_empty_fragments_are_a_few_looks_of_wsproto() -> None:
+    server = open_server()
+    with mock.patch.object(
+        Connection, "receive_data", autospec=True, side_effect=Connection.receive_data
+    ) as read:
+        server.receive_data(fragments_of(*[b""] * 1000, ends=False))
+        assert server.next_event() is None
+    assert read.call_count == 16  # of 64
+
+
+def test_who_reads_may_stop_between_fragments() -> None:
+    server = open_server()
+    server.receive_data(fragments_of(*[b"x"] * 1000))
+    looks = 0
+    while (event := server.next_event(1)) is None:
+        looks += 1
+        assert server.has_unread
+    assert event == TextMessage("x" * 1000)
+    assert looks == 15
+    assert server.next_event() is None
+    assert not server.has_unread
 
 
 def test_data_that_came_before_the_rest_was_read() -> None:
@@ -325,14 +473,52 @@ def test_messages_at_once_and_events_one_by_one_are_in_order() -> None:
     assert client.take_messages() == ["1", b"2"]
     assert client.take_messages() == []
     assert client.next_event() == PingReceived(b"3")
-    assert client.take_messages() == [], "wsproto may have more to say"
-    assert client.next_event() == TextMessage("4")
+    assert client.take_messages() == ["4"]
     assert client.next_event() is None
     client.receive_data(b"5" + frame(TEXT, b"6"))
     assert client.next_event() == TextMessage("5")
     assert client.next_event() == TextMessage("6")
     client.receive_data(frame(TEXT, b"7"))
     assert client.take_messages() == ["7"]
+
+
+def test_what_is_read_gives_no_event() -> None:
+    """However the bytes are cut: a connection that says it is read has nothing to give."""
+    parts = [
+        frame(TEXT, b"x" * 200),
+        frame(TEXT, b"1"),
+        frame(PING, b"2"),
+        frame(TEXT, b"3", fin=False),
+        frame(CONTINUATION, b"4"),
+        frame(TEXT, b"y" * 300),
+    ]
+    data = b"".join(parts)
+    for size in (1, 3, 7, 203, 210, len(data)):
+        client, plain = open_client(), open_client()
+        seen, expected = [], []
+        for at in range(0, len(data), size):
+            client.receive_data(data[at : at + size])
+            expected += feed(plain, data[at : at + size])
+            while True:
+                seen += [TextMessage(str(text)) for text in client.take_messages()]
+                if client.is_read:
+                    assert client.next_event() is None
+                    break
+                event = client.next_event()
+                if event is None:
+                    break
+                seen.append(event)
+        assert seen == expected
+    assert client.is_read
+    client.receive_data(frame(0x83, b"?"))
+    assert not client.is_read, "a fault is an event"
+    client = open_client()
+    client.receive_data(parts[0])
+    client.receive_eof()
+    assert client.take_messages() == ["x" * 200]
+    assert not client.is_read, "and so is the end"
+    assert isinstance(client.next_event(), Closed)
+    assert not new_client().is_read
 
 
 def test_no_messages_without_a_connection() -> None:

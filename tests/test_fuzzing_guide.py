@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from test_docs import HOWTO, blocks
+
+pytestmark = pytest.mark.long
 
 PAGE = HOWTO / "fuzz-your-app.md"
 BLOCKS = blocks(PAGE, "python")

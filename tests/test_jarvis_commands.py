@@ -141,7 +141,7 @@ class TestCommands:
         ):
             with pytest.raises(LocalProtocolError):
                 command(now=now)
-        assert client.next_output() is None
+        assert not client.drain()
         assert client.status is UserStatus.ONLINE
 
 

@@ -49,16 +49,18 @@ class TestComingBack:
         assert rig.client.is_stale
         connected, *rest = rig.welcome(user("ed", "idle", "tea"), user("fi"), user("bo", "away"), user("di"))
         assert type(connected) is Connected
-        assert (connected.resumed, connected.online_count) == (True, 5)
+        assert (connected.resumed, connected.online_count) == (True, 6)
         assert connected.users == rig.client.online_users
-        di, away = connected.users[2], replace(BO, status=UserStatus.AWAY)
+        di, away = connected.users[3], replace(BO, status=UserStatus.AWAY)
         assert rest == [
-            UserOffline(CY),
-            UserOnline(connected.users[4]),
+            UserOnline(connected.users[5]),
             ActivityChanged(away, BO),
             ActivityChanged(di, replace(di, status=UserStatus.AWAY)),
         ]
-        assert [one.user_id for one in connected.users] == ["me", "bo", "di", "ed", "fi"]
+        assert [one.user_id for one in connected.users] == ["me", "bo", "cy", "di", "ed", "fi"]
+        assert rig.client.is_user_stale("cy")
+        rig.advance(8.0)
+        assert rig.take() == [UserOffline(CY)]
 
     def test_a_stale_roster_waits_for_the_welcome(self, rig: JarvisRig) -> None:
         before = rig.client.online_users
@@ -130,7 +132,7 @@ class TestComingBack:
         with pytest.raises(LocalProtocolError, match="access_token must be"):
             rig.do(rig.client.set_access_token, token)
         rig.cut()
-        assert len(rig.come_back()) == 2
+        assert len(rig.come_back()) == 1
         assert rig.requests[-1].target == "/"
 
     def test_late_facts_of_an_old_connection_are_nothing(self, rig: JarvisRig) -> None:

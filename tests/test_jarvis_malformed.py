@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import json
+from typing import Any
 
 import pytest
 
 from jarvis_rig import BO, ME, JarvisRig, user
-from presence_proto.events import ActivityChanged, Connected, Error, Poked
+from presence_proto.events import Connected, Error, Poked
+
+
+def nesting(value: Any) -> int:
+    """The levels of a list of lists; what was cut off does not count."""
+    levels = 0
+    while isinstance(value, list):
+        levels, value = levels + 1, value[0] if value else None
+    return levels
 
 
 @pytest.fixture
@@ -19,13 +28,15 @@ def rig() -> JarvisRig:
     return rig
 
 
+DEEP = "is malformed: nested more than 100 levels deep (see max_nesting)"
+
 MALFORMED = [
-    ("{", "a Jarvis message is malformed: Input data was truncated"),
-    ("", "a Jarvis message is malformed: Input data was truncated"),
-    ("[]", "a Jarvis message is malformed: Expected `object`, got `array`"),
-    ("null", "a Jarvis message is malformed: Expected `object`, got `null`"),
-    ("[" * 100_000, "a Jarvis message is malformed: Expected `object`, got `array`"),
-    ('{"a":' * 100_000, "a Jarvis message is malformed: nested too deeply"),
+    ("{", "a Jarvis message is malformed: it ends too early"),
+    ("", "a Jarvis message is malformed: it is empty"),
+    ("[]", "a Jarvis message is malformed: it must be an object, not an array"),
+    ("null", "a Jarvis message is malformed: it must be an object, not null"),
+    ("[" * 100_000, f"a Jarvis message {DEEP}"),
+    ('{"a":' * 100_000, f"a Jarvis message {DEEP}"),
     ("{}", "a Jarvis message must have a type, a string"),
     ('{"type":null}', "a Jarvis message must have a type, a string"),
     ('{"type":["welcome"]}', "a Jarvis message must have a type, a string"),
@@ -70,14 +81,39 @@ class TestMalformed:
         rig.say_binary(b'{"type":"poke","user_id":"bo"}')
         assert rig.take() == [Error("a Jarvis message must be text")]
 
-    def test_what_is_nested_as_deeply_as_can_be_read(self, rig: JarvisRig) -> None:
-        """It is no exception wherever the interpreter draws the line: in the reading or in a comparison."""
-        for depth in range(1, sys.getrecursionlimit(), 7):
-            nested = "[" * depth + "]" * depth
-            deep = f'{{"type":"activity_changed","user_id":"bo","display_name":"Bo","x":{nested}}}'
-            for _ in range(2):
-                events = rig.tell_text(deep)
-                assert [type(event) for event in events] in ([], [ActivityChanged], [Error])
+    def test_users_are_taken_without_what_nests_too_deeply(self, rig: JarvisRig) -> None:
+        """The fields of one user must not keep all others out."""
+        for kind in ("activity_changed", "user_online"):
+            for depth in (99, 100, 980, 100_000):
+                text = f'{{"type":"{kind}","user_id":"bo","display_name":"Bo","x":%s}}'
+                events = rig.tell_text(text % ("[" * depth + "]" * depth))
+                assert [event for event in events if isinstance(event, Error)] == (
+                    [] if depth < 100 else [Error(f"a Jarvis message {DEEP}")]
+                )
+                kept = rig.client.user("bo")
+                assert kept is not None
+                assert nesting(kept.extra["x"]) == 99
+                rig.tell("activity_changed", user_id="bo", display_name="Bo", x=1)
+        deep = json.dumps(user("cy"))[:-1] + ',"x":' + "[" * 980 + "]" * 980 + "}"
+        rig.tell_text(f'{{"type":"welcome","users":[{json.dumps(user("bo"))},{deep}]}}')
+        assert [one.user_id for one in rig.client.online_users] == [ME.user_id, "bo", "cy"]
+
+    @pytest.mark.parametrize("kind", ["poke", "game_invite", "user_offline", "error", "pong"])
+    def test_nothing_else_is_taken_that_nests_too_deeply(self, rig: JarvisRig, kind: str) -> None:
+        text = f'{{"type":"{kind}","user_id":"bo","game":"g","message":"m","x":%s}}'
+        for depth in (100, 980, 100_000):
+            events = rig.tell_text(text % ("[" * depth + "]" * depth))
+            assert events == [Error(f"a Jarvis message {DEEP}")]
+        assert rig.client.online_users == (ME, BO)
+
+    def test_what_is_cut_off_as_well(self, rig: JarvisRig) -> None:
+        for text in (
+            '{"type":"welcome","users":[' + "[" * 980,
+            '{"type":"welcome","users":[' + "[" * 98 + "]",
+        ):
+            [error] = rig.tell_text(text)
+            assert isinstance(error, Error)
+            assert rig.client.online_users == (ME, BO)
 
     @pytest.mark.parametrize("ref", ["1", [], None])
     def test_a_field_with_the_name_of_our_refs_is_nothing_to_us(self, rig: JarvisRig, ref: object) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import pytest
 
 from presence_proto.events import SocketConnected
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
+from presence_proto.outputs import MERGED, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 
 ONE, TWO = ConnId(1), ConnId(2)
 EVENT = SocketConnected()
 
 
 def drained(outbox: Outbox[Any]) -> list[Any]:
-    at_once = list(deepcopy(outbox).drain())
-    outputs = []
-    while (output := outbox.next()) is not None:
-        outputs.append(output)
-    assert outbox.next() is None
-    assert at_once == outputs
+    outputs = list(outbox.drain())
+    assert len(outbox) == 0
+    assert not outbox.drain()
     return outputs
 
 
@@ -56,10 +52,46 @@ def test_data_is_merged_until_it_is_drained() -> None:
     assert drained(outbox) == [SendData(ONE, b"d")]
 
 
-def test_data_that_comes_while_draining_is_not_lost() -> None:
+def test_more_than_64_kib_are_not_merged_and_what_is_large_is_not_copied() -> None:
+    outbox: Outbox[Any] = Outbox()
+    large, half = bytes(MERGED + 1), bytes(MERGED // 2)
+    for data in (b"a", b"b", large, b"c", half, half, b"d", large):
+        outbox.send(ONE, data)
+    outbox.send(TWO, large)
+    outputs = drained(outbox)
+    assert outputs == [
+        SendData(ONE, b"ab"),
+        SendData(ONE, large),
+        SendData(ONE, b"c" + half),
+        SendData(ONE, half + b"d"),
+        SendData(ONE, large),
+        SendData(TWO, large),
+    ]
+    assert all(outputs[index].data is large for index in (1, 4, 5))
+
+
+def test_exactly_64_kib_are_merged() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, bytes(MERGED - 1))
+    outbox.send(ONE, b"a")
+    assert drained(outbox) == [SendData(ONE, bytes(MERGED - 1) + b"a")]
+
+
+def test_pongs_are_merged_whatever_their_size() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send_pong(ONE, bytes(MERGED))
+    outbox.send_pong(ONE, b"p")
+    outbox.send(TWO, bytes(MERGED))
+    outbox.send(TWO, bytes(MERGED))
+    pongs, *others = drained(outbox)
+    assert pongs == SendData(ONE, bytes(MERGED) + b"p", is_pong=True)
+    assert others == [SendData(TWO, bytes(MERGED))] * 2
+
+
+def test_data_sent_after_a_drain_comes_with_the_next_one() -> None:
     outbox: Outbox[Any] = Outbox()
     outbox.send(ONE, b"a")
-    assert outbox.next() == SendData(ONE, b"a")
+    assert drained(outbox) == [SendData(ONE, b"a")]
     outbox.send(ONE, b"b")
     outbox.send(ONE, b"c")
     assert drained(outbox) == [SendData(ONE, b"bc")]
@@ -122,42 +154,37 @@ def test_an_event_can_be_queued_in_less_time() -> None:
     assert drained(outbox) == [CloseTransport(ONE), EVENT]
     outbox.emit(EVENT)
     assert len(outbox) == 1
-    assert list(outbox.drain()) == [EVENT]
-    assert len(outbox) == 0
-    outbox.emit(EVENT)
-    assert outbox.next() == EVENT
+    assert drained(outbox) == [EVENT]
 
 
-def test_what_was_drained_at_once_is_merged_with_nothing() -> None:
+def test_drained_data_is_merged_with_nothing() -> None:
     outbox: Outbox[Any] = Outbox()
     for _ in range(2):
         outbox.send(ONE, b"a")
         outbox.send(ONE, b"b")
-        assert list(outbox.drain()) == [SendData(ONE, b"ab")]
-        assert not outbox.drain()
+        first = outbox.drain()
+        assert list(first) == [SendData(ONE, b"ab")]
+        outbox.send(ONE, b"c")
+        assert list(first) == [SendData(ONE, b"ab")]
+        assert drained(outbox) == [SendData(ONE, b"c")]
 
 
-def test_one_that_is_never_empty() -> None:
-    outbox: Outbox[Any] = Outbox()
-    outbox.emit(EVENT)
-    for number in range(5000):
-        outbox.send(ConnId(number), b"x")
-        assert outbox.next() == (SendData(ConnId(number - 1), b"x") if number else EVENT)
-        assert len(outbox) == 1
-
-
-def test_an_abort_drops_the_data_that_would_have_come_next() -> None:
+def test_an_abort_drops_the_data_that_nobody_has_drained() -> None:
     outbox: Outbox[Any] = Outbox()
     outbox.emit(EVENT)
     outbox.send(ONE, b"a")
     outbox.send(TWO, b"b")
-    assert outbox.next() is EVENT
     outbox.send(ONE, b"c")
     outbox.put(CloseTransport(ONE, abort=True))
     outbox.send(TWO, b"d")
     outbox.send(ONE, b"e")
-    assert len(outbox) == 3
-    assert drained(outbox) == [SendData(TWO, b"bd"), CloseTransport(ONE, abort=True), SendData(ONE, b"e")]
+    assert len(outbox) == 4
+    assert drained(outbox) == [
+        EVENT,
+        SendData(TWO, b"bd"),
+        CloseTransport(ONE, abort=True),
+        SendData(ONE, b"e"),
+    ]
 
 
 def test_events_can_be_queued_together() -> None:
@@ -165,3 +192,46 @@ def test_events_can_be_queued_together() -> None:
     outbox.emit_all([EVENT, EVENT])
     outbox.emit_all([])
     assert drained(outbox) == [EVENT, EVENT]
+
+
+# ---------------------------------------------------------------------------------------------- pongs
+
+
+def test_pongs_keep_their_place_and_are_merged_with_pongs_only() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"a")
+    for data in (b"p", b"", b"q", b"r"):
+        outbox.send_pong(ONE, data)
+    outbox.send_pong(TWO, b"s")
+    for data in (b"b", b"c", b"d"):
+        outbox.send(ONE, data)
+    outbox.send_pong(ONE, b"t")
+    assert drained(outbox) == [
+        SendData(ONE, b"a"),
+        SendData(ONE, b"pqr", is_pong=True),
+        SendData(TWO, b"s", is_pong=True),
+        SendData(ONE, b"bcd"),
+        SendData(ONE, b"t", is_pong=True),
+    ]
+    outbox.send_pong(ONE, b"u")
+    assert drained(outbox) == [SendData(ONE, b"u", is_pong=True)]
+
+
+def test_an_abort_drops_all_that_was_not_drained() -> None:
+    outbox: Outbox[Any] = Outbox()
+    for send in (outbox.send, outbox.send_pong, outbox.send):
+        send(ONE, b"x")
+        send(TWO, b"y")
+    outbox.put(EVENT)
+    outbox.put(CloseTransport(ONE, abort=True))
+    left = drained(outbox)
+    assert [output.conn for output in left if isinstance(output, SendData)] == [TWO, TWO, TWO]
+    assert left[-2:] == [EVENT, CloseTransport(ONE, abort=True)]
+
+
+def test_an_orderly_close_drops_nothing() -> None:
+    outbox: Outbox[Any] = Outbox()
+    outbox.send(ONE, b"x")
+    outbox.send_pong(ONE, b"y")
+    outbox.put(CloseTransport(ONE))
+    assert drained(outbox) == [SendData(ONE, b"x"), SendData(ONE, b"y", is_pong=True), CloseTransport(ONE)]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -49,6 +50,7 @@ def sdist_of(directory: Path) -> tarfile.TarFile:
 # -------------------------------------------------------------------------------------------- what it holds
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_packages_and_nothing_else(dist: Path) -> None:
     names = [name for name in wheel_of(dist).namelist() if ".dist-info/" not in name]
     sources = {
@@ -61,6 +63,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(dist: Path) -> None:
     assert {"presence_proto/py.typed", "presence_adapters/py.typed"} <= set(names)
 
 
+@pytest.mark.long
 def test_the_wheel_says_what_it_is(dist: Path) -> None:
     with wheel_of(dist) as wheel:
         info = f"presence_proto-{PROJECT['version']}.dist-info"
@@ -74,15 +77,18 @@ def test_the_wheel_says_what_it_is(dist: Path) -> None:
     assert "presence = presence_adapters.pytest_plugin" in entry_points
 
 
+@pytest.mark.long
 def test_the_source_holds_what_is_needed_to_test_it_and_nothing_built(dist: Path) -> None:
     with sdist_of(dist) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     for needed in ("src/presence_proto/py.typed", "tests/conftest.py", "docs/conf.py", "Makefile", "LICENSE"):
         assert needed in names
+    assert ".ci/run" in names  # tests read it
     for folder in ("node_modules", ".venv", "__pycache__", ".git", "build"):
         assert not [name for name in names if folder in name.split("/")]
 
 
+@pytest.mark.long
 def test_the_source_makes_the_same_wheel(dist: Path, tmp_path: Path) -> None:
     run("-W", "error", "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, ROOT)
     with wheel_of(dist) as one, wheel_of(tmp_path) as other:
@@ -91,6 +97,7 @@ def test_the_source_makes_the_same_wheel(dist: Path, tmp_path: Path) -> None:
         }
 
 
+@pytest.mark.long
 def test_the_index_would_take_them(dist: Path) -> None:
     assert "FAILED" not in run("-m", "twine", "check", "--strict", *dist.iterdir())
 
@@ -98,6 +105,7 @@ def test_the_index_would_take_them(dist: Path) -> None:
 # -------------------------------------------------------------------------------------------- installing it
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("extra", ["", "trio", "cli", "testing", "all"])
 def test_extras_resolve(extra: str, dist: Path, tmp_path: Path) -> None:
     """Against what is installed here, without an index: all that it needs is in `all`."""
@@ -114,6 +122,42 @@ def test_all_is_the_extras_for_users() -> None:
 def test_the_packages_run_as_a_module(tmp_path: Path) -> None:
     said = run("-m", "presence_adapters", "--help", cwd=tmp_path)
     assert said.startswith("Usage: presence ")
+
+
+# -------------------------------------------------------------------------------------------- testing it
+
+
+def recipe(target: str) -> str:
+    """The command of a target in the Makefile, with its variables unexpanded."""
+    found = re.search(rf"^{target}:.*\n\t(.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert found is not None, target
+    return found[1]
+
+
+def test_make_test_differs_from_test_all_in_the_marker_and_the_profile() -> None:
+    assert recipe("test") == '$(PYTEST) -m "not long" --hypothesis-profile=brief'
+    assert recipe("test-all") == '$(PYTEST) -m "" --hypothesis-profile=thorough'
+
+
+def test_both_measure_coverage_and_fail_below_all_of_it() -> None:
+    (pytest_command,) = re.findall(r"^PYTEST := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert "--cov" in pytest_command.split()
+    assert {"-m", "-k", "--ignore", "--no-cov"} & set(pytest_command.partition("pytest")[2].split()) == set()
+    coverage = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["coverage"]
+    assert coverage["run"]["branch"]
+    assert coverage["report"]["fail_under"] == 100
+
+
+def test_a_plain_pytest_leaves_nothing_out() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pytest"]["ini_options"]
+    assert not {"-m", "-k", "--ignore", "--deselect"} & set(options["addopts"])
+    assert options["testpaths"] == ["tests"]
+
+
+def test_ci_runs_every_test_and_skips_none_for_a_missing_tool() -> None:
+    commands = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    required = "PRESENCE_REQUIRE_NODE=1 PRESENCE_REQUIRE_HOSTS=1 PRESENCE_REQUIRE_CHROMIUM=1"
+    assert f"{required} make test-all" in commands
 
 
 # -------------------------------------------------------------------------------------------- importing it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import tomllib
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from hub_client import PHOENIX, World, masked
+from hub_client import PHOENIX, World, masked, upgrade
 from presence_proto import (
+    Allow,
     ChannelConfig,
     ConnId,
     Hub,
@@ -32,6 +34,7 @@ from presence_proto import (
     replay,
     show_recording,
 )
+from presence_proto.recording import header
 from presence_proto.recording import recorder as recorder_module
 from presence_proto.recording.frames import Body, Frame, Head, Inflater, Scanner
 from presence_proto.recording.outputs import Decoder
@@ -66,6 +69,62 @@ def test_what_is_recorded_is_what_it_was() -> None:
     assert type(presence) is PresenceClient
     assert presence.identity == Identity("a", "A")
     assert type(Recording().hub()) is Hub
+
+
+@pytest.mark.parametrize("kind", ["RealtimeClient", "PresenceClient", "Hub"])
+def test_no_output_gets_past_the_recorder(kind: str) -> None:
+    """`drain` is the only way out of an endpoint, and the recorder watches it."""
+    recording = Recording()
+    endpoint: Any
+    match kind:
+        case "RealtimeClient":
+            endpoint = client(recording)
+        case "PresenceClient":
+            config = PresenceConfig(project_ref="abc")
+            endpoint = recording.presence(Identity("a", "A"), config, rng=Random(1))
+        case _:
+            endpoint = recording.hub(rng=Random(1))
+    if kind == "Hub":
+        endpoint.transport_opened(ConnId(1), now=0.0)
+        endpoint.receive_data(ConnId(1), b"GET / HTTP/1.1\r\n\r\n", now=0.0)
+    else:
+        endpoint.connect(now=0.0)
+        endpoint.disconnect(now=0.0)
+    outputs = endpoint.drain()
+    assert len(outputs) > 2
+    assert len(recording.entries("open", "send", "close", "event")) == len(outputs)
+    assert len(recording.entries("deadline")) == 1
+    assert not endpoint.drain()
+    assert len(recording.entries("deadline")) == 1, "an empty drain is not told again"
+    result = recording.replayed()
+    assert (result.outputs, result.difference) == (len(outputs), None)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "more", "other"])
+def test_replay_notices_any_difference_of_a_drain(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording()
+    endpoint = client(recording)
+    endpoint.connect(now=0.0)
+    endpoint.disconnect(now=0.0)
+    first, *rest = endpoint.drain()
+    drained = {"missing": [first], "more": [first, *rest, first], "other": [*rest, first]}[wrong]
+    pending = [drained]
+    monkeypatch.setattr(RealtimeClient, "drain", lambda self: pending.pop() if pending else ())
+    difference = recording.replayed().difference
+    assert difference is not None
+    expected, got = difference.expected, difference.got
+    assert {"missing": got == "nothing", "more": '"deadline"' in expected, "other": got != "nothing"}[wrong]
+
+
+@pytest.mark.parametrize("kind", [RealtimeClient, PresenceClient, Hub])
+def test_every_fact_and_command_is_recorded(kind: type[Any]) -> None:
+    """Whatever takes a `now` changes an endpoint: a recording without it cannot be replayed."""
+    changing = {
+        name
+        for name, method in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_") and "now" in inspect.signature(method).parameters
+    }
+    assert changing == {*header.FACTS, *header.COMMANDS[kind.__name__]}
 
 
 def test_one_recorder_records_one_endpoint() -> None:
@@ -119,7 +178,7 @@ def test_the_header() -> None:
     assert header["config"]["type"] == "PresenceConfig"
     assert header["config"]["heartbeat_interval"] == 7
     assert header["config"]["headers"] == [["User-Agent", "me"]]
-    assert header["identity"] == {"user_id": "u", "display_name": "U", "access_token": "~" * 14}
+    assert header["identity"] == {"user_id": "u", "display_name": "U", "access_token": "~" * 13 + "0"}
     assert header["online_at"] == "noon"
     assert header["rng"][2:] == [state[1][-1], state[2]]
 
@@ -218,7 +277,9 @@ CIRCLE.append(CIRCLE)
         bytearray(b"x"),
         [memoryview(b"x")],
         UserBroadcast("e", b"x", {"m": 1}),
-        ChannelConfig(presence_key="k"),
+        ChannelConfig(
+            presence_key="k", private=True, broadcast_replay={"limit": 3}, extra={"new": {"a": [1]}}
+        ),
         object(),
         {"deep": object()},
         CIRCLE,
@@ -239,6 +300,8 @@ def test_whatever_is_pushed(payload: Any) -> None:
 
 def test_values_and_back() -> None:
     value = {"$": [b"x", {"n": {2: None}}], "t": (1, 2), "c": ChannelConfig(private=True)}
+    value["r"] = ChannelConfig(private=True, broadcast_replay={"since": 5}, extra={"new": [{"a": None}]})
+    value["a"] = [Allow("ann"), Allow()]
     assert from_json(json.loads(dump(to_json(value)))) == {**value, "t": [1, 2]}
     with pytest.raises(ValueError, match="no value of the kind 'x'"):
         from_json({"$": "x"})
@@ -251,6 +314,21 @@ def test_data_of_a_connection_that_the_core_does_not_know_is_not_told() -> None:
         rig.client.receive_data(ConnId(conn), b"whatever it is", now=rig.now)
         rig.client.transport_closed(ConnId(conn), now=rig.now)
     assert recording.entries("data")[-1]["data"] == "AAAAAAAAAAAAAAAAAAA="
+    assert recording.replayed().same
+
+
+def test_where_clients_come_from_is_not_told_but_which_are_the_same() -> None:
+    recording = Recording()
+    hub = recording.hub(HubConfig(max_connections_per_address=1))
+    for number, address in enumerate(["192.0.2.1", "192.0.2.1", "198.51.100.7"], 1):
+        hub.transport_opened(ConnId(number), address=address, now=0.0)
+        hub.receive_data(ConnId(number), upgrade(PHOENIX), now=0.0)
+        drain(hub)
+    first, second, third = [entry["address"] for entry in recording.entries("address")]
+    assert first == second != third
+    assert "192.0.2.1" not in recording.text
+    assert "198.51.100.7" not in recording.text
+    assert any("429" in line for line in show_recording(recording.lines))
     assert recording.replayed().same
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import zlib
 from random import Random
 from typing import Any
@@ -25,7 +26,14 @@ from presence_proto import (
     UserBroadcast,
     show_recording,
 )
-from presence_proto.recording.redaction import VOCABULARY, Secrets
+from presence_proto.config import auth_token_subprotocol
+from presence_proto.recording.redaction import (
+    MAX_NUMBERED,
+    MAX_SOUGHT,
+    MAX_SOUGHT_LENGTH,
+    VOCABULARY,
+    Secrets,
+)
 from presence_proto.testing import ScriptedServer
 from presence_proto.websocket import server_frame
 from recordings import Recording, drain
@@ -53,7 +61,8 @@ def forms(secret: str) -> set[bytes]:
         inner = slice(-(-8 * shift // 6), 8 * (shift + len(data)) // 6)
         form = base64.b64encode(bytes(shift) + data)[inner]
         found |= {form, form.translate(bytes.maketrans(b"+/", b"-_"))}
-    return found
+    whole = base64.b64encode(data).rstrip(b"=")
+    return found | {whole, whole.translate(bytes.maketrans(b"+/", b"-_"))}
 
 
 def written(recording: Recording) -> bytes:
@@ -91,7 +100,7 @@ def assert_clean(recording: Recording, *secrets: str) -> None:
 SETTINGS: dict[str, Any] = {
     "server_url": f"ws://host.test/socket?apptoken={quote_plus(URL)}&mode=x&vsn=2.0.0&{quote(THIRD)}",
     "api_key": KEY,
-    "params": {"extra": PARAM, "empty": ""},
+    "params": {"extra_secret": PARAM, "empty": ""},
     "headers": {
         "Authorization": f"Bearer {HEADER}",
         "Cookie": f"sid={COOKIE}; theme=dark",
@@ -129,6 +138,18 @@ class Recorded(ScriptedServer):
         assert result.same, result
         assert result.note == note
         assert_clean(self.recording, *secrets)
+
+
+@pytest.mark.parametrize("kind", ["realtime", "presence"])
+def test_a_token_in_a_subprotocol(kind: str) -> None:
+    rig = Recorded(kind, token_in="subprotocol", subprotocols=["chat"])
+    rig.connect()
+    rig.do(rig.client.set_access_token, SECOND)
+    rig.cut(f"it said {quoting(TOKEN)} and {quoting(SECOND)}")
+    rig.advance(1.0)
+    rig.open()
+    rig.check(*ALL)
+    assert rig.requests[-1].subprotocols == ("phoenix", auth_token_subprotocol(SECOND), "chat")
 
 
 def test_secrets_of_a_realtime_client() -> None:
@@ -200,7 +221,7 @@ def test_secrets_of_a_presence_client() -> None:
 
 def test_secrets_on_the_jarvis_protocol() -> None:
     recording = Recording()
-    config = PresenceConfig(server_url=f"ws://h:8790?key={quote(URL)}", access_token=TOKEN)
+    config = PresenceConfig(server_url=f"ws://h:8790?api_key={quote(URL)}", access_token=TOKEN)
     client = recording.presence(Identity("me", "Me"), config, rng=Random(1))
     client.connect(now=1)
     drain(client)
@@ -355,7 +376,7 @@ def test_secrets_of_the_clients_of_a_hub(chunk: int, deflate: bool) -> None:
 
     hub.receive_data = in_chunks  # type: ignore[method-assign]  # so that the world need not know
     headers = [("Authorization", f"Bearer {HEADER}"), ("Cookie", f"sid={COOKIE}"), ("x-api-key", THIRD)]
-    target = f"/realtime/v1/websocket?vsn=2.0.0&token={quote_plus(URL)}&other={quote_plus(PARAM)}"
+    target = f"/realtime/v1/websocket?vsn=2.0.0&token={quote_plus(URL)}&other_token={quote_plus(PARAM)}"
     client = world.connect(target, headers=headers, subprotocols=["phoenix", "base64url.bearer.phx." + TOKEN])
     other = world.connect(target + "&apikey=" + quote_plus(KEY), deflate=deflate)
     assert world.connect(target + "&apikey=wrong-key-it-is").refused is not None
@@ -410,7 +431,7 @@ def test_the_request_of_a_client_of_a_hub_is_cut_off_at_each_byte() -> None:
 
 # ------------------------------------------------------------------------------------ stand-ins
 
-words = st.text(st.characters(exclude_categories=["Cs"]), min_size=6, max_size=20)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=20)
 
 
 @given(words, st.integers(0, 3), words)
@@ -470,3 +491,188 @@ def test_a_secret_in_another() -> None:
         secrets.redact_text("secret-1 secret-1-and-more %73ecret-1-and-more")
         == f"{short} {long} {long.replace('~', '%7E', 1)}"
     )
+
+
+# ------------------------------------------------------------------------------------ bounds
+
+
+def test_what_is_looked_for_is_bounded_and_the_latest_is_found() -> None:
+    """Any client of a hub may send tokens, each with every message. The cost of a message stays the same."""
+    secrets = Secrets()
+    secrets.hide("the-key-of-the-settings")
+    secrets.keep()
+    tokens = [f"token-of-client-{number:06}" for number in range(20 * MAX_SOUGHT)]
+    for token in tokens:
+        secrets.hide(token)
+    secrets.hide(tokens[-MAX_SOUGHT])  # it is the latest again
+    secrets.hide("one-more-token")
+    assert len(secrets._sorted_forms()) <= 16 * (MAX_SOUGHT + 1)
+    gone, there = tokens[-MAX_SOUGHT + 1], tokens[-MAX_SOUGHT + 2 :] + tokens[-MAX_SOUGHT : -MAX_SOUGHT + 1]
+    assert gone in secrets.redact_text(f"a {gone}")
+    for token in [*there, "one-more-token", "the-key-of-the-settings"]:
+        assert token not in secrets.redact_text(f"a {token} and {quote(token)}")
+    assert gone not in secrets.redact_json(json.dumps({"token": gone, "reason": gone}).encode()).decode()
+
+
+def test_a_stand_in_stays_the_same_while_it_is_numbered() -> None:
+    secrets = Secrets()
+    first = secrets.hide("the-first-token")
+    others = {secrets.hide(f"token-{number:08}") for number in range(MAX_NUMBERED - 1)}
+    assert len(others | {first}) == MAX_NUMBERED, "no two are the same"
+    assert secrets.hide("the-first-token") == first
+    assert secrets.hide(first) == first
+    assert len(secrets._numbers) == MAX_NUMBERED
+    for number in range(10):
+        secrets.hide(f"another-{number:08}")
+    assert len(secrets._numbers) == len(secrets._ours) == MAX_NUMBERED
+
+
+def test_a_huge_token_is_hidden_in_its_place_and_costs_no_memory() -> None:
+    secrets = Secrets()
+    for length, is_sought in ((MAX_SOUGHT_LENGTH, True), (MAX_SOUGHT_LENGTH + 1, False), (1 << 20, False)):
+        token = chr(ord("a") + length % 7) * (length - 9) + "/the-end!"
+        payload = json.dumps({"access_token": token, "said": f"not with {token}"}).encode()
+        redacted = secrets.redact_json(payload)
+        assert len(redacted) == len(payload)
+        assert json.loads(redacted)["access_token"][-20:] != token[-20:]
+        assert (token in json.loads(redacted)["said"]) is not is_sought
+    assert sum(map(len, secrets._sorted_forms())) <= 2 * MAX_SOUGHT_LENGTH
+
+
+@pytest.mark.parametrize("text", ["tokenvalue", "über-alles" * 9, '\t " mark! ' * 9, "x" * 70 + "/" * 70])
+def test_a_long_stand_in_tells_one_secret_from_another(text: str) -> None:
+    secrets = Secrets()
+    found = {secrets.hide(f"{text}{number:03}") for number in range(300)}
+    assert len(found) == 300
+    assert {len(stand_in.encode()) for stand_in in found} == {len(text.encode()) + 3}
+
+
+def test_many_clients_with_tokens_of_their_own_replay_the_same() -> None:
+    """More than are looked for at a time, and each comes twice."""
+    recording = Recording()
+    config = HubConfig(
+        authorize=lambda topic, token: f"the token {token} is old" if "7" in str(token) else None
+    )
+    world = World(config, rng=Random(2), hub_type=recording.hub)
+    tokens = [f"{number:03}-token-of-client" for number in range(MAX_SOUGHT + 20)]
+    for token in tokens * 2:
+        client = world.connect("/realtime/v1/websocket?vsn=2.0.0")
+        client.join("realtime:a", supabase_join("ann", access_token=token))
+        client.drop()
+    assert recording.replayed().same
+    assert_clean(recording, *tokens)
+
+
+def test_what_stands_in_a_secret_is_one() -> None:
+    """However it is nested, and whatever servers of old called it."""
+    recording = Recording()
+    world = World(HubConfig(), rng=Random(2), hub_type=recording.hub)
+    client = world.connect("/realtime/v1/websocket?vsn=2.0.0")
+    nested = {"access_token": {"value": [TOKEN, {"deep": SECOND}]}, "user_token": THIRD, "note": PASSWORD}
+    client.join("realtime:a", {**supabase_join("ann"), **nested})
+    assert recording.replayed().same
+    assert_clean(recording, TOKEN, SECOND, THIRD)
+    assert json.dumps(PASSWORD)[1:-1].encode() in written(recording), "what is no secret stays"
+
+
+def test_parameters_and_headers_are_looked_for_if_their_names_say_so() -> None:
+    """All are hidden in their place; what is not named like a secret stays a word in all other places."""
+    recording = Recording()
+    config = RealtimeConfig(
+        server_url="ws://host.test/socket?platform=android&session_token=url-s3cr3t-token",
+        params={"user_id": "alice-123"},
+        headers={"X-Client": "reason-android"},
+    )
+    rig = ScriptedServer(recording.realtime(config, rng=Random(1)))
+    rig.connect()
+    rig.join("room:b", {})
+    rig.say(None, None, "room:b", "hello", {"text": "android alice-123 reason-android url-s3cr3t-token"})
+    result = recording.replayed()
+    assert result.same, result
+    assert_clean(recording, "url-s3cr3t-token")
+    head = recording.lines[0]
+    assert "alice-123" not in head
+    assert "android" not in head
+    assert b"android alice-123 reason-android ~" in written(recording)
+
+
+def test_the_beginning_of_a_secret_at_the_end_is_found_after_one_that_goes_on_otherwise() -> None:
+    secrets = Secrets()
+    secrets.hide("abcdefgh-secret")
+    assert secrets.redact_end(b"abcdxyz abcdefg") == b"abcdxyz ~~~~~~~"
+    assert secrets.redact_end(b"abcdxyz abc") == b"abcdxyz abc", "so few may end any text"
+
+
+@pytest.mark.parametrize(
+    "secret", [b"\xff" + b"x" * 200, "ü\ud800€".encode("utf-8", "surrogatepass") * 100, b"\xed\xa0" * 100]
+)
+def test_a_long_secret_that_is_not_unicode(secret: bytes) -> None:
+    secrets = Secrets()
+    stand_in = secrets.hide_bytes(secret)
+    assert len(stand_in) == len(secret)
+    assert b"x" not in stand_in
+    assert "ü".encode() not in stand_in
+    assert secrets.redact(b"a " + secret + b" b") == b"a " + stand_in + b" b"
+
+
+# ---------------------------------------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize("secret", ["8letters", "token-of-a-client"])
+def test_a_secret_is_found_at_each_place_and_with_each_end(secret: str) -> None:
+    """Messages are looked at in blocks first: a secret may lie anywhere between them."""
+    secrets = Secrets()
+    stand_in = secrets.hide(secret)
+    for before in range(10):
+        for after in range(10):
+            text = "." * before + secret + "," * after
+            assert secrets.redact_text(text) == "." * before + stand_in + "," * after
+
+
+@pytest.mark.parametrize("name", ["access_token", "text"])
+@pytest.mark.parametrize(
+    "unit", ["x", "ü", "\\u00fc", "\\u0041", "%41", "+", '\\"', "\\\\", "\\\\\\\\u0041", "a%25%"]
+)
+def test_hiding_is_linear_in_the_length_of_a_message(name: str, unit: str) -> None:
+    """CPU seconds of one message with four times as many units: they would be sixteen times as many."""
+
+    def seconds(count: int) -> float:
+        message = f'{{"{name}":"{unit * count}"}}'.encode()
+        taken = []
+        for _ in range(3):
+            secrets = Secrets()
+            secrets.hide("another-token")
+            began = time.process_time()
+            secrets.redact_json(message)
+            taken.append(time.process_time() - began)
+        return min(taken)
+
+    assert seconds(20_000) < 10 * seconds(5_000) + 0.01
+
+
+@pytest.mark.parametrize("unit", ["\\u00fc", '\\"', "%41", "\\\\"])
+def test_a_long_message_of_escapes_takes_no_seconds(unit: str) -> None:
+    secrets = Secrets()
+    secrets.hide("another-token")
+    message = f'{{"access_token":"{unit * (200_000 // len(unit))}"}}'.encode()
+    began = time.process_time()
+    secrets.redact_json(message)
+    assert time.process_time() - began < 1
+
+
+def test_a_message_costs_the_same_after_many_tokens() -> None:
+    """What is looked for is bounded, and so is the CPU for a message that holds none of it."""
+    message = json.dumps({"text": "hello world " * 100}).encode()
+
+    def seconds(secrets: Secrets) -> float:
+        secrets.redact_json(message)
+        began = time.process_time()
+        for _ in range(50):
+            secrets.redact_json(message)
+        return time.process_time() - began
+
+    few, many = Secrets(), Secrets()
+    few.hide("the-first-token")
+    for number in range(6000):
+        many.hide(f"token-of-client-{number:06}")
+    assert min(seconds(many) for _ in range(3)) < 5 * min(seconds(few) for _ in range(3)) + 0.01

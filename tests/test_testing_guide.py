@@ -13,6 +13,8 @@ import pytest
 from node_tools import INTEROP, require_node
 from presence_adapters.hub_thread import COMMANDS
 
+pytestmark = pytest.mark.long
+
 PAGE = (Path(__file__).parent.parent / "docs" / "howto" / "test-your-app.md").read_text("utf-8")
 SECONDS = 60
 

@@ -164,4 +164,5 @@ def test_timers_are_a_dict_of_deadlines(steps: list[tuple[str, str, int]]) -> No
             assert timers.pop_expired(at) == due
             model.pop(due or "", None)
         assert timers.next_deadline() == min(model.values(), default=None)
+        assert timers.first == min(model.values(), default=math.inf)
         assert all(timers.get(other) == model.get(other) for other in "abcd")

@@ -16,6 +16,7 @@ from presence_proto import (
     AccessTokenNeeded,
     ChannelConfig,
     ChannelDown,
+    ChannelEnd,
     ChannelJoined,
     ChannelLeft,
     ChannelState,
@@ -37,7 +38,12 @@ ROOM = "realtime:room"
 OTHER = "realtime:other"
 NEEDED = AccessTokenNeeded()
 EXPIRED = {"extension": "system", "status": "error", "message": "Token has expired", "channel": "room"}
-FAST: dict[str, Any] = {"asks_for_token": True, "jitter": 0.0, "server_url": "ws://host.test/realtime/v1"}
+FAST: dict[str, Any] = {
+    "asks_for_token": True,
+    "jitter": 0.0,
+    "server_url": "ws://host.test/realtime/v1",
+    "token_in": "query",  # so that each connect shows which token it has
+}
 
 
 def asking(**settings: Any) -> Rig:
@@ -241,7 +247,7 @@ def test_a_join_that_waits_goes_with_the_next_connection() -> None:
 def test_an_expired_token_leads_to_one_request_and_a_rejoin() -> None:
     rig = joined()
     expire(rig)
-    assert ChannelDown(ROOM, "Token has expired", 1.0) in rig.take()
+    assert ChannelDown(ROOM, "Token has expired", 1.0, ChannelEnd.CLOSED) in rig.take()
     rig.advance(1.0)
     assert rig.take() == [NEEDED]
     give(rig, "t2", 3600.0)
@@ -289,7 +295,7 @@ def test_a_refused_join_is_one_of_the_channel() -> None:
     rig.advance(1.0)
     give(rig, "t2")
     rig.reply(rig.last("phx_join"), "error", {"reason": "Unauthorized"})
-    assert JoinFailed(ROOM, "Unauthorized", {"reason": "Unauthorized"}, 2.0) in rig.take()
+    assert JoinFailed(ROOM, "Unauthorized", {"reason": "Unauthorized"}, 2.0, refused=True) in rig.take()
     rig.advance(2.0)
     assert rig.take() == [NEEDED]
 
@@ -438,6 +444,97 @@ def test_a_jarvis_room_asks_before_each_connect() -> None:
     give(rig, "t3")
     assert rig.client.next_deadline() is None
     assert len(rig.opens) == 1
+
+
+# ---------------------------------------------------------------------------------------------- closing
+
+
+def online_clients() -> list[Any]:
+    """A client of each protocol that asks for tokens and is connected."""
+    presence = PresenceRig(**FAST)
+    presence.do(presence.client.connect)
+    give(presence, "t1", 5.0)
+    presence.open()
+    jarvis = JarvisRig(asks_for_token=True, jitter=0.0)
+    jarvis.do(jarvis.client.connect)
+    give(jarvis, "t1", 5.0)
+    jarvis.open()
+    jarvis.welcome()
+    return [joined("t1", 5.0), presence, jarvis]
+
+
+@pytest.mark.parametrize("pending", ["nothing", "request", "failure", "refresh", "late answer", "join"])
+@pytest.mark.parametrize("number", range(3), ids=["realtime", "presence", "jarvis"])
+def test_a_client_that_closes_asks_for_no_token(number: int, pending: str) -> None:
+    """Also when the server never answers the close frame: the client waits for `close_timeout` then."""
+    rig = online_clients()[number]
+    client = rig.client
+    requests = getattr(client, "_room", client)
+    requests = getattr(requests, "_realtime", requests)._tokens
+    if pending in ("request", "failure"):
+        requests.need(rig.now)
+    if pending == "failure":
+        client.access_token_failed("offline", now=rig.now)
+    client.tick(now=rig.now)
+    client.drain()
+    client.disconnect(now=rig.now)
+    assert not client.is_closed
+    if pending == "late answer":
+        client.set_access_token("t2", expires_in=1.0, now=rig.now)
+    if pending == "join" and number == 0:
+        client.join(OTHER, now=rig.now)
+    outputs = list(client.drain())
+    while (deadline := client.next_deadline()) is not None:
+        client.tick(now=deadline)
+        outputs += client.drain()
+    assert client.is_closed
+    kinds = {type(output).__name__ for output in outputs}
+    assert not kinds & {"AccessTokenNeeded", "AccessTokenFailed"}
+    assert "OpenTransport" not in kinds
+    assert {"SocketDisconnected", "Disconnected"} & kinds
+
+
+@given(
+    number=st.integers(0, 2),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["give", "expired", "fail", "join", "push", "poke", "tick"]), st.floats(0, 3)
+        ),
+        max_size=8,
+    ),
+)
+def test_while_closing_nothing_is_asked_whatever_the_application_does(
+    number: int, steps: list[tuple[str, float]]
+) -> None:
+    rig = online_clients()[number]
+    client, now = rig.client, rig.now
+    client.disconnect(now=now)
+    client.drain()
+    for step, seconds in steps:
+        if client.is_closed:
+            break
+        match step:
+            case "give" | "expired":
+                client.set_access_token("t2", expires_in=-1.0 if step == "expired" else 2.0, now=now)
+            case "fail":
+                client.access_token_failed("offline", now=now)
+            case "join" if number == 0:
+                client.join(OTHER, now=now)
+            case "push" if number == 0:
+                client.push(ROOM, "hello", timeout=1.0, now=now)
+            case "poke" if number:
+                client.send_poke("bo", now=now)
+        now += seconds
+        client.tick(now=now)
+        for output in client.drain():
+            assert type(output).__name__ in {
+                "ChannelDown",
+                "CloseTransport",
+                "CommandFailed",
+                "Disconnected",
+                "PushFailed",
+                "SocketDisconnected",
+            }
 
 
 # ---------------------------------------------------------------------------------------------- recordings

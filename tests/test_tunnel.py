@@ -19,6 +19,7 @@ from presence_proto import (
 )
 from presence_proto.http_stream import MAX_HEADER_SIZE
 from presence_proto.tunnel import MAX_INTERIM
+from presence_proto.version import USER_AGENT
 
 PROXY = Proxy("proxy.example", 3128)
 NO_HTTP = "the answer of the proxy proxy.example:3128 is not HTTP, or too long"
@@ -75,8 +76,8 @@ def test_the_url_of_a_proxy(url: str, proxy: Proxy) -> None:
     [
         (None, "must be a URL"),
         ("http://a\ud800", "must be a URL"),
-        ("https://ann:s3cret-pw@proxy.example", "must start with http://"),
-        ("socks5://ann:s3cret-pw@proxy.example", "must start with http://"),
+        ("https://ann:s3cret-pw@proxy.example", "must not start with https://: TLS to the proxy itself is"),
+        ("socks4://ann:s3cret-pw@proxy.example", "must start with http:// or socks5://"),
         ("http://ann:s3cret-pw@proxy.example:port", "is malformed"),
         ("http://[::1", "is malformed"),
         ("http://", "must name a host"),
@@ -104,9 +105,12 @@ def test_a_proxy_does_not_show_who_we_are() -> None:
 
 
 def test_the_request() -> None:
-    assert tunnel().request == b"CONNECT hub.example:80 HTTP/1.1\r\nHost: hub.example:80\r\n\r\n"
-    assert tunnel(host="::1", port=443).request.startswith(
-        b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n"
+    head = f"CONNECT hub.example:80 HTTP/1.1\r\nHost: hub.example:80\r\nUser-Agent: {USER_AGENT}\r\n\r\n"
+    assert tunnel().data_to_send() == head.encode()
+    assert (
+        tunnel(host="::1", port=443)
+        .data_to_send()
+        .startswith(b"CONNECT [::1]:443 HTTP/1.1\r\nHost: [::1]:443\r\n")
     )
 
 
@@ -120,9 +124,9 @@ def test_the_request() -> None:
     ],
 )
 def test_the_request_says_who_we_are(proxy: Proxy, plain: str) -> None:
-    lines = tunnel(proxy).request.split(b"\r\n")
-    scheme, _, value = lines[2].partition(b": ")[2].partition(b" ")
-    assert (lines[2].partition(b":")[0], scheme) == (b"Proxy-Authorization", b"Basic")
+    lines = tunnel(proxy).data_to_send().split(b"\r\n")
+    scheme, _, value = lines[3].partition(b": ")[2].partition(b" ")
+    assert (lines[3].partition(b":")[0], scheme) == (b"Proxy-Authorization", b"Basic")
     assert base64.b64decode(value).decode() == plain
 
 

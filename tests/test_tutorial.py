@@ -20,6 +20,8 @@ from test_docs import ROOT, blocks, environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 PAGE = ROOT / "docs" / "tutorial.md"
 COMMANDS = [line.removeprefix("$ ") for block in blocks(PAGE, "console") for line in block.splitlines()]
 SHOWN = blocks(PAGE, "text")

@@ -9,6 +9,7 @@ import pytest
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ChannelDown,
+    ChannelEnd,
     ChannelJoined,
     ProtocolViolation,
     PushFailed,
@@ -203,7 +204,7 @@ def test_a_late_reply_with_the_join_ref_of_an_earlier_life_still_counts(vsn: str
     rig = joined(vsn=vsn)
     push_id = push(rig)
     asked = rig.last()
-    rig.say(asked.join_ref, asked.join_ref, ROOM, "phx_error", {})
+    rig.say(asked.join_ref, asked.join_ref, ROOM, "phx_close", {})
     rig.advance(1.0)
     rig.accept_join(ROOM)
     rig.take()
@@ -228,8 +229,8 @@ def test_losing_the_connection_fails_what_is_in_flight_once() -> None:
     rig.cut("reset")
     assert rig.take() == [
         SocketDisconnected("reset", 1006, retry_in=1.0),
-        PushFailed(push_id, ROOM, "the connection ended before the reply"),
-        ChannelDown(ROOM, "the connection ended", None),
+        PushFailed(push_id, ROOM, "the connection ended before the reply: reset"),
+        ChannelDown(ROOM, "the connection ended", None, ChannelEnd.CONNECTION_LOST),
     ]
     rig.advance(1.0)
     rig.open()
@@ -244,8 +245,8 @@ def test_disconnecting_fails_what_is_in_flight_at_once() -> None:
     rig.silent = True
     rig.do(rig.client.disconnect)
     assert rig.take() == [
-        PushFailed(push_id, ROOM, "the connection ended before the reply"),
-        ChannelDown(ROOM, "disconnect was called", None),
+        PushFailed(push_id, ROOM, "the connection ended before the reply: disconnect was called"),
+        ChannelDown(ROOM, "disconnect was called", None, ChannelEnd.CONNECTION_LOST),
     ]
 
 
@@ -262,7 +263,7 @@ def test_a_server_that_has_forgotten_the_channel_is_joined_again(vsn: str) -> No
     )
     assert rig.take() == [
         PushReplied(push_id, ROOM, "error", {"reason": "unmatched topic"}),
-        ChannelDown(ROOM, "the server has forgotten the channel", 1.0),
+        ChannelDown(ROOM, "the server has forgotten the channel", 1.0, ChannelEnd.FORGOTTEN),
     ]
     rig.advance(1.0)
     rig.accept_join(ROOM)
@@ -273,7 +274,7 @@ def test_that_it_had_forgotten_an_earlier_life_says_nothing_about_this_one() -> 
     rig = joined()
     push_id = push(rig)
     asked = rig.last()
-    rig.say("1", "1", ROOM, "phx_error", {})
+    rig.say("1", "1", ROOM, "phx_close", {})
     rig.advance(1.0)
     rig.accept_join(ROOM)
     rig.take()
@@ -475,7 +476,7 @@ def test_bytes_go_out_in_a_binary_frame_and_come_back_in_one() -> None:
 
 def test_v1_carries_no_bytes() -> None:
     rig = joined(vsn="1.0.0")
-    with pytest.raises(LocalProtocolError, match="bytes cannot stand inside JSON"):
+    with pytest.raises(LocalProtocolError, match="V1 has no binary frames"):
         push(rig, "upload", b"data")
     assert rig.sent("upload") == []
 

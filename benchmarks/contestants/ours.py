@@ -30,6 +30,45 @@ READ = 64 * 1024
 """Characters of text that are taken before the events are: as many as come with one read of a socket."""
 
 
+class Server:
+    """A server in memory: it lets a client in, and answers joins, tracks and heartbeats."""
+
+    def __init__(self, *, deflate: bool = False) -> None:
+        self._websocket = WebSocket.server(deflate=deflate, max_message_size=LIMIT)
+        self.has_joined = False
+        """Whether a join was answered."""
+        self.last_ref = ""
+        """That of the latest message."""
+
+    def answer(self, data: bytes) -> bytes:
+        """What it says to these bytes of the client."""
+        self._websocket.receive_data(data)
+        replies = b""
+        while (event := self._websocket.next_event()) is not None:
+            if isinstance(event, HandshakeRequest):
+                self._websocket.accept()
+            elif isinstance(event, TextMessage):
+                replies += self._reply(json.loads(event.data))
+        # Replies are not compressed, so that the compressed messages of a `Stream` can follow. Most
+        # servers keep their context, and ours says that it does not.
+        return self._websocket.data_to_send().replace(b"; server_no_context_takeover", b"") + replies
+
+    def _reply(self, message: Any) -> bytes:
+        is_v1 = isinstance(message, dict)
+        if is_v1:
+            message = [message.get(name) for name in ("join_ref", "ref", "topic", "event", "payload")]
+        join_ref, ref, topic, event, _ = message
+        self.last_ref = ref
+        if event not in ("phx_join", "presence", "heartbeat"):
+            return b""
+        self.has_joined = self.has_joined or event == "phx_join"
+        payload = {"status": "ok", "response": {}}
+        reply: Any = [join_ref, ref, topic, "phx_reply", payload]
+        if is_v1:
+            reply = {"topic": topic, "event": "phx_reply", "ref": ref, "payload": payload}
+        return server_frame(json.dumps(reply).encode(), text=True)
+
+
 class Online:
     """A client that a server in memory lets in. `said`: its answers, one for each write of the client."""
 
@@ -37,42 +76,21 @@ class Online:
         self.client = client
         self.conn = ConnId(0)
         self.said: list[bytes] = []
-        self._server = WebSocket.server(deflate=deflate, max_message_size=LIMIT)
+        self.server = Server(deflate=deflate)
         client.connect(now=0)
         self.settle()
 
     def settle(self) -> None:
         """Carry bytes between the two until they have nothing to say. Joins are let in."""
-        while (output := self.client.next_output()) is not None:
-            if isinstance(output, OpenTransport):
-                self.conn = output.conn
-                self.client.transport_opened(self.conn, now=0)
-            elif isinstance(output, SendData):
-                self._server.receive_data(output.data)
-                replies = b""
-                while (event := self._server.next_event()) is not None:
-                    if isinstance(event, HandshakeRequest):
-                        self._server.accept()
-                    elif isinstance(event, TextMessage):
-                        replies += self._reply(json.loads(event.data))
-                # Replies are not compressed, so that the compressed messages of a `Stream` can follow. Most
-                # servers keep their context, and ours says that it does not.
-                answer = self._server.data_to_send().replace(b"; server_no_context_takeover", b"") + replies
-                self.said.append(answer)
-                self.client.receive_data(self.conn, answer, now=0)
-
-    def _reply(self, message: Any) -> bytes:
-        is_v1 = isinstance(message, dict)
-        if is_v1:
-            message = [message.get(name) for name in ("join_ref", "ref", "topic", "event", "payload")]
-        join_ref, ref, topic, event, _ = message
-        if event not in ("phx_join", "presence"):
-            return b""
-        payload = {"status": "ok", "response": {}}
-        reply: Any = [join_ref, ref, topic, "phx_reply", payload]
-        if is_v1:
-            reply = {"topic": topic, "event": "phx_reply", "ref": ref, "payload": payload}
-        return server_frame(json.dumps(reply).encode(), text=True)
+        while outputs := self.client.drain():
+            for output in outputs:
+                if isinstance(output, OpenTransport):
+                    self.conn = output.conn
+                    self.client.transport_opened(self.conn, now=0)
+                elif isinstance(output, SendData):
+                    answer = self.server.answer(output.data)
+                    self.said.append(answer)
+                    self.client.receive_data(self.conn, answer, now=0)
 
     def take(self, chunks: list[bytes]) -> int:
         """Give the client these bytes, and count the events."""
@@ -80,12 +98,17 @@ class Online:
         events = 0
         for chunk in chunks:
             client.receive_data(conn, chunk, now=0)
-            events += self.drain()
+            events += drain(client)
         return events
 
-    def drain(self) -> int:
-        """Take the events, and count them."""
-        return len(self.client.drain())
+
+def drain(client: Any) -> int:
+    """Take the outputs of a client as drivers do, and count them."""
+    count = 0
+    while outputs := client.drain():
+        count += len(outputs)
+    client.next_deadline()
+    return count
 
 
 class Realtime:
@@ -127,12 +150,12 @@ class Realtime:
         if not self._text:
             return online.take(self._chunks)
         # Where the WebSocket layer hands over.
-        client, drain = online.client, online.drain
+        client = online.client
         events = 0
         for texts in self._reads:
             for text in texts:
                 client._receive(text, 0.0)
-            events += drain()
+            events += drain(client)
         return events
 
     def roster(self) -> dict[str, list[str]]:

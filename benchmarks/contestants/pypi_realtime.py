@@ -1,9 +1,9 @@
 """The official Python client, `realtime` from PyPI, as shipped: its own loop over the messages.
 
-    python -m benchmarks.contestants.pypi_realtime text | bytes | deflate
+    python -m benchmarks.contestants.pypi_realtime text | bytes | single | deflate
 
-`bytes`: through the WebSocket layer that it uses, `websockets`, without a socket. `deflate`: so, and with
-permessage-deflate.
+`bytes`: through the WebSocket layer that it uses, `websockets`, without a socket. `single`: so, and one frame
+a read. `deflate`: with permessage-deflate.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class Messages:
 class Frames:
     """The same from bytes."""
 
-    def __init__(self, client: Any, *, deflate: bool = False) -> None:
+    def __init__(self, client: Any, *, single: bool = False, deflate: bool = False) -> None:
         self._client = client
+        self._single = single
         self._stream = Stream(deflate=deflate)
         self._chunks: list[bytes] = []
         client_extensions = [ClientPerMessageDeflateFactory()] if deflate else None
@@ -67,7 +68,7 @@ class Frames:
         self._protocol.events_received()
 
     def prepare(self, texts: list[str]) -> None:
-        self._chunks = self._stream.chunks(texts)
+        self._chunks = self._stream.frames(texts) if self._single else self._stream.chunks(texts)
 
     async def __aiter__(self) -> AsyncIterator[str]:
         protocol = self._protocol
@@ -124,6 +125,7 @@ if __name__ == "__main__":
     kinds: dict[str, Callable[[Any], Messages | Frames]] = {
         "text": Messages,
         "bytes": Frames,
+        "single": partial(Frames, single=True),
         "deflate": partial(Frames, deflate=True),
     }
     serve(Official(kinds[sys.argv[1]]))

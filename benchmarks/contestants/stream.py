@@ -19,7 +19,11 @@ class Stream:
 
     def chunks(self, texts: list[str]) -> list[bytes]:
         """The next messages."""
-        return list(chunks(b"".join(map(self._frame, texts))))
+        return list(chunks(b"".join(self.frames(texts))))
+
+    def frames(self, texts: list[str]) -> list[bytes]:
+        """The same, one message in each piece."""
+        return list(map(self._frame, texts))
 
     def _frame(self, text: str) -> bytes:
         if self._deflater is None:

@@ -38,6 +38,7 @@ S, I = ChannelState, ChannelInput  # noqa: E741 - the table reads better
 CURVES: dict[tuple[ChannelState, ChannelState], tuple[str, tuple[float, float], str]] = {
     (S.WAITING, S.JOINING): ("M196 88 L322 88", (259, 80), "middle"),
     (S.JOINING, S.WAITING): ("M324 108 L198 108", (259, 126), "middle"),
+    (S.JOINING, S.JOINING): ("M442 124 C462 168, 516 156, 474 112", (486, 160), "start"),
     (S.JOINING, S.JOINED): ("M476 88 L602 88", (539, 80), "middle"),
     (S.JOINED, S.JOINING): ("M604 108 L478 108", (541, 126), "middle"),
     (S.JOINED, S.WAITING): ("M680 66 C680 10, 120 10, 120 64", (400, 36), "middle"),
@@ -65,7 +66,7 @@ def channel_states() -> Picture:
     picture.text(
         400,
         328,
-        "DOWN: refused, unanswered, crashed, closed, or the connection was lost",
+        "DOWN: refused, crashed, closed, or the connection was lost",
         "red-line",
         size=11,
         anchor="middle",

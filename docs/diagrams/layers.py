@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from test_layers import ADAPTERS, CORE_SOURCES, ORDER, inner_imports
 
-VOCABULARY = ("version", "errors", "outputs", "endpoint", "validators", "config", "events")
+VOCABULARY = ("version", "errors", "outputs", "endpoint", "validators", "json_text", "config", "events")
 """The words that all speak: nearly every module imports them, and no arrow is drawn to them."""
 
 WHOLE = ("hub", "recording", "testing")
@@ -34,11 +34,13 @@ SAYINGS = {
     "phoenix_room": "on a channel",
     "jarvis": "on Jarvis JSON",
     "roster": "users, events",
+    "restart_grace": "who may return",
     "channel": "one topic",
     "channel_state": "its states",
     "presence": "state + diffs",
     "encoded_presence": "presence as JSON",
     "tunnel": "through proxies",
+    "socks": "SOCKS 5",
     "http_stream": "h11",
     "token_requests": "when to ask",
     "wire": "refs, pushes",
@@ -46,6 +48,7 @@ SAYINGS = {
     "serializer": "V1, V2, binary",
     "websocket": "bytes, messages",
     "handshake": "the upgrade",
+    "refusal": "back when, where",
     "deflate": "compression",
     "fast_lane": "plain frames",
     "timers": "named deadlines",
@@ -53,6 +56,16 @@ SAYINGS = {
     "broadcasts": "payloads",
     "room": "what a room is",
     "track": "the budget",
+    "secrets": "what to hide",
+    "refusals": "ask again or not",
+    "join_queue": "one at a time",
+    "channel_timers": "of one channel",
+    "sans_io": "no adapter",
+    "replay_filter": "told once",
+    "channel_config": "how to join",
+    "authorization": "who may join",
+    "origins": "which web pages",
+    "encoded_users": "users as JSON",
 }
 
 BOX, POINT, HEIGHT, GAP, ROW = 128, 6, 44, 18, 80

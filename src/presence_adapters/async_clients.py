@@ -8,9 +8,9 @@ Entering starts to connect and returns at once; leaving disconnects in an orderl
 cancelled. Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, whether events
 are read or not.
 
-Events wait in a queue of `max_queued_events`. When a slow consumer lets it fill up, the oldest are dropped
-and `EventsDropped` stands in their place: read the roster again then. Two consumers of one stream share its
-events.
+Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When a slow consumer lets it fill
+up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then. Two
+consumers of one stream share its events.
 
 A command waits only while the transport's write buffer is over its limit. Cancelled there, it has not been
 made.
@@ -22,9 +22,11 @@ import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import presence_proto as core
-from presence_adapters.errors import ConnectError
-from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.connection_monitor import ConnectionMonitor
+from presence_adapters.errors import WaitTimeoutError, checked_timeout
+from presence_adapters.event_queue import CHUNK, EventQueue, EventsDropped, ReadMeter
 from presence_adapters.proxies import find_proxy
+from presence_adapters.wrong_statement import refuse
 
 if TYPE_CHECKING:
     import ssl
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from presence_adapters.access_tokens import TokenProvider
-    from presence_adapters.async_driver import AsyncDriver
+    from presence_adapters.async_driver import AsyncDriver, Event
     from presence_adapters.recording import Recording
 
 T = TypeVar("T")
@@ -43,18 +45,30 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncQueue(EventQueue[E]):
-    """An event queue that can be waited for, on the loop of `driver_type`."""
+    """An event queue that can be waited for, on the loop of `driver_type`. `check` raises where nothing would
+    come.
+    """
 
-    def __init__(self, limit: int, driver_type: type[AsyncDriver[Any]]) -> None:
-        super().__init__(limit, self._wake_up)
+    def __init__(
+        self,
+        limit: int,
+        driver_type: type[AsyncDriver[Any]],
+        check: Callable[[], object],
+        meter: ReadMeter | None = None,
+    ) -> None:
+        super().__init__(limit, self._wake_up, meter)
+        self._check = check
         self._event_type = driver_type.event_type
         self._checkpoints = driver_type.checkpoints
         self._news = self._event_type()
 
     def put(self, event: E) -> None:
         """Add an event."""
-        if 0 < len(self._events) < self._limit:
-            self._events.append(event)  # who waits has been woken
+        events = self._events
+        if len(events) < self._limit and self.meter.bytes <= CHUNK:  # nearly always
+            events.append(event)
+            if len(events) == 1:  # else who waits has been woken
+                self._news.set()
         else:
             super().put(event)
 
@@ -65,19 +79,21 @@ class AsyncQueue(EventQueue[E]):
         return self
 
     async def __anext__(self) -> E | EventsDropped:
-        """The next event. After the last one: what ended it, once, and then `StopAsyncIteration`."""
-        if self._events and not self._dropped and not self._checkpoints:  # nearly always
+        """The next event. After the last one: the exception that ended it, or `StopAsyncIteration`."""
+        if self._events and not (self._dropped or self._heavy or self._checkpoints):  # nearly always
             return self._events.popleft()
-        if self._checkpoints or not self._news.is_set():
+        if not self._news.is_set():
+            self._check()
+            await self._news.wait()
+        elif self._checkpoints:
             await self._news.wait()
         while (event := self.get()) is None:
-            if self.error is not None:
-                error, self.error = self.error, None
-                raise error
             if self.closed:
+                self.end()
                 raise StopAsyncIteration
             if self._news.is_set():  # else another consumer was here first, and all wait for the same one
                 self._news = self._event_type()
+            self._check()
             await self._news.wait()
         return event
 
@@ -102,6 +118,7 @@ class AsyncClient(Generic[Core, E]):
         self._core = endpoint
         self._events = events
         self._recording = recording
+        self._monitor = ConnectionMonitor(config.address().authority)
         self._driver = self._driver_type(
             endpoint,
             on_event,
@@ -111,12 +128,24 @@ class AsyncClient(Generic[Core, E]):
             provider=access_token if callable(access_token) else None,
             patience=config.access_token_timeout,
             linger=config.close_timeout,
+            monitor=self._monitor,
+            meter=events.meter,
         )
 
     @property
     def is_connected(self) -> bool:
         """Whether we are connected."""
-        return self._core.is_connected
+        return self._core.is_connected and not self._driver.is_forked
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has ended, after `disconnect` or a final refusal. It does not start again."""
+        return self._driver.ended.is_set()
+
+    @property
+    def latency(self) -> float | None:
+        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        return self._core.latency
 
     async def set_access_token(self, token: str | None) -> None:
         """Use another access token from now on: in every joined channel at once, in the next joins and the
@@ -124,8 +153,29 @@ class AsyncClient(Generic[Core, E]):
         """
         await self._command(self._core.set_access_token, token)
 
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until `is_connected`, for `timeout` seconds at most (`None`: as long as it takes).
+
+        Raises `WaitTimeoutError`, a `TimeoutError` that says what kept it, after which the client goes on
+        trying; and `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        self._check_running()
+        connected = self._answer()
+        if self.is_connected:
+            connected.set_result(None)
+        else:
+            self._monitor.wait(connected)
+        try:
+            await self._driver.within(timeout, connected.wait)
+        except TimeoutError:
+            raise WaitTimeoutError(f"not connected within {timeout:g} s", self._monitor.trouble) from None
+        finally:
+            self._monitor.give_up(connected)
+
     async def disconnect(self) -> None:
         """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
+        self._driver.check()
         if not self._driver.ended.is_set():
             self._driver.call(self._core.disconnect)
         await self._driver.ended.wait()
@@ -140,6 +190,8 @@ class AsyncClient(Generic[Core, E]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._driver.is_forked:
+            return  # the connection is the parent's
         try:
             # A cancelled body wants out at once; any other end of it leaves time for a goodbye.
             if error is None or isinstance(error, Exception):
@@ -148,21 +200,65 @@ class AsyncClient(Generic[Core, E]):
                 self._driver.call(self._core.disconnect)
         finally:
             await self._driver.stop()
-        bug = self._events.error
-        if bug is None or bug is error:
+        bug = self._driver.error
+        if bug is None or bug is error or self._events.was_told:
             return
         if error is None:
             raise bug  # nobody has read the events up to here
         logger.error("the client has failed", exc_info=bug)
 
     def __aiter__(self) -> AsyncIterator[E | EventsDropped]:
+        self._driver.check()
+        if self._events.is_finished:
+            raise self._monitor.ended()
         return self._events
 
     def __anext__(self) -> Awaitable[E | EventsDropped]:
         return self._events.__anext__()
 
     async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        self._driver.check()
         await self._driver.writable()
-        if self._driver.ended.is_set():
-            raise ConnectError("the client has ended") from self._driver.error
+        self._check_running()
         return self._driver.call(command, *args, **kwargs)
+
+    def _check_running(self) -> None:
+        self._driver.check()
+        if self._driver.ended.is_set():
+            raise self._monitor.ended()
+
+    def _answer(self) -> Answer:
+        return Answer(self._driver.event_type())
+
+
+refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.blocking", "with", "for")
+
+
+class Answer:
+    """The one answer that somebody awaits."""
+
+    def __init__(self, event: Event) -> None:
+        self._event = event
+        self._result: Any = None
+        self._error: Exception | None = None
+
+    def done(self) -> bool:
+        """Whether it is there."""
+        return self._event.is_set()
+
+    def set_result(self, result: Any) -> None:
+        """It is this."""
+        self._result = result
+        self._event.set()
+
+    def set_exception(self, exception: Exception) -> None:
+        """Waiting for it raises this."""
+        self._error = exception
+        self._event.set()
+
+    async def wait(self) -> Any:
+        """Wait for it."""
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error
+        return self._result

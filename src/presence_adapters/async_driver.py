@@ -6,12 +6,15 @@ There is no retry, sleep or heartbeat here; those are the core's.
 from __future__ import annotations
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from presence_adapters.access_tokens import answer, is_async, refuse
 from presence_adapters.connecting import log_opening
+from presence_adapters.connection_monitor import WATCHED
+from presence_adapters.errors import forked
 from presence_adapters.event_log import logged_events
 from presence_proto import (
     AccessTokenNeeded,
@@ -26,14 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from presence_adapters.access_tokens import TokenProvider
+    from presence_adapters.connection_monitor import ConnectionMonitor
+    from presence_adapters.event_queue import ReadMeter
     from presence_proto import ConnId, Endpoint, Proxy
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_ORDERS = frozenset({SendData, CloseTransport, OpenTransport, AccessTokenNeeded})
-"""The outputs that are no events."""
+_SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
+"""The outputs that are more than an event to pass on."""
 
 
 class Event(Protocol):
@@ -59,7 +64,8 @@ class AsyncDriver(ABC, Generic[C]):
     `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
     core is closed, or with the exception that a fact or a drain raised (a bug), which ends everything.
     `proxy`: the one on the way. `provider` is asked for access tokens, and an `async` one has `patience`
-    seconds. `linger`: seconds that an orderly closed connection has to take what was written.
+    seconds. `linger`: seconds that an orderly closed connection has to take what was written. `monitor` sees
+    what becomes of a client's connection. `meter` is told how many bytes a client has received.
     """
 
     def __init__(
@@ -73,14 +79,18 @@ class AsyncDriver(ABC, Generic[C]):
         provider: TokenProvider | None = None,
         patience: float = 30.0,
         linger: float = 5.0,
+        monitor: ConnectionMonitor | None = None,
+        meter: ReadMeter | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._meter = meter
         self.ended = self.event_type()
         self.error: Exception | None = None
         self.connections: dict[ConnId, C] = {}  # those that the core knows: a client has one at most
         self.existing: set[C] = set()  # with a socket, or on the way to one
         self.room = self.event_type()  # to write more
         self.room.set()
+        self._pong: SendData | None = None  # the latest, while there is no room
         self._emptied = self.event_type()  # `existing` was
         self._on_event = logged_events(on_event)
         self._on_end = on_end
@@ -90,19 +100,31 @@ class AsyncDriver(ABC, Generic[C]):
         self._patience = patience
         self._is_asking = False  # the provider
         self._linger = linger
-        self._is_started = False
+        self._is_draining = False
+        self._has_more = False  # outputs to drain, which came meanwhile
+        self._monitor = monitor
+        self._process: int | None = None  # its id; `None`: not started
 
     # ---------------------------------------------------------------- what each loop does in its own way
 
     event_type: ClassVar[type[Event]]
     checkpoints: ClassVar[bool] = False  # whether waiting for what has happened lets others have a turn
 
+    now: Callable[[], float]  # the clock of the loop, from `start` on
+    what: ClassVar[str] = "client"
+    elsewhere: ClassVar[str]  # where it was entered, and how to call it from where it was not
+
+    @abstractmethod
+    def _is_here(self) -> bool:
+        """Whether the code that runs now is in the loop that it was entered in."""
+
+    @abstractmethod
+    async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
+        """What `wait` returns. Raises `TimeoutError` when it takes longer than `timeout` seconds."""
+
     @abstractmethod
     async def stop(self) -> None:
         """Drop what is left, and wait until it is gone. After this nothing runs any more."""
-
-    @abstractmethod
-    def _now(self) -> float: ...
 
     @abstractmethod
     def _open(self, wanted: OpenTransport) -> None: ...
@@ -136,9 +158,23 @@ class AsyncDriver(ABC, Generic[C]):
 
     async def start(self) -> None:
         """Use the running loop from now on, until `stop`."""
-        if self._is_started:
-            raise LocalProtocolError("this can be entered only once: make a new one")
-        self._is_started = True
+        if self._process is not None:
+            raise LocalProtocolError(f"a {self.what} can be entered only once: create a new one")
+        self._process = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that entered it, and its sockets are the parent's."""
+        return self._process not in (None, os.getpid())
+
+    def check(self) -> None:
+        """Raise `LocalProtocolError` unless it was entered, in this process and in this loop."""
+        if self._process is None:
+            raise LocalProtocolError(f"the {self.what} is not running yet: enter it with `async with`")
+        if self.is_forked:
+            raise LocalProtocolError(forked(self.what))
+        if not self._is_here():
+            raise LocalProtocolError(f"the {self.what} belongs to {self.elsewhere}")
 
     async def writable(self) -> None:
         """Wait while too much waits to be written."""
@@ -151,13 +187,23 @@ class AsyncDriver(ABC, Generic[C]):
         while self.existing:
             await self._emptied.wait()
 
+    def has_room(self) -> None:
+        """The transport takes more again."""
+        self.room.set()
+        self._send_pong()
+
+    def _send_pong(self) -> None:
+        """Send the pong that there was no room for, if there is one."""
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self._send(pong.conn, pong.data)
+
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the core. What it raises is the caller's; nothing has changed then."""
-        if not self._is_started:
-            raise LocalProtocolError("this is not running yet: use `async with`")
+        self.check()
         if self.ended.is_set():
-            raise LocalProtocolError("this has ended") from self.error
-        result = command(*args, now=self._now(), **kwargs)
+            raise LocalProtocolError(f"the {self.what} has ended") from self.error
+        result = command(*args, now=self.now(), **kwargs)
         self._was_told()
         return result
 
@@ -166,48 +212,71 @@ class AsyncDriver(ABC, Generic[C]):
         if self.error is not None:
             return
         try:
-            fact(*args, now=self._now(), **kwargs)
+            fact(*args, now=self.now(), **kwargs)
         except Exception as exc:
             self.end(exc)
         else:
             self._was_told()
 
-    def _was_told(self) -> None:
-        """The core was told a fact or a command. A driver may wait for more of them before it drains."""
-        self.drain()
-
     def drain(self) -> None:
-        """Carry out what the core wants, and set the timer."""
+        """Carry out what the core wants, and set the timer.
+
+        A command that `on_event` gives drains nothing itself: its outputs follow those under way.
+        """
         if self.error is not None:
             return
+        if self._is_draining:
+            self._has_more = True
+            return
+        self._is_draining = True
         try:
             on_event = self._on_event
-            for output in iter(self.endpoint.next_output, None):
-                if type(output) not in _ORDERS:  # nearly all that comes
-                    on_event(output)
-                    continue
-                match output:
-                    case SendData():
-                        self._send(output.conn, output.data)
-                    case CloseTransport():
-                        logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
-                        self._close(output.conn, output.abort)
-                    case OpenTransport():
-                        log_opening(logger, output, self._proxy)
-                        self._open(output)
-                    case AccessTokenNeeded() if self._provider is not None:
-                        # While a call is under way, its result is the answer.
-                        if not self._is_asking:
-                            self._is_asking = True
-                            self._start_asking(self._provider)
-                    case _:
-                        self._on_event(output)
+            if self._meter is not None:
+                client: Any = self.endpoint
+                self._meter.look(client.bytes_received)
+            while True:
+                for output in self.endpoint.drain():
+                    if type(output) in _SPECIAL:
+                        self._carry_out(output)
+                    else:  # nearly all that comes
+                        on_event(output)
+                if not self._has_more:
+                    break
+                self._has_more = False
             self._set_timer(self.endpoint.next_deadline())
         except Exception as exc:
             self.end(exc)
             return
-        if self.endpoint.is_closed:
+        finally:
+            self._is_draining = False
+        if not self.connections and self.endpoint.is_closed:  # at rest a core has no connection
             self.end(None)
+
+    _was_told = drain
+    """The core was told a fact or a command. A driver may wait for more of them before it drains."""
+
+    def _carry_out(self, output: Any) -> None:
+        match output:
+            case SendData() if output.is_pong and not self.room.is_set():
+                self._pong = output
+            case SendData():
+                self._send_pong()  # before this: nothing may follow a close frame
+                self._send(output.conn, output.data)
+            case CloseTransport():
+                logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
+                self._close(output.conn, output.abort)
+            case OpenTransport():
+                log_opening(logger, output, self._proxy)
+                self._open(output)
+            case AccessTokenNeeded() if self._provider is not None:
+                # While a call is under way, its result is the answer.
+                if not self._is_asking:
+                    self._is_asking = True
+                    self._start_asking(self._provider)
+            case _:
+                if self._monitor is not None:
+                    self._monitor.saw(output)
+                self._on_event(output)
 
     async def _ask(self, provider: TokenProvider) -> None:
         """Ask the provider, and tell the core. What comes after the end is dropped."""
@@ -236,6 +305,7 @@ class AsyncDriver(ABC, Generic[C]):
         connection = self.connections.pop(conn, None)
         if connection is not None:
             connection.forgotten = True
+            self._pong = None
             self.room.set()
         return connection
 
@@ -254,4 +324,7 @@ class AsyncDriver(ABC, Generic[C]):
         self._set_timer(None)
         if error is not None:
             self._cut()
+        if self._monitor is not None:
+            error = error or self._monitor.refusal
+            self._monitor.end(error)
         self._on_end(error)

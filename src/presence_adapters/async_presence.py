@@ -29,7 +29,7 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `proxy`: the URL of an HTTP proxy on the way, `""` for none; by default the environment
+    the system's. `proxy`: the URL of a proxy on the way, `""` for none; by default the environment
     says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a plain or `async`
     function that gives one; it is asked before connects, joins and the expiry of the last one.
     `rng` is for the jitter of the backoff.
@@ -64,7 +64,9 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.presence_client(identity, config, rng, online_at)
-        events: AsyncQueue[core.PresenceEvent] = AsyncQueue(max_queued_events, self._driver_type)
+        events: AsyncQueue[core.PresenceEvent] = AsyncQueue(
+            max_queued_events, self._driver_type, lambda: self._driver.check()
+        )
         super().__init__(
             endpoint,
             events,

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import presence_proto as core
 from presence_adapters.access_tokens import with_token
 from presence_adapters.async_clients import AsyncClient, AsyncQueue
+from presence_adapters.errors import JoinTimeoutError, WaitTimeoutError, checked_timeout, left_already
+from presence_adapters.event_queue import ReadMeter
 from presence_adapters.recording import Recording
 from presence_adapters.routing import Route, Routes
+from presence_adapters.wrong_statement import refuse
 
 if TYPE_CHECKING:
     import random
@@ -16,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from presence_adapters.access_tokens import TokenProvider
-    from presence_adapters.async_driver import Event
     from presence_adapters.event_queue import EventsDropped
     from presence_adapters.recording import Record
 
@@ -46,9 +48,11 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
+        meter = ReadMeter()  # one for all channels: they share the connection
         self._routes: Routes[AsyncQueue[core.RealtimeEvent]] = Routes(
-            lambda: AsyncQueue(max_queued_events, self._driver_type),
+            lambda: AsyncQueue(max_queued_events, self._driver_type, lambda: self._driver.check(), meter),
             lambda topic: self._driver.call(endpoint.leave, topic),
+            lambda: self._monitor.refusal,
         )
         routes = self._routes
         super().__init__(
@@ -63,33 +67,53 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
             recording,
         )
 
-    async def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The topics that were joined and not left, oldest first."""
+        return self._core.channels
+
+    async def join(
+        self,
+        topic: str,
+        params: Mapping[str, Any] | core.ChannelConfig | None = None,
+        timeout: float | None = None,
+    ) -> Channel:
         """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections and
-        timeouts are tried again meanwhile. Raises `JoinError` when the server refuses, `ConnectError` when
-        the client ends; then, and when it is cancelled, the topic is left again.
+        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
+        answers and refusals that will pass are waited out. Raises `JoinError` when the server refuses;
+        `JoinTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds have passed;
+        `ConnectError` when the client ends. Then, and when it is cancelled, the topic is left again.
         """
+        checked_timeout(timeout)
         joined = self._answer()
+        route: Route[AsyncQueue[core.RealtimeEvent]] | None = None
 
         def join(*, now: float) -> Route[AsyncQueue[core.RealtimeEvent]]:
             self._core.join(topic, params, now=now)
             return self._routes.join(topic, joined)
 
-        route = await self._command(join)
-        try:
+        async def joining() -> Route[AsyncQueue[core.RealtimeEvent]]:
+            nonlocal route
+            route = await self._command(join)
             await joined.wait()
-        except BaseException:
-            self._routes.give_up(route, joined)
+            return route
+
+        try:
+            route = await self._driver.within(timeout, joining)
+        except BaseException as exc:
+            trouble = self._monitor.trouble
+            if route is not None:
+                trouble = route.trouble or trouble
+                self._routes.give_up(route, joined)
+            if timeout is not None and isinstance(exc, TimeoutError):
+                raise JoinTimeoutError(topic, timeout, trouble) from None
             raise
         if route.channel is None:
             acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
             route.channel = Channel(self, route, self._core.presence(topic), acked=acked)
         assert isinstance(route.channel, Channel)
         return route.channel
-
-    def _answer(self) -> Answer:
-        return Answer(self._driver.event_type())
 
 
 class Channel:
@@ -124,6 +148,11 @@ class Channel:
         return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
+    def is_synced(self) -> bool:
+        """Whether `presence` is the server's current state. False: it is stale, or not there yet."""
+        return not self._route.leaving and self._client._core.is_synced(self.topic)
+
+    @property
     def response(self) -> Any:
         """The server's answer to the latest join."""
         return self._route.response
@@ -133,6 +162,7 @@ class Channel:
 
         Raises `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds (default:
         the config's `push_timeout`), which include waiting for a channel that is down.
+        A crash of the channel and the end of the connection fail it at once.
         """
         return await self._push(self._client._core.push, event, payload, timeout=timeout)
 
@@ -155,13 +185,39 @@ class Channel:
         """Stop being present."""
         await self._command(self._client._core.untrack)
 
+    async def wait_synced(self, timeout: float | None = None) -> None:
+        """Wait until `is_synced`: `presence` has everybody. `timeout`: seconds; `None`: as long as it takes.
+
+        Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
+        when the time is up, `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        self._client._check_running()
+        synced = self._client._answer()
+        if self.is_synced:
+            synced.set_result(None)
+        else:
+            self._client._routes.await_sync(self._route, synced)
+        try:
+            await self._client._driver.within(timeout, synced.wait)
+        except TimeoutError:
+            raise WaitTimeoutError(
+                f"{self.topic!r} not synced within {timeout:g} s", self._client._monitor.trouble
+            ) from None
+        finally:
+            self._client._routes.give_up(self._route, synced)
+
     async def leave(self) -> None:
         """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
+        self._client._driver.check()
         left = self._client._answer()
         self._client._routes.leave(self._route, left)
         await left.wait()
 
     def __aiter__(self) -> Self:
+        self._client._driver.check()
+        if self._route.queue.is_finished:
+            raise left_already(self.topic) if self._route.leaving else self._client._monitor.ended()
         return self
 
     def __anext__(self) -> Awaitable[core.RealtimeEvent | EventsDropped]:
@@ -170,7 +226,7 @@ class Channel:
     async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def checked(*, now: float) -> T:
             if self._route.leaving:
-                raise core.LocalProtocolError(f"{self.topic!r} was left: join it again")
+                raise left_already(self.topic)
             return command(self.topic, *args, now=now, **kwargs)
 
         return await self._client._command(checked)
@@ -185,31 +241,4 @@ class Channel:
         return await answer.wait()
 
 
-class Answer:
-    """The one answer that somebody awaits."""
-
-    def __init__(self, event: Event) -> None:
-        self._event = event
-        self._result: Any = None
-        self._error: Exception | None = None
-
-    def done(self) -> bool:
-        """Whether it is there."""
-        return self._event.is_set()
-
-    def set_result(self, result: Any) -> None:
-        """It is this."""
-        self._result = result
-        self._event.set()
-
-    def set_exception(self, exception: Exception) -> None:
-        """It is no."""
-        self._error = exception
-        self._event.set()
-
-    async def wait(self) -> Any:
-        """Wait for it."""
-        await self._event.wait()
-        if self._error is not None:
-            raise self._error
-        return self._result
+refuse(Channel, "use `async for`", "for")

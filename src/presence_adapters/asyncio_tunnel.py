@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from presence_adapters.asyncio_connect import open_socket
 from presence_adapters.connecting import out_of_reach
 from presence_proto import ProxyError, ProxyTunnel
 
@@ -26,7 +27,8 @@ async def connect_through(
     asking = _Asking(ProxyTunnel(proxy, wanted))
     try:
         try:
-            await loop.create_connection(lambda: asking, proxy.host, proxy.port)
+            sock = await open_socket(proxy.host, proxy.port)
+            await loop.create_connection(lambda: asking, sock=sock)
             await asking.is_answered.wait()
             if asking.failure is not None:
                 raise asking.failure
@@ -59,7 +61,7 @@ class _Asking(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._tunnel.request)
+        self.transport.write(self._tunnel.data_to_send())
 
     def data_received(self, data: bytes) -> None:
         if self.is_answered.is_set():
@@ -70,6 +72,8 @@ class _Asking(asyncio.Protocol):
             self._tunnel.receive_data(data)
         except ProxyError as exc:
             self._fail(exc)
+        if more := self._tunnel.data_to_send():
+            self.transport.write(more)
         if self._tunnel.is_open:
             self._early += self._tunnel.early_data
             self.transport.pause_reading()  # the next bytes may be for TLS

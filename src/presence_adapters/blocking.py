@@ -15,20 +15,29 @@ Everything may be called from any thread. A command is carried out at once, in t
 `close` or `disconnect` all the others stop waiting. Several threads that read the same events share them.
 Signal handlers are not threads: have them raise something, as the one of Ctrl-C does.
 
-Events wait in a queue of `max_queued_events`. When a slow consumer lets it fill up, the oldest are dropped
-and `EventsDropped` stands in their place: read the roster again then.
+Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When a slow consumer lets it fill
+up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import presence_proto as core
 from presence_adapters.blocking_driver import BlockingDriver
-from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.errors import (
+    ConnectError,
+    JoinError,
+    JoinTimeoutError,
+    PushError,
+    WaitTimeoutError,
+    checked_timeout,
+    left_already,
+)
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.socket_clients import (
     Answer,
@@ -39,6 +48,7 @@ from presence_adapters.socket_clients import (
     SocketPresenceClient,
     SocketRealtimeClient,
 )
+from presence_adapters.wrong_statement import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,9 +61,11 @@ __all__ = [
     "ConnectError",
     "EventsDropped",
     "JoinError",
+    "JoinTimeoutError",
     "PresenceClient",
     "PushError",
     "RealtimeClient",
+    "WaitTimeoutError",
 ]
 
 logger = logging.getLogger(__name__)
@@ -66,19 +78,48 @@ class _Blocking(SocketClient[Core, Event]):
     _driver: BlockingDriver
     _background: threading.Thread | None = None
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has ended, after `disconnect` or a final refusal. It does not start again."""
+        return self._driver.ended
+
     def events(self, timeout: float | None = None) -> Iterator[Event | EventsDropped]:
         """The events as they come. Ends when none has come for `timeout` seconds (0: when there is none now),
         and for good when the client has ended and everything was read.
+
+        Raises `ConnectError` at the end, if the server has refused us for good, and when the end was read
+        before.
         """
+        self._check()
+        if self._events.is_finished:
+            raise self._monitor.ended()
         return _read(self._driver, self._events, timeout)
 
     def __iter__(self) -> Iterator[Event | EventsDropped]:
         return self.events()
 
+    def wait_connected(self, timeout: float | None = None) -> None:
+        """Wait until `is_connected`, for `timeout` seconds at most (`None`: as long as it takes).
+
+        Raises `WaitTimeoutError`, a `TimeoutError` that says what kept it, after which the client goes on
+        trying; and `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        self._check()
+        with self._driver.lock:
+            connected = self._connected()
+        try:
+            if not self._driver.wait(connected.done, timeout):
+                raise WaitTimeoutError(f"not connected within {timeout:g} s", self._monitor.trouble)
+            connected.result()
+        finally:
+            with self._driver.lock:
+                self._monitor.give_up(connected)
+
     def drive_in_background(self) -> None:
         """Have a thread of its own for whatever there is to do, until the client has ended."""
         if not self._driver.is_running:
-            raise core.LocalProtocolError("this is not running: use `with`")
+            raise core.LocalProtocolError("the client is not running: enter it with `with`")
         if self._background is None:
             thread = threading.Thread(
                 target=self._driver.wait, args=(lambda: self._driver.is_quiet,), name="presence", daemon=True
@@ -88,17 +129,29 @@ class _Blocking(SocketClient[Core, Event]):
 
     def disconnect(self) -> None:
         """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
+        self._check_process()
         with self._driver.lock:
             self._goodbye()
         self._driver.wait(lambda: self._driver.is_quiet)
 
     def close(self) -> None:
         """Say goodbye without waiting for an answer, and close at once. The last events can still be read."""
+        if self._is_forked:
+            return  # the connection is the parent's
         with self._driver.lock:
             self._goodbye()
             self._driver.stop()
 
     def __enter__(self) -> Self:
+        if (loop := _running_loop()) is not None:
+            # Not a warning of `warnings`: under -W error it would end programs that work, if badly.
+            logger.warning(
+                "the blocking client was entered where %s runs, which stands still while the client waits:"
+                " use presence_adapters.%s",
+                loop,
+                loop,
+                stacklevel=2,
+            )
         self._recording.open()
         with self._driver.lock:
             self._driver.start()
@@ -108,6 +161,8 @@ class _Blocking(SocketClient[Core, Event]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._is_forked:
+            return  # the connection is the parent's, and so are the threads that would be waited for
         try:
             # Ctrl-C wants out at once; any other end of the body leaves time for a goodbye.
             if error is None or isinstance(error, Exception):
@@ -119,8 +174,8 @@ class _Blocking(SocketClient[Core, Event]):
                 self._driver.release()
                 if self._background is not None:
                     self._background.join()
-        bug = self._events.error
-        if bug is None or bug is error:
+        bug = self._driver.error
+        if not isinstance(bug, Exception) or bug is error or self._events.was_told:
             return
         if error is None:
             raise bug  # nobody has read the events up to here
@@ -128,6 +183,14 @@ class _Blocking(SocketClient[Core, Event]):
 
     def _make_room(self) -> None:
         self._driver.wait(lambda: self._driver.is_writable or self._driver.ended)
+
+
+refuse(
+    _Blocking,
+    "use `with` and `for`, or import it from presence_adapters.asyncio or .trio",
+    "async with",
+    "async for",
+)
 
 
 class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketPresenceClient):
@@ -158,6 +221,12 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
 class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketRealtimeClient):
     __doc__ = SocketRealtimeClient.__doc__
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The topics that were joined and not left, oldest first."""
+        with self._driver.lock:
+            return self._core.channels
+
     def join(
         self,
         topic: str,
@@ -166,15 +235,18 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
     ) -> Channel:
         """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections and
-        timeouts are tried again meanwhile. Raises `JoinError` when the server refuses or `timeout` seconds
-        have passed, `ConnectError` when the client ends; then the topic is left again.
+        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
+        answers and refusals that will pass are waited out. Raises `JoinError` when the server refuses;
+        `JoinTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds have passed;
+        `ConnectError` when the client ends. Then the topic is left again.
         """
+        checked_timeout(timeout)
         joined = Answer()
         route = self._join(topic, params, joined)
         try:
             if not self._driver.wait(joined.done, timeout):
-                raise JoinError(topic, f"no answer within {timeout:g} s")
+                assert timeout is not None
+                raise JoinTimeoutError(topic, timeout, route.trouble or self._monitor.trouble)
             joined.result()
         except BaseException:
             with self._driver.lock:
@@ -203,6 +275,7 @@ class Channel(SocketChannel):
 
         Raises `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds (default:
         the config's `push_timeout`), which include waiting for a channel that is down.
+        A crash of the channel and the end of the connection fail it at once.
         """
         return self._wait(self._push(event, payload, timeout))
 
@@ -214,8 +287,29 @@ class Channel(SocketChannel):
         """
         self._wait(self._broadcast(event, payload))
 
+    def wait_synced(self, timeout: float | None = None) -> None:
+        """Wait until `is_synced`: `presence` has everybody. `timeout`: seconds; `None`: as long as it takes.
+
+        Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
+        when the time is up, `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        client = self._client
+        client._check()
+        with client._driver.lock:
+            synced = self._synced()
+        try:
+            if not client._driver.wait(synced.done, timeout):
+                text = f"{self.topic!r} not synced within {timeout:g} s"
+                raise WaitTimeoutError(text, client._monitor.trouble)
+            synced.result()
+        finally:
+            with client._driver.lock:
+                client._routes.give_up(self._route, synced)
+
     def leave(self) -> None:
         """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
+        self._client._check()
         left = Answer()
         with self._client._driver.lock:
             self._client._routes.leave(self._route, left)
@@ -223,8 +317,12 @@ class Channel(SocketChannel):
 
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
         """The channel's events as they come. Ends when none has come for `timeout` seconds (0: when there is
-        none now), and for good when the channel is left or the client has ended, and everything was read.
+        none now), and for good when the channel is left or the client has ended, and everything was read;
+        after a final refusal with a `ConnectError`.
         """
+        self._client._check()
+        if self._route.queue.is_finished:
+            raise left_already(self.topic) if self._route.leaving else self._client._monitor.ended()
         return _read(self._client._driver, self._route.queue, timeout)
 
     def __iter__(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
@@ -233,6 +331,9 @@ class Channel(SocketChannel):
     def _wait(self, answer: Answer) -> Any:
         self._client._driver.wait(answer.done)
         return answer.result()
+
+
+refuse(Channel, "use `for`", "async for")
 
 
 def _read(
@@ -248,6 +349,21 @@ def _read(
 
     while driver.wait(is_over, timeout) and found:
         yield found.pop()
-    if queue.error is not None:
-        error, queue.error = queue.error, None
-        raise error
+    if queue.closed and not len(queue):
+        queue.end()
+
+
+def _running_loop() -> str | None:
+    """The library whose event loop runs in this thread. What is not imported does not run."""
+    if "asyncio" in sys.modules:
+        import asyncio
+
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return "asyncio"
+    if "trio" in sys.modules:
+        import trio
+
+        if trio.lowlevel.in_trio_run():
+            return "trio"
+    return None

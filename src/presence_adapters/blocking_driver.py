@@ -45,7 +45,7 @@ class BlockingDriver(SocketDriver):
     def start(self) -> None:
         """Get ready to wait."""
         if self._alarm is not None or self.ended:
-            raise LocalProtocolError("this can be entered only once: make a new one")
+            raise LocalProtocolError("a client can be entered only once: create a new one")
         self._alarm = socket.socketpair()
         for end in self._alarm:
             end.setblocking(False)
@@ -94,7 +94,7 @@ class BlockingDriver(SocketDriver):
                     if is_over():
                         return True
                     if self._alarm is None:
-                        raise LocalProtocolError("this is not running: use `with`")
+                        raise LocalProtocolError("the client is not running: enter it with `with`")
                     if self._is_driven:
                         left = _left(deadline)
                         if left <= 0:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import Factory, define, field
 
 from presence_adapters.private_files import (
+    changeable_by_others,
     read_private,
     readable_by_others,
     why_unreadable,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TABLE = "presence"
+COMMAND = "access_token_command"
 
 
 @define
@@ -50,7 +52,7 @@ def read_config_file(path: Path) -> ConfigFile:
     """Read the settings in a file. Raises `FileNotFoundError` only; all else is among the problems."""
     found = ConfigFile(path)
     try:
-        content, status = read_private(path)
+        content, status = read_private(path, pipes=True)
     except (FileNotFoundError, NotADirectoryError):  # the latter where a service has its home at /dev/null
         raise FileNotFoundError(path) from None
     except OSError as exc:
@@ -80,18 +82,16 @@ def _parsed(text: str, found: ConfigFile) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        message = str(exc)
-        where = _WHERE.search(message)
-        fault = without_long_quotes(message[: where.start()] if where else message)
-        fault = fault[:1].lower() + fault[1:]
-        if fault == "invalid value":
-            fault += ", a string needs quotation marks"
-        if where and where["line"]:
-            found.problems.append(
-                f"{found.path}:{where['line']}: not TOML in column {where['column']}: {fault}"
-            )
+        where = _WHERE.search(str(exc))  # Python 3.11 tells the place in the text alone
+        if where is None:
+            found.problems.append(f"{found.path}: not TOML")
+        elif where["line"] is None:
+            found.problems.append(f"{found.path}:{text.count(chr(10)) + 1}: not TOML: something is not ended")
         else:
-            found.problems.append(f"{found.path}:{text.count(chr(10)) + 1}: not TOML at the end: {fault}")
+            line, column = int(where["line"]), int(where["column"])
+            is_bare = text.split("\n")[line - 1][column - 1 : column].isalpha()
+            hint = ": a string needs quotation marks" if is_bare else ""
+            found.problems.append(f"{found.path}:{line}: not TOML in column {column}{hint}")
     except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists in lists
         found.problems.append(f"{found.path}: not TOML that can be read: something in it is too large")
     return None
@@ -154,7 +154,13 @@ def _warn(status: stat_result, found: ConfigFile) -> None:
         found.warnings.append(
             f"{found.path}: other users can read it, and it holds {' and '.join(secrets)}: chmod 600 it"
         )
-    if writable_by_others(status):
+    if COMMAND in found.entries and changeable_by_others(status):
+        # As OpenSSH does with such a file: whoever writes to it could have us run anything.
+        found.problems.append(
+            f"{found.path}: other users can change it, and it holds {COMMAND}, which would be run: "
+            "chmod 600 it, and own it"
+        )
+    elif writable_by_others(status):
         found.warnings.append(f"{found.path}: other users can write to it: chmod 600 it")
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from presence_adapters.error_words import os_error_words, tls_error_words
 from presence_proto import ProxyError
 
 if TYPE_CHECKING:
@@ -43,15 +42,15 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
         case ProxyError():
             return str(error)
         case socket.gaierror():
-            return f"cannot find the host {host} ({error.strerror})"
+            return f"cannot find the host {host} ({os_error_words(error)})"
         case UnicodeError():
             return f"{host} is not a valid host name"
         case ssl.SSLCertVerificationError():
-            return f"the TLS certificate of {where} is not trusted ({error.verify_message})"
+            return f"the TLS certificate of {where} is not trusted ({tls_error_words(error)})"
         case ssl.SSLEOFError():
             return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case ssl.SSLError():
-            return f"no TLS with {where} ({_fault(error)})"
+            return f"no TLS with {where} ({tls_error_words(error)})"
         case ConnectionError() if error.errno is None:
             return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case OSError():
@@ -71,25 +70,18 @@ def why_lost(error: BaseException | None) -> str:
         case None | ssl.SSLEOFError():  # TLS without its own goodbye is no more than TCP
             return "eof"
         case ssl.SSLError():
-            return f"TLS failed ({_fault(error)})"
+            return f"TLS failed ({tls_error_words(error)})"
         case OSError():
             return f"the connection was lost ({_in_words(error)})"
         case _:
             return f"the connection was lost ({type(error).__name__})"
 
 
-def _fault(error: ssl.SSLError) -> str:
-    """The name of the fault only: the text around it has source lines of OpenSSL."""
-    reason: str | None = getattr(error, "reason", None)
-    return (reason or "failed").replace("_", " ").lower()
-
-
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
-        return os.strerror(error.errno).lower()
-    # Several addresses of one name: asyncio joins their failures into one text, trio into a group.
-    if isinstance(error.__cause__, ExceptionGroup):
-        numbers = {exc.errno for exc in error.__cause__.exceptions if isinstance(exc, OSError) and exc.errno}
-    else:
-        numbers = {int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))}
-    return ", ".join(os.strerror(number).lower() for number in sorted(numbers)) or type(error).__name__
+        return os_error_words(error)
+    # Several addresses of one name, on all loops.
+    errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
+    numbers = {exc.errno for exc in errors if isinstance(exc, OSError) and exc.errno is not None}
+    faults = [os_error_words(OSError(number, "")) for number in sorted(numbers)]
+    return ", ".join(faults) or os_error_words(error)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from presence_proto import PresenceError
+from presence_proto import LocalProtocolError, PresenceError
 
 
 class ConnectError(PresenceError):
-    """The client has ended, or cannot connect at all, and will not try again."""
+    """The client has ended and will not try again: the server refused it for good, or it was disconnected.
+
+    `reason` says why; a refusal is quoted. `status` is the HTTP status of a refusal, where it is known.
+    """
+
+    def __init__(self, text: str, reason: str | None = None, status: int | None = None) -> None:
+        super().__init__(text)
+        self.reason = text if reason is None else reason
+        self.status = status
 
 
 class JoinError(PresenceError):
@@ -36,3 +45,39 @@ class PushError(PresenceError):
         self.reason = reason
         self.status = status
         self.response = response
+
+
+class WaitTimeoutError(PresenceError, TimeoutError):
+    """A wait took longer than its `timeout`. The client goes on trying; `reason` is what kept it last."""
+
+    def __init__(self, text: str, reason: str | None = None) -> None:
+        super().__init__(text if reason is None else f"{text}: {reason}")
+        self.reason = reason
+
+
+class JoinTimeoutError(JoinError, TimeoutError):
+    """A join took longer than its `timeout` in seconds. The channel is left again."""
+
+    def __init__(self, topic: str, timeout: float, trouble: str | None = None) -> None:
+        super().__init__(
+            topic, f"no answer within {timeout:g} s" + ("" if trouble is None else f": {trouble}")
+        )
+
+
+def left_already(topic: str) -> LocalProtocolError:
+    """What to raise for whatever is wanted of a channel that was left."""
+    return LocalProtocolError(f"{topic!r} was left: join it again")
+
+
+def forked(what: str) -> str:
+    """The text for a use in a forked process."""
+    return f"the {what} belongs to the process that this one was forked from: create another {what} here"
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """`timeout`, if it is a number of seconds or `None`. Raises `LocalProtocolError`."""
+    if timeout is not None:
+        is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+        if not is_number or math.isnan(timeout) or timeout < 0:
+            raise LocalProtocolError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    return timeout

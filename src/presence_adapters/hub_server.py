@@ -4,8 +4,8 @@
         print(server.url)
         ...
 
-What happens on it is logged to `presence_adapters.hub_server`. One slow peer delays nobody: everybody has a
-write buffer, and who lets it grow past `max_write_buffer` is cut off.
+What happens on it is logged to `presence_adapters.hub_server`. One slow client delays nobody: each has a
+write buffer of its own, and a client that does not read is cut off.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import asyncio
 import logging
 import socket
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import evolve
 
-from presence_adapters.hub_driver import HubDriver
+from presence_adapters.error_words import os_error_words
+from presence_adapters.hub_driver import MAX_WRITE_BUFFER, WRITE_BUDGET, WRITE_TIMEOUT, HubDriver
+from presence_adapters.open_files import open_files_limit
 from presence_adapters.recording import Recording
+from presence_adapters.wall_clock import utc_now
+from presence_adapters.wrong_statement import refuse
 from presence_proto import (
     ClientConnected,
     ClientDisconnected,
     ClientRefused,
+    ConfigError,
     Hub,
     HubConfig,
     JoinRefused,
@@ -49,6 +53,17 @@ logger = logging.getLogger(__name__)
 BACKLOG = 1024
 """Connections that may wait to be accepted."""
 
+TURN = 8
+"""Connections that are accepted in a row, while nobody else has a turn. With TLS each takes a millisecond."""
+
+FILES_BESIDES = 64
+"""Files that a process has open besides those of its connections, roughly."""
+
+TRY_AGAIN_LATER = 1013  # the close code for a client that reads too slowly
+
+LONGEST = 200
+"""Characters of what a peer chose, in a line of the log."""
+
 PAUSE = 1.0
 """Seconds until the next try when the system has no room for another connection."""
 
@@ -57,11 +72,16 @@ class HubServer:
     """Listens while it is entered. Leaving closes in an orderly way, or drops everything when cancelled.
 
     `port=0` takes a free one, see `port` and `url`. With an `ssl_context` it speaks TLS only.
-    `max_write_buffer`: bytes that a peer may leave unread. `rng` makes refs and presence keys; its default is
-    seeded by the system. A `wall_clock` that the config lacks is the system's, ISO 8601 in UTC. `on_event`
-    gets every `HubEvent` as it happens, before it is logged. It must not call the server back, and what it
-    raises stops the server. `hub_type`: the class of `hub`, such as `presence_proto.testing.FaultyHub`.
-    `record`: a path or a text file, to be written to for `presence replay`.
+    A client is too slow when it reads nothing for `write_timeout` seconds, or when it has more than
+    `max_write_buffer` bytes unread of what was sent at least a second ago, the oldest message apart: that one
+    may be of any size. When all clients together have more than `write_budget` bytes unread, those that have
+    most of them are too slow. The close code for them is 1013, if they still read it.
+
+    `rng` makes refs and presence keys; its default is seeded by the system. A `wall_clock` that the config
+    lacks is the system's, ISO 8601 in UTC. `on_event` gets every `HubEvent` as it happens, before it is
+    logged. It must not call the server back, and what it raises stops the server. `hub_type`: the class of
+    `hub`, such as `presence_proto.testing.FaultyHub`. `record`: a path or a text file, to be written to for
+    `presence replay`.
     """
 
     def __init__(
@@ -71,15 +91,26 @@ class HubServer:
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
-        max_write_buffer: int = 8 * 1024 * 1024,
+        max_write_buffer: int = MAX_WRITE_BUFFER,
+        write_timeout: float = WRITE_TIMEOUT,
+        write_budget: int = WRITE_BUDGET,
         rng: random.Random | None = None,
         on_event: Callable[[HubEvent], None] | None = None,
         hub_type: type[Hub] = Hub,
         record: Record | None = None,
     ) -> None:
+        limits = {
+            "max_write_buffer": max_write_buffer,
+            "write_timeout": write_timeout,
+            "write_budget": write_budget,
+        }
+        for name, limit in limits.items():
+            if not limit > 0:
+                raise ConfigError(f"{name} must be more than 0, not {limit}")
         config = HubConfig() if config is None else config
         if config.wall_clock is None:
-            config = evolve(config, wall_clock=_utc)
+            config = evolve(config, wall_clock=utc_now)
+        config = config.listening_on(host)
         self._recording = Recording(record)
         self.hub = self._recording.hub(config, rng, hub_type)
         self._host = host
@@ -97,7 +128,13 @@ class HubServer:
             self._recording.until(self._ended),
             linger=config.close_timeout,
             max_write_buffer=max_write_buffer,
+            max_connections=config.max_connections,
+            max_connections_per_address=config.max_connections_per_address,
+            write_timeout=write_timeout,
+            write_budget=write_budget,
+            on_slow=self._close_slow,
         )
+        self._max_connections = config.max_connections
 
     # ---------------------------------------------------------------- getters
 
@@ -133,6 +170,7 @@ class HubServer:
                 self._port = listener.getsockname()[1]
             self._recording.open()
             opened.pop_all()
+        self._warn_of_few_files()
         for listener in listeners:
             task = loop.create_task(self._accept(listener))
             # By the time that this is called, the loop does not look at the socket any more.
@@ -203,16 +241,32 @@ class HubServer:
         # Not loop.create_server: it keeps connections to itself until their TLS handshake is done, and a
         # server that stops could not drop those.
         loop = asyncio.get_running_loop()
+        accepted = 0
         while self._is_listening:
+            accepted += 1
+            if accepted % TURN == 0:
+                await asyncio.sleep(0)
             try:
-                sock, _ = await loop.sock_accept(listener)
+                sock, address = await loop.sock_accept(listener)
             except ConnectionError:
                 continue  # gone again already
             except OSError as exc:
-                logger.error("cannot accept a connection: %s", exc.strerror)
+                logger.error("cannot accept a connection: %s", os_error_words(exc))
                 await asyncio.sleep(PAUSE)  # out of files or memory: others must go first
                 continue
-            self._driver.accept(sock, self._ssl_context, self._handshake_timeout)
+            self._driver.accept(sock, address[0], self._ssl_context, self._handshake_timeout)
+
+    def _warn_of_few_files(self) -> None:
+        files = open_files_limit()
+        needed = self._max_connections + FILES_BESIDES
+        if files is not None and files < needed:
+            logger.warning(
+                "this process may open %d files, too few for max_connections=%d: further connections "
+                "will wait. Raise the limit to %d (ulimit -n), or lower max_connections",
+                files,
+                self._max_connections,
+                needed,
+            )
 
     async def _stop_listening(self) -> None:
         # `sock_accept` loses a connection that it accepts in the moment in which it is cancelled. So first no
@@ -229,6 +283,10 @@ class HubServer:
         if self._accepting:
             await asyncio.wait(self._accepting.values())
 
+    def _close_slow(self, conn: ConnId, reason: str) -> None:
+        logger.warning("%d reads too slowly, and is cut off: %s", conn, reason)
+        self._driver.call(self.hub.disconnect, conn, TRY_AGAIN_LATER, f"too slow: {reason}")
+
     def _ended(self, error: Exception | None) -> None:
         for task in self._accepting.values():
             task.cancel()
@@ -238,25 +296,29 @@ class HubServer:
     def _happened(self, event: HubEvent) -> None:
         if self._on_event is not None:
             self._on_event(event)
-        # What a peer chose is logged as a repr: it cannot forge lines.
         match event:
             case ClientConnected():
-                logger.info("%d connected to %r", event.conn, event.path)
+                logger.info("%d connected to %s", event.conn, _quoted(event.path))
             case ClientRefused():
-                logger.warning("%d refused with HTTP %d: %r", event.conn, event.status, event.reason)
+                logger.warning("%d refused with HTTP %d: %s", event.conn, event.status, _quoted(event.reason))
             case ClientDisconnected():
-                logger.info("%d disconnected (%s): %r", event.conn, event.code, event.reason)
+                logger.info("%d disconnected (%s): %s", event.conn, event.code, _quoted(event.reason))
             case TopicJoined():
-                logger.debug("%d joined %r as %r", event.conn, event.topic, event.key)
+                logger.debug("%d joined %s as %s", event.conn, _quoted(event.topic), _quoted(event.key))
             case TopicLeft():
-                logger.debug("%d left %r: %r", event.conn, event.topic, event.reason)
+                logger.debug("%d left %s: %s", event.conn, _quoted(event.topic), _quoted(event.reason))
             case JoinRefused():
-                logger.warning("%d may not join %r: %r", event.conn, event.topic, event.reason)
+                topic, reason = _quoted(event.topic), _quoted(event.reason)
+                logger.warning("%d may not join %s: %s", event.conn, topic, reason)
 
 
-def _utc() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+refuse(HubServer, "use `async with`, or presence_adapters.hub_thread.HubThread", "with")
 
 
 def _close(listener: socket.socket, task: asyncio.Task[None]) -> None:
     listener.close()
+
+
+def _quoted(text: str | None) -> str:
+    """What a peer chose, for the log: as a repr, which cannot forge lines, and not longer than a line."""
+    return repr(text if text is None or len(text) <= LONGEST else text[:LONGEST] + "…")

@@ -22,6 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from presence_adapters.hub_server import HubServer
+from presence_adapters.wrong_statement import refuse
 from presence_proto import ConnId, HubConfig, LocalProtocolError
 from presence_proto.testing import FaultyHub
 
@@ -51,7 +52,7 @@ def _command(method: Method) -> Method:
 class HubThread:
     """A hub that listens while it is entered, or from `start` to `stop`, and misbehaves when it is told to.
 
-    It has everything that a server for Phoenix, Supabase and Jarvis clients needs: URLs, and a key that it
+    It has everything that a server for clients of rooms, Phoenix and Supabase needs: URLs, and a key that it
     demands. All methods may be called from any thread; each has had its effect when it returns. The faults
     are those of `presence_proto.testing.FaultyHub`, which says more about them. `port=0` takes a free one.
     A `config` is used as it is; without one, everything is as `HubConfig` has it, and a key is made up.
@@ -181,7 +182,7 @@ class HubThread:
 
     @property
     def api_key(self) -> str:
-        """The key that Supabase and Jarvis clients need. One is as good as another if none is demanded."""
+        """The key that all but plain Phoenix clients need. Any is as good as another if none is demanded."""
         return min(self._config.api_keys or {"any"})
 
     @property
@@ -299,6 +300,11 @@ class HubThread:
         self._do(FaultyHub.duplicate_diffs, on)
 
     @_command
+    def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0) -> None:
+        """Take so many seconds for a join, and more for a refusal; one join of a connection at a time."""
+        self._do(FaultyHub.slow_joins, join_delay, refusal_delay)
+
+    @_command
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
         """Close a Supabase channel after more tracks and untracks in 30 s, or more broadcasts in 1 s."""
         self._do(FaultyHub.limit_rate, presence_calls, broadcasts)
@@ -338,6 +344,9 @@ class HubThread:
 
     def _do(self, command: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         self.run(lambda server: server.run(partial(command, server.hub), *args, **kwargs))
+
+
+refuse(HubThread, "use `with`, or presence_adapters.hub_server.HubServer", "async with")
 
 
 def new_api_key() -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from attrs import fields
 from msgspec.structs import asdict
 
 from presence_adapters.event_queue import EventsDropped
@@ -107,6 +108,13 @@ def who_and_where(
         raise ConfigError("give an Identity and a PresenceConfig, or user_id, display_name and server_url")
     ours = {name: settings[name] for name in IDENTITY_FIELDS if name in settings}
     theirs = {name: value for name, value in settings.items() if name not in IDENTITY_FIELDS}
+    known = {field.name for field in fields(PresenceConfig)}
+    for name in sorted(theirs.keys() - known):
+        from difflib import get_close_matches
+
+        close = " or ".join(get_close_matches(name, [*known, *IDENTITY_FIELDS], n=2))
+        hint = f": did you mean {close}?" if close else ""
+        raise TypeError(f"PresenceClient() got an unexpected keyword argument {name!r}{hint}")
     return Identity(**ours), PresenceConfig(**theirs)
 
 

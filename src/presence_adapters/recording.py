@@ -6,13 +6,16 @@ See `presence_proto.Recorder` for what is in it, and `presence replay` for what 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
+import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import presence_proto as core
+from presence_adapters.error_words import os_error_words
 from presence_adapters.wall_clock import utc_now
 from presence_adapters.wire_log import wire_log
 
@@ -68,9 +71,10 @@ class Recording:
         return make(config, rng=rng or random.Random())
 
     def hub(
-        self, config: core.HubConfig, rng: random.Random | None, hub_type: type[core.Hub] = core.Hub
+        self, config: core.HubConfig, rng: random.Random | None, hub_type: type[core.Hub] | None = None
     ) -> core.Hub:
         """With an `rng` of its own, if none is given. Of subclasses no recording can be made."""
+        hub_type = hub_type or core.Hub
         rng = rng or random.Random()
         if self._recorder is None or (hub_type is not core.Hub and self._target is None):
             return hub_type(config, rng=rng)
@@ -94,9 +98,8 @@ class Recording:
                 target.write("")
                 self._file = target
         except (OSError, ValueError, TypeError, AttributeError) as exc:
-            why = exc.strerror.lower() if isinstance(exc, OSError) and exc.strerror else str(exc)
             where = os.fspath(target) if isinstance(target, os.PathLike) else target
-            raise core.ConfigError(f"record: cannot write to {where!r}: {why}") from None
+            raise core.ConfigError(f"record: cannot write to {where!r}: {_why_not(exc)}") from None
         self._was_opened = True
 
     def until(self, on_end: Callable[[Exception | None], None]) -> Callable[[Exception | None], None]:
@@ -132,4 +135,29 @@ class Recording:
 
 
 def _for_us_alone(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    """Open the file for writing, new or old: it is ours to read alone, and nobody's link leads elsewhere."""
+    # Not at once truncated: a file that cannot be made private stays as it is.
+    flags &= ~os.O_TRUNC
+    handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o600)
+    try:
+        if os.name == "posix" and stat.S_ISREG(os.fstat(handle).st_mode):
+            os.fchmod(handle, 0o600)
+            os.ftruncate(handle, 0)
+        elif os.name == "posix":
+            os.set_blocking(handle, True)  # a FIFO, which somebody reads
+        else:
+            os.ftruncate(handle, 0)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _why_not(exc: Exception) -> str:
+    if not isinstance(exc, OSError):
+        return "it is not a file or a path"
+    if exc.errno == errno.ELOOP:
+        return "it is a symbolic link, and what it leads to would be overwritten: name the file itself"
+    if exc.errno == errno.ENXIO:
+        return "it is a FIFO that nobody reads"
+    return os_error_words(exc)

@@ -19,6 +19,16 @@ class RoomView:
         return self._core.identity
 
     @property
+    def status(self) -> core.UserStatus:
+        """Our status, as last set."""
+        return self._core.status
+
+    @property
+    def activity(self) -> str | None:
+        """Our activity, as last set."""
+        return self._core.activity
+
+    @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
         """Everybody in the room, ourselves first."""
         return self._core.online_users
@@ -34,11 +44,6 @@ class RoomView:
         return self._core.server_count
 
     @property
-    def latency(self) -> float | None:
-        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
-        return self._core.latency
-
-    @property
     def pending_commands(self) -> frozenset[int]:
         """The ids of the commands that the server has neither acknowledged nor refused yet."""
         return self._core.pending_commands
@@ -47,6 +52,17 @@ class RoomView:
     def is_stale(self) -> bool:
         """Whether the roster is only what it last was, because we are disconnected."""
         return self._core.is_stale
+
+    def user(self, user_id: str) -> core.OnlineUser | None:
+        """The user with this id as others see them, or `None` when they are not in the room."""
+        return self._core.user(user_id)
+
+    def is_user_stale(self, user_id: str) -> bool:
+        """Whether what is shown of the user may be out of date.
+
+        Of all users while `is_stale`; otherwise of those whom a restarted server has not seen again.
+        """
+        return self._core.is_user_stale(user_id)
 
     def device_count(self, user_id: str) -> int:
         """With how many devices a user is online: 0 for who is not, and for ourselves until others see us."""

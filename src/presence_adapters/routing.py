@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.errors import ConnectError, JoinError, PushError, left_already
 from presence_adapters.event_queue import EventQueue
 from presence_proto import (
     ChannelJoined,
     ChannelLeft,
     JoinFailed,
+    PresenceError,
+    PresenceMissing,
+    PresenceSynced,
     PushFailed,
     PushReplied,
     RealtimeEvent,
@@ -45,19 +48,27 @@ class Route(Generic[Queue]):
         self.response: Any = None  # to the latest join
         self.was_joined = False
         self.leaving = False  # the core was told to leave
+        self.trouble: str | None = None  # why the latest join failed
         self.joiners: list[Waiter] = []
+        self.syncers: list[Waiter] = []
         self.leavers: list[Waiter] = []
 
 
 class Routes(Generic[Queue]):
     """Every route of one client. `stream` gets the events without a topic; `leave` tells the core to leave a
-    topic.
+    topic; `refusal` gives the exception of a client that the server has refused for good.
     """
 
-    def __init__(self, make_queue: Callable[[], Queue], leave: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        make_queue: Callable[[], Queue],
+        leave: Callable[[str], None],
+        refusal: Callable[[], Exception | None],
+    ) -> None:
         self.stream = make_queue()
         self._make_queue = make_queue
         self._leave = leave
+        self._refusal = refusal
         self._routes: dict[str, Route[Queue]] = {}
         self._leaving: dict[str, deque[Route[Queue]]] = {}  # told to leave, ChannelLeft not seen yet
         self._pushes: dict[int, Waiter] = {}
@@ -78,13 +89,21 @@ class Routes(Generic[Queue]):
         return route
 
     def give_up(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Somebody who called `join` does not want the answer any more. A route that nobody else wants is
+        """`waiter` does not want the answer any more. A route without a channel that nobody else wants is
         left.
         """
-        if waiter in route.joiners:
-            route.joiners.remove(waiter)
+        for waiters in (route.joiners, route.syncers):
+            if waiter in waiters:
+                waiters.remove(waiter)
         if not route.joiners and route.channel is None:
             self.leave(route)
+
+    def await_sync(self, route: Route[Queue], waiter: Waiter) -> None:
+        """`waiter` gets `None` with the next whole presence of the route."""
+        if route.queue.closed:
+            waiter.set_exception(left_already(route.topic))
+        else:
+            route.syncers.append(waiter)
 
     def leave(self, route: Route[Queue], waiter: Waiter | None = None) -> None:
         """Leave, unless that was done before. `waiter` gets `None` when it is done."""
@@ -113,6 +132,7 @@ class Routes(Generic[Queue]):
         """Give an event to those whom it concerns."""
         match event:
             case PushReplied():
+                self.stream.meter.pass_over()  # the reply goes to its caller, not into a queue
                 self._answer(event.push_id, event)
             case PushFailed() if event.push_id in self._pushes:
                 self._answer(event.push_id, event)
@@ -131,6 +151,7 @@ class Routes(Generic[Queue]):
         ]:
             route.queue.close(error)
             _fail(route.joiners, reason)
+            _fail(route.syncers, reason)
             _finish(route.leavers)
         _fail([*self._pushes.values()], reason)
         self._pushes.clear()
@@ -150,20 +171,35 @@ class Routes(Generic[Queue]):
                 route.was_joined = True
                 _finish(route.joiners)
                 return
-        elif isinstance(event, JoinFailed) and event.response is not None and not route.was_joined:
-            # The server has said no, and the callers are told so. Asking again and again is not what they
-            # want.
-            _fail(route.joiners, JoinError(event.topic, event.reason, event.response))
-            self.leave(route)
-            return
+        if route.syncers:
+            self._check_sync(route, event)
         route.queue.put(event)
+        if isinstance(event, JoinFailed):
+            route.trouble = event.reason
+            if event.refused and not event.passing and not route.was_joined:
+                # The server has said no, for a reason that is here to stay, and the callers are told so. Late
+                # answers and refusals that will pass are waited for, as lost connections are.
+                _fail(route.joiners, JoinError(event.topic, event.reason, event.response))
+                self.leave(route)
+
+    def _check_sync(self, route: Route[Queue], event: RealtimeEvent) -> None:
+        if isinstance(event, PresenceSynced):
+            _finish(route.syncers)
+        elif isinstance(event, PresenceMissing):
+            _fail(route.syncers, PresenceError(f"no presence of {event.topic!r}: {event.reason}"))
 
     def _left(self, topic: str) -> None:
-        leaving = self._leaving[topic]
-        route = leaving.popleft()
-        if not leaving:
-            del self._leaving[topic]
+        leaving = self._leaving.get(topic)
+        if leaving is None:  # the server closed the channel, and the config says to stay away then
+            route = self._routes.pop(topic)
+            route.leaving = True
+            _fail(route.joiners, JoinError(topic, "the server closed the channel"))
+        else:
+            route = leaving.popleft()
+            if not leaving:
+                del self._leaving[topic]
         route.queue.close()
+        _fail(route.syncers, left_already(topic))
         _finish(route.leavers)
 
     def _answer(self, push_id: int, event: PushReplied | PushFailed) -> None:
@@ -171,7 +207,7 @@ class Routes(Generic[Queue]):
         if waiter is None or waiter.done():
             return
         if isinstance(event, PushFailed):
-            waiter.set_exception(PushError(event.topic, event.reason))
+            waiter.set_exception(self._refusal() or PushError(event.topic, event.reason))
         elif event.status == "ok":
             waiter.set_result(event.response)
         else:

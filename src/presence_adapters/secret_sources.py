@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from presence_adapters.private_files import read_private, readable_by_others, why_unreadable
 from presence_proto import ConfigError
+from presence_proto.secrets import hide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,14 +21,11 @@ if TYPE_CHECKING:
 LONGEST_SAYING = 300
 """Characters of what a failed command said."""
 
-TELLING = 6
-"""Characters. A shorter word that it printed may stand anywhere."""
-
 
 def read_secret(path: Path) -> tuple[str, list[str]]:
     """The secret that is a file's only text, and warnings. Raises `ConfigError`."""
     try:
-        content, status = read_private(path)
+        content, status = read_private(path, pipes=True)
     except OSError as exc:
         raise ConfigError(f"cannot read {path}: {why_unreadable(exc)}") from None
     secret = _one_word(content, str(path))
@@ -65,7 +63,7 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
             _end(process)
             raise
     if process.returncode != 0:
-        also = [word for word in printed.decode("utf-8", "replace").split() if len(word) >= TELLING]
+        also = printed.decode("utf-8", "replace").split()
         words = redacted(said.decode("utf-8", "replace"), (*secrets, *also))
         how = f"with exit status {process.returncode}"
         if process.returncode < 0:
@@ -85,8 +83,7 @@ _LOOKS_SECRET = re.compile(r"(?=[\w+=~-]*\d)[\w+=~-]{16,}(?:\.[\w+=~-]+)*")
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
     """What a program said, on one line, without `secrets` and what looks like one."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, "…")
+    text = hide(text, secrets)
     text = _LOOKS_SECRET.sub("…", _NAMED.sub(r"\1…", _ASSIGNED.sub(r"\1…", text)))
     text = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
     return text if len(text) <= LONGEST_SAYING else f"…{text[-LONGEST_SAYING:]}"

@@ -115,8 +115,9 @@ class Key:
 
 
 def field_value(name: str, value: Any) -> Any:
-    """The value of a field of `PresenceConfig`. TOML has no null: 0 is no limit, "" no parameter."""
-    return None if (name, value) in (("track_limit", 0), ("token_param", "")) else value
+    """The value of a field of `PresenceConfig`. TOML has no null: 0 is no limit, "" nothing at all."""
+    nothing = (("track_limit", 0), ("max_final_refusals", 0), ("user_agent", ""))
+    return None if (name, value) in nothing else value
 
 
 _ALL = [
@@ -138,8 +139,10 @@ _ALL = [
     Key("vsn", choice("1.0.0", "2.0.0")),
     Key("params", PAIRS, secret=True),
     Key("headers", PAIRS, secret=True),
+    Key("user_agent", TEXT, blank=False),
     Key("subprotocols", TEXTS),
-    Key("token_param", TEXT, blank=False),
+    Key("token_in", choice("query", "subprotocol", "none")),
+    Key("token_param", TEXT, blank=False),  # "" meant that the URL has no token; that is for token_in to say
     Key("deflate", SWITCH),
     Key("heartbeat_interval", SECONDS),
     Key("heartbeat_timeout", SECONDS),
@@ -149,16 +152,21 @@ _ALL = [
     Key("state_timeout", SECONDS),
     Key("close_timeout", SECONDS),
     Key("command_timeout", SECONDS),
+    Key("restart_grace", SECONDS),
     Key("reconnect_delay", SECONDS),
     Key("max_reconnect_delay", SECONDS),
     Key("jitter", FRACTION),
     Key("stable_after", SECONDS),
+    Key("max_final_refusals", COUNT),
+    Key("rejoin_after_close", SWITCH),
     Key("track_limit", COUNT),
     Key("track_window", SECONDS),
     Key("max_message_size", COUNT),
+    Key("max_nesting", COUNT),
     Key("max_channels", COUNT),
     Key("max_pending_pushes", COUNT),
     Key("max_pending_diffs", COUNT),
+    Key("max_pending_bytes", COUNT),
     Key("max_roster", COUNT),
     Key("max_metas", COUNT),
 ]

@@ -137,7 +137,9 @@ def _path(value: Any) -> Path:
 def _server(value: Any) -> str:
     text = _text(value).strip()
     try:
-        PresenceConfig(**server_fields(text))
+        PresenceConfig(
+            **server_fields(text.partition("?")[0])
+        )  # the query may have to do with other settings
     except ConfigError as exc:
         if "://" not in text:
             raise ValueError from None
@@ -233,7 +235,9 @@ SERVER = Kind(
     _server,
     _server,
 )
-PROXY = Kind("the URL of an HTTP proxy, such as http://proxy.example:3128", _proxy, _proxy)
+PROXY = Kind(
+    "the URL of a proxy, such as http://proxy.example:3128 or socks5://proxy.example", _proxy, _proxy
+)
 COMMAND = Kind('a command, such as "pass show token" or ["pass", "show", "token"]', _command, _command)
 TEXTS = Kind(
     'a list of strings, such as ["one", "two"]',

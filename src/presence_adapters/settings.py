@@ -16,15 +16,16 @@ runs no command: `identity` and `access_token` do. No secret is in a repr, a pro
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 from attrs import field, fields_dict, frozen
 
 from presence_adapters.config_file import read_config_file
 from presence_adapters.connecting import client_context
+from presence_adapters.extras import missing
 from presence_adapters.identity_file import StoredIdentity, load_identity, rename_identity
 from presence_adapters.private_files import why_unreadable
 from presence_adapters.secret_sources import read_secret, run_for_secret
@@ -37,8 +38,13 @@ from presence_adapters.setting_keys import (
     field_value,
     nearest,
 )
-from presence_adapters.setting_kinds import server_fields
+from presence_adapters.setting_kinds import server_fields, without_long_quotes
 from presence_proto import ConfigError, Identity, PresenceConfig
+
+try:
+    import platformdirs
+except ModuleNotFoundError as exc:
+    raise missing(exc, "cli") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -323,7 +329,13 @@ def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig
         needs = 'needs a whole URL in server_url: a Supabase project speaks "phoenix"'
         problems.append(f'{entries["wire"].origin}: wire "jarvis" {needs}')
         return None
-    return PresenceConfig(**fields, **server)  # each value by itself is right
+    try:
+        return PresenceConfig(**fields, **server)
+    except ConfigError as exc:  # each value by itself is right: two of them do not go together
+        words = without_long_quotes(str(exc))
+        first = next((name for name in re.findall(r"\w+", words) if name in entries), "server_url")
+        problems.append(f"{entries[first].origin}: {words}")
+        return None
 
 
 def _delays_agree(fields: Mapping[str, Any], entries: Mapping[str, Entry], problems: list[str]) -> bool:

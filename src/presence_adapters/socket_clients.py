@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from attrs import evolve
 
 import presence_proto as core
 from presence_adapters.access_tokens import plain_provider, with_token
-from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.connection_monitor import ConnectionMonitor
+from presence_adapters.errors import forked, left_already
+from presence_adapters.event_queue import EventQueue, EventsDropped, ReadMeter
 from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
 from presence_adapters.proxies import find_proxy
 from presence_adapters.recording import Recording
@@ -56,6 +59,7 @@ class Answer:
 class SocketClient(Generic[Core, Event]):
     """A core, the driver that runs it, and the queue of its events."""
 
+    _how_to_start: ClassVar[str] = "enter it with `with`"
     _make_driver: ClassVar[type[SocketDriver]] = SocketDriver
 
     def __init__(
@@ -72,7 +76,8 @@ class SocketClient(Generic[Core, Event]):
     ) -> None:
         self._core = endpoint
         self._events = events
-        self._has_begun = False
+        self._process: int | None = None  # its id; `None`: not started
+        self._monitor = ConnectionMonitor(config.address().authority)
         self._recording = recording
         self._driver = self._make_driver(
             endpoint,
@@ -82,12 +87,19 @@ class SocketClient(Generic[Core, Event]):
             proxy=find_proxy(proxy, config),
             provider=plain_provider(access_token),
             linger=config.close_timeout,
+            monitor=self._monitor,
+            meter=events.meter,
         )
 
     @property
     def is_connected(self) -> bool:
         """Whether we are connected."""
-        return self._core.is_connected
+        return self._core.is_connected and not self._is_forked
+
+    @property
+    def latency(self) -> float | None:
+        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        return self._core.latency
 
     def set_access_token(self, token: str | None) -> None:
         """Use another access token from now on: in every joined channel at once, in the next joins and the
@@ -95,16 +107,46 @@ class SocketClient(Generic[Core, Event]):
         """
         self._command(self._core.set_access_token, token)
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this process is a child of the one that started it, and its socket is the parent's."""
+        return self._process not in (None, os.getpid())
+
     def _begin(self) -> None:
         self._recording.open()
-        self._has_begun = True
+        self._process = os.getpid()
         self._driver.call(self._core.connect)
 
+    def _check(self) -> None:
+        """Raise `LocalProtocolError` unless it was started, in this process."""
+        if self._process is None:
+            raise core.LocalProtocolError(f"the client is not running yet: {self._how_to_start}")
+        self._check_process()
+
+    def _check_process(self) -> None:
+        if self._is_forked:
+            raise core.LocalProtocolError(forked("client"))
+
+    def _check_running(self) -> None:
+        self._check()
+        if self._driver.ended:
+            raise self._monitor.ended()
+
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        if not self._has_begun:
-            raise core.LocalProtocolError("this is not running yet: connect first, or use `with`")
+        self._check_running()
         self._make_room()
+        self._check_running()
         return self._driver.call(command, *args, **kwargs)
+
+    def _connected(self) -> Answer:
+        """Done when it is connected, or will never be."""
+        self._check_running()
+        connected = Answer()
+        if self.is_connected:
+            connected.set_result(None)
+        else:
+            self._monitor.wait(connected)
+        return connected
 
     def _make_room(self) -> None:
         """Before a command. Whoever can wait, waits."""
@@ -121,7 +163,7 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 
     Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `proxy`: the URL of an HTTP proxy on the way, `""` for none; by default the environment
+    the system's. `proxy`: the URL of a proxy on the way, `""` for none; by default the environment
     says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a function that
     gives one; it is asked, in a thread, before connects, joins and the expiry of the last one.
     `rng` is for the jitter of the backoff.
@@ -214,9 +256,11 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
         config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
+        meter = ReadMeter()  # one for all channels: they share the connection
         self._routes: Routes[EventQueue[core.RealtimeEvent]] = Routes(
-            lambda: EventQueue(max_queued_events, _nobody),
+            lambda: EventQueue(max_queued_events, _nobody, meter),
             lambda topic: self._driver.call(endpoint.leave, topic),
+            lambda: self._monitor.refusal,
         )
         routes = self._routes
         super().__init__(
@@ -230,6 +274,11 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
             access_token,
             recording,
         )
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The topics that were joined and not left, oldest first."""
+        return self._core.channels
 
     def _join(
         self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Answer
@@ -270,6 +319,11 @@ class SocketChannel:
         return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
+    def is_synced(self) -> bool:
+        """Whether `presence` is the server's current state. False: it is stale, or not there yet."""
+        return not self._route.leaving and self._client._core.is_synced(self.topic)
+
+    @property
     def response(self) -> Any:
         """The server's answer to the latest join."""
         return self._route.response
@@ -285,10 +339,20 @@ class SocketChannel:
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def checked(*, now: float) -> T:
             if self._route.leaving:
-                raise core.LocalProtocolError(f"{self.topic!r} was left: join it again")
+                raise left_already(self.topic)
             return command(self.topic, *args, now=now, **kwargs)
 
         return self._client._command(checked)
+
+    def _synced(self) -> Answer:
+        """Done when the presence is the server's, or will never be."""
+        self._client._check_running()
+        synced = Answer()
+        if self.is_synced:
+            synced.set_result(None)
+        else:
+            self._client._routes.await_sync(self._route, synced)
+        return synced
 
     def _push(self, event: str, payload: Any, timeout: float | None) -> Answer:
         answer = Answer()

@@ -1,4 +1,4 @@
-"""Connecting a plain socket without ever waiting: the host's addresses, then one after the other."""
+"""Connecting a plain socket without ever waiting, to the first address that answers (RFC 8305)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import os
 import selectors
 import socket
 import threading
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from presence_adapters.addresses import STAGGER, in_turn, look_up, none_works, numeric
 from presence_adapters.connecting import client_context
 
 if TYPE_CHECKING:
     import ssl
 
+    from presence_adapters.addresses import Found
     from presence_proto import OpenTransport
 
 # Not epoll or kqueue: these are files of their own, and remember sockets that were closed meanwhile.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+LOOK_AT_ALL = 0.05
+"""Seconds. So often the sockets are looked at that are on the way beside the one that is waited for."""
 
 
 class Lookup:
@@ -32,7 +38,7 @@ class Lookup:
         self.is_over = False
         self._wanted = wanted
         self._context = context
-        self._addresses: list[Any] = []
+        self._addresses: list[Found] = []
         self._error: Exception | None = None
         try:
             threading.Thread(target=self._run, name=f"look up {wanted.host}", daemon=True).start()
@@ -40,7 +46,7 @@ class Lookup:
             self.cancel()
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
-    def result(self) -> tuple[list[Any], ssl.SSLContext | None]:
+    def result(self) -> tuple[list[Found], ssl.SSLContext | None]:
         """The addresses and the context; raises what is wrong."""
         if self._error is not None:
             raise self._error
@@ -53,7 +59,7 @@ class Lookup:
 
     def _run(self) -> None:
         try:
-            self._addresses = _addresses(self._wanted)
+            self._addresses = look_up(self._wanted.host, self._wanted.port)
             if self._wanted.tls:
                 self._context = client_context(self._context)
         except Exception as exc:
@@ -65,18 +71,18 @@ class Lookup:
 class Connect:
     """Connects to what `wanted` says. `step` until that gives a socket, or raises why there is none.
 
-    `context` is the one for TLS, made here if there is none yet. `address`: the one being tried. `avoid`: one
-    to be tried last, since nothing was heard of it before.
+    The addresses are tried one beside the other, a `STAGGER` apart: the first that answers wins.
+    `context` is the one for TLS, made here if there is none yet.
     """
 
-    def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None, avoid: object) -> None:
+    def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
         self.context = context
-        self.address: Any = None
         self._wanted = wanted
-        self._avoid = avoid
         self._lookup: Lookup | None = None
-        self._addresses: list[Any] = []  # not tried yet
-        self._sock: socket.socket | None = None
+        self._addresses: list[Found] | None = None  # not tried yet
+        self._socks: list[socket.socket] = []  # on the way, oldest first
+        self._errors: list[OSError] = []
+        self._next_at = 0.0  # when the next address is to be tried, by the monotonic clock
 
     # Two sockets in a row never have the same number: the next one is made before the last one is closed.
     # Who has registered a number with a selector can see that it is another one.
@@ -85,76 +91,96 @@ class Connect:
         """What to wait for: reading while a name is looked up, writing after that. -1: nothing yet."""
         if self._lookup is not None:
             return self._lookup.signal.fileno()
-        return -1 if self._sock is None else self._sock.fileno()
+        return self._socks[0].fileno() if self._socks else -1
 
     @property
     def wants_write(self) -> bool:
         """Whether to wait for room to write, which is how a socket shows that it is connected."""
-        return self._sock is not None
+        return bool(self._socks)
+
+    def delay(self) -> float | None:
+        """Seconds until `step` is due although `fileno` is quiet; `None`: it is not."""
+        if not self._socks:
+            return None
+        times = [self._next_at - time.monotonic()] if self._addresses else []
+        times += [LOOK_AT_ALL] if len(self._socks) > 1 else []
+        return max(0.0, min(times)) if times else None
 
     def step(self) -> socket.socket | None:
         """Do what can be done now: the socket, once it is connected. It is the caller's then."""
-        if self._sock is None:
-            self._find()
-        if self._sock is None or not _is_settled(self._sock):
+        if not self._find():
             return None
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
-            self._try_next(OSError(error, os.strerror(error)))
-            return None
-        sock, self._sock = self._sock, None
-        return sock
+        over: list[socket.socket] = []
+        try:
+            while True:
+                self._begin(over)
+                known = len(over)
+                for sock in list(filter(_is_settled, self._socks)):
+                    self._socks.remove(sock)
+                    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if not error:
+                        over += self._socks
+                        self._socks = []
+                        return sock
+                    self._fail(OSError(error, os.strerror(error)), sock, over)
+                if len(over) == known:
+                    return None
+        finally:
+            for sock in over:
+                sock.close()
 
     def cancel(self) -> None:
         """Give up."""
         if self._lookup is not None:
             self._lookup.cancel()
-        if self._sock is not None:
-            self._sock.close()
-        self._lookup = self._sock = None
+        for sock in self._socks:
+            sock.close()
+        self._lookup, self._socks = None, []
 
-    def _find(self) -> None:
-        if self._lookup is None:
-            if not self._wanted.tls or self.context is not None:
-                try:
-                    self._addresses = _addresses(self._wanted, socket.AI_NUMERICHOST)
-                except (OSError, UnicodeError):
-                    pass  # it is a name
-            if not self._addresses:
-                self._lookup = Lookup(self._wanted, self.context)
-        if self._lookup is not None:
-            if not self._lookup.is_over:
-                return
-            self._addresses, self.context = self._lookup.result()
-        self._addresses.sort(key=lambda found: bool(found[4] == self._avoid))
-        self._try_next(OSError("no address"))
-        if self._lookup is not None:
+    def _find(self) -> bool:
+        """Whether the addresses are there."""
+        if self._addresses is None:
+            if self._lookup is None:
+                found = []
+                if not self._wanted.tls or self.context is not None:
+                    found = numeric(self._wanted.host, self._wanted.port)
+                if not found:
+                    self._lookup = Lookup(self._wanted, self.context)
+                    return False
+            elif self._lookup.is_over:
+                found, self.context = self._lookup.result()
+            else:
+                return False
+            self._addresses = in_turn(found)
+        return True
+
+    def _begin(self, over: list[socket.socket]) -> None:
+        """Begin with the next address when it is time; raise when all have failed."""
+        assert self._addresses is not None
+        while self._addresses and (not self._socks or time.monotonic() >= self._next_at):
+            family, kind, protocol, _, address = self._addresses.pop(0)
+            sock: socket.socket | None = None
+            try:
+                sock = socket.socket(family, kind, protocol)
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with suppress(BlockingIOError):
+                    sock.connect(address)
+            except OSError as exc:
+                self._fail(exc, sock, over)
+            else:
+                self._socks.append(sock)
+                self._next_at = time.monotonic() + STAGGER
+        if not self._socks:
+            raise none_works(self._errors)
+        if self._lookup is not None:  # not before there is a socket, which would get its number
             self._lookup.cancel()
             self._lookup = None
 
-    def _try_next(self, error: OSError) -> None:
-        """Begin with the next address; raise `error` when there is none left."""
-        while self._addresses:
-            family, kind, protocol, _, self.address = self._addresses.pop(0)
-            last = self._sock
-            try:
-                self._sock = socket.socket(family, kind, protocol)
-                self._sock.setblocking(False)
-                self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with suppress(BlockingIOError):
-                    self._sock.connect(self.address)
-            except OSError as exc:
-                error = exc
-            else:
-                return
-            finally:
-                if last is not None:
-                    last.close()
-        raise error
-
-
-def _addresses(wanted: OpenTransport, flags: int = 0) -> list[Any]:
-    return socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM, flags=flags)
+    def _fail(self, error: OSError, sock: socket.socket | None, over: list[socket.socket]) -> None:
+        self._errors.append(error)
+        self._next_at = 0.0  # the next address need not wait (RFC 8305 §5)
+        over += [] if sock is None else [sock]
 
 
 def _is_settled(sock: socket.socket) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from presence_adapters.access_tokens import ProviderCall, answer, refuse
 from presence_adapters.connecting import log_opening
+from presence_adapters.connection_monitor import WATCHED
 from presence_adapters.errors import ConnectError
 from presence_adapters.event_log import logged_events
 from presence_adapters.socket_link import CHUNK, Link
@@ -28,11 +29,16 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
+    from presence_adapters.connection_monitor import ConnectionMonitor
+    from presence_adapters.event_queue import ReadMeter
     from presence_proto import Endpoint, Proxy
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
+"""The outputs that are more than an event to pass on."""
 
 MAX_UNSENT = 1024 * 1024
 """Bytes that may wait to be written before the connection counts as not writable."""
@@ -48,9 +54,10 @@ class SocketDriver:
     core is closed, or with the exception that a fact or a drain raised (a bug). That ends everything, and
     comes out of the `step` or `call` in which it happened; so does Ctrl-C in the middle of one. `proxy`: the
     one on the way. `provider` is asked for access tokens, in a thread of its own. `linger`: seconds that an
-    orderly closed connection has to take what was written.
+    orderly closed connection has to take what was written. `monitor` sees what becomes of a client's
+    connection. `meter` is told how many bytes a client has received.
 
-    There is one socket at a time: before the next one is opened, the last one is closed.
+    There is one connection at a time: before the next one is opened, the last one is closed.
     """
 
     def __init__(
@@ -63,8 +70,11 @@ class SocketDriver:
         proxy: Proxy | None = None,
         provider: Callable[[], Any] | None = None,
         linger: float = 5.0,
+        monitor: ConnectionMonitor | None = None,
+        meter: ReadMeter | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._meter = meter
         self.ended = False
         self.error: BaseException | None = None
         self._on_event = logged_events(on_event)
@@ -74,11 +84,13 @@ class SocketDriver:
         self._provider = provider
         self._asking: ProviderCall | None = None
         self._linger = linger
+        self._monitor = monitor
         self._link: Link | None = None
         self._next: OpenTransport | None = None  # to be opened when `_link`, which is closing, is gone
-        self._hung: object = None  # the address that was being tried when the core gave up
+        self._pong = b""  # the latest, while the socket takes nothing more
         self._deadline: float | None = None  # the core's
         self._lingers_until: float | None = None
+        self._is_draining = False
 
     # ---------------------------------------------------------------- getters
 
@@ -103,18 +115,19 @@ class SocketDriver:
 
     def next_delay(self) -> float | None:
         """Seconds until `step` is due although the socket is quiet; `None`: it is not."""
-        if self._link is not None and self._link.has_more:
-            return 0.0
-        looks = None if self._asking is None else time.monotonic() + LOOK_AGAIN
-        times = [at for at in (self._deadline, self._lingers_until, looks) if at is not None]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        now = time.monotonic()
+        delays = [max(0.0, at - now) for at in (self._deadline, self._lingers_until) if at is not None]
+        delays += [] if self._asking is None else [LOOK_AGAIN]
+        delay = None if self._link is None else self._link.delay()
+        delays += [] if delay is None else [delay]
+        return min(delays, default=None)
 
     # ---------------------------------------------------------------- work
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the core. What it raises is the caller's; nothing has changed then."""
         if self.ended:
-            raise ConnectError("the client has ended") from self.error
+            raise ConnectError("the client has ended: create a new one") from self.error
         with self._failing(but=Exception):
             result = command(*args, now=time.monotonic(), **kwargs)
         with self._failing():
@@ -177,33 +190,60 @@ class SocketDriver:
     # ---------------------------------------------------------------- outputs
 
     def _drain(self) -> None:
-        if self.error is not None:
-            return
-        while (output := self.endpoint.next_output()) is not None:
-            match output:
-                case SendData():
-                    if self._link is not None and self._link.conn == output.conn:
-                        self._link.send(output.data)
-                case CloseTransport():
-                    logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
-                    self._close(output.conn, output.abort)
-                case OpenTransport():
-                    log_opening(logger, output, self._proxy)
-                    self._open(output)
-                case AccessTokenNeeded() if self._provider is not None:
-                    # While a call is under way, its result is the answer.
-                    self._asking = self._asking or ProviderCall(self._provider)
-                case _:
-                    self._on_event(output)
+        if self.error is not None or self._is_draining:
+            return  # what a command of an event handler gives follows what is under way
+        self._is_draining = True
+        try:
+            if self._meter is not None:
+                client: Any = self.endpoint
+                self._meter.look(client.bytes_received)
+            while outputs := self.endpoint.drain():
+                for output in outputs:
+                    if type(output) in _SPECIAL:
+                        self._carry_out(output)
+                    else:  # nearly all that comes
+                        self._on_event(output)
+        finally:
+            self._is_draining = False
         self._deadline = self.endpoint.next_deadline()
         if self._link is not None:
             self._link.flush()
+            if self._pong and self.is_writable:
+                self._send(self._link, b"")
+                self._link.flush()
         if self.endpoint.is_closed:
             self._end(None)
 
+    def _carry_out(self, output: Any) -> None:
+        match output:
+            case SendData():
+                if self._link is not None and self._link.conn == output.conn:
+                    if output.is_pong and not self.is_writable:
+                        self._pong = output.data
+                    else:
+                        self._send(self._link, output.data)
+            case CloseTransport():
+                logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
+                self._close(output.conn, output.abort)
+            case OpenTransport():
+                log_opening(logger, output, self._proxy)
+                self._open(output)
+            case AccessTokenNeeded() if self._provider is not None:
+                # While a call is under way, its result is the answer.
+                self._asking = self._asking or ProviderCall(self._provider)
+            case _:
+                if self._monitor is not None:
+                    self._monitor.saw(output)
+                self._on_event(output)
+
+    def _send(self, link: Link, data: bytes) -> None:
+        # The pong first: nothing may follow a close frame.
+        link.send(self._pong + data)
+        self._pong = b""
+
     def _open(self, wanted: OpenTransport) -> None:
         if self._link is None:
-            self._link = Link(wanted, self._ssl_context, self._proxy, self._hung)
+            self._link = Link(wanted, self._ssl_context, self._proxy)
         else:
             self._next = wanted
 
@@ -213,10 +253,7 @@ class SocketDriver:
             self._next = None
         if link is None or link.conn != conn:
             return
-        if not link.is_open:
-            self._hung = link.address
-            self._remove(link)
-        elif abort:
+        if not link.is_open or abort:
             self._remove(link)
         else:
             link.close()
@@ -224,6 +261,7 @@ class SocketDriver:
 
     def _remove(self, link: Link) -> None:
         link.cut()
+        self._pong = b""
         if self._link is link:
             wanted, self._link, self._next, self._lingers_until = self._next, None, None, None
             if wanted is not None:
@@ -254,4 +292,8 @@ class SocketDriver:
             self.error = error
             self._deadline = None
             self._asking = None
-            self._on_end(error if isinstance(error, Exception) else None)
+            reported = error if isinstance(error, Exception) else None
+            if self._monitor is not None:
+                reported = reported or self._monitor.refusal
+                self._monitor.end(reported)
+            self._on_end(reported)

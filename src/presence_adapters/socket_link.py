@@ -29,7 +29,7 @@ class Link:
     """The connection that `wanted` asks for, through `proxy` if there is one. `step` does what can be done
     now, and so does `flush`.
 
-    For `context` and `avoid` see `Connect`.
+    For `context` see `Connect`.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class Link:
         wanted: OpenTransport,
         context: ssl.SSLContext | None,
         proxy: Proxy | None = None,
-        avoid: object = None,
     ) -> None:
         self.conn = wanted.conn
         self.is_open = False
@@ -48,7 +47,7 @@ class Link:
         self._proxy = proxy  # until it has made the tunnel
         self._tunnel: ProxyTunnel | None = None
         first = wanted if proxy is None else evolve(wanted, host=proxy.host, port=proxy.port)
-        self._connect: Connect | None = Connect(first, context, avoid)
+        self._connect: Connect | None = Connect(first, context)
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -76,10 +75,11 @@ class Link:
         """Bytes that the socket has not taken yet."""
         return len(self._unsent) + len(self._wire)
 
-    @property
-    def address(self) -> object:
-        """The address that is being tried, until connected."""
-        return None if self._connect is None else self._connect.address
+    def delay(self) -> float | None:
+        """Seconds until `step` is due although `fileno` is quiet; `None`: it is not."""
+        if self.has_more:
+            return 0.0
+        return None if self._connect is None else self._connect.delay()
 
     # ---------------------------------------------------------------- commands
 
@@ -160,7 +160,7 @@ class Link:
             self._begin(b"", data)
         else:
             self._tunnel = ProxyTunnel(self._proxy, self._wanted)
-            self._wire += self._tunnel.request
+            self._wire += self._tunnel.data_to_send()
 
     def _why_not_open(self, error: Exception) -> str:
         if self._proxy is not None and not isinstance(error, ProxyError):
@@ -171,6 +171,7 @@ class Link:
         if not raw:
             tunnel.receive_eof()
         tunnel.receive_data(raw)
+        self._wire += tunnel.data_to_send()
         if tunnel.is_open:
             self._proxy = self._tunnel = None
             self._begin(tunnel.early_data, data)

@@ -16,18 +16,28 @@ It never changes from one socket to another one of the same number.
 Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, as long as `step` is
 called. Names are looked up in a thread that lives for as long as that takes.
 
-Events wait in a queue of `max_queued_events`. When nobody reads them and it fills up, the oldest are dropped
-and `EventsDropped` stands in their place: read the roster again then.
+Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When nobody reads them and it fills
+up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then.
 
 All this is for one thread. An exception of the core, which is a bug, comes out of `step` and ends the client.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Self
 
+from attrs import frozen
+
 import presence_proto as core
-from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.errors import (
+    ConnectError,
+    JoinError,
+    JoinTimeoutError,
+    PushError,
+    WaitTimeoutError,
+    checked_timeout,
+)
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.socket_clients import (
     Answer,
@@ -39,9 +49,10 @@ from presence_adapters.socket_clients import (
     SocketRealtimeClient,
 )
 from presence_adapters.socket_link import CHUNK
+from presence_adapters.wrong_statement import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from presence_adapters.routing import Route
 
@@ -50,15 +61,23 @@ __all__ = [
     "ConnectError",
     "EventsDropped",
     "JoinError",
+    "JoinTimeoutError",
     "PresenceClient",
     "PushError",
     "RealtimeClient",
     "Reply",
+    "WaitTimeoutError",
 ]
 
 
 class _Stepped(SocketClient[Core, Event]):
     """What both clients have for the loop that drives them."""
+
+    _how_to_start = "call `connect()` first, or use `with`"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits: list[_Limit] = []
 
     @property
     def is_closed(self) -> bool:
@@ -74,8 +93,11 @@ class _Stepped(SocketClient[Core, Event]):
 
         A message that takes several steps to come in is handled as a whole in the last of them.
         """
-        if self._has_begun:
-            self._driver.step(budget)
+        if self._process is None:
+            return
+        self._check()
+        self._driver.step(budget)
+        self._enforce_limits()
 
     def fileno(self) -> int:
         """What to wait for, or -1."""
@@ -88,18 +110,64 @@ class _Stepped(SocketClient[Core, Event]):
 
     def next_delay(self) -> float | None:
         """Seconds until `step` is due though nothing comes in, 0 when it has work; `None`: it is not due."""
-        return self._driver.next_delay()
+        limits = [limit.at for limit in self._limits if not limit.answer.done()]
+        if not limits:
+            return self._driver.next_delay()
+        left, delay = max(0.0, min(limits) - time.monotonic()), self._driver.next_delay()
+        return left if delay is None else min(left, delay)
 
     def events(self) -> Iterator[Event | EventsDropped]:
-        """What has happened and was not read yet. Ends when there is no more now."""
-        return iter(self._events.get, None)
+        """What has happened and was not read yet. Ends when there is no more now.
+
+        Raises `LocalProtocolError` before `connect`, and `ConnectError` after the last event of a client that
+        the server has refused for good.
+        """
+        self._check()
+        return _read(self._events)
+
+    def wait_connected(self, timeout: float | None = None) -> Reply:
+        """A `Reply` that is done when `is_connected`.
+
+        Its error is a `WaitTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds
+        have passed; the client goes on trying then. It is a `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        connected = self._connected()
+
+        def give_up(seconds: float) -> Exception:
+            self._monitor.give_up(connected)
+            return WaitTimeoutError(f"not connected within {seconds:g} s", self._monitor.trouble)
+
+        return self._limited(connected, timeout, give_up)
+
+    def _limited(self, answer: Answer, timeout: float | None, give_up: Callable[[float], Exception]) -> Reply:
+        """The `Reply` for an answer. After `timeout` seconds its error is what `give_up` returns."""
+        if timeout is not None:
+            self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: give_up(timeout)))
+        return Reply(answer)
+
+    def _enforce_limits(self) -> None:
+        if not self._limits:
+            return
+        now, waiting = time.monotonic(), []
+        for limit in self._limits:
+            if limit.answer.done():
+                continue
+            if limit.at <= now:
+                limit.answer.set_exception(limit.give_up())
+            else:
+                waiting.append(limit)
+        self._limits = waiting
 
     def disconnect(self) -> None:
         """Begin to say goodbye, if that was not done before. Go on with `step` until `is_closed`."""
+        self._check_process()
         self._goodbye()
 
     def close(self) -> None:
         """Say goodbye without waiting for an answer, and close at once. The last events can still be read."""
+        if self._is_forked:
+            return  # the connection is the parent's
         self._goodbye()
         self._driver.stop()
 
@@ -109,6 +177,12 @@ class _Stepped(SocketClient[Core, Event]):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+refuse(_Stepped, "use `for event in client.events()` after each `step()`", "for")
+refuse(
+    _Stepped, "use `with`, or import it from presence_adapters.asyncio or .trio", "async with", "async for"
+)
 
 
 class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPresenceClient):
@@ -121,24 +195,38 @@ class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPr
         """
         super().step(budget)
         if self.on_notification is not None:
-            for event in self.events():
+            while (event := self._events.get()) is not None:
                 self._notify(event)
 
 
 class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRealtimeClient):
     __doc__ = SocketRealtimeClient.__doc__
 
-    def join(self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None = None) -> Channel:
+    def join(
+        self,
+        topic: str,
+        params: Mapping[str, Any] | core.ChannelConfig | None = None,
+        timeout: float | None = None,
+    ) -> Channel:
         """Join a topic. Whether the server lets us in, `channel.joining` tells. Joining it again gives the
         same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections and
-        timeouts are tried again until `leave`. A topic that the server refuses is left.
+        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
+        answers and refusals that will pass are waited out until `leave`. A topic that the server refuses is
+        left, and one that is not joined within `timeout` seconds, with a `JoinTimeoutError` that says what
+        kept it.
         """
+        checked_timeout(timeout)
         joined = Answer()
         route = self._join(topic, params, joined)
+
+        def give_up(seconds: float) -> Exception:
+            trouble = route.trouble or self._monitor.trouble
+            self._routes.leave(route)
+            return JoinTimeoutError(topic, seconds, trouble)
+
         if route.channel is None:
-            route.channel = Channel(self, route, params, Reply(joined))
+            route.channel = Channel(self, route, params, self._limited(joined, timeout, give_up))
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -172,6 +260,8 @@ class Reply:
 class Channel(SocketChannel):
     __doc__ = SocketChannel.__doc__
 
+    _client: RealtimeClient
+
     def __init__(
         self,
         client: RealtimeClient,
@@ -189,6 +279,7 @@ class Channel(SocketChannel):
 
         It gets a `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds
         (default: the config's `push_timeout`), which include waiting for a channel that is down.
+        A crash of the channel and the end of the connection fail it at once.
         """
         return Reply(self._push(event, payload, timeout))
 
@@ -200,9 +291,48 @@ class Channel(SocketChannel):
         return Reply(self._broadcast(event, payload))
 
     def events(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
-        """What has happened in the channel and was not read yet. Ends when there is no more now."""
-        return iter(self._route.queue.get, None)
+        """What has happened in the channel and was not read yet. Ends when there is no more now.
+
+        Raises `ConnectError` after the last event of a client that the server has refused for good.
+        """
+        return _read(self._route.queue)
+
+    def wait_synced(self, timeout: float | None = None) -> Reply:
+        """A `Reply` that is done when `is_synced`: `presence` has everybody.
+
+        Its error is a `PresenceError` when the server does not send the presence of this topic, a
+        `WaitTimeoutError` when `timeout` seconds have passed, a `ConnectError` when the client ends.
+        """
+        checked_timeout(timeout)
+        client, synced = self._client, self._synced()
+
+        def give_up(seconds: float) -> Exception:
+            client._routes.give_up(self._route, synced)
+            return WaitTimeoutError(
+                f"{self.topic!r} not synced within {seconds:g} s", client._monitor.trouble
+            )
+
+        return client._limited(synced, timeout, give_up)
 
     def leave(self) -> None:
         """Leave. The client forgets the channel; doing it twice is no error."""
         self._client._routes.leave(self._route)
+
+
+refuse(Channel, "use `for event in channel.events()`", "for", "async for")
+
+
+@frozen
+class _Limit:
+    """An answer that is given up at a time of the monotonic clock."""
+
+    at: float
+    answer: Answer
+    give_up: Callable[[], Exception]
+
+
+def _read(queue: EventQueue[Event]) -> Iterator[Event | EventsDropped]:
+    while (event := queue.get()) is not None:
+        yield event
+    if isinstance(queue.error, ConnectError):  # a bug comes out of `step`
+        queue.end()

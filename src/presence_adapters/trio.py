@@ -15,8 +15,6 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import trio
-
 import presence_proto as core
 from presence_adapters.access_tokens import ask, too_late
 from presence_adapters.async_clients import AsyncClient, Core, E
@@ -24,9 +22,15 @@ from presence_adapters.async_driver import AsyncDriver
 from presence_adapters.async_presence import AsyncPresenceClient
 from presence_adapters.async_realtime import AsyncRealtimeClient, Channel
 from presence_adapters.connecting import client_context, out_of_reach, why_lost, why_not_connected
-from presence_adapters.errors import ConnectError, JoinError, PushError
+from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, PushError, WaitTimeoutError
 from presence_adapters.event_queue import EventsDropped
+from presence_adapters.extras import missing
 from presence_proto import ProxyError, ProxyTunnel
+
+try:
+    import trio
+except ModuleNotFoundError as exc:
+    raise missing(exc, "trio") from None
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,9 +44,11 @@ __all__ = [
     "ConnectError",
     "EventsDropped",
     "JoinError",
+    "JoinTimeoutError",
     "PresenceClient",
     "PushError",
     "RealtimeClient",
+    "WaitTimeoutError",
 ]
 
 logger = logging.getLogger(__name__)
@@ -75,20 +81,23 @@ class Driver(AsyncDriver[Connection]):
     """
 
     event_type = trio.Event
+    now = staticmethod(trio.current_time)
     checkpoints = True
+    elsewhere = "another run of trio: use `trio.from_thread.run(function, trio_token=token)` to call it there"
 
     _nursery: trio.Nursery
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._nursery_manager = trio.open_nursery()
         self._alarm = trio.CancelScope()
 
     async def start(self) -> None:
         """Open the nursery."""
         await super().start()
+        self._nursery_manager = trio.open_nursery()  # not earlier: a client can be made before trio runs
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._keep_time)
+        self._token = trio.lowlevel.current_trio_token()
 
     async def stop(self) -> None:
         """Close the nursery. Its tasks only close their sockets now, so this is no place to be cancelled."""
@@ -108,8 +117,18 @@ class Driver(AsyncDriver[Connection]):
         """Run a command of the core. What it raises is the caller's; nothing has changed then."""
         return super().call(command, *args, **kwargs)
 
-    def _now(self) -> float:
-        return trio.current_time()
+    def _is_here(self) -> bool:
+        try:
+            return trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:  # no trio runs here
+            return False
+
+    async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
+        """What `wait` returns. Raises `TimeoutError` when it takes longer than `timeout` seconds."""
+        with trio.move_on_after(inf if timeout is None else timeout) as scope:
+            return await wait()
+        assert scope.cancelled_caught
+        raise TimeoutError
 
     # ---------------------------------------------------------------- outputs
 
@@ -198,7 +217,7 @@ class Driver(AsyncDriver[Connection]):
             logger.debug("connection %d: open", wanted.conn, extra={"conn": wanted.conn})
             self.fact(self.endpoint.transport_opened, wanted.conn)
             if connection.early_data:
-                self.fact(self.endpoint.receive_data, wanted.conn, connection.early_data)
+                self._received(connection, connection.early_data)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, connection, stream)
                 await self._write(connection, stream)
@@ -226,8 +245,8 @@ class Driver(AsyncDriver[Connection]):
         try:
             stream = await trio.open_tcp_stream(proxy.host, proxy.port)
             try:
-                await stream.send_all(tunnel.request)
                 while not tunnel.is_open:
+                    await stream.send_all(tunnel.data_to_send())
                     if not (data := await stream.receive_some()):
                         tunnel.receive_eof()
                     tunnel.receive_data(data)
@@ -245,12 +264,15 @@ class Driver(AsyncDriver[Connection]):
         try:
             async for data in stream:
                 if not connection.forgotten:
-                    self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
+                    self._received(connection, data)
         except trio.BrokenResourceError as exc:
             fate = why_lost(_unwrapped(exc))
         if not connection.forgotten:
             connection.fate = fate
             connection.scope.cancel()
+
+    def _received(self, connection: Connection, data: bytes | bytearray) -> None:
+        self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
 
     async def _write(self, connection: Connection, stream: trio.abc.Stream) -> None:
         """Write what there is, until the connection is to be closed and everything is written."""
@@ -266,7 +288,7 @@ class Driver(AsyncDriver[Connection]):
                 await trio.sleep_forever()
             del connection.outgoing[: len(chunk)]
             if len(connection.outgoing) <= WRITE_BUFFER:
-                self.room.set()
+                self.has_room()
             if not connection.outgoing and not connection.forgotten:
                 connection.news = trio.Event()
 

@@ -1,4 +1,4 @@
-"""The time of day, for those who read it."""
+"""`utc_now`: the time of day as text. The only spelling of it: times are compared as text, too."""
 
 from __future__ import annotations
 

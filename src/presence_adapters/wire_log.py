@@ -10,8 +10,6 @@ import itertools
 import logging
 from typing import TYPE_CHECKING
 
-from presence_proto import Narrator
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,5 +25,7 @@ def wire_log() -> Callable[[str], object] | None:
     """
     if not logger.isEnabledFor(logging.DEBUG):
         return None
+    from presence_proto import Narrator  # only here: it imports all of the recordings
+
     number = next(_numbers)
     return Narrator(lambda words: logger.debug("%d %s", number, words, extra={"endpoint": number}))

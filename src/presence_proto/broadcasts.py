@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+NAMED_EVENTS = frozenset({"activity_update", "game_invite", "poke", "chat_message"})
+"""The broadcasts of the system. Each names its sender in `user_id`."""
+
+
 @frozen
 class ActivityClaim:
     """What a user says to be doing. A track that says so too is to follow; until then it is only a claim."""

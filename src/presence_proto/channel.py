@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from attrs import define, field
 
-from presence_proto import events
+from presence_proto import encoded_presence, events
 from presence_proto.backoff import Backoff
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
-from presence_proto.config import ChannelConfig
+from presence_proto.channel_timers import Slot
 from presence_proto.errors import RemoteProtocolError
-from presence_proto.events import PresenceDiffed
-from presence_proto.presence import PresenceMap
-from presence_proto.serializer import UserBroadcast, encode_payload
+from presence_proto.events import ChannelEnd, PresenceDiffed
+from presence_proto.json_text import encode, encode_payload
+from presence_proto.refusals import Refusals, words_of
+from presence_proto.replay_filter import ReplayFilter
+from presence_proto.serializer import UserBroadcast
 from presence_proto.track import Tracker
-from presence_proto.wire import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import msgspec
 
     from presence_proto.serializer import Message
     from presence_proto.wire import Push, Wire
@@ -39,6 +40,7 @@ class Life:
     leave_ref: str | None = None
     synced: bool = False
     diffs: list[Any] | None = None  # those that wait for the state; None before the join's reply
+    diff_bytes: int = 0  # of all of them
     complaint: str = ""  # of the server's last `system` message: the reason of the phx_close behind it
 
 
@@ -51,12 +53,17 @@ class Channel:
     __slots__ = (
         "_asked_again",
         "_backoff",
+        "_emit_broadcast",
         "_ever_joined",
+        "_is_held",
         "_life",
         "_payload",
         "_queue",
+        "_refusals",
         "_tracker",
+        "_was_synced",
         "_wire",
+        "is_parked",
         "params",
         "presence",
         "state",
@@ -67,24 +74,32 @@ class Channel:
         self.topic = topic
         self.params: ChannelConfig | msgspec.Raw
         if isinstance(params, ChannelConfig):
-            self._payload = encode_payload(_supabase(params))
+            self._payload = encode_payload(params.join_config(), wire.config.payload_nesting)
             self.params = params
             self._tracker = Tracker(params.track_limit, params.track_window)
+            replays = params.broadcast_replay is not None
         else:
-            self._payload = self.params = encode_payload(dict(params))
+            self._payload = self.params = encode_payload(dict(params), wire.config.payload_nesting)
             self._tracker = Tracker(None, 0.0)
+            replays = False
         wire.check(topic, "phx_join", self._payload)
         config = wire.config
         self.state = ChannelState.WAITING
-        self.presence = PresenceMap(max_keys=config.max_roster, max_metas=config.max_metas)
+        self.presence = wire.new_presence()
         self._wire = wire
+        self._emit_broadcast = ReplayFilter(wire.emit) if replays else wire.emit
         self._life: Life | None = None
         self._queue: list[Push] = []  # pushes that wait for the join
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=wire.rng
         )
         self._ever_joined = False
+        self._was_synced = False
         self._asked_again = False  # joined once more because the presence_state did not come
+        self._is_held = False  # joins when an earlier join of the topic is answered
+        renews_token = config.asks_for_token and isinstance(params, ChannelConfig)
+        self._refusals = Refusals(config.max_final_refusals, renews_token=renews_token)
+        self.is_parked = False  # WAITING, and does not join by itself on this connection
 
     # ---------------------------------------------------------------- getters
 
@@ -101,8 +116,12 @@ class Channel:
     # ---------------------------------------------------------------- what the application wants
 
     def join(self, now: float) -> None:
-        """Send `phx_join`: a new life begins."""
+        """Send `phx_join`: a new life begins. An earlier join of the topic is waited for first."""
         wire = self._wire
+        self._is_held = self.topic in wire.joins
+        if self._is_held:
+            return
+        self.is_parked = False
         self._move(ChannelInput.JOIN_SENT)
         self._cancel_timers()
         ref = wire.next_ref()
@@ -111,8 +130,7 @@ class Channel:
         if isinstance(self.params, ChannelConfig):
             payload = {"config": payload} | ({} if wire.token is None else {"access_token": wire.token})
         wire.send(ref, self.topic, "phx_join", payload, ref=ref)
-        wire.timers.set((Slot.REPLY, self.topic), now + wire.config.join_timeout)
-        wire.join_begins(self.topic, now)
+        wire.joins.sent(self.topic, ref, now)
 
     def leave(self, now: float) -> None:
         """Leave the channel: at once when there is nobody to ask, else when the server has answered."""
@@ -123,12 +141,14 @@ class Channel:
             assert self._life is not None
             self._move(ChannelInput.LEAVE_SENT)
             self._cancel_timers()
-            self._wire.timers.set((Slot.REPLY, self.topic), now + self._wire.config.push_timeout)
+            self._wire.timers.set((Slot.LEAVE, self.topic), now + self._wire.config.push_timeout)
             self._life.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
         """The channel is left."""
         self._cancel_timers()
+        if self._life is not None:
+            self._wire.channel_ended(self._life.join_ref, "the channel was left", crashed=False)
         self._move(ChannelInput.LEFT)
         self._wire.emit(events.ChannelLeft(self.topic))
 
@@ -144,18 +164,24 @@ class Channel:
         self._tracker.want(payload)
         self._track(now)
 
-    def refresh_token(self) -> None:
-        """Tell the server the access token in force, if it knows another."""
-        life, token = self._life, self._wire.token
-        if (
-            not isinstance(self.params, ChannelConfig)
-            or self.state is not ChannelState.JOINED
-            or token is None
-        ):
+    def refresh_token(self, now: float) -> None:
+        """Use the access token in force if the server knows another: tell it, or join after a refusal."""
+        wire, life = self._wire, self._life
+        if not isinstance(self.params, ChannelConfig):
             return
-        if life is not None and life.token != token:
-            life.token = token
-            self._send("access_token", {"access_token": token})
+        if self.state is ChannelState.JOINED:
+            assert life is not None
+            if wire.token not in (None, life.token):
+                life.token = wire.token
+                self._send("access_token", {"access_token": wire.token})
+        elif self._refusals.had_other_token(wire.token):
+            self._refusals.token_changed()
+            if self.state is ChannelState.WAITING and wire.is_open:
+                self.join(now)
+
+    def forget_refusals(self) -> None:
+        """The application wants the channel to ask again."""
+        self._refusals.forget()
 
     # ---------------------------------------------------------------- what happens
 
@@ -169,54 +195,73 @@ class Channel:
             was_joined = self.state is ChannelState.JOINED
             self._die()
             if was_joined:
-                self._wire.emit(events.ChannelDown(self.topic, reason, None))
+                self._wire.emit(events.ChannelDown(self.topic, reason, None, ChannelEnd.CONNECTION_LOST))
         else:
+            self._is_held = False
             self._cancel_timers()
 
-    def replied(self, ref: object, status: str, response: Any, now: float) -> None:
-        """A reply came that no push waits for."""
+    def join_answered(self, ref: str, status: str, response: Any, now: float) -> None:
+        """The reply to the topic's join came that was unanswered, of this life or an earlier one."""
         life = self._life
-        if life is None or ref is None:
-            return
-        if ref == life.join_ref and self.state is ChannelState.JOINING:
+        if self._is_held:
+            self.join(now)
+        elif life is not None and ref == life.join_ref and self.state is ChannelState.JOINING:
             if status == "ok":
                 self._joined(life, response, now)
             else:
-                reason = response.get("reason") if isinstance(response, dict) else None
-                self._join_failed(self._wire.quote(reason, f"the server said {status}"), response, now)
-        elif ref == life.leave_ref:
+                reason = self._wire.quote(words_of(response), f"the server said {status}")
+                self._join_refused(reason, response, now)
+
+    def join_is_late(self, retry_in: float) -> None:
+        """The join has no answer yet. It is waited for."""
+        if self.state is ChannelState.JOINING or self._is_held:
+            reason = f"no reply within {self._wire.config.join_timeout:g} s"
+            self._wire.emit(events.JoinFailed(self.topic, reason, None, retry_in))
+
+    def join_was_lost(self, now: float) -> None:
+        """The server will not answer the topic's join, of this life or an earlier one. Join again."""
+        if self._is_held or self.state is ChannelState.JOINING:
+            self.join(now)
+
+    def replied(self, ref: object) -> None:
+        """A reply came that neither a push nor a join waits for."""
+        if ref is not None and self._life is not None and ref == self._life.leave_ref:
             self.left()
 
     def unmatched(self, join_ref: str, now: float) -> None:
         """The server does not know the topic that a push with this join_ref went to."""
         if self.state is ChannelState.JOINED and self._life is not None and self._life.join_ref == join_ref:
-            self._down("the server has forgotten the channel", now)
+            self._down("the server has forgotten the channel", ChannelEnd.FORGOTTEN, now)
+
+    def hears_presence(self, message: Message) -> bool:
+        """Whether a `presence_state` or `presence_diff` is of this life, and not of an earlier one."""
+        life = self._life
+        return life is not None and life.diffs is not None and message.join_ref in (None, life.join_ref)
 
     def receive(self, message: Message, now: float) -> None:
-        """Anything but a reply came for the topic."""
+        """Anything but a reply came for the topic. Raises `RemoteProtocolError` when it is malformed."""
         life = self._life
         if life is None or (message.join_ref is not None and message.join_ref != life.join_ref):
             return  # an echo of an earlier life; V1 servers send no join_ref
         event, payload = message.event, message.payload
-        try:
-            if event == "presence_diff":
-                if not life.synced:
-                    self._early_diff(life, payload)
-                elif changes := self.presence.apply_diff(payload):
-                    self._wire.emit(PresenceDiffed(self.topic, changes))
-            elif event == "presence_state":
-                self._presence_state(life, payload)
-            elif event in ("phx_close", "phx_error"):
-                if message.ref is None or message.ref == life.join_ref:
-                    self._ended(life, event, payload, now)
-            elif event == "broadcast" and isinstance(self.params, ChannelConfig):
-                self._broadcast(payload)
-            elif event == "system" and isinstance(self.params, ChannelConfig):
-                self._system(life, payload)
+        if event == "presence_diff":
+            if not life.synced:
+                self._early_diff(life, payload, now)
             else:
-                self._wire.emit(events.ChannelMessage(self.topic, event, payload))
-        except RemoteProtocolError as exc:
-            self._wire.violated(exc, self.topic)
+                changes: Any = self.presence.apply_diff(payload)
+                if changes:
+                    self._wire.emit(PresenceDiffed(self.topic, changes))
+        elif event == "presence_state":
+            self._presence_state(life, payload)
+        elif event in ("phx_close", "phx_error"):
+            if message.ref is None or message.ref == life.join_ref:
+                self._ended(life, event, payload, now)
+        elif event == "broadcast" and isinstance(self.params, ChannelConfig):
+            self._broadcast(payload)
+        elif event == "system" and isinstance(self.params, ChannelConfig):
+            self._system(life, payload)
+        else:
+            self._wire.emit(events.ChannelMessage(self.topic, event, payload))
 
     def expired(self, slot: Slot, now: float) -> None:
         """A timer of this channel fired."""
@@ -227,12 +272,9 @@ class Channel:
             self._wire.settled()
         elif slot is Slot.STATE:
             self._state_missing(now)
-        elif self.state is ChannelState.LEAVING:
-            self.left()
         else:
-            # As phoenix.js does: the server may be about to let us in. What we send later comes after this.
-            self._send("phx_leave", {})
-            self._join_failed(f"no reply within {self._wire.config.join_timeout:g} s", None, now)
+            assert slot is Slot.LEAVE
+            self.left()
 
     def push_expired(self, push_id: int) -> bool:
         """If the push waits here for the join, it has waited for too long."""
@@ -255,39 +297,66 @@ class Channel:
         self._move(ChannelInput.JOIN_OK)
         life.diffs = []
         rejoined, self._ever_joined = self._ever_joined, True
-        wire.timers.cancel((Slot.REPLY, self.topic))
-        wire.join_ends(self.topic)
+        self._refusals.forget()
         wire.timers.set((Slot.STABLE, self.topic), now + wire.config.stable_after)
         if isinstance(self.params, ChannelConfig) and self.params.presence:
             wire.timers.set((Slot.STATE, self.topic), now + wire.config.state_timeout)
         wire.emit(events.ChannelJoined(self.topic, response, rejoined))
-        self.refresh_token()
+        if isinstance(self.params, ChannelConfig) and not self.params.is_confirmed_by(response):
+            reason = "the server has subscribed to other postgres_changes than the join asked for"
+            wire.emit(events.ProtocolViolation(reason, self.topic))
+        self.refresh_token(now)
         self._tracker.start_over()
         self._track(now)
         while self._queue:
             wire.send_push(self._queue.pop(0), life.join_ref)
 
-    def _join_failed(self, reason: str, response: Any, now: float) -> None:
+    def _join_refused(self, reason: str, response: Any, now: float, *, end: ChannelEnd | None = None) -> None:
+        """The server answered the join with anything but ok; `end`: not even with a reply."""
+        wire, life = self._wire, self._life
+        assert life is not None
+        passing = self._refusals.add(reason, life.token) and end is None
+        retry_in = None
         self._die()
-        retry_in = self._rejoin_later(now)
-        self._wire.emit(events.JoinFailed(self.topic, reason, response, retry_in))
+        if isinstance(self.params, ChannelConfig) and self._refusals.had_other_token(wire.token):
+            self._refusals.token_changed()  # that was about a token which has been replaced meanwhile
+            passing, retry_in = True, 0.0
+            wire.timers.set((Slot.REJOIN, self.topic), now)
+        elif self._refusals.are_final or self._stays_away_after(end):
+            self.is_parked = True
+        else:
+            retry_in = self._rejoin_later(now)
+        final = self.is_parked
+        wire.emit(events.JoinFailed(self.topic, reason, response, retry_in, True, passing, final))
+
+    def _stays_away_after(self, end: ChannelEnd | None) -> bool:
+        return end is ChannelEnd.CLOSED and not self._wire.config.rejoin_after_close
 
     def _ended(self, life: Life, event: str, payload: Any, now: float) -> None:
         """`phx_close` or `phx_error`: the server ended this life."""
+        self._wire.joins.answered(self.topic, life.join_ref, now)
         if self.state is ChannelState.LEAVING:
             self.left()
             return
-        reason = payload.get("reason") if isinstance(payload, dict) else None
-        default = "the server closed the channel" if event == "phx_close" else "the channel crashed"
-        reason = self._wire.quote(reason, life.complaint, default)
+        end = ChannelEnd.CLOSED if event == "phx_close" else ChannelEnd.CRASHED
+        default = "the server closed the channel" if end is ChannelEnd.CLOSED else "the channel crashed"
+        reason = self._wire.quote(words_of(payload), life.complaint, default)
         if self.state is ChannelState.JOINING:
-            self._join_failed(reason, None, now)
+            self._join_refused(reason, None, now, end=end)
         else:
-            self._down(reason, now)
+            self._down(reason, end, now)
 
-    def _down(self, reason: str, now: float) -> None:
+    def _down(self, reason: str, end: ChannelEnd, now: float) -> None:
+        assert self._life is not None
+        crashed = end is ChannelEnd.CRASHED
+        self._wire.channel_ended(self._life.join_ref, "the channel crashed before the reply", crashed=crashed)
         self._die()
-        self._wire.emit(events.ChannelDown(self.topic, reason, self._rejoin_later(now)))
+        stays_away = self._stays_away_after(end)
+        retry_in = None if stays_away else self._rejoin_later(now)
+        self._wire.emit(events.ChannelDown(self.topic, reason, retry_in, end))
+        if stays_away:
+            self._fail_queue(reason)
+            self.left()
 
     def _die(self) -> None:
         self._cancel_timers()
@@ -300,8 +369,7 @@ class Channel:
         return delay
 
     def _cancel_timers(self) -> None:
-        self._wire.join_ends(self.topic)
-        for slot in (Slot.REPLY, Slot.STATE, Slot.REJOIN, Slot.STABLE, Slot.TRACK):
+        for slot in (Slot.LEAVE, Slot.STATE, Slot.REJOIN, Slot.STABLE, Slot.TRACK):
             self._wire.timers.cancel((slot, self.topic))
 
     def _fail_queue(self, reason: str) -> None:
@@ -317,38 +385,59 @@ class Channel:
     def _presence_state(self, life: Life, payload: Any) -> None:
         if life.diffs is None:
             return  # before the join's reply: of an earlier life
+        before = len(self.presence)
         changes = self.presence.apply_state(payload)
-        life.synced, self._asked_again = True, False
+        forgotten = self._was_synced and not life.synced and self.presence.nothing_continues(before, changes)
+        life.synced, self._was_synced, self._asked_again = True, True, False
         self._wire.timers.cancel((Slot.STATE, self.topic))
-        self._wire.emit(events.PresenceSynced(self.topic, changes))
-        waiting, life.diffs = life.diffs, []
+        self._wire.emit(events.PresenceSynced(self.topic, changes, forgotten))
+        waiting, life.diffs, life.diff_bytes = life.diffs, [], 0
         for diff in waiting:
             try:
-                changes = self.presence.apply_diff(diff)
+                changed: Any = self.presence.apply_diff(diff)
             except RemoteProtocolError as exc:
                 self._wire.violated(exc, self.topic)
             else:
-                if changes:
-                    self._wire.emit(PresenceDiffed(self.topic, changes))
+                if changed:
+                    self._wire.emit(PresenceDiffed(self.topic, changed))
 
-    def _early_diff(self, life: Life, payload: Any) -> None:
+    def _early_diff(self, life: Life, payload: Any, now: float) -> None:
         """A diff came before the state."""
         if life.diffs is None:
             # Before the join's reply: of an earlier life, or of before the state that is still to come. The
             # state covers it, and applied after the state it could bring back somebody who has left since.
             return
+        self.presence.check_nesting(payload)
         life.diffs.append(payload)
-        if len(life.diffs) > self._wire.config.max_pending_diffs:
+        if len(life.diffs) == 1 and not isinstance(self.params, ChannelConfig):
+            # Plain Phoenix has presence where the application sends it: only diffs say that a state is due.
+            self._wire.timers.set((Slot.STATE, self.topic), now + self._wire.config.state_timeout)
+        life.diff_bytes += encoded_presence.size(payload)
+        config, fault = self._wire.config, ""
+        if len(life.diffs) > config.max_pending_diffs:
+            fault = "more diffs before the presence state than max_pending_diffs"
+        elif life.diff_bytes > config.max_pending_bytes:
+            fault = "more bytes of diffs before the presence state than max_pending_bytes"
+        while len(life.diffs) > config.max_pending_diffs or life.diff_bytes > config.max_pending_bytes:
             # The oldest is the one that the state, still to come, covers most likely.
-            del life.diffs[0]
-            raise RemoteProtocolError("more diffs before the presence state than max_pending_diffs")
+            life.diff_bytes -= encoded_presence.size(life.diffs.pop(0))
+        if fault:
+            raise RemoteProtocolError(fault)
 
     def _state_missing(self, now: float) -> None:
-        if not self._asked_again:
+        assert self._life is not None
+        if not isinstance(self.params, ChannelConfig):
+            waiting = len(self._life.diffs or ())
+            reason = (
+                f"no presence_state came, and {waiting} presence diffs wait for it: on the server, push "
+                '"presence_state" with Presence.list(socket) after the join'
+            )
+        elif not self._asked_again:
             self._asked_again = True
             self.join(now)
             return
-        reason = "no presence_state came: presence may be disabled on the server, or for this channel"
+        else:
+            reason = "no presence_state came: presence may be disabled on the server, or for this channel"
         self._wire.emit(events.PresenceMissing(self.topic, reason))
 
     def _track(self, now: float) -> None:
@@ -369,7 +458,8 @@ class Channel:
             return ("untrack", {}) if payload is None else ("track", payload)
         if payload is None:
             return "presence", {"type": "presence", "event": "untrack"}
-        return "presence", {"type": "presence", "event": "track", "payload": payload}
+        message = {"type": "presence", "event": "track", "payload": payload}
+        return "presence", msgspec.Raw(encode(message))
 
     # ---------------------------------------------------------------- Supabase messages
 
@@ -382,7 +472,7 @@ class Channel:
             broadcast = events.Broadcast(self.topic, payload["event"], payload.get("payload"), meta)
         else:
             raise RemoteProtocolError("a broadcast must be an object with a string event")
-        self._wire.emit(broadcast)
+        self._emit_broadcast(broadcast)
 
     def _system(self, life: Life, payload: Any) -> None:
         if not isinstance(payload, dict):
@@ -394,12 +484,3 @@ class Channel:
         if status == "error":
             life.complaint = message
         self._wire.emit(events.SystemMessage(self.topic, extension, status, message, payload))
-
-
-def _supabase(config: ChannelConfig) -> dict[str, Any]:
-    return {
-        "broadcast": {"ack": config.broadcast_ack, "self": config.broadcast_self},
-        "presence": {"enabled": config.presence, "key": config.presence_key},
-        "postgres_changes": config.postgres_changes,
-        "private": config.private,
-    }

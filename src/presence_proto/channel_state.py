@@ -29,7 +29,7 @@ class ChannelInput(Enum):
 
     JOIN_SENT = auto()
     JOIN_OK = auto()
-    DOWN = auto()  # join refused or unanswered, phx_error, phx_close, or the connection was lost
+    DOWN = auto()  # join refused, phx_error, phx_close, or the connection was lost
     LEAVE_SENT = auto()
     LEFT = auto()  # the leave was answered, or there is nobody to ask
 
@@ -37,6 +37,10 @@ class ChannelInput(Enum):
 TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
     (ChannelState.WAITING, ChannelInput.JOIN_SENT): ChannelState.JOINING,
     (ChannelState.WAITING, ChannelInput.LEFT): ChannelState.CLOSED,
+    (
+        ChannelState.JOINING,
+        ChannelInput.JOIN_SENT,
+    ): ChannelState.JOINING,  # the server never answered the last
     (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
     (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
     (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,

@@ -1,4 +1,4 @@
-"""`PresenceClient`: the Jarvis presence system. Who is online, what they do, invites, pokes, chat. No I/O.
+"""`PresenceClient`: a room of users. Who is online, what they do, invites, pokes, chat. No I/O.
 
 It stands on a `Room`, which a protocol makes: a Supabase channel, or the Jarvis JSON protocol. What is heard
 of the room becomes the events of `PresenceEvent`.
@@ -6,6 +6,7 @@ of the room becomes the events of `PresenceEvent`.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
@@ -15,8 +16,9 @@ from presence_proto import events
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import OnlineUser, UserStatus
 from presence_proto.jarvis import JarvisRoom
-from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 from presence_proto.phoenix_room import PhoenixRoom
+from presence_proto.restart_grace import RestartGrace
 from presence_proto.room import (
     Claimed,
     Delivered,
@@ -29,22 +31,22 @@ from presence_proto.room import (
     Undelivered,
 )
 from presence_proto.roster import Roster
+from presence_proto.sans_io import SansIO
+from presence_proto.timers import Clock
 from presence_proto.validators import is_unicode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig
-    from presence_proto.outputs import ConnId
-    from presence_proto.presence import PresenceChange
 
 PresenceOutput: TypeAlias = (
     OpenTransport | SendData | CloseTransport | AccessTokenNeeded | events.PresenceEvent
 )
 
 
-class PresenceClient:
+class PresenceClient(SansIO):
     """One user in the presence room. An endpoint in the sense of the driver contract.
 
     `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the
@@ -66,10 +68,22 @@ class PresenceClient:
         if online_at is not None:
             _required("online_at", online_at)
         config = evolve(config, access_token=identity.access_token or config.access_token)
-        self._room: Room = (JarvisRoom if config.speaks_jarvis else PhoenixRoom)(config, rng=rng)
         self._own = OnlineUser(identity.user_id, identity.display_name, UserStatus.ONLINE, None, online_at)
-        self._roster = Roster(self._own)
+        self._roster = Roster(
+            self._own,
+            max_keys=config.max_roster,
+            max_metas=config.max_metas,
+            max_nesting=config.max_nesting,
+        )
+        self._grace = RestartGrace(config)
+        self._clock = Clock()
         self._outbox: Outbox[AccessTokenNeeded | events.PresenceEvent] = Outbox()
+        self._room: Room = (
+            JarvisRoom(config, self._clock, self._outbox, self._tell, rng=rng)
+            if config.speaks_jarvis
+            else PhoenixRoom(config, self._roster, self._clock, self._outbox, self._tell, rng=rng)
+        )
+        self._held: list[RoomEvent] | None = None  # while a command is under way that has no id yet
         self._connected = False
         self._was_connected = False
         self._command_ids = 0
@@ -99,7 +113,7 @@ class PresenceClient:
 
     @property
     def online_count(self) -> int:
-        """How many different users are in the room, ourselves included."""
+        """How many different users are in the room, ourselves and stale ones included."""
         return len(self._roster)
 
     @property
@@ -111,6 +125,22 @@ class PresenceClient:
     def is_stale(self) -> bool:
         """Whether the roster may be out of date: before the first `Connected`, and after a `Disconnected`."""
         return not self._connected
+
+    def is_user_stale(self, user_id: str) -> bool:
+        """Whether what is shown of the user may be out of date.
+
+        Of all users while `is_stale`. Otherwise of those whom a restarted server has not seen again, until
+        they return, or go offline when the grace is over (see `PresenceConfig.restart_grace`). No event tells
+        that a user who looks the same is back. `False` for a user who is not in the roster.
+        """
+        if self._connected:
+            return self._roster.is_stale(user_id)
+        return self._roster.get(user_id) is not None
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        return self._room.bytes_received
 
     @property
     def is_closed(self) -> bool:
@@ -132,9 +162,15 @@ class PresenceClient:
         """The ids of the commands that the server has neither acknowledged nor refused yet."""
         return frozenset(command_id for command_id, _ in self._commands.values())
 
-    def device_count(self, user_id: str) -> int:
-        """With how many devices a user is online: 0 for who is not, and for ourselves until others see us.
+    def user(self, user_id: str) -> OnlineUser | None:
+        """The user with this id as others see them, or `None` when they are not in the room."""
+        return self._roster.get(user_id)
 
+    def device_count(self, user_id: str) -> int:
+        """With how many devices a user is online.
+
+        0 for a user who is not, for ourselves until others see us, and for a user whom a restarted server has
+        not seen again.
         The Jarvis JSON protocol does not tell: there it is 1 for all others.
         """
         return self._roster.device_count(user_id)
@@ -143,13 +179,16 @@ class PresenceClient:
 
     def connect(self, *, now: float) -> None:
         """Enter the room, and stay in it until `disconnect`."""
+        self._clock.advance(now)
         self._room.connect(self._own, now=now)
-        self._translate()
+        self._settle()
 
     def disconnect(self, *, now: float) -> None:
         """Leave the room and close the connection. `Disconnected` follows, with no retry."""
+        now = self._clock.advance(now)
         self._room.disconnect(now=now)
-        self._translate()
+        self._settle()
+        self._grace.left(now)  # what still comes is not read
 
     def update_activity(self, status: UserStatus | str, activity: str | None = None, *, now: float) -> int:
         """Be seen with this status and activity.
@@ -166,14 +205,11 @@ class PresenceClient:
         if activity is not None and not is_unicode(activity):
             raise LocalProtocolError(f"activity must be a string or None, not {activity!r}")
         self.tick(now=now)  # raises for a `now` that is none; and what is due comes before what we do
-        message_id = None
-        if (status, activity) != (self._own.status, self._own.activity):
-            self._own = replace(self._own, status=status, activity=activity)
-            self._roster.set_own(self._own)
-            message_id = self._room.show(self._own, now=now)
-        command_id = self._command("update_activity", message_id)
-        self._translate()
-        return command_id
+        if (status, activity) == (self._own.status, self._own.activity):
+            return self._command("update_activity", lambda: None)
+        self._own = replace(self._own, status=status, activity=activity)
+        self._roster.set_own(self._own)
+        return self._command("update_activity", lambda: self._room.show(self._own, now=now))
 
     def send_invite(self, game: str, code: str | None = None, *, now: float) -> int:
         """Invite everybody in the room to a game."""
@@ -212,8 +248,9 @@ class PresenceClient:
         It is the answer to `AccessTokenNeeded`, too. `expires_in`: seconds that it is good for, if that is
         known; with `asks_for_token` another one is asked for before they are over.
         """
+        self._clock.advance(now)
         self._room.set_access_token(token, expires_in=expires_in, now=now)
-        self._translate()
+        self._settle()
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
         """Say that there is no access token now, in answer to `AccessTokenNeeded`. It is asked for again.
@@ -221,44 +258,48 @@ class PresenceClient:
         `reason` is for people: `Disconnected`, or `Error` while we are connected, has it. When no answer is
         awaited, this does nothing.
         """
+        self._clock.advance(now)
         self._room.access_token_failed(reason, now=now)
-        self._translate()
+        self._settle()
 
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
         """The byte stream that `OpenTransport` asked for is there."""
+        self._clock.advance(now)
         self._room.transport_opened(conn, now=now)
-        self._translate()
+        self._settle()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
         """Bytes came in."""
-        self._room.receive_data(conn, data, now=now)
-        self._translate()
+        self._room.receive_data(conn, data, now=now)  # which advances our clock
+        if self._clock.now >= self._grace.deadline:
+            self._settle()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
         """The byte stream ended, or could not be opened; `reason` is for people."""
+        self._clock.advance(now)
         self._room.transport_closed(conn, now=now, reason=reason)
-        self._translate()
+        self._settle()
 
     def tick(self, *, now: float) -> None:
         """Time passed. An early or repeated tick does nothing."""
+        self._clock.advance(now)
         self._room.tick(now=now)
-        self._translate()
+        self._settle()
 
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> PresenceOutput | None:
-        """The next output, or `None` when there is none left."""
-        return self._outbox.next()
-
     def drain(self) -> Sequence[PresenceOutput]:
-        """All outputs that there are, at once, as `next_output` gives them one by one."""
+        """All outputs since the last drain, oldest first; empty when there are none."""
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
-        return self._room.next_deadline()
+        deadline, grace = self._room.next_deadline(), self._grace.deadline
+        if grace == inf:
+            return deadline
+        return grace if deadline is None else min(deadline, grace)
 
     # ---------------------------------------------------------------- sending
 
@@ -267,34 +308,45 @@ class PresenceClient:
         if self._room.is_closed:
             raise LocalProtocolError(f"{command}: not connected, call connect first")
         own = {"user_id": self._own.user_id, "display_name": self._own.display_name}
-        command_id = self._command(command, self._room.say(event, {**own, **payload}, now=now))
-        self._translate()
-        return command_id
+        return self._command(command, lambda: self._room.say(event, {**own, **payload}, now=now))
 
-    def _command(self, command: str, message_id: int | None) -> int:
+    def _command(self, name: str, tell: Callable[[], int | None]) -> int:
+        """Tell the room. What it says of the message before we know its id waits until we do."""
+        held = self._held = []
+        try:
+            message_id = tell()
+        finally:
+            self._held = None
         self._command_ids += 1
         if message_id is not None:
-            self._commands[message_id] = (self._command_ids, command)
+            self._commands[message_id] = (self._command_ids, name)
+        for event in held:
+            self._happened(event)
+        self._settle()
         return self._command_ids
 
     # ---------------------------------------------------------------- what is heard of the room
 
-    def _translate(self) -> None:
-        for output in self._room.drain():
-            if isinstance(output, events.PresenceDiffed):  # nearly all that comes
-                self._outbox.emit_all(self._roster.apply(output.changes))
-            elif isinstance(output, SendData):
-                self._outbox.send(output.conn, output.data)
-            elif isinstance(output, (OpenTransport, CloseTransport, AccessTokenNeeded)):
-                self._outbox.put(output)
-            else:
-                self._happened(output)
+    def _settle(self) -> None:
+        """All was told: see whether missing users go."""
+        now = self._clock.now
+        if now >= self._grace.deadline and self._grace.expire(now):
+            self._outbox.emit_all(self._roster.drop_stale())
+
+    def _tell(self, event: RoomEvent) -> None:
+        """Something is heard of the room."""
+        if self._held is None:
+            self._happened(event)
+        else:
+            self._held.append(event)
 
     def _happened(self, event: RoomEvent) -> None:
         emit = self._outbox.emit
         match event:
             case Synced():
-                self._synced(event.changes)
+                self._synced(event)
+            case events.PresenceDiffed():
+                self._outbox.emit_all(self._roster.apply(event.changes))
             case Claimed():
                 if self._connected:  # a stale roster waits for the state
                     self._outbox.emit_all(self._roster.claim(event.claim))
@@ -309,6 +361,7 @@ class PresenceClient:
                 emit(events.CommandFailed(command_id, command, event.reason))
             case Lost():
                 self._connected = False
+                self._grace.lost(self._clock.now)
                 emit(events.Disconnected(event.reason, event.retry_in))
                 if event.fatal:
                     emit(events.Error(event.reason, fatal=True))
@@ -316,9 +369,13 @@ class PresenceClient:
                 assert isinstance(event, Trouble)
                 emit(events.Error(event.message))
 
-    def _synced(self, changes: tuple[PresenceChange, ...]) -> None:
-        happened = self._roster.sync(changes)
+    def _synced(self, synced: Synced) -> None:
+        keep = synced.forgotten and self._grace.applies
+        happened = self._roster.sync(synced.changes, keep=keep)
         if not self._connected:
+            self._grace.returned(self._clock.now)
+            if keep and self._roster.has_stale:
+                self._grace.start(self._clock.now)
             resumed, self._was_connected, self._connected = self._was_connected, True, True
             self._outbox.put(events.Connected(len(self._roster), self._roster.users(), resumed))
             if not resumed:

@@ -6,23 +6,59 @@ Times are seconds, sizes bytes. What a value must be, `validators.py` says.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
-from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from presence_proto import validators as check
+from presence_proto.authorization import AuthorizeRule, authorize_rule
 from presence_proto.errors import ConfigError
+from presence_proto.json_text import DEFAULT_NESTING
+from presence_proto.origins import host_list, is_loopback, origin_list
+from presence_proto.secrets import header_secrets, hide_subprotocols, is_secret_name, subprotocol_secrets
+from presence_proto.version import USER_AGENT
 
 Vsn = Literal["1.0.0", "2.0.0"]
 PresenceRule = Callable[[str, Any], "tuple[str, Mapping[str, Any]] | None"]
-AuthorizeRule = Callable[[str, "str | None"], "str | None"]
+PrivateRule = Callable[[str, "str | None"], Literal["read", "write", None]]
 Wire = Literal["phoenix", "jarvis"]
+TokenIn = Literal["query", "subprotocol", "none"]
 HubWire = Literal["both", "phoenix", "jarvis"]
+ShutdownLike = Literal["phoenix", "supabase"]
 
 JARVIS_PORT = 8790
 """The default port of servers of the Jarvis JSON protocol."""
+
+AUTH_TOKEN_PREFIX = "base64url.bearer.phx."
+"""Phoenix 1.8 carries an `authToken` in a WebSocket subprotocol that begins like this."""
+
+
+def auth_token_subprotocol(token: str) -> str:
+    """The subprotocol that carries a Phoenix `authToken`.
+
+    As phoenix.js encodes it and Phoenix decodes it: base64 of the standard alphabet, whatever the name of the
+    prefix says, without padding.
+    """
+    return AUTH_TOKEN_PREFIX + b64encode(token.encode()).rstrip(b"=").decode()
+
+
+def auth_token(subprotocols: Iterable[str]) -> str | None:
+    """The `authToken` among offered subprotocols; `None` when there is none, or it is not encoded as one."""
+    for name in subprotocols:
+        if name.startswith(AUTH_TOKEN_PREFIX):
+            encoded = name.removeprefix(AUTH_TOKEN_PREFIX)
+            try:
+                return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
+            except (Base64Error, UnicodeDecodeError):
+                return None
+    return None
+
+
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d{1,5}(/|$)")
 
 
 def _redacted_url(url: str | None) -> str:
@@ -60,7 +96,8 @@ class Address:
     port: int
     tls: bool
     target: str = field(repr=False)  # the query holds the key
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # what of it no event may show
+    #: To offer in the upgrade; one of them may carry the access token.
+    subprotocols: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
 
     @property
     def authority(self) -> str:
@@ -68,17 +105,10 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
-    def redacted(self, text: str) -> str:
-        """`text` without what is secret here, for a server's own words may quote it."""
-        for secret in self.secrets:
-            text = text.replace(secret, "…")
-        return text
-
 
 _SCHEMES = {"ws": False, "http": False, "wss": True, "https": True}
 _PROJECT_REF = re.compile(r"[0-9A-Za-z-]{1,63}")
-_SECRET_LENGTH = 6
-"""Shorter query parameters are not redacted: they are no secrets, and their text may stand anywhere."""
+_SUPABASE_HOSTS = (".supabase.co", ".supabase.in")
 
 
 @frozen(kw_only=True)
@@ -104,12 +134,20 @@ class RealtimeConfig:
     headers: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.headers
     )
-    subprotocols: tuple[str, ...] = field(default=(), converter=check.as_tuple, validator=check.subprotocols)
+    #: The `User-Agent` of the upgrade request, unless `headers` has one; None: none is sent.
+    user_agent: str | None = field(default=USER_AGENT, validator=check.user_agent)
+    subprotocols: tuple[str, ...] = field(
+        default=(), repr=hide_subprotocols, converter=check.as_tuple, validator=check.subprotocols
+    )
     #: Ask for an access token (AccessTokenNeeded) before connects, joins and its expiry.
     asks_for_token: bool = field(default=False, validator=check.boolean)
     access_token_timeout: float = field(default=30.0, validator=check.seconds)  #: for the answer to that
-    #: The query parameter that carries the access token; None: none does.
-    token_param: str | None = field(default="token", validator=check.token_param)
+    #: Where the upgrade request carries the access token: in the "query", as a "subprotocol" (Phoenix 1.8's
+    #: `authToken`), or nowhere: "none". `None`: "none" for a Supabase server, which reads the token of each
+    #: join and no other, and "query" for all others.
+    token_in: TokenIn | None = field(default=None, validator=check.token_in)
+    #: The query parameter that carries the access token, where the query does.
+    token_param: str = field(default="token", validator=check.token_param)
     vsn: Vsn = field(default="2.0.0", validator=check.vsn)
     deflate: bool = field(default=True, validator=check.boolean)  #: offer permessage-deflate
 
@@ -123,15 +161,23 @@ class RealtimeConfig:
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
     jitter: float = field(default=0.25, validator=check.fraction)  #: needs an rng, see RealtimeClient
+    #: A channel stops asking after so many final refusals in a row (Unauthorized, …); None: never.
+    max_final_refusals: int | None = field(default=5, validator=check.positive_int_or_none)
+    #: Join again after the server has closed a channel. False: the channel is left then.
+    rejoin_after_close: bool = field(default=True, validator=check.boolean)
     #: Joined this long: the backoff starts over.
     stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
+    #: Levels of arrays and objects in a message that comes in. A payload of ours may have 10 fewer.
+    max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
     max_channels: int = field(default=100, validator=check.positive_int)
     #: Pushes waiting for their join.
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
     #: Diffs waiting for their state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
+    #: Bytes of the diffs that wait for their state, in one channel.
+    max_pending_bytes: int = field(default=64 * 1024 * 1024, validator=check.positive_int)
     max_roster: int = field(default=1_000_000, validator=check.positive_int)  #: keys of one topic's presence
     max_metas: int = field(default=10_000, validator=check.positive_int)  #: metas of one key
 
@@ -140,10 +186,19 @@ class RealtimeConfig:
             raise ConfigError("give either server_url or project_ref")
         if self.max_reconnect_delay < self.reconnect_delay:
             raise ConfigError("max_reconnect_delay must be at least reconnect_delay")
-        self.address()  # raises what is wrong with the URL
+        self.address(self.access_token)  # raises what is wrong with the URL, or with where the token goes
+
+    @property
+    def payload_nesting(self) -> int:
+        """Levels that a payload of ours may have: messages, presence above all, wrap it in up to 10 more."""
+        return self.max_nesting - 10
 
     def address(self, access_token: str | None = None) -> Address:
-        """The address to connect to; the target carries `params`, `apikey`, the access token and `vsn`."""
+        """The address to connect to; the target carries `params`, `apikey` and `vsn`.
+
+        The access token is in the target or in a subprotocol, or nowhere, see `token_in`. Raises
+        `ConfigError` when a subprotocol cannot carry it.
+        """
         query: list[tuple[str, str]] = []
         if self.project_ref is not None:
             if not isinstance(self.project_ref, str) or not _PROJECT_REF.fullmatch(self.project_ref):
@@ -152,32 +207,102 @@ class RealtimeConfig:
         else:
             assert self.server_url is not None
             host, port, tls, path, query = self._split(self.server_url)
-        # Later ones win: a setting of its own beats what stands in the URL.
-        params = dict([*query, *self.params])
-        if self.api_key is not None:
-            params["apikey"] = self.api_key
-        if access_token is not None and self.token_param is not None:
-            params[self.token_param] = access_token
-        values = [*params.values(), *(word for _, value in self.headers for word in value.split())]
-        secrets = {value for value in values if len(value) >= _SECRET_LENGTH}
-        secrets |= {value for value in (self.api_key, access_token) if value is not None}
-        secrets |= {quote_plus(secret) for secret in secrets} | {quote(secret) for secret in secrets}
-        params |= self._protocol_params()
-        longest_first = sorted(secrets, key=lambda secret: (-len(secret), secret))
+        params = self._params(query)
+        token_in = self.token_in or self._default_token_in(host, path)
+        if token_in != "query" and self.token_param != "token":
+            raise ConfigError(
+                "token_param names a parameter of the URL, which does not carry the access token here: "
+                "set token_in to 'query', or leave token_param out"
+            )
+        subprotocols = self.subprotocols
+        if token_in == "query" and (access_token is not None or self.asks_for_token):
+            if any(name == self.token_param for name, _ in params):
+                raise ConfigError(
+                    f"the parameter {self.token_param!r} carries the access token, and stands in server_url "
+                    "or params: give the token in one place, or set token_in to 'none'"
+                )
+            params += [] if access_token is None else [(self.token_param, access_token)]
+        elif token_in == "subprotocol":
+            subprotocols = self._with_auth_token(access_token)
+        params += self._protocol_params().items()
         target = f"{path}?{urlencode(params)}" if params else path
-        return Address(host, port, tls, target, tuple(longest_first))
+        return Address(host, port, tls, target, subprotocols=subprotocols)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The credentials in these settings. No text for people shows them: see `presence_proto.secrets`."""
+        found = [secret for secret in (self.api_key, self.access_token) if secret is not None]
+        query = parse_qsl(urlsplit(self.server_url or "").query)
+        for name, value in (*query, *self.params):
+            if is_secret_name(name) or name == self.token_param:
+                found.append(value)
+        for name, value in self.headers:
+            found += header_secrets(name, value)
+        for name in self.subprotocols:
+            found += subprotocol_secrets(name)
+        if (token := auth_token(self.subprotocols)) is not None:
+            found.append(token)
+        return tuple(found)
+
+    def _params(self, query: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """What the URL carries besides the access token and `vsn`. `query`: what stands in `server_url`.
+
+        A server reads one value of a name, mostly the last. So a setting that says something else than the
+        URL is an error. A name may be repeated in one place: Phoenix makes a list of `tag[]=1&tag[]=2`.
+        """
+        for name, wanted in self._protocol_params().items():
+            if any(found != wanted for one, found in query if one == name):
+                raise ConfigError(f"server_url asks for another {name} than the {name} field, {wanted!r}")
+            query = [pair for pair in query if pair[0] != name]
+        for name in dict(self.params):
+            if name in dict(query):
+                raise ConfigError(f"server_url and params both hold {name!r}: give it in one place")
+        params = [*query, *self.params]
+        if self.api_key is not None:
+            if any(name == "apikey" and value != self.api_key for name, value in params):
+                raise ConfigError("server_url or params hold another apikey than the api_key field")
+            params = [pair for pair in params if pair[0] != "apikey"]
+            params.append(("apikey", self.api_key))
+        return params
+
+    def _with_auth_token(self, token: str | None) -> tuple[str, ...]:
+        if any(name.startswith(AUTH_TOKEN_PREFIX) for name in self.subprotocols):
+            raise ConfigError(
+                f"subprotocols must not hold a {AUTH_TOKEN_PREFIX}… when token_in is 'subprotocol': "
+                "give the token as access_token"
+            )
+        if token is None:
+            return self.subprotocols
+        bearer = auth_token_subprotocol(token)
+        if not check.is_token(bearer):
+            # Base64 may hold a "/", which RFC 6455 §4.1 does not allow here: a browser refuses it, too.
+            raise ConfigError("access_token cannot be sent as a subprotocol: its base64 holds a '/'")
+        # phoenix.js offers exactly these two, in this order. The server chooses the first.
+        return ("phoenix", bearer, *(name for name in self.subprotocols if name != "phoenix"))
+
+    @property
+    def request_headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers of the upgrade request, but for those of the handshake itself."""
+        if self.user_agent is None or any(name.lower() == "user-agent" for name, _ in self.headers):
+            return self.headers
+        return (("User-Agent", self.user_agent), *self.headers)
 
     def _split(self, url: str) -> tuple[str, int, bool, str, list[tuple[str, str]]]:
         # The URL itself stays out of the messages: its query may hold a key.
         if not check.is_unicode(url):
             raise ConfigError("server_url must be a Unicode string")
+        if url != url.strip() or not check.is_one_line(url):
+            # urlsplit would drop some of these in silence, and a space at the end would be part of the path.
+            raise ConfigError("server_url must not hold control characters, nor spaces at its ends")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             raise ConfigError("server_url is not a URL: its host or port is malformed") from None
         if parts.scheme not in _SCHEMES:
-            raise ConfigError("server_url must start with ws://, wss://, http:// or https://")
+            # Quoted only where it begins with a host and a port: it may be a key in the wrong place.
+            quoted = f", not {_redacted_url(url)}" if _HOST_AND_PORT.match(url) else ""
+            raise ConfigError(f"server_url must start with ws://, wss://, http:// or https://{quoted}")
         if not host or port == 0:
             raise ConfigError("server_url must name a host, and a port other than 0 or none")
         if parts.username is not None or parts.password is not None:
@@ -199,41 +324,25 @@ class RealtimeConfig:
         return path if path.endswith("/websocket") else path + "/websocket"
 
     def _default_mount(self, host: str) -> str:
-        supabase = self.api_key is not None or host.endswith((".supabase.co", ".supabase.in"))
+        supabase = self.api_key is not None or host.endswith(_SUPABASE_HOSTS)
         return "/realtime/v1" if supabase else "/socket"
+
+    def _default_token_in(self, host: str, path: str) -> TokenIn:
+        """Supabase reads no access token in the URL, where the logs of servers and proxies would keep it."""
+        supabase = path.endswith("/realtime/v1/websocket") or host.endswith(_SUPABASE_HOSTS)
+        return "none" if supabase else "query"
 
     def _protocol_params(self) -> dict[str, str]:
         """The query parameters that the protocol itself wants."""
         return {"vsn": self.vsn}
 
 
-# ---------------------------------------------------------------------------------------------- channels
-
-
-@frozen(kw_only=True)
-class ChannelConfig:
-    """How to join a Supabase Realtime channel (`realtime:…`). Plain Phoenix takes a mapping instead.
-
-    `presence_key` names us in the presence; the server makes one up when it is empty. `track_limit` calls
-    of track and untrack are made in `track_window` seconds; `None` for no limit. Supabase closes a channel
-    after more than 5 in 30 s: the default leaves 3 s for calls that take their time on the way.
-    """
-
-    broadcast_ack: bool = field(default=False, validator=check.boolean)
-    broadcast_self: bool = field(default=False, validator=check.boolean)
-    presence: bool = field(default=True, validator=check.boolean)
-    presence_key: str = field(default="", validator=check.text_or_empty)
-    private: bool = field(default=False, validator=check.boolean)
-    postgres_changes: Sequence[Mapping[str, Any]] = field(
-        default=(), converter=check.as_tuple, validator=check.mappings
-    )
-    track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
-    track_window: float = field(default=33.0, validator=check.seconds)
+# ---------------------------------------------------------------------------------------------- presence
 
 
 @frozen(kw_only=True)
 class PresenceConfig(RealtimeConfig):
-    """A `RealtimeConfig` for the Jarvis presence system: the channel where everybody meets, and its budgets.
+    """A `RealtimeConfig` for a room of users: the channel where everybody meets, and its budgets.
 
     `wire` is the protocol: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON
     protocol, which takes the `server_url` as it is). A URL without a path on port 8790, which is that
@@ -250,6 +359,9 @@ class PresenceConfig(RealtimeConfig):
     track_window: float = field(default=33.0, validator=check.seconds)
     #: Commands made offline expire after this.
     command_timeout: float = field(default=30.0, validator=check.seconds)
+    #: After a restart of the server, missing users stay for as long as we were away, roughly, and for this
+    #: long at most. 0: they go offline at once.
+    restart_grace: float = field(default=45.0, validator=check.seconds_or_zero)
 
     @property
     def speaks_jarvis(self) -> bool:
@@ -263,12 +375,19 @@ class PresenceConfig(RealtimeConfig):
         super().__attrs_post_init__()
         if self.wire == "jarvis" and self.project_ref is not None:
             raise ConfigError("wire 'jarvis' needs a server_url: a Supabase project speaks 'phoenix'")
+        if self.speaks_jarvis and self.token_in == "subprotocol":
+            raise ConfigError(
+                "token_in 'subprotocol' is for Phoenix: the Jarvis JSON protocol takes 'query' or 'none'"
+            )
 
     def _complete(self, path: str, host: str) -> str:
         return (path or "/") if self.speaks_jarvis else super()._complete(path, host)
 
     def _default_mount(self, host: str) -> str:
         return "/realtime/v1"
+
+    def _default_token_in(self, host: str, path: str) -> TokenIn:
+        return "query" if self.speaks_jarvis else super()._default_token_in(host, path)
 
     def _protocol_params(self) -> dict[str, str]:
         return {} if self.speaks_jarvis else super()._protocol_params()
@@ -301,22 +420,40 @@ class HubConfig:
     `api_keys`: what the `apikey` parameter of a `/realtime/…` URL, and of one for Jarvis, must be one of;
     `None` accepts anything, also none. With keys, `realtime:…` topics can be joined at such URLs only.
     `presence_rule(topic, params)`: the presence key and meta of a join of a plain Phoenix topic, or `None`
-    for no presence. `authorize(topic, token)`: why a join, or a later Supabase token, is refused, or `None`
-    when it is fine; `token` is the `access_token` of the payload, if there is one. A `connect` of Jarvis is
-    a join of `realtime:jarvis-presence`, whose token may also be the `token` of the URL. A rule that raises
-    refuses: `join crashed`. `wall_clock()`: the text that Jarvis messages carry as `ts`, by convention ISO
-    8601 in UTC; it must not raise. The core has no clock of that kind: without this one `ts` is null.
+    for no presence. `authorize(request)`: answers a `JoinRequest` (topic, token, presence key), at each join
+    and for each later Supabase token: `None` lets the client in, a string is why not, `Allow(key=…)` lets it
+    in under another key. The token is the `access_token` of the payload, if there is one. For a plain Phoenix
+    topic whose join has none it is the token of the connection: Phoenix's `authToken`, or the `token` of the
+    URL. A `connect` of Jarvis is a join of `realtime:jarvis-presence`, whose token may also be the `token` of
+    the URL. A rule of two arguments, `authorize(topic, token)`, is not told the key: whom it lets in may take
+    any key. With a rule, broadcasts of the Jarvis system must have their sender's presence key as `user_id`.
+    `allowed_origins`: the web pages that may connect besides those of the hub's own host, and those of
+    loopback to loopback: `"https://example.com"`, `"https://*.example.com"` for all its subdomains, `"null"`
+    for files and sandboxes, `"*"` for all. What sends no `Origin`, as programs do, may connect always.
+    `allowed_hosts`: what the `Host` of a page's request may be besides loopback and the hosts of
+    `allowed_origins`; with `None` anything. `HubServer` sets it to nothing more when it listens on loopback,
+    which stops DNS rebinding.
+    `private_rule(topic, token)`: what a client may do on a Supabase channel that it joins with
+    `private: true`, instead of the policies of a database. The answers are `"write"`, `"read"` (tracks are
+    refused, broadcasts dropped), and `None`, which refuses the join. Without the rule it may write. A rule
+    that raises refuses: `join crashed`. Rules are called in the hub's event loop, which waits for them: let
+    them take microseconds. `wall_clock()`: the text that Jarvis messages carry as `ts`, by
+    convention ISO 8601 in UTC; it must not raise. The core has no clock of that kind: without this one `ts`
+    is null.
     """
 
     wire: HubWire = field(default="both", validator=check.hub_wire)
     api_keys: frozenset[str] | None = field(default=None, repr=False, converter=_key_set)
+    allowed_origins: tuple[str, ...] = field(default=(), converter=origin_list)
+    allowed_hosts: tuple[str, ...] | None = field(default=None, converter=host_list)
     presence_rule: PresenceRule = join_params_are_the_meta
-    authorize: AuthorizeRule | None = None
+    authorize: AuthorizeRule | None = field(default=None, converter=authorize_rule)
+    private_rule: PrivateRule | None = None
     wall_clock: Callable[[], str] | None = None
     #: Accept permessage-deflate: about 45 KB a connection.
     deflate: bool = field(default=False, validator=check.boolean)
     handshake_timeout: float = field(default=10.0, validator=check.seconds)
-    #: Of Phoenix, after the last bytes from the client.
+    #: Of Phoenix, after the last frame from the client, or the last 512 bytes of a long one.
     idle_timeout: float = field(default=60.0, validator=check.seconds)
     #: Of Jarvis, after the last message from the client.
     eviction_timeout: float = field(default=90.0, validator=check.seconds)
@@ -325,8 +462,60 @@ class HubConfig:
     close_timeout: float = field(default=5.0, validator=check.seconds)
     #: Changes of presence go out as one diff when this has passed since the first; with 0 each at once.
     presence_window: float = field(default=0.1, validator=check.seconds_or_zero)
+    #: How long a Phoenix join takes. Joins of one connection run one after the other, and nothing else of it
+    #: is handled meanwhile, no heartbeat either.
+    join_delay: float = field(default=0.0, validator=check.seconds_or_zero)
+    #: How long the answer to a refused one takes besides. Supabase has 5.
+    refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
+    #: How long a handshake that is refused with 401 waits for its answer. Supabase has 2.
+    handshake_refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
+    #: How `shutdown` ends the sockets on Supabase's mount: with close code 1012, or as Supabase does, with
+    #: `phx_error` for each channel, and the end of the stream after `close_timeout`.
+    shutdown_like: ShutdownLike = field(default="phoenix", validator=check.shutdown_like)
     #: Presence calls of one Supabase channel in 30 s; one more closes it. Supabase has 5.
     presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
+    #: Messages of one connection a second, as an average of 10 s: bursts pass. One more closes its Supabase
+    #: channel, or with code 1008 the connection. Jarvis clients get an `error`. Supabase has 100.
+    message_rate: int | None = field(default=None, validator=check.positive_int_or_none)
+    #: Joins of one connection a second, as an average of 10 s. One more is refused. Supabase has 100.
+    join_rate: int | None = field(default=None, validator=check.positive_int_or_none)
+    #: Messages that go out for those of one connection a second, as an average of 10 s: one for each receiver
+    #: of a broadcast, and one more for each 4 KiB of it. More are refused like messages are.
+    delivery_rate: int | None = field(default=None, validator=check.positive_int_or_none)
     max_connections: int = field(default=10_000, validator=check.positive_int)
+    #: Of one IPv4 address, or of one /64 of IPv6.
+    max_connections_per_address: int | None = field(default=None, validator=check.positive_int_or_none)
     max_channels: int = field(default=100, validator=check.positive_int)  #: of one connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)
+    #: Of a Supabase broadcast. Supabase has 3,000 KB, and messages of 5,000,000.
+    max_payload_size: int = field(default=3_000_000, validator=check.positive_int)
+    #: Bytes of a tracked payload as JSON, with its presence key. Supabase has 3,000 KB.
+    max_meta_size: int = field(default=64 * 1024, validator=check.positive_int)
+    #: Bytes of presence in one topic. 256 bytes are added for each meta.
+    max_topic_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
+    #: Bytes that one connection may have the hub keep: its metas, and the names of its channels.
+    max_connection_size: int = field(default=1024 * 1024, validator=check.positive_int)
+    #: Bytes that all connections together may have the hub keep.
+    max_total_size: int = field(default=256 * 1024 * 1024, validator=check.positive_int)
+    #: Bytes of a user id and of a display name in the Jarvis JSON protocol.
+    max_name_size: int = field(default=256, validator=check.positive_int)
+    #: Bytes of an activity, of a game and of an invite code there.
+    max_text_size: int = field(default=1024, validator=check.positive_int)
+    #: Levels of arrays and objects in a message that goes out. Clients' messages may have 5 fewer.
+    max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
+    #: Arrays, objects and commas in a client's message of more than 32 KiB. More make it malformed.
+    max_elements: int = field(default=50_000, validator=check.positive_int)
+
+    @property
+    def message_nesting(self) -> int:
+        """Levels that a client's message may have: presence wraps what is tracked in up to 5 more."""
+        return self.max_nesting - 5
+
+    def listening_on(self, host: str) -> HubConfig:
+        """The config of a hub that listens on this name or address: on loopback the `Host` is checked.
+
+        `allowed_hosts` stays what it is unless it is `None`.
+        """
+        if self.allowed_hosts is not None or not is_loopback(host):
+            return self
+        return evolve(self, allowed_hosts=())

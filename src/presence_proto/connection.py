@@ -23,11 +23,14 @@ from attrs import frozen
 
 from presence_proto.backoff import Backoff
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox
+from presence_proto.refusal import redirect_target, retry_after
+from presence_proto.secrets import MAX_TEXT, Credentials
 from presence_proto.timers import Timers
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
     Opened,
+    PingReceived,
     Refused,
     TextMessage,
     WebSocket,
@@ -51,6 +54,9 @@ class ConnectionState(Enum):
     OPEN = auto()
     WAITING = auto()
     CLOSING = auto()
+
+
+_OPEN = ConnectionState.OPEN  # Python 3.11 takes as long to look up a member as to call a function
 
 
 class Slot(IntEnum):  # whose hash is quicker than that of other enums
@@ -89,6 +95,8 @@ class HeartbeatDue:
     """Send a heartbeat now and call `heartbeat_acked` when its reply comes."""
 
 
+_HEARTBEAT_DUE = HeartbeatDue()
+
 ConnectionEvent: TypeAlias = Up | Down | TokenDue | HeartbeatDue | TextMessage | BinaryMessage
 
 
@@ -108,19 +116,21 @@ class Connection:
         *,
         rng: Random | None = None,
     ) -> None:
+        self.credentials = Credentials(config.secrets)  # of this client, for texts for people
         self._config = config
         self._address = address
-        self._target: Address | None = None  # the last one
         self._outbox = outbox
         self._rng = rng
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
-        self._timers: Timers[Slot] = Timers()
-        self._state = ConnectionState.IDLE
+        self.timers: Timers[Slot] = Timers()
+        self.state = ConnectionState.IDLE
+        """Where the connection is."""
         self._last_conn = 0
         self._conn: ConnId | None = None
         self._websocket: WebSocket | None = None
+        self._bytes_received = 0  # without those that inflating has added on this transport
         self._transport_gone: str | None = None  # why, once the driver said so
         self._was_open = False
         self._was_refused = False  # with 401 or 403, the last time
@@ -132,14 +142,20 @@ class Connection:
     # ---------------------------------------------------------------- getters
 
     @property
-    def state(self) -> ConnectionState:
-        """Where the connection is."""
-        return self._state
+    def bytes_received(self) -> int:
+        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        added = 0 if self._websocket is None else self._websocket.bytes_added
+        return self._bytes_received + added
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the connection is open or tries to be: neither at rest nor closing."""
+        return self.state not in (ConnectionState.IDLE, ConnectionState.CLOSING)
 
     @property
     def awaits_token(self) -> bool:
         """Whether it would connect, if `proceed` was called."""
-        return self._state is ConnectionState.WAITING and self._timers.get(Slot.RECONNECT) is None
+        return self.state is ConnectionState.WAITING and self.timers.get(Slot.RECONNECT) is None
 
     @property
     def latency(self) -> float | None:
@@ -148,19 +164,14 @@ class Connection:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or `None`."""
-        return self._timers.next_deadline()
-
-    def redacted(self, reason: str) -> str:
-        """`reason` without our secrets, which a server or a driver may quote in it."""
-        reason = self._address().redacted(reason)  # the token may be another one since we connected
-        return reason if self._target is None else self._target.redacted(reason)
+        return self.timers.next_deadline()
 
     # ---------------------------------------------------------------- commands
 
     def open(self, now: float) -> None:
         """Start connecting. Legal in IDLE and WAITING."""
-        assert self._state in (ConnectionState.IDLE, ConnectionState.WAITING)
-        self._state = ConnectionState.WAITING
+        assert self.state in (ConnectionState.IDLE, ConnectionState.WAITING)
+        self.state = ConnectionState.WAITING
         if self._config.asks_for_token:
             self._pending.append(TokenDue())
         else:
@@ -169,29 +180,29 @@ class Connection:
     def proceed(self, now: float) -> None:
         """Connect, with the access token of now. Legal when it `awaits_token`."""
         assert self.awaits_token
-        target = self._target = self._address()
+        target = self._address()
         self._last_conn += 1
         self._conn = ConnId(self._last_conn)
-        self._state = ConnectionState.CONNECTING
-        self._timers.set(Slot.CONNECT, now + self._config.connect_timeout)
+        self.state = ConnectionState.CONNECTING
+        self.timers.set(Slot.CONNECT, now + self._config.connect_timeout)
         self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
         """Close for good. An open connection gets a closing handshake, bounded by `close_timeout`."""
-        if self._state is ConnectionState.OPEN:
+        if self.state is ConnectionState.OPEN:
             assert self._websocket is not None
-            self._state = ConnectionState.CLOSING
-            self._timers.clear()
-            self._timers.set(Slot.CLOSE, now + self._config.close_timeout)
+            self.state = ConnectionState.CLOSING
+            self.timers.clear()
+            self.timers.set(Slot.CLOSE, now + self._config.close_timeout)
             self._websocket.close(1000)
             self._flush()
-        elif self._state in (ConnectionState.CONNECTING, ConnectionState.WAITING):
+        elif self.state in (ConnectionState.CONNECTING, ConnectionState.WAITING):
             self._drop(abort=True)
             self._end("disconnect was called")
 
     def send(self, data: bytes, *, text: bool) -> None:
         """Send one message. Legal in OPEN."""
-        assert self._state is ConnectionState.OPEN
+        assert self.state is ConnectionState.OPEN
         assert self._websocket is not None
         if text:
             self._websocket.send_text(data)
@@ -203,7 +214,12 @@ class Connection:
         """The reply to a heartbeat came."""
         if self._beaten_at is not None:  # else it answers nothing
             self._latency, self._beaten_at = now - self._beaten_at, None
-        self._timers.cancel(Slot.HEARTBEAT_REPLY)
+        self.timers.cancel(Slot.HEARTBEAT_REPLY)
+
+    def beat(self, now: float) -> None:
+        """Send a heartbeat now, and the next one an interval later. Legal in OPEN."""
+        assert self.state is ConnectionState.OPEN
+        self._beat(now)
 
     def be_patient_until(self, deadline: float) -> None:
         """A slow join blocks the server's socket: before `deadline` silence is no proof of death."""
@@ -215,7 +231,7 @@ class Connection:
 
     def give_up(self, reason: str, now: float) -> None:
         """This connection is no good: drop it, and try again. Legal in OPEN."""
-        assert self._state is ConnectionState.OPEN
+        assert self.state is ConnectionState.OPEN
         self._lost(reason, now, abort=True)
 
     # ---------------------------------------------------------------- facts
@@ -224,11 +240,11 @@ class Connection:
         """The byte stream that `OpenTransport` asked for is there."""
         if conn != self._conn or self._websocket is not None:
             return
-        self._target = self._address()  # with the token of now
+        target = self._address()  # with the current token
         self._websocket = WebSocket.client(
-            self._target,
-            headers=self._config.headers,
-            subprotocols=self._config.subprotocols,
+            target,
+            headers=self._config.request_headers,
+            subprotocols=target.subprotocols,
             deflate=self._config.deflate,
             max_message_size=self._config.max_message_size,
             key=None if self._rng is None else base64.b64encode(self._rng.randbytes(16)),
@@ -238,6 +254,7 @@ class Connection:
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
         """Bytes came in. Pull the events with `next_event` afterwards."""
         if conn == self._conn and self._websocket is not None:
+            self._bytes_received += len(data)
             self._websocket.receive_data(data)
 
     def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
@@ -253,8 +270,8 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """Time passed."""
-        while (deadline := self._timers.next_deadline()) is not None and deadline <= now:
-            slot = self._timers.pop_expired(now)
+        while (deadline := self.timers.next_deadline()) is not None and deadline <= now:
+            slot = self.timers.pop_expired(now)
             if slot is Slot.CONNECT:
                 self._lost(f"no connection within {self._config.connect_timeout:g} s", now, abort=True)
             elif slot is Slot.RECONNECT:
@@ -265,7 +282,7 @@ class Connection:
             elif slot is Slot.HEARTBEAT:
                 self._beat(now)
             elif now < self._patient_until:
-                self._timers.set(Slot.HEARTBEAT_REPLY, self._patient_until)
+                self.timers.set(Slot.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
                 # Nobody ticked for long: the host slept, and the reply may lie unread. Ask, do not guess.
                 self._beat(now)
@@ -276,9 +293,14 @@ class Connection:
 
     def take_messages(self) -> list[str | bytes]:
         """The plain messages that `next_event` would give next; see `WebSocket.take_messages`."""
-        if self._pending or self._websocket is None or self._state is not ConnectionState.OPEN:
+        if self._pending or self._websocket is None or self.state is not _OPEN:
             return []
         return self._websocket.take_messages()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all that came was read, and `next_event` is sure to give `None` until there is more."""
+        return not self._pending and self._websocket is not None and self._websocket.is_read
 
     def next_event(self, now: float) -> ConnectionEvent | None:
         """What happened, oldest first; `None` when there is no more."""
@@ -290,11 +312,15 @@ class Connection:
                 return None
             event = websocket.next_event()
             if isinstance(event, (TextMessage, BinaryMessage)):  # which need no answer
-                if self._state is ConnectionState.OPEN:
+                if self.state is ConnectionState.OPEN:
                     return event
                 continue
             if event is None:
                 return None
+            if isinstance(event, PingReceived):
+                assert self._conn is not None
+                self._outbox.send_pong(self._conn, websocket.data_to_send())
+                continue
             self._flush()
             if isinstance(event, Opened):
                 self._opened(now)
@@ -306,22 +332,22 @@ class Connection:
     # ---------------------------------------------------------------- inside
 
     def _opened(self, now: float) -> None:
-        self._state = ConnectionState.OPEN
+        self.state = ConnectionState.OPEN
         self._was_open = True
         self._was_refused = False
-        self._timers.cancel(Slot.CONNECT)
-        self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        self.timers.cancel(Slot.CONNECT)
+        self.timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
         self._pending.append(Up())
 
     def _beat(self, now: float) -> None:
-        self._timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        self.timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
         # While an earlier one is unanswered, its time counts.
-        if self._timers.get(Slot.HEARTBEAT_REPLY) is None:
-            self._timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
+        if self.timers.get(Slot.HEARTBEAT_REPLY) is None:
+            self.timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
         if self._beaten_at is None:
             self._beaten_at = now
-        if HeartbeatDue() not in self._pending:  # one is enough, however late the tick
-            self._pending.append(HeartbeatDue())
+        if _HEARTBEAT_DUE not in self._pending:  # one is enough, however late the tick
+            self._pending.append(_HEARTBEAT_DUE)
 
     def _refused(self, refused: Refused, now: float) -> None:
         status = refused.status
@@ -333,12 +359,18 @@ class Connection:
             # Other 3xx and 4xx mean a wrong URL, unless it has worked before: then it is more likely a proxy
             # in front of a server that restarts.
             fatal = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
-        text = " ".join(self.redacted(refused.body.decode("utf-8", "replace")).split())[:200]
-        reason = f"the server refused the connection: HTTP {status}" + (f" {text}" if text else "")
-        self._lost(reason, now, status=status, fatal=fatal)
+        words = self.credentials.hide(refused.body.decode("utf-8", "replace"))
+        text = " ".join(words.split())[:MAX_TEXT]
+        reason = f"the server refused the connection: HTTP {status}"
+        if 300 <= status < 400 and (target := redirect_target(refused.headers)) is not None:
+            reason += f" (moved to {target})"
+        if text:
+            reason += f" {text}"
+        wait = retry_after(refused.headers) or 0.0
+        self._lost(reason, now, status=status, fatal=fatal, not_before=wait)
 
     def _closed(self, closed: Closed, now: float) -> None:
-        if self._state is ConnectionState.CLOSING:
+        if self.state is ConnectionState.CLOSING:
             self._drop(abort=False)
             self._end("disconnect was called", closed.code)
             return
@@ -347,7 +379,7 @@ class Connection:
             reason += f": {closed.reason}" if closed.reason else ""
         else:
             reason = self._transport_gone or closed.reason
-        self._lost(reason, now, code=closed.code if self._state is ConnectionState.OPEN else None)
+        self._lost(reason, now, code=closed.code if self.state is ConnectionState.OPEN else None)
 
     def _lost(
         self,
@@ -358,31 +390,32 @@ class Connection:
         status: int | None = None,
         fatal: bool = False,
         abort: bool = False,
+        not_before: float = 0.0,  # seconds that the server wants to be left alone
     ) -> None:
         self._drop(abort=abort)
         if fatal:
             self._end(reason, code, status=status, fatal=True)
             return
-        delay = self._backoff.next()
-        self._state = ConnectionState.WAITING
-        self._timers.set(Slot.RECONNECT, now + delay)
-        self._pending.append(Down(self.redacted(reason), code, status, delay, False))
+        delay = max(self._backoff.next(), min(not_before, self._config.max_reconnect_delay))
+        self.state = ConnectionState.WAITING
+        self.timers.set(Slot.RECONNECT, now + delay)
+        self._pending.append(Down(self.credentials.hide(reason), code, status, delay, False))
 
     def _end(
         self, reason: str, code: int | None = None, *, status: int | None = None, fatal: bool = False
     ) -> None:
-        self._state = ConnectionState.IDLE
+        self.state = ConnectionState.IDLE
         self._was_refused = False
         self._backoff.reset()
-        self._pending.append(Down(self.redacted(reason), code, status, None, fatal))
+        self._pending.append(Down(self.credentials.hide(reason), code, status, None, fatal))
 
     def _drop(self, *, abort: bool) -> None:
-        self._timers.clear()
+        self.timers.clear()
         self._pending.clear()  # at most a heartbeat that is not needed any more
         if self._conn is not None and self._transport_gone is None:
             self._outbox.put(CloseTransport(self._conn, abort))
         self._conn = None
-        self._websocket = None
+        self._bytes_received, self._websocket = self.bytes_received, None
         self._transport_gone = None
         self._beaten_at = self._latency = None
 

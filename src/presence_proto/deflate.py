@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 OFFER = "permessage-deflate; client_max_window_bits"
 """What a client offers: any window, either way of keeping contexts."""
 
+# Bandit, from 1.11, closes with 1009 a message that inflates to more than 25 times its size and to more than
+# some 30,000 bytes. Other servers may draw their line elsewhere, so ours lies a little lower.
+_LARGE = 16 * 1024  # bytes; smaller messages are compressed at whatever ratio
+_MAX_RATIO = 20
+
 _NO_BITS = RsvBits(False, False, False)
 _RSV1 = RsvBits(True, False, False)
 _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
@@ -30,10 +35,11 @@ _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
 class MessageLimit(Extension):
     """Refuses a message of more than `limit` bytes as soon as a frame header announces it. Never negotiated.
 
-    `fault` says what was wrong when a hook has returned a `CloseReason`.
+    `fault` says what was wrong when a hook has returned a `CloseReason`. `added` is how many bytes inflating
+    has added so far.
     """
 
-    __slots__ = ("_control", "_frame_size", "_in_message", "_size", "_wire_limit", "fault", "limit")
+    __slots__ = ("_control", "_frame_size", "_in_message", "_size", "_wire_limit", "added", "fault", "limit")
 
     name = "message-limit"
 
@@ -44,6 +50,7 @@ class MessageLimit(Extension):
         self._frame_size = 0
         self._in_message = False
         self._control = False
+        self.added = 0
         self.fault = ""
 
     def enabled(self) -> bool:
@@ -171,6 +178,7 @@ class Deflate(MessageLimit):
         except zlib.error:
             return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
         self._inflated += len(inflated)
+        self.added += max(0, len(inflated) - len(data))
         if self._inflated > self.limit:
             return self._too_big()
         # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream; an empty block follows, and our tail.
@@ -190,11 +198,25 @@ class Deflate(MessageLimit):
         if opcode.iscontrol():
             return rsv, data
         # We send every message as one frame.
+        if len(data) >= _LARGE:
+            return self._large_outbound(rsv, data)
         if not self._keep_deflating:
             return _RSV1, deflate(data, self.deflate_bits)
         if self._deflater is None:
             self._deflater = zlib.compressobj(wbits=-self.deflate_bits)
         return _RSV1, _deflated(self._deflater, data)
+
+    def _large_outbound(self, rsv: RsvBits, data: bytes) -> tuple[RsvBits, bytes]:
+        """As `frame_outbound`; a message that a server might take for a bomb goes out as it is."""
+        deflater = self._deflater if self._keep_deflating else None
+        # A copy: the receiver's context knows only messages that came compressed (RFC 7692 §7.2.1).
+        trial = zlib.compressobj(wbits=-self.deflate_bits) if deflater is None else deflater.copy()
+        deflated = _deflated(trial, data)
+        if len(data) > _MAX_RATIO * len(deflated):
+            return rsv, data
+        if self._keep_deflating:
+            self._deflater = trial
+        return _RSV1, deflated
 
 
 def deflate(data: bytes, bits: int) -> bytes:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from presence_proto.outputs import ConnId
 
 
 class Endpoint(Protocol):
     """A protocol core, as a driver sees it.
 
-    After every fact or command the driver takes `next_output()` until it is `None`, and then reads
-    `next_deadline()`. `now` is seconds of one monotonic clock; going backwards is clamped, NaN and infinity
-    raise `LocalProtocolError`. No fact raises for anything that a peer or a network does. Facts about a
-    connection that the core has not asked for, or has closed, are ignored.
+    After every fact or command the driver carries out what `drain()` returns, until it returns nothing, and
+    then reads `next_deadline()`. `now` is seconds of one monotonic clock; going backwards is clamped, NaN and
+    infinity raise `LocalProtocolError`. No fact raises for anything that a peer or a network does. Facts
+    about a connection that the core has not asked for, or has closed, are ignored.
     """
 
     @property
@@ -38,8 +40,12 @@ class Endpoint(Protocol):
         """Time passed. Early and repeated ticks do nothing."""
         ...
 
-    def next_output(self) -> Any:
-        """The next `OpenTransport`, `SendData`, `CloseTransport` or event; `None` when drained."""
+    def drain(self) -> Sequence[Any]:
+        """All outputs since the last drain, oldest first: orders to the driver, and events.
+
+        Draining runs no protocol code. A command that an event handler gives while the driver carries out a
+        drain adds its outputs to the next one.
+        """
         ...
 
     def next_deadline(self) -> float | None:

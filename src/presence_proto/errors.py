@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+
+def reduce_exception(error: BaseException) -> tuple[Any, ...]:
+    """`__reduce__` of an exception whose `__init__` has parameters of its own.
+
+    Python would call the class with `args`, which is the finished text: unpickling and `copy.copy` would
+    raise TypeError. Here the class is not called; its attributes, `args` among them, are set again.
+    """
+    return _without_init, (type(error),), {**error.__dict__, "args": error.args}
+
+
+def _without_init(cls: type[BaseException]) -> BaseException:
+    return cls.__new__(cls)
+
 
 class PresenceError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base of every exception that this package raises on purpose. All survive `pickle` and `copy`."""
+
+    __reduce__ = reduce_exception
 
 
 class ConfigError(PresenceError, ValueError):
@@ -23,7 +40,7 @@ class RemoteProtocolError(PresenceError):
 
 
 class ProxyError(PresenceError):
-    """An HTTP proxy does not let us through. The message says why, without secrets."""
+    """A proxy does not let us through. The message says why, without secrets."""
 
 
 class RecordingError(PresenceError):

@@ -15,10 +15,37 @@ from msgspec import Struct, field
 
 from presence_proto.outputs import ConnId
 from presence_proto.presence import PresenceChange
+from presence_proto.secrets import HIDDEN
 
 
 class _Event(Struct, frozen=True, gc=False):  # what it holds is JSON, which has no cycles to collect
     pass
+
+
+class _Answer(_Event, frozen=True):
+    """A server's answer. `response` is the server's, unchanged.
+
+    A refusal may quote our credentials, so its repr leaves the response out; what the server says in it for
+    people is in the `reason`, if there is one.
+    """
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        if shown["response"] is not None and shown.get("status") != "ok":
+            shown["response"] = _NOT_SHOWN
+        return list(shown.items())
+
+
+class _NotShown:
+    def __repr__(self) -> str:
+        return HIDDEN
+
+
+_NOT_SHOWN = _NotShown()
 
 
 class _EventWithExtra(_Event, frozen=True):
@@ -59,40 +86,62 @@ class ChannelJoined(_Event, frozen=True):
     rejoined: bool
 
 
-class JoinFailed(_Event, frozen=True):
-    """The join was refused (`response` is the server's, without our secrets), or timed out (it is `None`).
+class JoinFailed(_Answer, frozen=True):
+    """A join was refused, or there was no answer within `join_timeout`.
 
-    It is tried again in `retry_in` seconds, or after the next connect when that is `None`, until `leave`.
+    - `refused`: the server has said no. `reason` has its words, without our credentials. `response` is its
+      answer, unchanged, or `None` when it ended the channel instead of answering.
+    - Not `refused`: the answer is late, and still counts when it comes (`ChannelJoined`, or another
+      `JoinFailed`).
+    - `passing`: the same join may be accepted soon. The server is starting or overloaded, or the join is
+      tried once more with a fresh access token.
+    - `final`: the channel has stopped asking. A new access token, another `join` of the topic or the next
+      connect makes it ask again.
+
+    It is tried again in `retry_in` seconds, when that is not `None`, until `leave`.
     """
 
     topic: str
     reason: str
     response: Any
     retry_in: float | None
+    refused: bool = False
+    passing: bool = False
+    final: bool = False
+
+
+class ChannelEnd(StrEnum):
+    """How a joined channel ended."""
+
+    CLOSED = "closed"  #: The server closed it in order (`phx_close`).
+    CRASHED = "crashed"  #: Its process on the server crashed (`phx_error`).
+    FORGOTTEN = "forgotten"  #: The server does not know it: it answered a push with `unmatched topic`.
+    CONNECTION_LOST = "connection_lost"
 
 
 class ChannelDown(_Event, frozen=True):
-    """A joined channel ended although nobody left it: it crashed, was closed, or the connection was lost.
+    """A joined channel ended although nobody left it; `end` says how.
 
-    It will be joined again in `retry_in` seconds, or after the next connect when that is `None`.
+    It will be joined again in `retry_in` seconds. When that is `None`: after the next connect, or, if the
+    server closed it and the config says `rejoin_after_close=False`, never; `ChannelLeft` follows then.
     """
 
     topic: str
     reason: str
     retry_in: float | None
+    end: ChannelEnd = ChannelEnd.CONNECTION_LOST
 
 
 class ChannelLeft(_Event, frozen=True):
-    """The channel is left, as asked. The client has forgotten it."""
+    """The channel is left, as asked or because of `rejoin_after_close=False`. The client has forgotten it."""
 
     topic: str
 
 
-class PushReplied(_Event, frozen=True):
+class PushReplied(_Answer, frozen=True):
     """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`.
 
-    Unless it is `"ok"`, our secrets are taken out of both, and a response that is nested too deeply to look
-    through is `None`.
+    Both are as the server sent them. The repr leaves the response of a refusal out: it may quote credentials.
     """
 
     push_id: int
@@ -102,15 +151,22 @@ class PushReplied(_Event, frozen=True):
 
 
 class PushFailed(_Event, frozen=True):
-    """No reply will come for a push: it timed out, expired before the join, or its channel ended."""
+    """No reply will come for a push: it timed out, expired before the join, its channel crashed or was left
+    before it was sent, or the connection ended.
+
+    After a `phx_close` the reply may still come: another process of the server may have the push.
+    """
 
     push_id: int
     topic: str
     reason: str
 
 
-class TrackFailed(_Event, frozen=True):
-    """The server refused our presence payload, or did not answer. It is tracked again at the next join."""
+class TrackFailed(_Answer, frozen=True):
+    """The server refused our presence payload, or did not answer. It is tracked again at the next join.
+
+    Not reported when the channel ended before the answer.
+    """
 
     topic: str
     reason: str
@@ -118,10 +174,15 @@ class TrackFailed(_Event, frozen=True):
 
 
 class PresenceSynced(_Event, frozen=True):
-    """The server's whole presence of a topic arrived; `changes` is what differs from what we held."""
+    """The server's whole presence of a topic arrived; `changes` is what differs from what we held.
+
+    `forgotten`: after a rejoin, the state continues none of the metas that we held. Most likely the server
+    was restarted and has forgotten everybody, and those who left will join again within seconds.
+    """
 
     topic: str
     changes: tuple[PresenceChange, ...]
+    forgotten: bool = False
 
 
 class PresenceDiffed(_Event, frozen=True):
@@ -132,7 +193,10 @@ class PresenceDiffed(_Event, frozen=True):
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server joined us to a topic, twice, and never told its presence. Most likely that is disabled."""
+    """The server did not tell the presence of a topic within `state_timeout`. `reason` says what to do.
+
+    On Supabase after two joins; on plain Phoenix when presence diffs have come without a state.
+    """
 
     topic: str
     reason: str

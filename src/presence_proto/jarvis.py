@@ -11,6 +11,11 @@
     disconnect                       ───────▶
 
 It has no refs, no acknowledgements but `invite_sent`, no tokens but in the URL, and no chat.
+
+`connect` also has a `run_id`, random, the same for all connections of one run of the client, and
+`run_connection`, the number of the connection in this run. Old bytes may reach the server after the client
+has come back on another connection; with these two the server knows which connection is out of date. They
+are an addition of ours to version 1: servers that do not know them pass them over.
 """
 
 from __future__ import annotations
@@ -26,29 +31,27 @@ from presence_proto.broadcasts import Fields
 from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.events import OnlineUser, Poked, PresenceDiffed
-from presence_proto.outputs import Outbox
+from presence_proto.json_text import cut, decode_object, nests_deeper, too_deep
 from presence_proto.presence import Meta, PresenceChange
 from presence_proto.room import (
     Delivered,
     Lost,
-    RoomEvent,
-    RoomOutput,
     Said,
     Synced,
     Trouble,
     Undelivered,
 )
-from presence_proto.serializer import decode_object
 from presence_proto.timers import Clock, Timers
 from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
     from random import Random
 
     from presence_proto.config import Address, PresenceConfig
-    from presence_proto.outputs import ConnId
+    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.room import RoomEvent
     from presence_proto.websocket import BinaryMessage
 
 VERSION = "1"
@@ -64,17 +67,30 @@ class Slot(Enum):
 
 
 class JarvisRoom:
-    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff and the nonce of the upgrade."""
+    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff, the nonce of the upgrade and the
+    run id; without one there is no run id."""
 
-    def __init__(self, config: PresenceConfig, *, rng: Random | None = None) -> None:
+    def __init__(
+        self,
+        config: PresenceConfig,
+        clock: Clock,
+        outbox: Outbox[Any],
+        tell: Callable[[RoomEvent], None],
+        *,
+        rng: Random | None = None,
+    ) -> None:
         self._config = config  # with the access token of now
-        self._clock = Clock()
-        self._outbox: Outbox[RoomEvent] = Outbox()
-        self._connection = Connection(config, self._address, self._outbox, rng=rng)
+        self._clock = clock
+        self._tell = tell
+        self._connection = Connection(config, self._address, outbox, rng=rng)
         self._timers: Timers[Slot | int] = Timers()
-        self._tokens = TokenRequests(config, self._outbox, rng)
+        self._tokens = TokenRequests(config, outbox, rng)
+        self._rng = rng
+        self._run_id: str | None = None
+        self._run_connections = 0  # connections of this run that have said who they are
         self._own = OnlineUser("", "")
         self._welcomed = False
+        self._was_welcomed = False
         self._metas: dict[str, Meta] = {}  # of the others, by user id
         self._refs = 0
         self._message_ids = 0
@@ -83,6 +99,11 @@ class JarvisRoom:
         self._server_count: int | None = None
 
     # ---------------------------------------------------------------- getters
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        return self._connection.bytes_received
 
     @property
     def is_closed(self) -> bool:
@@ -107,6 +128,8 @@ class JarvisRoom:
             raise LocalProtocolError("connect was called before")
         now = self._clock.advance(now)
         self._own = own
+        if self._run_id is None and self._rng is not None:
+            self._run_id = f"{self._rng.getrandbits(64):016x}"
         self._connection.open(now)
         self._settle(now)
 
@@ -116,6 +139,7 @@ class JarvisRoom:
         if self._connection.state is ConnectionState.OPEN:
             self._send({"type": "disconnect"})
             self._out("disconnect was called", retry=False)  # what still comes is not read
+            self._tokens.stop()
         self._connection.close(now)
         self._settle(now)
 
@@ -154,7 +178,8 @@ class JarvisRoom:
             raise LocalProtocolError(str(exc)) from None
         now = self._clock.advance(now)
         self._config = config
-        if not self.is_closed:
+        self._connection.credentials.add(token)
+        if self._connection.is_wanted:
             self._tokens.answered(None, now)
         if self._connection.awaits_token:
             self._connection.proceed(now)
@@ -195,10 +220,6 @@ class JarvisRoom:
 
     # ---------------------------------------------------------------- outputs
 
-    def drain(self) -> Sequence[RoomOutput]:
-        """All outputs that there are."""
-        return self._outbox.drain()
-
     def next_deadline(self) -> float | None:
         """When `tick` is due."""
         deadlines = [one.next_deadline() for one in (self._connection, self._timers, self._tokens)]
@@ -221,16 +242,14 @@ class JarvisRoom:
                 self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
 
     def _no_token(self, reason: str, now: float) -> None:
-        words = self._connection.redacted(f"no access token: {reason}")[:200]
-        self._outbox.put(Lost(words, self._tokens.failed(now)))
+        words = self._connection.credentials.quote(f"no access token: {reason}")
+        self._tell(Lost(words, self._tokens.failed(now)))
 
     def _pump(self, now: float) -> None:
         while (event := self._connection.next_event(now)) is not None:
             match event:
                 case Up():
-                    own = self._own
-                    names = {"user_id": own.user_id, "display_name": own.display_name}
-                    self._send({"type": "connect", **names, "version": VERSION})
+                    self._introduce()
                     self._timers.set(Slot.WELCOME, now + self._config.join_timeout)
                 case TokenDue():
                     self._tokens.need(now)
@@ -242,7 +261,7 @@ class JarvisRoom:
                     self._receive(event, now)
 
     def _down(self, down: Down) -> None:
-        self._outbox.put(Lost(down.reason, down.retry_in, down.fatal))
+        self._tell(Lost(down.reason, down.retry_in, down.fatal))
         self._out("the connection ended", retry=down.retry_in is not None)
         if down.retry_in is None:
             self._tokens.stop()
@@ -283,7 +302,14 @@ class JarvisRoom:
                 self._invites[message_id] = message["game"], message["code"]
             else:
                 self._timers.cancel(message_id)
-                self._outbox.put(Delivered(message_id))
+                self._tell(Delivered(message_id))
+
+    def _introduce(self) -> None:
+        own = self._own
+        hello = {"type": "connect", "user_id": own.user_id, "display_name": own.display_name}
+        self._run_connections += 1
+        run = {"run_id": self._run_id, "run_connection": self._run_connections}
+        self._send({**hello, "version": VERSION, **({} if self._run_id is None else run)})
 
     def _tell_activity(self) -> None:
         # Who is connected is seen, visible or not. But all connections of a user share one status.
@@ -295,7 +321,7 @@ class JarvisRoom:
         self._timers.cancel(message_id)
         self._waiting.pop(message_id, None)
         self._invites.pop(message_id, None)
-        self._outbox.put(Undelivered(message_id, reason))
+        self._tell(Undelivered(message_id, reason))
 
     # ---------------------------------------------------------------- receiving
 
@@ -303,16 +329,35 @@ class JarvisRoom:
         try:
             if not isinstance(frame, TextMessage):
                 raise RemoteProtocolError("a Jarvis message must be text")
-            message = decode_object(frame.data, "a Jarvis message")
+            message = self._decoded(frame.data)
             kind = message.pop("type", None)
             if not isinstance(kind, str):
                 raise RemoteProtocolError("a Jarvis message must have a type, a string")
             self._on_message(kind, message, now)
         except RemoteProtocolError as exc:
-            self._outbox.put(Trouble(str(exc)))
+            self._tell(Trouble(str(exc)))
+
+    def _decoded(self, text: str) -> dict[str, Any]:
+        """The object that a message is. Raises `RemoteProtocolError` when it is not one, or nests too deeply.
+
+        Users are taken all the same, with `null` for what lies too deep: the fields of one user must not keep
+        all others from us.
+        """
+        what, levels = "a Jarvis message", self._config.max_nesting
+        if not nests_deeper(text, levels):
+            return decode_object(text, what, levels)
+        fault = too_deep(what, levels)
+        try:
+            message = decode_object(cut(text, levels), what, levels)
+        except RemoteProtocolError:
+            raise fault from None
+        if message.get("type") not in ("welcome", "user_online", "activity_changed"):
+            raise fault
+        self._tell(Trouble(str(fault)))
+        return message
 
     def _on_message(self, kind: str, message: dict[str, Any], now: float) -> None:
-        emit, fields = self._outbox.put, Fields(f"the message {kind}", message)
+        emit, fields = self._tell, Fields(f"the message {kind}", message)
         match kind:
             case "welcome":
                 self._on_welcome(message.get("users"), now)
@@ -332,7 +377,7 @@ class JarvisRoom:
                     emit(PresenceDiffed(NO_TOPIC, (self._replace(user_id, shown),)))
             case "user_offline":
                 user_id = fields.required("user_id")
-                if user_id in self._metas:
+                if user_id != self._own.user_id:
                     emit(PresenceDiffed(NO_TOPIC, (self._remove(user_id),)))
             case "game_invite":
                 emit(Said(broadcasts.game_invite(message)))
@@ -341,8 +386,8 @@ class JarvisRoom:
             case "invite_sent":
                 self._on_receipt(message)
             case "error":
-                words = self._connection.redacted(fields.required("message"))
-                emit(Trouble(f"the server says: {words[:200]}"))
+                words = self._connection.credentials.quote(fields.required("message"))
+                emit(Trouble(f"the server says: {words}"))
             case _:
                 pass  # of a later version
 
@@ -354,10 +399,13 @@ class JarvisRoom:
         self._check_size(len(present))
         changes = [self._remove(user_id) for user_id in tuple(self._metas) if user_id not in present]
         changes += [self._replace(user_id, meta) for user_id, meta in present.items()]
-        self._welcomed = True
+        # A welcome has no refs: after a reconnect, nothing tells a user who left from one whom a restarted
+        # server has forgotten.
+        forgotten = self._was_welcomed and not self._welcomed
+        self._welcomed = self._was_welcomed = True
         self._timers.cancel(Slot.WELCOME)
         self._timers.set(Slot.STABLE, now + self._config.stable_after)
-        self._outbox.put(Synced(tuple(changes)))
+        self._tell(Synced(tuple(changes), forgotten))
         # To the server, who was away for a short time is as before, and so is who has just started again.
         self._tell_activity()
         self._send_waiting()
@@ -369,7 +417,7 @@ class JarvisRoom:
         if message_id is not None:
             del self._invites[message_id]
             self._timers.cancel(message_id)
-            self._outbox.put(Delivered(message_id, sent_to))
+            self._tell(Delivered(message_id, sent_to))
         if sent_to is None:
             raise RemoteProtocolError("the message invite_sent must have a list of names sent_to")
 
@@ -389,7 +437,9 @@ class JarvisRoom:
         return PresenceChange(user_id, "updated", (new,), (old,))
 
     def _remove(self, user_id: str) -> PresenceChange:
-        return PresenceChange(user_id, "left", (), (self._metas.pop(user_id),))
+        """Somebody is gone. The roster may show a user whom the last welcome did not have."""
+        meta = self._metas.pop(user_id, None)
+        return PresenceChange(user_id, "left", (), () if meta is None else (meta,))
 
 
 def _user(fields: Fields) -> tuple[str, dict[str, Any]]:

@@ -25,12 +25,17 @@ class OpenTransport:
 
 
 class SendData(Struct, frozen=True):
-    """Write `data` (never empty) to the transport."""
+    """Write `data` (never empty) to the transport.
+
+    `is_pong`: it answers pings and nothing else. While the transport takes nothing more, a driver may keep
+    only the latest of these, and write it before whatever comes next (RFC 6455 §5.5.3).
+    """
 
     # A struct, not an attrs class: it is made in a quarter of the time.
 
     conn: ConnId
     data: bytes
+    is_pong: bool = False
 
     def __repr__(self) -> str:
         # The upgrade request and join frames carry keys and tokens.
@@ -59,6 +64,10 @@ class AccessTokenNeeded:
 Event = TypeVar("Event")
 
 
+MERGED = 64 * 1024
+"""Bytes up to which data for one connection is merged. More is left apart: it may be shared with others."""
+
+
 class _Chunks(Struct, eq=False):
     """Bytes for one connection that nobody has drained yet."""
 
@@ -67,21 +76,51 @@ class _Chunks(Struct, eq=False):
     parts: list[bytes] | None = None  # these in place of `data`, when there are several
 
     def joined(self) -> SendData:
-        return SendData(self.conn, self.data if self.parts is None else b"".join(self.parts))
+        assert self.parts is not None
+        return SendData(self.conn, b"".join(self.parts))
+
+    @property
+    def is_large(self) -> bool:
+        assert self.parts is not None
+        return sum(map(len, self.parts)) > MERGED
+
+    def several(self) -> list[SendData]:
+        """Each as long as `MERGED` allows, unless a single part is longer."""
+        assert self.parts is not None
+        merged: list[list[bytes]] = []
+        room = 0
+        for part in self.parts:
+            room -= len(part)
+            if room < 0:
+                merged.append([])
+                room = MERGED - len(part)
+            merged[-1].append(part)
+        return [SendData(self.conn, b"".join(parts)) for parts in merged]
+
+
+class _Pongs(_Chunks):
+    """Pongs for one connection, and nothing between them."""
+
+    @property
+    def is_large(self) -> bool:
+        return False
+
+    def joined(self) -> SendData:
+        return SendData(self.conn, self.data if self.parts is None else b"".join(self.parts), is_pong=True)
 
 
 class Outbox(Generic[Event]):
     """Outputs in order, oldest first. Bytes for one connection are merged until they are drained.
 
     Merging is what makes a burst of frames to one connection a single write: `SendData` keeps the place of
-    its first byte in the queue, and only a `CloseTransport` of the same connection ends the merging.
+    its first byte in the queue, and only a `CloseTransport` of the same connection or pongs end the merging.
+    Of more than `MERGED` bytes several are made: a large frame for many receivers is not copied for each.
     """
 
-    # Lists, and no deque, which weighs more and never gives back what it has once needed.
-    __slots__ = ("_next", "_open", "_queue", "_sent", "emit", "emit_all")
+    # A list, not a deque: a deque weighs more and never gives back memory that it once needed.
+    __slots__ = ("_open", "_queue", "_sent", "emit", "emit_all")
 
     def __init__(self) -> None:
-        self._next: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # come first, the oldest last
         self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # the oldest first
         self._open: dict[ConnId, _Chunks] = {}
         self._sent = False  # whether there may be bytes in the queue
@@ -91,7 +130,7 @@ class Outbox(Generic[Event]):
         """Queue events."""
 
     def __len__(self) -> int:
-        return len(self._next) + len(self._queue)
+        return len(self._queue)
 
     def send(self, conn: ConnId, data: bytes) -> None:
         """Queue `data` for `conn`; nothing is queued for empty data."""
@@ -107,37 +146,52 @@ class Outbox(Generic[Event]):
         else:
             chunks.parts.append(data)
 
+    def send_pong(self, conn: ConnId, data: bytes) -> None:
+        """Queue what answers pings; nothing is queued for empty data. It keeps its place among other data."""
+        if not data:
+            return
+        last = self._queue[-1] if self._queue else None
+        if isinstance(last, _Pongs) and last.conn == conn:
+            if last.parts is None:
+                last.parts = [last.data]
+            last.parts.append(data)
+            return
+        self._open.pop(conn, None)
+        self._queue.append(_Pongs(conn, data))
+        self._sent = True
+
     def put(self, output: Event | OpenTransport | CloseTransport) -> None:
         """Queue an event or a transport command."""
         if isinstance(output, CloseTransport):
-            chunks = self._open.pop(output.conn, None)
-            if chunks is not None and output.abort:
-                (self._next if chunks in self._next else self._queue).remove(chunks)
+            self._open.pop(output.conn, None)
+            if output.abort and self._sent:
+                self._queue[:] = [
+                    one for one in self._queue if not (isinstance(one, _Chunks) and one.conn == output.conn)
+                ]
         self._queue.append(output)
 
-    def next(self) -> Event | OpenTransport | SendData | CloseTransport | None:
-        """The next output, or `None` when there is none left."""
-        if not self._next:
-            if not self._queue:
-                return None
-            self._next = self._queue[::-1]
-            self._queue.clear()
-        output = self._next.pop()
-        if not isinstance(output, _Chunks):
-            return output
-        if self._open.get(output.conn) is output:
-            del self._open[output.conn]
-        return output.joined()
-
     def drain(self) -> Sequence[Event | OpenTransport | SendData | CloseTransport]:
-        """All that `next` would give, at once."""
-        if not self._queue and not self._next:
+        """All outputs, oldest first. The outbox is empty afterwards."""
+        if not self._queue:
             return ()
-        outputs: list[Any] = self._next[::-1] + self._queue
-        self._next.clear()
+        outputs: list[Any] = self._queue[:]
         self._queue.clear()
         if self._sent:
-            outputs = [output.joined() if isinstance(output, _Chunks) else output for output in outputs]
+            large = False
+            for index, output in enumerate(outputs):
+                if type(output) is _Chunks and output.parts is None:  # nearly all
+                    outputs[index] = SendData(output.conn, output.data)
+                elif isinstance(output, _Chunks):
+                    if output.is_large:
+                        large = True
+                    else:
+                        outputs[index] = output.joined()
+            if large:
+                outputs = [
+                    one
+                    for output in outputs
+                    for one in (output.several() if isinstance(output, _Chunks) else (output,))
+                ]
             self._open.clear()
             self._sent = False
         return outputs

@@ -20,16 +20,17 @@ In a large room that also is the speed. Whoever leaves was last touched long ago
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias
 
 from msgspec import Raw, Struct
 
-from presence_proto import encoded_presence
-from presence_proto.encoded_presence import EncodedDiff, only_meta
+from presence_proto import encoded_presence, json_text
+from presence_proto.encoded_presence import EncodedDiff, held_meta, only_meta, only_ref
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.json_text import DEFAULT_NESTING
 
 # The presence of one connection, as received: `phx_ref` and what was tracked.
 Meta: TypeAlias = Mapping[str, Any]
@@ -50,13 +51,17 @@ _Metas: TypeAlias = dict[str, Any]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
+# Levels of a message around a state, and around an entry of a diff: [state], [{"joins": {key: entry}}].
+ABOVE_STATE, ABOVE_ENTRY = 1, 3
+
 
 class PresenceChange(Struct, frozen=True, gc=False):
     """What a state or a diff changed for one key.
 
     `kind` is `"joined"` when the key was not there before, `"left"` when it is gone, else `"updated"`.
-    `joined` holds the metas whose refs are new, `left` those that were held and are gone. Both are empty when
-    the server sent again what we hold, and only the order of the metas or their contents differ.
+    Remove `left` from the metas of the key and append `joined`, and you have what the map has. A meta that
+    the server replaced or moved, under the same ref, is in both: as it was in `left`, as it is in `joined`.
+    Both are empty when only what the entry has beside its metas changed (`PresenceMap.extra`).
     """
 
     # A struct, not an attrs class: one is made for each key of each diff, in a quarter of the time.
@@ -67,20 +72,46 @@ class PresenceChange(Struct, frozen=True, gc=False):
     left: tuple[Meta, ...]
 
 
+class PresenceStore(Protocol):
+    """Where a channel keeps its presence: a `PresenceMap`, or the roster of a room."""
+
+    def __len__(self) -> int: ...
+
+    def apply_state(self, payload: Any) -> tuple[Any, ...]:
+        """Merge a whole state; see `PresenceMap`."""
+        ...
+
+    def apply_diff(self, payload: Any) -> Sequence[Any]:
+        """Merge a diff; see `PresenceMap`."""
+        ...
+
+    def check_nesting(self, payload: Any) -> None:
+        """Raise when a diff that waits nests too deeply; see `PresenceMap`."""
+        ...
+
+    def nothing_continues(self, before: int, changes: Any) -> bool:
+        """Whether nothing of before the last state is left; see `PresenceMap`."""
+        ...
+
+
 class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     """Who is present: a read-only mapping of each key to its metas, the most recently joined one last.
 
-    At most `max_keys` keys are held, and `max_metas` metas of one key. A meta is decoded when it is asked
-    for, each time anew; those of a payload that came decoded are the very dicts: treat them as read-only.
+    At most `max_keys` keys are held, and `max_metas` metas of one key. A payload that is still JSON may nest
+    as deeply as it can in a message of `max_nesting` levels. A meta is decoded when it is asked for, each
+    time anew; those of a payload that came decoded are the very dicts: treat them as read-only.
     """
 
-    __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_most")
+    __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_max_nesting", "_most")
 
-    def __init__(self, *, max_keys: int = 1_000_000, max_metas: int = 10_000) -> None:
+    def __init__(
+        self, *, max_keys: int = 1_000_000, max_metas: int = 10_000, max_nesting: int = DEFAULT_NESTING
+    ) -> None:
         self._held: dict[str, _Held] = {}
         self._extras: dict[str, Mapping[str, Any]] = {}  # only of keys that have any
         self._max_keys = max_keys
         self._max_metas = max_metas
+        self._max_nesting = max_nesting
         self._most = 1  # no key has ever had more metas
 
     # -- getters
@@ -104,7 +135,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def latest(self, key: str) -> Meta:
         """The most recently joined meta of `key`, without a look at the others. Raises `KeyError`."""
         metas = self._held[key]
-        return _only(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
+        return held_meta(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
         """What the entry of `key` has beside `metas`; Phoenix's `fetch/2` adds such. Raises `KeyError`."""
@@ -117,15 +148,16 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_state`: all that the server holds, `{key: {"metas": [...]}}`.
 
-        Of a payload that is still JSON, a `msgspec.Raw`, only what is not held already is decoded. Returns
+        Of a payload that is still JSON, a `msgspec.Raw`, only what is not held as it came is decoded. Returns
         one change for each key that is not what it was. Raises `RemoteProtocolError`, and changes nothing,
         when the payload is malformed or too large.
         """
         entries = there = payload
         if isinstance(payload, Raw):
-            there = encoded_presence.entries(payload)
-            entries = self._unknown(there)
-        state, extras, most = _parse(entries, "presence_state")
+            there = encoded_presence.entries(payload, self._max_nesting - ABOVE_STATE)
+            held = self._held
+            entries = {key: entry for key, entry in there.items() if held.get(key) != bytes(entry)}
+        state, extras, most = parse_entries(entries, "presence_state", self._max_nesting - ABOVE_STATE - 1)
         self._check_state(state, most, len(there) - len(state))
         changes = []
         for key, metas in state.items():
@@ -135,14 +167,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             changes.append(self._gone(key, _listed(self._held[key])))
         return tuple(changes)
 
-    def _unknown(self, entries: dict[str, Raw]) -> dict[str, Raw]:
-        """Those of the entries that have not just the refs that are held."""
-        unknown = {}
-        for key, entry in entries.items():
-            held = self._held.get(key)
-            if held is None or (held != bytes(entry) and _refs(held) != encoded_presence.refs(entry)):
-                unknown[key] = entry
-        return unknown
+    def check_nesting(self, payload: Any) -> None:
+        """Raise `RemoteProtocolError` when a diff that waits nests too deeply for `apply_diff`."""
+        check_nesting(payload, self._max_nesting)
 
     def apply_diff(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_diff`: `{"joins": {key: {"metas": [...]}}, "leaves": {...}}`.
@@ -151,26 +178,20 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         `RemoteProtocolError`, and changes nothing, when the payload is malformed or the result would be too
         large.
         """
-        entries: Any
-        leaving: Any
-        if type(payload) is EncodedDiff:
-            entries, leaving = payload.joins, payload.leaves
-            if len(entries) < 2 and len(leaving) < 2:
-                if not leaving:
-                    change = self._comes(entries)
-                elif not entries:
-                    change = self._goes(leaving)
-                else:
-                    change = self._replaces(entries, leaving)
-                if change is not None:
-                    return (change,)
-        elif isinstance(payload, dict):
-            entries, leaving = payload.get("joins"), payload.get("leaves")
-        else:
-            raise RemoteProtocolError(f"presence_diff must be an object, not {type(payload).__name__}")
+        if type(payload) is EncodedDiff and len(payload.joins) < 2 and len(payload.leaves) < 2:
+            if not payload.leaves:
+                change = self._comes(payload.joins)
+            elif not payload.joins:
+                change = self._goes(payload.leaves)
+            else:
+                change = self._replaces(payload.joins, payload.leaves)
+            if change is not None:
+                return (change,)
+        entries, leaving = diff_entries(payload)
         held = self._held
-        joins, extras, most = _parse(entries, "presence_diff joins")
-        leaves, _, _ = _parse(leaving, "presence_diff leaves", held)
+        levels = self._max_nesting - ABOVE_ENTRY
+        joins, extras, most = parse_entries(entries, "presence_diff joins", levels)
+        leaves, _, _ = parse_entries(leaving, "presence_diff leaves", levels, held)
         if joins and (len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas):
             self._check_diff(joins, leaves)  # there may be too little room: look closely
         changes = []
@@ -186,23 +207,49 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                 changes.append(change)
         return tuple(changes)
 
+    def nothing_continues(self, before: int, changes: Iterable[PresenceChange]) -> bool:
+        """Whether none of the metas that were held is left, nor an update of one.
+
+        `changes` are those of the state that was applied last, and `before` is how many keys there were.
+        """
+        gone = 0
+        for change in changes:
+            if change.kind == "left":
+                gone += 1
+            elif change.kind == "updated" and len(self[change.key]) == len(change.joined):
+                gone += not continues(change.joined, {meta["phx_ref"] for meta in change.left})
+        return gone == before
+
     # -- the plainest diffs, which most are, in half the time. `None`, and nothing changed: it takes more.
 
     def _comes(self, joins: dict[str, Raw]) -> PresenceChange | None:
-        """Somebody who is not there joins with one meta."""
+        """Somebody who is not there joins with one meta, or somebody with several with one more."""
         held = self._held
         for key, entry in joins.items():
-            if key not in held and len(held) < self._max_keys:
+            mine = held.get(key)
+            if mine is None and len(held) < self._max_keys:
                 meta = only_meta(entry)
                 if meta is not None:
                     held[key] = bytes(entry)
                     return PresenceChange(key, "joined", (meta,), ())
+            elif type(mine) is _Several and not self._extras and len(mine) < self._max_metas:
+                # A device more: in half of the time of the general way, with the one that `_goes` has.
+                meta = only_meta(entry)
+                if meta is not None and meta["phx_ref"] not in mine:
+                    mine[meta["phx_ref"]] = meta
+                    self._most = max(self._most, len(mine))
+                    return PresenceChange(key, "updated", (meta,), ())
         return None
 
     def _goes(self, leaves: dict[str, Raw]) -> PresenceChange | None:
-        """Somebody who is there with one meta leaves."""
+        """Somebody who is there with one meta leaves, or one of several devices does."""
         for key, entry in leaves.items():
-            if self._held.get(key) == bytes(entry) and (meta := only_meta(entry)) is not None:
+            mine = self._held.get(key)
+            if type(mine) is _Several:
+                ref = only_ref(entry, self._max_nesting - ABOVE_ENTRY)
+                if ref is not None and ref in mine and len(mine) > 1:
+                    return PresenceChange(key, "updated", (), (mine.pop(ref),))
+            elif mine == bytes(entry) and (meta := only_meta(entry)) is not None:
                 return self._gone(key, (meta,))
         return None
 
@@ -223,7 +270,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         """Let the key have just `metas`."""
         if key not in self._held:
             return self._join(key, entry, metas, extra, None)
-        held, there = _by_ref(self._held[key]), _by_ref(metas)
+        held, there = by_ref(self._held[key]), by_ref(metas)
         left = _Several({ref: meta for ref, meta in held.items() if ref not in there})
         joined = _Several({ref: meta for ref, meta in there.items() if ref not in held})
         if not joined:
@@ -237,7 +284,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         if type(metas) is dict and type(leaves) is dict and metas["phx_ref"] != leaves["phx_ref"]:
             self._held[key] = bytes(entry)
             return PresenceChange(key, "updated", (metas,), (leaves,))
-        joins, leaving = _by_ref(metas), _by_ref(leaves)
+        joins, leaving = by_ref(metas), by_ref(leaves)
         # A ref on both sides is gone. Once those are out, the order of joins and leaves makes no difference.
         for ref in leaving:
             joins.pop(ref, None)
@@ -248,19 +295,21 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             self._hold(key, joins, metas, entry)
             self._set_extra(key, extra)
             return PresenceChange(key, "joined", tuple(joins.values()), ())
-        mine = _by_ref(held)
+        mine = by_ref(held)
         left = [mine.pop(ref) for ref in leaving if ref in mine]
         if not mine and not joins:
             return self._gone(key, tuple(left))
+        joined = tuple(joins.values())
         if mine.keys().isdisjoint(joins):
             mine.update(joins)
-            joined, changed = tuple(joins.values()), False
+        elif _are_last(mine, joins):
+            joined = ()  # the server says again what we hold
         else:
-            joined, changed = _rejoin(mine, joins)
-        if joins or left:
+            left += [mine.pop(ref) for ref in joins if ref in mine]
+            mine.update(joins)
+        if joined or left:
             self._hold(key, mine, metas, entry)
-        changed |= self._set_extra(key, extra)
-        if joined or left or changed:
+        if self._set_extra(key, extra) or joined or left:
             return PresenceChange(key, "updated", joined, tuple(left))
         return None
 
@@ -271,7 +320,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         held = self._held.get(key)
         if held is None:
             return None
-        metas = _by_ref(held)
+        metas = by_ref(held)
         left = [metas.pop(ref) for ref in leaves if ref in metas]
         if not metas:
             return self._gone(key, tuple(left))
@@ -299,48 +348,70 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         previous = self._extras.pop(key, _NOTHING)
         if extra:
             self._extras[key] = extra
-        return not _same(extra, previous)
+        return extra != previous
 
     # -- limits
 
     def _check_state(self, state: dict[str, _Metas], most: int, more: int) -> None:
         """Raise when `state`, and `more` keys that are held already, lead past a limit."""
         if most > self._max_metas:
-            raise self._too_many_metas(
-                next(key for key, metas in state.items() if len(_by_ref(metas)) == most)
-            )
+            key = next(key for key, metas in state.items() if len(by_ref(metas)) == most)
+            raise too_many_metas(key, self._max_metas)
         if len(state) + more > self._max_keys and sum(map(bool, state.values())) + more > self._max_keys:
-            raise self._too_many_keys()
+            raise too_many_keys(self._max_keys)
 
     def _check_diff(self, joins: dict[str, _Metas], leaves: dict[str, _Metas]) -> None:
         """Raise when the diff would lead past a limit. What leaves makes room for what joins."""
         held = self._held
         keys = len(held)
         for key in {**joins, **leaves}:
-            mine, joined, left = _by_ref(held.get(key)), _by_ref(joins.get(key)), _by_ref(leaves.get(key))
+            mine, joined, left = by_ref(held.get(key)), by_ref(joins.get(key)), by_ref(leaves.get(key))
             size = len(mine) + sum(ref not in mine for ref in joined)
             size -= sum(ref in mine or ref in joined for ref in left)
             if size > self._max_metas:
-                raise self._too_many_metas(key)
+                raise too_many_metas(key, self._max_metas)
             keys += (size > 0) - (key in held)
         if keys > self._max_keys:
-            raise self._too_many_keys()
-
-    def _too_many_keys(self) -> RemoteProtocolError:
-        return RemoteProtocolError(f"presence would hold more than {self._max_keys} keys (max_keys)")
-
-    def _too_many_metas(self, key: str) -> RemoteProtocolError:
-        return RemoteProtocolError(
-            f"presence of {_quoted(key)} would hold more than {self._max_metas} metas (max_metas)"
-        )
+            raise too_many_keys(self._max_keys)
 
 
-def _parse(
-    entries: Any, where: str, held: Mapping[str, _Held] | None = None
+def continues(joined: Iterable[Meta], left: Collection[str]) -> bool:
+    """Whether one of the metas that joined is an update of one whose ref left."""
+    return any(isinstance(ref := meta.get("phx_ref_prev"), str) and ref in left for meta in joined)
+
+
+def too_many_keys(limit: int) -> RemoteProtocolError:
+    """The error for presence of more than `limit` keys."""
+    return RemoteProtocolError(f"presence would hold more than {limit} keys (max_keys)")
+
+
+def too_many_metas(key: str, limit: int) -> RemoteProtocolError:
+    """The error for a key with more than `limit` metas."""
+    return RemoteProtocolError(f"presence of {_quoted(key)} would hold more than {limit} metas (max_metas)")
+
+
+def check_nesting(payload: Any, max_nesting: int) -> None:
+    """Raise `RemoteProtocolError` when a diff nests too deeply to be merged later."""
+    if type(payload) is EncodedDiff:
+        encoded_presence.check(payload, max_nesting - ABOVE_ENTRY)
+
+
+def diff_entries(payload: Any) -> tuple[Any, Any]:
+    """What a diff says of who joins and who leaves. Raises `RemoteProtocolError` when it is not an object."""
+    if type(payload) is EncodedDiff:
+        return payload.joins, payload.leaves
+    if not isinstance(payload, dict):
+        raise RemoteProtocolError(f"presence_diff must be an object, not {type(payload).__name__}")
+    return payload.get("joins"), payload.get("leaves")
+
+
+def parse_entries(
+    entries: Any, where: str, levels: int, held: Mapping[str, _Held] | None = None
 ) -> tuple[dict[str, _Metas], dict[str, dict[str, Any]], int]:
     """The metas of each key, what the keys have that have more than metas, and the most metas that a key has.
 
-    `held`, for leaves: who is there. Raises `RemoteProtocolError` unless all is `{key: {"metas": [...]}}`.
+    `levels`: how deeply an entry may nest. `held`, for leaves: who is there. Raises `RemoteProtocolError`
+    unless all is `{key: {"metas": [...]}}`.
     """
     if not isinstance(entries, dict):
         raise RemoteProtocolError(f"{where} must be an object, not {type(entries).__name__}")
@@ -353,7 +424,7 @@ def _parse(
             if meta is not None and (held is None or held.get(key) == bytes(entry)):
                 parsed[key] = meta
                 continue
-            entry = encoded_presence.decode(entry, where)
+            entry = json_text.decode(entry, where, levels)
         if not isinstance(entry, dict) or not isinstance(metas := entry.get("metas"), list):
             raise RemoteProtocolError(f"{where}: {_quoted(key)} must be an object with a list 'metas'")
         several = parsed[key] = _Several()
@@ -371,44 +442,25 @@ def _parse(
     return parsed, extras, most
 
 
-def _only(entry: Raw | bytes) -> dict[str, Any]:
-    """The meta of an entry that is held."""
-    return cast("dict[str, Any]", only_meta(entry))
-
-
-def _by_ref(metas: _Held | _Metas | None) -> _Several:
+def by_ref(metas: _Held | _Metas | None) -> _Several:
     """By their refs; what is `_Several` already is not copied."""
     if metas is None:
         return _Several()
     if isinstance(metas, _Several):
         return metas
-    meta: dict[str, Any] = _only(metas) if isinstance(metas, bytes) else metas
+    meta: dict[str, Any] = held_meta(metas) if isinstance(metas, bytes) else metas
     return _Several({meta["phx_ref"]: meta})
 
 
-def _refs(held: _Held) -> Collection[str] | None:
-    return encoded_presence.refs(held) if isinstance(held, bytes) else held.keys()
-
-
 def _listed(held: _Held) -> tuple[Meta, ...]:
-    return (_only(held),) if isinstance(held, bytes) else tuple(held.values())
+    return (held_meta(held),) if isinstance(held, bytes) else tuple(held.values())
 
 
-def _rejoin(metas: _Several, joins: _Several) -> tuple[tuple[Meta, ...], bool]:
-    """Let `joins`, some of them held, join `metas`. Returns the new ones, and whether anything changed."""
-    before = list(islice(reversed(metas.items()), len(joins)))
-    joined = tuple([meta for ref, meta in joins.items() if ref not in metas])
-    for ref, meta in joins.items():
-        metas.pop(ref, None)
-        metas[ref] = meta
-    return joined, bool(joined) or not _same(before, list(reversed(joins.items())))
-
-
-def _same(one: object, other: object) -> bool:
-    try:
-        return bool(one == other)
-    except RecursionError:  # nested too deeply to compare
-        return False
+def _are_last(metas: _Several, joins: _Several) -> bool:
+    """Whether `joins` are the last of `metas`, in the same order and with the same content."""
+    # Compared as text, since to Python 1 and True are equal.
+    last = list(islice(reversed(metas.items()), len(joins)))
+    return repr(last) == repr(list(reversed(joins.items())))
 
 
 def _quoted(key: str) -> str:

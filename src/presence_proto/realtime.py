@@ -8,53 +8,71 @@ silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve
+from msgspec import Raw
 
 from presence_proto import events
 from presence_proto.channel import Channel
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import ChannelState
-from presence_proto.config import ChannelConfig, RealtimeConfig
+from presence_proto.channel_timers import Slot
 from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from presence_proto.join_queue import Overdue
+from presence_proto.json_text import encode_payload
 from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
-from presence_proto.serializer import Message, UserBroadcast, encode_payload, serializer_for
+from presence_proto.presence import PresenceMap
+from presence_proto.sans_io import SansIO
+from presence_proto.serializer import Message, UserBroadcast, UserReader
 from presence_proto.timers import Clock
 from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.validators import is_number
 from presence_proto.websocket import BinaryMessage, TextMessage
-from presence_proto.wire import Slot, Wire
+from presence_proto.wire import UNMATCHED, Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
+    from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Down
     from presence_proto.outputs import ConnId
-    from presence_proto.presence import PresenceMap
+    from presence_proto.wire import Host
 
-_CLOSED = ChannelState.CLOSED  # Python 3.11 takes as long to look up a member as to call a function
+# Python 3.11 takes as long to look up a member as to call a function.
+_CLOSED = ChannelState.CLOSED
+_IDLE = ConnectionState.IDLE
 
 RealtimeOutput: TypeAlias = (
     OpenTransport | SendData | CloseTransport | AccessTokenNeeded | events.RealtimeEvent
 )
 
 
-class RealtimeClient:
+class RealtimeClient(SansIO):
     """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
 
     `rng` is used for the jitter of the backoff and the nonce of the upgrade; without one there is no jitter.
-    `now` is seconds of one monotonic clock. A command that is not legal raises `LocalProtocolError` before
-    anything changes; a fact never raises, whatever the peer does.
+    `host` is for a client that is part of another one. `now` is seconds of one monotonic clock. A command
+    that is not legal raises `LocalProtocolError` before anything changes; a fact never raises, whatever the
+    peer does.
     """
 
-    def __init__(self, config: RealtimeConfig, *, rng: Random | None = None) -> None:
+    def __init__(
+        self, config: RealtimeConfig, *, rng: Random | None = None, host: Host | None = None
+    ) -> None:
         self._config = config
-        self._clock = Clock()
-        self._outbox: Outbox[AccessTokenNeeded | events.RealtimeEvent] = Outbox()
+        self._clock = Clock() if host is None else host.clock
+        self._outbox: Outbox[AccessTokenNeeded | events.RealtimeEvent] = (
+            Outbox() if host is None else host.outbox
+        )
         self._connection = Connection(config, lambda: config.address(self._wire.token), self._outbox, rng=rng)
-        self._wire = Wire(config, self._connection, self._outbox, rng)
-        self._serializer = serializer_for(config.vsn, server=False)
+        self._wire = Wire(config, self._connection, self._outbox, rng, host)
+        self._serializer = self._wire.serializer
+        decode = self._serializer.decode_text if host is None else UserReader(self._serializer).decode
+        self._decode_text: Callable[[str], Message] = decode
         self._channels: dict[str, Channel] = {}
         self._heartbeats: set[str] = set()  # refs of heartbeats without a reply
         self._tokens = TokenRequests(config, self._outbox, rng)
@@ -68,9 +86,14 @@ class RealtimeClient:
         return self._wire.is_open
 
     @property
+    def bytes_received(self) -> int:
+        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        return self._connection.bytes_received
+
+    @property
     def is_closed(self) -> bool:
         """Whether the client is at rest: not connected, and not trying to be."""
-        return self._connection.state is ConnectionState.IDLE
+        return self._connection.state is _IDLE
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -87,7 +110,9 @@ class RealtimeClient:
         channel = self._channels.get(topic)
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
-        return channel.presence
+        presence = channel.presence
+        assert isinstance(presence, PresenceMap), "the presence of a client inside another is its host's"
+        return presence
 
     def is_synced(self, topic: str) -> bool:
         """Whether the presence of the topic is the server's of now. False: it is stale, or not there yet."""
@@ -101,7 +126,7 @@ class RealtimeClient:
 
     def redacted(self, text: str) -> str:
         """`text` of the server's for people to read: without our secrets, which it may quote."""
-        return self._connection.redacted(text)
+        return self._connection.credentials.hide(text)
 
     # ---------------------------------------------------------------- commands
 
@@ -119,7 +144,8 @@ class RealtimeClient:
         was_open = self._wire.is_open
         self._connection.close(now)
         if was_open:  # nothing can be sent any more, and what still comes is not read
-            self._lost("disconnect was called", retry=False)
+            self._lost("disconnect was called", "disconnect was called", retry=False)
+            self._tokens.stop()
         self._settle(now)
 
     def join(
@@ -128,8 +154,9 @@ class RealtimeClient:
         """Join a topic, and stay in it until `leave`.
 
         `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix; `None` means a
-        default `ChannelConfig` for a `realtime:` topic and `{}` for another. Joining a topic again changes
-        nothing.
+        default `ChannelConfig` for a `realtime:` topic and `{}` for another, which cannot be joined with a
+        `ChannelConfig`. Joining a topic again changes nothing, but that a channel which has stopped asking
+        (`JoinFailed.final`) asks again.
         """
         if not isinstance(topic, str) or not topic or topic == "phoenix":
             raise LocalProtocolError(f"topic must be a non-empty string other than 'phoenix', not {topic!r}")
@@ -139,11 +166,21 @@ class RealtimeClient:
             raise LocalProtocolError(
                 f"params must be a mapping or a ChannelConfig, not {type(params).__name__}"
             )
+        if isinstance(params, ChannelConfig) and not topic.startswith("realtime:"):
+            raise LocalProtocolError(
+                f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join "
+                f"{'realtime:' + topic!r}, or give a mapping if {topic!r} is a plain Phoenix topic"
+            )
         channel, old = Channel(topic, params, self._wire), self._channels.get(topic)
         if old is not None and old.state is not ChannelState.LEAVING:
             if old.params != channel.params:
                 raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
-            self._settle(self._clock.advance(now))  # what is due may have waited for this
+            now = self._clock.advance(now)
+            if old.is_parked:
+                old.forget_refusals()
+                if self._wire.is_open:
+                    self._join(old, now)
+            self._settle(now)  # what is due may have waited for this
             return
         if old is None and len(self._channels) >= self._config.max_channels:
             raise LocalProtocolError(f"no more than {self._config.max_channels} channels (max_channels)")
@@ -166,22 +203,25 @@ class RealtimeClient:
     def push(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
     ) -> int:
-        """Push an event with a JSON payload (default `{}`) or, on V2, `bytes`, and return the push's id.
+        """Push an event with a JSON payload (default `{}`) or, on V2, bytes, and return the push's id.
 
         `PushReplied` or `PushFailed` follows. Before the join, the push waits for it. `timeout` (seconds,
-        default `push_timeout`) counts from now.
+        default `push_timeout`) counts from now. When the channel crashes or the connection ends, the push
+        fails at once; when the server closes the channel in order, its reply may still come.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
             raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
         payload = {} if payload is None else payload
-        return self._push(topic, event, payload, timeout, wants_reply=True, now=now)
+        return self._push(
+            topic, event, payload, timeout, self._config.payload_nesting, wants_reply=True, now=now
+        )
 
     def broadcast(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
     ) -> int:
         """Broadcast an event in a Supabase channel, and return the push's id.
 
-        `payload` is JSON (default `{}`) or, on V2, `bytes`. `PushReplied` or `PushFailed` follows when the
+        `payload` is JSON (default `{}`) or, on V2, bytes. `PushReplied` or `PushFailed` follows when the
         channel was joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires
         before the join.
         """
@@ -193,19 +233,28 @@ class RealtimeClient:
         if not isinstance(event, str) or not event:
             raise LocalProtocolError(f"event must be a non-empty string, not {event!r}")
         message: Any = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
-        if isinstance(payload, bytes):
-            message = UserBroadcast(event, payload, {})
-        return self._push(topic, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
+        if isinstance(payload, (bytes, bytearray, memoryview)):
+            message = UserBroadcast(event, bytes(payload), {})
+        levels = self._config.payload_nesting + 1
+        return self._push(
+            topic, "broadcast", message, timeout, levels, wants_reply=params.broadcast_ack, now=now
+        )
 
-    def track(self, topic: str, payload: Mapping[str, Any], *, now: float) -> None:
+    def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
         """Be present in a topic with this payload, now and after every rejoin.
 
         Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was
         told last is not told again. `TrackFailed` follows if the server refuses.
         """
-        if not isinstance(payload, Mapping):
+        if not isinstance(payload, (Mapping, Raw)):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
-        channel, raw = self._channel(topic), encode_payload(dict(payload))
+        channel = self._channel(topic)
+        # Raw: of a client that this one is part of, an object that is JSON already.
+        raw = (
+            payload
+            if isinstance(payload, Raw)
+            else encode_payload(dict(payload), self._config.payload_nesting)
+        )
         now = self._clock.advance(now)
         channel.track(raw, now)
         self._settle(now)
@@ -230,9 +279,10 @@ class RealtimeClient:
             raise LocalProtocolError(str(exc)) from None
         now = self._clock.advance(now)
         self._wire.token = token
+        self._connection.credentials.add(token)
         for channel in self._channels.values():
-            channel.refresh_token()
-        if not self.is_closed:
+            channel.refresh_token(now)
+        if self._connection.is_wanted:
             self._tokens.answered(expires_in, now)
             self._go_on(now)
         self._settle(now)
@@ -261,7 +311,9 @@ class RealtimeClient:
         """Bytes came in."""
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
-        self._settle(now)
+        self._pump(now)
+        if self._first_deadline() <= now:
+            self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
         """The byte stream ended, or could not be opened; `reason` is for people."""
@@ -275,23 +327,14 @@ class RealtimeClient:
 
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> RealtimeOutput | None:
-        """The next output, or `None` when there is none left."""
-        return self._outbox.next()
-
     def drain(self) -> Sequence[RealtimeOutput]:
-        """All outputs that there are, at once, as `next_output` gives them one by one."""
+        """All outputs since the last drain, oldest first; empty when there are none."""
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
-        first, second = self._connection.next_deadline(), self._wire.timers.next_deadline()
-        if self._config.asks_for_token:
-            deadlines = (first, second, self._tokens.next_deadline())
-            return min((at for at in deadlines if at is not None), default=None)
-        if first is None or second is None:
-            return second if first is None else first
-        return min(first, second)
+        deadline = self._first_deadline()
+        return None if deadline == inf else deadline
 
     # ---------------------------------------------------------------- inside
 
@@ -302,7 +345,15 @@ class RealtimeClient:
         return channel
 
     def _push(
-        self, topic: str, event: str, payload: Any, timeout: float | None, *, wants_reply: bool, now: float
+        self,
+        topic: str,
+        event: str,
+        payload: Any,
+        timeout: float | None,
+        levels: int,
+        *,
+        wants_reply: bool,
+        now: float,
     ) -> int:
         channel = self._channel(topic)
         timeout = self._config.push_timeout if timeout is None else timeout
@@ -312,18 +363,28 @@ class RealtimeClient:
             raise LocalProtocolError(
                 f"{channel.queued} pushes (max_pending_pushes) wait for the join of {topic!r}"
             )
-        if not isinstance(payload, (bytes, UserBroadcast)):
-            payload = encode_payload(payload)
+        if isinstance(payload, (bytearray, memoryview)):
+            payload = bytes(payload)
+        elif not isinstance(payload, (bytes, UserBroadcast)):
+            payload = encode_payload(payload, levels)
         now = self._clock.advance(now)
         push = self._wire.new_push(topic, event, payload, now + timeout, wants_reply=wants_reply)
         channel.push(push)
         self._settle(now)
         return push.push_id
 
+    def _first_deadline(self) -> float:
+        """The earliest deadline of all timers, in seconds; infinite when there is none."""
+        first, second = self._connection.timers.first, self._wire.timers.first
+        if second < first:
+            first = second
+        return min(first, self._tokens.timers.first) if self._config.asks_for_token else first
+
     def _settle(self, now: float) -> None:
         """Handle what came in, then what is due: so a reply that is there beats its timeout."""
-        self._pump(now)
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
+        if not self._connection.is_read:
+            self._pump(now)
+        while self._first_deadline() <= now:
             self._connection.tick(now)
             self._pump(now)
             while (timer := self._wire.timers.pop_expired(now)) is not None:
@@ -332,10 +393,13 @@ class RealtimeClient:
                 self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
 
     def _pump(self, now: float) -> None:
+        connection = self._connection
         while True:
-            for message in self._connection.take_messages():
+            for message in connection.take_messages():
                 self._receive(message, now)
-            event = self._connection.next_event(now)
+            if connection.is_read:  # nearly always: whole messages came, and nothing else
+                return
+            event = connection.next_event(now)
             if event is None:
                 return
             if isinstance(event, (TextMessage, BinaryMessage)):
@@ -359,16 +423,16 @@ class RealtimeClient:
         self._wire.emit(
             events.SocketDisconnected(down.reason, down.code, down.status, down.retry_in, down.fatal)
         )
-        self._lost("the connection ended", retry=down.retry_in is not None)
+        self._lost("the connection ended", down.reason, retry=down.retry_in is not None)
         if down.retry_in is None:
             self._tokens.stop()
 
-    def _lost(self, reason: str, *, retry: bool) -> None:
+    def _lost(self, reason: str, details: str, *, retry: bool) -> None:
         self._heartbeats.clear()
         self._joining.clear()
         self._tokens.connection_lost()
         self._wire.timers.cancel((Slot.STABLE, ""))
-        self._wire.connection_lost()
+        self._wire.connection_lost(details)
         for channel in list(self._channels.values()):
             channel.connection_lost(reason, retry=retry)
             self._forget_if_left(channel)
@@ -396,21 +460,42 @@ class RealtimeClient:
         self._wire.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
 
     def _receive(self, data: str | bytes, now: float) -> None:
+        topic = None
         try:
             if isinstance(data, str):
-                message = self._serializer.decode_text(data)
+                message = self._decode_text(data)
             else:
                 message = self._serializer.decode(BinaryMessage(data))
+            topic = message.topic
+            channel = self._channels.get(topic)
+            if message.event == "phx_reply":
+                self._reply(message, channel, now)
+            elif channel is not None:
+                channel.receive(message, now)
+                if channel.state is _CLOSED:
+                    self._forget_if_left(channel)
         except RemoteProtocolError as exc:
-            self._wire.violated(exc)
+            deep = self._wire.too_deep(data) if isinstance(data, str) else None
+            if deep is None:
+                self._wire.violated(exc, topic)
+            else:
+                self._too_deep(*deep, now)
+
+    def _too_deep(self, exc: RemoteProtocolError, message: Message | None, now: float) -> None:
+        """A message nests too deeply. Presence is taken without what lies too deep: the meta of one user must
+        not keep the presence of all others from us.
+        """
+        topic = None if message is None else message.topic
+        if message is None or message.event not in ("presence_state", "presence_diff"):
+            self._wire.violated(exc, topic)
             return
         channel = self._channels.get(message.topic)
-        if message.event == "phx_reply":
-            self._reply(message, channel, now)
-        elif channel is not None:
-            channel.receive(message, now)
-            if channel.state is _CLOSED:
-                self._forget_if_left(channel)
+        if channel is not None and channel.hears_presence(message):
+            self._wire.violated(exc, topic)
+            try:
+                channel.receive(message, now)
+            except RemoteProtocolError as other:
+                self._wire.violated(other, topic)
 
     def _reply(self, message: Message, channel: Channel | None, now: float) -> None:
         reply, ref = message.payload, message.ref
@@ -418,23 +503,48 @@ class RealtimeClient:
             self._wire.emit(
                 events.ProtocolViolation("a reply must be an object with a string status", message.topic)
             )
+            self._join_answered(message, channel, "nothing that is a reply", None, now)
             return
         status, response = reply["status"], reply.get("response")
-        if status != "ok":  # a refusal may quote what we said
-            status, response = self._wire.redacted(status), self._wire.redacted(response)
         if message.topic == "phoenix":
             if ref in self._heartbeats:
                 self._heartbeats.clear()
                 self._connection.heartbeat_acked(now)
+                if self._wire.joins:
+                    assert isinstance(ref, str)
+                    self._wire.joins.passed(int(ref), now)
             return
         join_ref = self._wire.replied(ref, status, response)
-        if channel is None:
-            return
         if join_ref is None:
-            channel.replied(ref, status, response, now)
-            self._forget_if_left(channel)
-        elif status == "error" and response == {"reason": "unmatched topic"}:
+            if not self._join_answered(message, channel, status, response, now) and channel is not None:
+                channel.replied(ref)
+                self._forget_if_left(channel)
+        elif channel is not None and status == "error" and response == UNMATCHED:
             channel.unmatched(join_ref, now)
+
+    def _join_answered(
+        self, message: Message, channel: Channel | None, status: str, response: Any, now: float
+    ) -> bool:
+        """The answer to a join, if it is one."""
+        ref = message.ref
+        if not isinstance(ref, str) or not self._wire.joins.answered(message.topic, ref, now):
+            return False
+        if channel is not None:
+            channel.join_answered(ref, status, response, now)
+        return True
+
+    def _join_is_due(self, topic: str, now: float) -> None:
+        """The timer of a join fired, of a channel or of one that was left meanwhile."""
+        joins, channel = self._wire.joins, self._channels.get(topic)
+        overdue = joins.expired(topic, now)
+        if overdue is Overdue.LATE:
+            if not any(int(ref) > joins.number_of(topic) for ref in self._heartbeats):
+                self._connection.beat(now)
+                self._pump(now)
+            if channel is not None:
+                channel.join_is_late(joins.longest)
+        elif overdue is Overdue.REPEAT and channel is not None:
+            channel.join_was_lost(now)
 
     def _expired(self, slot: Slot, name: str | int, now: float) -> None:
         if slot is Slot.PUSH:
@@ -444,6 +554,9 @@ class RealtimeClient:
         elif name == "":
             if not self._channels:
                 self._wire.settled()
+        elif slot is Slot.JOIN:
+            assert isinstance(name, str)
+            self._join_is_due(name, now)
         else:
             assert isinstance(name, str)
             channel = self._channels[name]

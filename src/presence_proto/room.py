@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from attrs import frozen
 
 from presence_proto.events import PresenceDiffed
-from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, SendData
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from presence_proto.broadcasts import ActivityClaim
     from presence_proto.events import ChatMessage, GameInvite, OnlineUser, Poked
     from presence_proto.outputs import ConnId
@@ -22,9 +19,13 @@ if TYPE_CHECKING:
 
 @frozen
 class Synced:
-    """We are in the room, and everybody in it is known; `changes` is what differs from what was known."""
+    """We are in the room, and everybody in it is known; `changes` is what differs from what was known.
+
+    `forgotten`: the server may have been restarted and have forgotten everybody. Those who left may return.
+    """
 
     changes: tuple[PresenceChange, ...]
+    forgotten: bool
 
 
 @frozen
@@ -74,11 +75,19 @@ class Trouble:
 
 
 RoomEvent: TypeAlias = Synced | PresenceDiffed | Claimed | Said | Lost | Delivered | Undelivered | Trouble
-RoomOutput: TypeAlias = OpenTransport | SendData | CloseTransport | AccessTokenNeeded | RoomEvent
 
 
 class Room(Protocol):
-    """One room over one protocol: the facts and outputs of an `Endpoint`, and what one may do in a room."""
+    """One room over one protocol: the facts of an `Endpoint`, and what one may do in a room.
+
+    Bytes and orders go to the outbox that it is made with; the events of the room are told to the function
+    that it is made with, at once.
+    """
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        ...
 
     @property
     def is_closed(self) -> bool:
@@ -136,10 +145,6 @@ class Room(Protocol):
 
     def tick(self, *, now: float) -> None:
         """As in `Endpoint`."""
-        ...
-
-    def drain(self) -> Iterable[RoomOutput]:
-        """All outputs that there are."""
         ...
 
     def next_deadline(self) -> float | None:

@@ -10,33 +10,46 @@ After the serializers of Phoenix 1.8 and, for kinds 3 and 4, of Supabase Realtim
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
 from attrs import field, frozen
 
 from presence_proto.encoded_presence import EncodedDiff
+from presence_proto.encoded_users import UserDiff
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
+from presence_proto.json_text import (
+    DECODE_ERRORS,
+    DEFAULT_NESTING,
+    Shallow,
+    decode,
+    decode_object,
+    encode,
+    encode_payload,
+    kind_of,
+    plain,
+)
 from presence_proto.websocket import BinaryMessage, TextMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Ref: TypeAlias = str | int | None
 
 # ---------------------------------------------------------------------------------------------- messages
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """One Phoenix message, whatever its form. `payload` is JSON, `bytes` or a `UserBroadcast`.
 
-    A struct, not an attrs class: V2 is decoded right into it.
+    A struct, not an attrs class: V2 is decoded right into it, if its payload is `Shallow`.
     """
 
     join_ref: Ref
     ref: Ref
     topic: str
     event: str
-    payload: Any
+    payload: Shallow
 
     def __repr__(self) -> str:
         # Without the payload: that of a join holds the access token.
@@ -68,18 +81,18 @@ class EncodedFrame(msgspec.Struct, frozen=True):
 # ---------------------------------------------------------------------------------------------- JSON
 
 
-class _V1FromClient(msgspec.Struct):
+class _V1FromClient(msgspec.Struct, forbid_unknown_fields=True):
     topic: str
     event: str
-    payload: Any
+    payload: Shallow
     ref: Ref  # Phoenix insists on it, if only as null
     join_ref: Ref = None
 
 
-class _V1FromServer(msgspec.Struct):
+class _V1FromServer(msgspec.Struct, forbid_unknown_fields=True):
     topic: str
     event: str
-    payload: Any
+    payload: Shallow
     ref: Ref = None
     join_ref: Ref = None
 
@@ -95,6 +108,10 @@ class _V1Diff(_V1FromServer):
     payload: EncodedDiff
 
 
+class _V1Users(_V1FromServer):
+    payload: UserDiff
+
+
 class _V2State(Message, frozen=True, array_like=True, gc=False):
     payload: msgspec.Raw
 
@@ -103,89 +120,32 @@ class _V2Diff(Message, frozen=True, array_like=True, gc=False):
     payload: EncodedDiff
 
 
-def _mapping(value: Any) -> dict[Any, Any]:
-    """Let any mapping stand for a dict."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(f"{type(value).__name__} is no JSON type")
+class _V2Users(Message, frozen=True, array_like=True, gc=False):
+    payload: UserDiff
 
 
-_encoder = msgspec.json.Encoder(enc_hook=_mapping)
 _v1_client_decoder = msgspec.json.Decoder(_V1FromClient)
 _v1_server_decoder = msgspec.json.Decoder(_V1FromServer)
-_any_decoder = msgspec.json.Decoder()
-_object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 _FRONT = 200  # characters: the event of most messages stands within, behind two refs and the topic
 _STATE, _DIFF = '"presence_state"', '"presence_diff"'
 
-_BYTES = (bytes, bytearray, memoryview)
 
-
-def encode_payload(payload: Any) -> msgspec.Raw:
-    """Check and encode an application's payload now. The result can stand anywhere in a message's payload.
-
-    Raises `LocalProtocolError` unless it is JSON: keys are strings, numbers finite, and there are no `bytes`.
-    Any mapping is taken for a dict; enums, dates and what else msgspec encodes for what they become.
-    """
-    return msgspec.Raw(_dump(payload))
-
-
-def decode_object(text: str, what: str) -> dict[str, Any]:
-    """The JSON object in `text`. Raises `RemoteProtocolError`, which calls it `what`, when there is none."""
-    value: dict[str, Any] = _load(_object_decoder, text, what)
-    return value
-
-
-def _dump(payload: Any, envelope: Any = None) -> bytes:
-    """Encode `envelope`, which holds `payload`, or `payload` alone."""
-    try:
-        _require_json(payload)
-        return _encoder.encode(payload if envelope is None else envelope)
-    except RecursionError:
-        raise LocalProtocolError("not JSON: circular, or nested too deeply") from None
-    except (TypeError, ValueError) as exc:
-        raise LocalProtocolError(f"not JSON: {exc}") from None
-
-
-def _require_json(value: Any) -> None:
-    """Raise `TypeError` or `ValueError` for what msgspec would turn into something else without a word."""
-    kind = type(value)
-    if kind is str or value is None or kind is int or kind is bool or kind is msgspec.Raw:
-        return
-    if kind is dict:
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"a key must be a string, not {type(key).__name__}")
-            _require_json(item)
-    elif kind is list or kind is tuple:
-        for item in value:
-            _require_json(item)
-    elif kind is float:
-        if not math.isfinite(value):
-            raise ValueError(f"a number must be finite, not {value}")
-    elif kind in _BYTES:
-        raise TypeError(f"{kind.__name__} cannot stand inside JSON")
-    elif isinstance(value, Mapping):
-        _require_json(dict(value))
-    else:  # an enum, a date, a struct, … as what it becomes
-        _require_json(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=_mapping))
-
-
-def _load(decoder: msgspec.json.Decoder[Any], data: str | bytes, what: str) -> Any:
-    try:
-        return decoder.decode(data)
-    except (RecursionError, ValueError) as exc:  # msgspec's errors and Unicode's
-        raise _malformed(exc, what) from None
-
-
-def _malformed(exc: RecursionError | ValueError, what: str) -> RemoteProtocolError:
-    if isinstance(exc, RecursionError):
-        return RemoteProtocolError(f"{what} is malformed: nested too deeply")
-    fault = str(exc)
-    for index, name in enumerate(Message.__struct_fields__):
-        fault = fault.replace(f"$[{index}]", name)
-    return RemoteProtocolError(f"{what} is malformed: {fault}")
+def _checked(what: str, values: Mapping[str, Any]) -> Message:
+    """A message of these fields. Raises `RemoteProtocolError` unless they have the right types."""
+    for name in ("topic", "event"):
+        if not isinstance(values[name], str):
+            raise RemoteProtocolError(
+                f"{what} is malformed: the {name} must be a string, not {kind_of(values[name])}"
+            )
+    for name in ("join_ref", "ref"):
+        ref = values[name]
+        if ref is not None and (not isinstance(ref, (str, int)) or isinstance(ref, bool)):
+            kind = "a fraction" if isinstance(ref, float) else kind_of(ref)
+            raise RemoteProtocolError(
+                f"{what} is malformed: the {name} must be a string, an integer or null, not {kind}"
+            )
+    return Message(*(values[name] for name in Message.__struct_fields__))
 
 
 # ---------------------------------------------------------------------------------------------- serializers
@@ -208,18 +168,19 @@ _BINARY, _JSON = b"\0", b"\1"  # the encoding of a user broadcast's data
 class _Reader:
     """How a client reads the text of a server, in either form."""
 
-    __slots__ = ()
+    __slots__ = ("_max_nesting", "_server")
 
     _what: ClassVar[str]
-    _messages: ClassVar[msgspec.json.Decoder[Any]]
     _states: ClassVar[msgspec.json.Decoder[Any]]
     _diffs: ClassVar[msgspec.json.Decoder[Any]]
+    _users: ClassVar[msgspec.json.Decoder[Any]]
 
     def decode_text(self, text: str) -> Any:
         """As `decode`, of what a server says, but presence stays JSON.
 
         The payload of nearly every `presence_state` is a `msgspec.Raw`, that of a `presence_diff` an
-        `EncodedDiff`. `PresenceMap` takes them, and decodes what it has to; some faults only it finds.
+        `EncodedDiff`. `PresenceMap` takes them, and decodes what it has to; some faults only it finds, also
+        that they nest too deeply.
         """
         front = text[:_FRONT]
         try:
@@ -231,58 +192,107 @@ class _Reader:
                 message = self._states.decode(text)
                 if message.event == "presence_state":
                     return message
-        except (RecursionError, ValueError):
-            pass  # What is out of the ordinary is decoded whole: so it is said what is wrong, if anything is.
-        return _load(self._messages, text, self._what)
+        except (RecursionError, *DECODE_ERRORS):
+            # Any other message is decoded whole, which finds what is wrong with it, if anything is. (msgspec
+            # runs out of stack when it skips JSON that nests far deeper than `max_nesting`. Where exactly is
+            # of no account: `_read` counts levels, and so does `PresenceMap` in what was skipped.)
+            pass
+        return self._read(text)
+
+    def decode_users(self, text: str) -> Any:
+        """As `decode_text`, but the payload of a `presence_diff` is a `UserDiff`, if it fits into one."""
+        if _DIFF in text[:_FRONT]:
+            try:
+                message = self._users.decode(text)
+            except (RecursionError, *DECODE_ERRORS):
+                pass
+            else:
+                if message.event == "presence_diff":
+                    return message
+        return self.decode_text(text)
+
+    if TYPE_CHECKING:
+
+        def _read(self, text: str) -> Any:
+            """The message in a text."""
 
 
 class V1Serializer(_Reader):
-    """The form of `vsn=1.0.0`: JSON objects, and no binary frames. `server`: which side we are."""
+    """The form of `vsn=1.0.0`: JSON objects, and no binary frames.
 
-    __slots__ = ("_decoder", "_server")
+    `server`: which side we are. `max_nesting`: levels of a message that is decoded.
+    """
+
+    __slots__ = ("_messages", "_required")
 
     vsn = "1.0.0"
-    _what, _messages = "a V1 message", _v1_server_decoder
+    _what = "a V1 message"
     _states, _diffs = msgspec.json.Decoder(_V1State), msgspec.json.Decoder(_V1Diff)
+    _users = msgspec.json.Decoder(_V1Users)
 
-    def __init__(self, *, server: bool) -> None:
+    def __init__(self, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> None:
         self._server = server
-        self._decoder: msgspec.json.Decoder[Any] = _v1_client_decoder if server else _v1_server_decoder
+        self._max_nesting = max_nesting
+        self._messages: msgspec.json.Decoder[Any] = _v1_client_decoder if server else _v1_server_decoder
+        self._required = ("topic", "event", "payload", "ref") if server else ("topic", "event", "payload")
 
     def encode(self, message: Message) -> EncodedFrame:
         """The frame of a message. Raises `LocalProtocolError` for what V1 cannot carry, such as `bytes`."""
         _check_names(message)
         payload = message.payload
+        if isinstance(payload.payload if isinstance(payload, UserBroadcast) else payload, bytes):
+            raise LocalProtocolError("V1 has no binary frames: a payload of bytes needs vsn 2.0.0")
         if isinstance(payload, UserBroadcast):
             meta = {"meta": payload.metadata} if payload.metadata else {}
             payload = {"type": "broadcast", "event": payload.event, "payload": payload.payload, **meta}
+        payload = plain(payload)
         value = {"topic": message.topic, "event": message.event, "payload": payload, "ref": message.ref}
         if message.join_ref is not None and not self._server:
             value["join_ref"] = message.join_ref
-        return EncodedFrame(_dump(payload, value), True)
+        return EncodedFrame(encode(value), True)
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Message:
         """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
         if isinstance(frame, BinaryMessage):
             raise RemoteProtocolError("V1 has no binary frames")
-        return _message(_load(self._decoder, frame.data, self._what))
+        return _message(self._read(frame.data))
 
     def decode_text(self, text: str) -> Message:
         """As `decode`, of what a server says, but presence stays JSON; see `V2Serializer.decode_text`."""
         return _message(super().decode_text(text))
 
+    def decode_users(self, text: str) -> Message:
+        """As `decode_text`, with a `UserDiff` where one fits; see `V2Serializer.decode_users`."""
+        return _message(super().decode_users(text))
+
+    def _read(self, text: str) -> Any:
+        try:
+            return self._messages.decode(text)
+        except DECODE_ERRORS:
+            pass
+        value = decode_object(text, self._what, self._max_nesting)
+        for name in self._required:
+            if name not in value:
+                raise RemoteProtocolError(f"{self._what} is malformed: it has no {name}")
+        return _checked(self._what, {"join_ref": None, "ref": None, **value})
+
 
 class V2Serializer(_Reader):
-    """The form of `vsn=2.0.0`: JSON arrays, and binary frames. `server`: which side we are."""
+    """The form of `vsn=2.0.0`: JSON arrays, and binary frames.
 
-    __slots__ = ("_reads", "_server", "_writes")
+    `server`: which side we are. `max_nesting`: levels of a message that is decoded.
+    """
+
+    __slots__ = ("_reads", "_writes")
 
     vsn = "2.0.0"
     _what, _messages = "a V2 message", msgspec.json.Decoder(Message)
     _states, _diffs = msgspec.json.Decoder(_V2State), msgspec.json.Decoder(_V2Diff)
+    _users = msgspec.json.Decoder(_V2Users)
 
-    def __init__(self, *, server: bool) -> None:
+    def __init__(self, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> None:
         self._server = server
+        self._max_nesting = max_nesting
         self._reads, self._writes = (_FROM_CLIENT, _FROM_SERVER) if server else (_FROM_SERVER, _FROM_CLIENT)
 
     def encode(self, message: Message) -> EncodedFrame:
@@ -302,15 +312,29 @@ class V2Serializer(_Reader):
             return self._pack_user_broadcast(message, payload)
         if self._server and message.event == "phx_reply" and _is_binary_reply(payload):
             return self._pack(_REPLY, message, payload["response"], status=payload["status"])
-        return EncodedFrame(_dump(payload, message), True)
+        same = plain(payload)
+        if same is not payload:
+            message = msgspec.structs.replace(message, payload=same)
+        return EncodedFrame(encode(message), True)
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Message:
         """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
+        return self._read(frame.data)
+
+    def _read(self, text: str) -> Message:
+        try:
+            return self._messages.decode(text)
+        except DECODE_ERRORS:
+            pass
+        value = decode(text, self._what, self._max_nesting)
+        if not isinstance(value, list):
+            raise RemoteProtocolError(f"{self._what} is malformed: it must be an array, not {kind_of(value)}")
+        if len(value) < 5:
+            raise RemoteProtocolError(f"{self._what} is malformed: it must have 5 elements, not {len(value)}")
         # Elements after the fifth are passed over, as they are by Phoenix.
-        message: Message = _load(self._messages, frame.data, self._what)
-        return message
+        return _checked(self._what, dict(zip(Message.__struct_fields__, value, strict=False)))
 
     # -- binary
 
@@ -322,10 +346,10 @@ class V2Serializer(_Reader):
         return self._pack(
             _USER_BROADCAST if self._server else _USER_PUSH,
             message,
-            payload if is_bytes else _dump(payload),
+            payload if is_bytes else bytes(encode_payload(payload)),
             encoding=_BINARY if is_bytes else _JSON,
             user_event=broadcast.event,
-            metadata=_dump(metadata).decode() if metadata else "",
+            metadata=bytes(encode_payload(metadata)).decode() if metadata else "",
         )
 
     def _pack(
@@ -376,7 +400,7 @@ class V2Serializer(_Reader):
         join_ref, ref = fields.get("join_ref") or None, fields.get("ref") or None
         payload: Any = data[start:]
         if has_encoding:
-            payload = _user_broadcast(
+            payload = self._user_broadcast(
                 fields["user_event"], payload, data[header : header + 1], fields["metadata"]
             )
             return Message(join_ref, ref, fields["topic"], "broadcast", payload)
@@ -385,32 +409,69 @@ class V2Serializer(_Reader):
             return Message(join_ref, ref, fields["topic"], "phx_reply", payload)
         return Message(join_ref, ref, fields["topic"], fields["event"], payload)
 
+    def _user_broadcast(self, event: str, data: bytes, encoding: bytes, metadata: str) -> UserBroadcast:
+        if encoding not in (_BINARY, _JSON):
+            raise RemoteProtocolError(f"a binary broadcast has the unknown encoding {encoding[0]}")
+        payload, meta = data, {}
+        if encoding == _JSON:
+            payload = decode(data, "the payload of a binary broadcast", self._max_nesting)
+        if metadata:
+            meta = decode_object(metadata, "the metadata of a binary broadcast", self._max_nesting)
+        return UserBroadcast(event, payload, meta)
 
-def _message(message: _V1FromClient | _V1FromServer) -> Message:
+
+def _message(message: _V1FromClient | _V1FromServer | Message) -> Message:
     return Message(message.join_ref, message.ref, message.topic, message.event, message.payload)
 
 
 Serializer: TypeAlias = V1Serializer | V2Serializer
 
 
+class UserReader:
+    """Reads the texts of one room: with `decode_users`, until a diff does not fit.
+
+    Then the next `GENERAL` messages are read the general way first. So a room whose metas have fields of
+    their own is not decoded twice for each message.
+    """
+
+    GENERAL: ClassVar[int] = 200
+
+    __slots__ = ("_general", "_serializer")
+
+    def __init__(self, serializer: Serializer) -> None:
+        self._serializer = serializer
+        self._general = 0  # messages that are still read so
+
+    def decode(self, text: str) -> Message:
+        """The message in a text. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
+        if self._general:
+            self._general -= 1
+            return self._serializer.decode_text(text)
+        message: Message = self._serializer.decode_users(text)
+        if message.event == "presence_diff" and type(message.payload) is not UserDiff:
+            self._general = self.GENERAL
+        return message
+
+
+_FORMS: dict[str, type[Serializer]] = {form.vsn: form for form in (V1Serializer, V2Serializer)}
+
+
 # They have no state: all connections share them.
-_SERIALIZERS: dict[tuple[str, bool], Serializer] = {
-    (kind.vsn, server): kind(server=server)
-    for kind in (V1Serializer, V2Serializer)
-    for server in (False, True)
-}
+_shared: dict[tuple[str, bool, int], Serializer] = {}
 
 
-def serializer_for(vsn: str | None, *, server: bool) -> Serializer:
+def serializer_for(vsn: str | None, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> Serializer:
     """The serializer that the `vsn` of a socket's URL names; `None`, for there is none, means V1.
 
     Raises `RemoteProtocolError` for any other `vsn`.
     """
     vsn = V1Serializer.vsn if vsn is None else vsn
-    serializer = _SERIALIZERS.get((vsn, server))
-    if serializer is None:
+    if vsn not in _FORMS:
         raise RemoteProtocolError(f"vsn must be '1.0.0' or '2.0.0', not {vsn[:20]!r}")
-    return serializer
+    key = (vsn, server, max_nesting)
+    if key not in _shared:
+        _shared[key] = _FORMS[vsn](server=server, max_nesting=max_nesting)
+    return _shared[key]
 
 
 def _check_names(message: Message) -> None:
@@ -424,6 +485,12 @@ def _check_names(message: Message) -> None:
             raise LocalProtocolError(f"an event must be a string, not {type(event).__name__}")
 
 
+def is_json_broadcast(data: bytes) -> bool:
+    """Whether a binary frame of a client is a user broadcast of JSON."""
+    encoding = 1 + len(_FROM_CLIENT[_USER_PUSH])
+    return data[:1] == bytes((_USER_PUSH,)) and data[encoding : encoding + 1] == _JSON
+
+
 def _is_binary_reply(payload: Any) -> bool:
     return (
         isinstance(payload, dict)
@@ -431,11 +498,3 @@ def _is_binary_reply(payload: Any) -> bool:
         and isinstance(payload["status"], str)
         and isinstance(payload["response"], bytes)
     )
-
-
-def _user_broadcast(event: str, data: bytes, encoding: bytes, metadata: str) -> UserBroadcast:
-    if encoding not in (_BINARY, _JSON):
-        raise RemoteProtocolError(f"a binary broadcast has the unknown encoding {encoding[0]}")
-    payload = data if encoding == _BINARY else _load(_any_decoder, data, "the payload of a binary broadcast")
-    meta = _load(_object_decoder, metadata, "the metadata of a binary broadcast") if metadata else {}
-    return UserBroadcast(event, payload, meta)

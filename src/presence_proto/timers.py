@@ -48,22 +48,27 @@ class _Timer(Struct, order=True):
 class Timers(Generic[Name]):
     """A set of named deadlines in seconds. Setting a name again replaces its deadline.
 
-    O(log n) a change: a heap whose outdated entries are skipped when they surface.
+    O(log n) a change: a heap whose outdated entries are dropped when they surface. `first` is the earliest
+    deadline in seconds, infinite when nothing is set: it is asked for with every read, and rarely changes.
     """
 
-    __slots__ = ("_heap", "_live", "_serial")
+    __slots__ = ("_heap", "_live", "_serial", "first")
 
     def __init__(self) -> None:
         self._live: dict[Name, _Timer] = {}
-        self._heap: list[_Timer] = []
+        self._heap: list[_Timer] = []  # the first of them is live
         self._serial = 0
+        self.first = math.inf
 
     def set(self, name: Name, deadline: float) -> None:
         """Fire `name` at `deadline`."""
-        self.cancel(name)
+        before = self._live.get(name)
+        if before is not None:
+            before.live = False
         self._serial += 1
         timer = self._live[name] = _Timer(deadline, self._serial, name)
         heappush(self._heap, timer)
+        self._surface()
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._live):
             self._heap = list(self._live.values())
             heapify(self._heap)
@@ -73,11 +78,13 @@ class Timers(Generic[Name]):
         timer = self._live.pop(name, None)
         if timer is not None:
             timer.live = False
+            self._surface()
 
     def clear(self) -> None:
         """Forget every timer."""
         self._live.clear()
         self._heap.clear()
+        self.first = math.inf
 
     def get(self, name: Name) -> float | None:
         """The deadline of `name`, or `None` when it is not set."""
@@ -86,18 +93,20 @@ class Timers(Generic[Name]):
 
     def next_deadline(self) -> float | None:
         """The earliest deadline, or `None` when nothing is set."""
-        heap = self._heap
-        while heap:
-            if heap[0].live:
-                return heap[0].deadline
-            heappop(heap)
-        return None
+        return None if self.first == math.inf else self.first
 
     def pop_expired(self, now: float) -> Name | None:
         """Remove and return the earliest timer whose deadline is at or before `now`, or `None`."""
-        deadline = self.next_deadline()
-        if deadline is None or deadline > now:
+        if self.first > now or not self._heap:
             return None
         name: Name = heappop(self._heap).name
         del self._live[name]
+        self._surface()
         return name
+
+    def _surface(self) -> None:
+        """Drop outdated entries until the first one is live."""
+        heap = self._heap
+        while heap and not heap[0].live:
+            heappop(heap)
+        self.first = heap[0].deadline if heap else math.inf

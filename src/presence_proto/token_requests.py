@@ -39,62 +39,62 @@ class TokenRequests:
     def __init__(self, config: RealtimeConfig, outbox: Outbox[Any], rng: Random | None) -> None:
         self._config = config
         self._outbox = outbox
-        self._timers: Timers[Slot] = Timers()
+        self.timers: Timers[Slot] = Timers()
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or `None`."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     @property
     def is_open(self) -> bool:
         """Whether an answer is awaited."""
-        return self._timers.get(Slot.ANSWER) is not None
+        return self.timers.get(Slot.ANSWER) is not None
 
     def need(self, now: float) -> None:
         """A fresh token is needed. Asks for one, unless that is being done."""
-        if not self.is_open and self._timers.get(Slot.AGAIN) is None:
+        if not self.is_open and self.timers.get(Slot.AGAIN) is None:
             self._ask(now)
 
     def answered(self, expires_in: float | None, now: float) -> None:
         """There is a token, which is good for so long (seconds), or for ever. It may have expired already."""
-        self._timers.clear()
+        self.timers.clear()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
             ahead = self._backoff.next()  # it may be our clock that is wrong: the server shall say
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
-            self._timers.set(Slot.REFRESH, now + ahead)
+            self.timers.set(Slot.REFRESH, now + ahead)
 
     def failed(self, now: float) -> float:
         """There is none. Returns the seconds until it is asked for again."""
         delay = self._backoff.next()
-        self._timers.clear()
-        self._timers.set(Slot.AGAIN, now + delay)
+        self.timers.clear()
+        self.timers.set(Slot.AGAIN, now + delay)
         return delay
 
     def connection_lost(self) -> None:
         """Before the next connection a token is asked for anyway."""
-        self._timers.cancel(Slot.REFRESH)
+        self.timers.cancel(Slot.REFRESH)
 
     def stop(self) -> None:
-        """The client is at rest: nobody needs one."""
-        self._timers.clear()
+        """The client is leaving or at rest: it needs no token."""
+        self.timers.clear()
         self._backoff.reset()
 
     def tick(self, now: float) -> bool:
         """Time passed. `True`: the time for an answer is up, so say that it has `failed`."""
-        slot = self._timers.pop_expired(now)
+        slot = self.timers.pop_expired(now)
         if slot in (Slot.AGAIN, Slot.REFRESH):
             self._ask(now)
         return slot is Slot.ANSWER
 
     def _ask(self, now: float) -> None:
-        self._timers.clear()
-        self._timers.set(Slot.ANSWER, now + self._config.access_token_timeout)
+        self.timers.clear()
+        self.timers.set(Slot.ANSWER, now + self._config.access_token_timeout)
         self._outbox.put(AccessTokenNeeded())
 
 

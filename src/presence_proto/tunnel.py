@@ -1,10 +1,10 @@
-"""`ProxyTunnel`: a way through an HTTP proxy to a server behind it, by CONNECT (RFC 9110 §9.3.6)."""
+"""`ProxyTunnel`: a way through a proxy to a server, by HTTP CONNECT (RFC 9110 §9.3.6) or SOCKS 5."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import h11
@@ -13,27 +13,41 @@ from attrs import field, frozen
 from presence_proto import validators as check
 from presence_proto.errors import ConfigError, LocalProtocolError, ProxyError
 from presence_proto.http_stream import HttpStream
+from presence_proto.socks import LONGEST, SocksConnect
+from presence_proto.version import USER_AGENT
 
 if TYPE_CHECKING:
     from presence_proto.outputs import OpenTransport
+    from presence_proto.socks import Refusal
 
 MAX_INTERIM = 10  # answers such as "100 Continue" that may come before the one that counts
 
 
+# What URLs may begin with, the protocol, and its usual port. Desktops put `socks` into the environment.
+_SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
+    "http": ("http", 80),
+    "socks5": ("socks5", 1080),
+    "socks5h": ("socks5", 1080),
+    "socks": ("socks5", 1080),
+}
+
+
 @frozen
 class Proxy:
-    """An HTTP proxy. As a string it is `host:port`; the user name and the password are never shown."""
+    """An HTTP or SOCKS 5 proxy. As a string it is `host:port`; user name and password are never shown."""
 
     host: str
     port: int
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
+    scheme: Literal["http", "socks5"] = "http"
 
     @classmethod
     def from_url(cls, url: str) -> Proxy:
-        """From `http://[user[:password]@]host[:port]`; the port is 80 by default.
+        """From `http://[user[:password]@]host[:port]` or `socks5://…`; the port is 80 or 1080 by default.
 
-        User name and password may be percent-encoded. `http://` may be missing. Raises `ConfigError`, which
+        User name and password may be percent-encoded. `http://` may be missing. `socks5h://` and `socks://`
+        mean `socks5://`: the proxy looks up the server's name with each of them. Raises `ConfigError`, which
         does not quote the URL.
         """
         if not check.is_unicode(url):
@@ -43,8 +57,14 @@ class Proxy:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise ConfigError("proxy is not a URL: its host or port is malformed") from None
-        if parts.scheme != "http":
-            raise ConfigError("proxy must start with http://: no other kind of proxy is supported")
+        if parts.scheme == "https":
+            raise ConfigError(
+                "proxy must not start with https://: TLS to the proxy itself is not supported. Most proxies "
+                "for https take http://"
+            )
+        if parts.scheme not in _SCHEMES:
+            raise ConfigError("proxy must start with http:// or socks5://: no other kind is supported")
+        scheme, usual_port = _SCHEMES[parts.scheme]
         if not host or port == 0:
             raise ConfigError("proxy must name a host, and a port other than 0 or none")
         if parts.path.strip("/") or parts.query or parts.fragment:
@@ -56,9 +76,11 @@ class Proxy:
         username, password = (
             None if text is None else unquote(text) for text in (parts.username, parts.password)
         )
-        if ":" in (username or ""):
+        if scheme == "http" and ":" in (username or ""):
             raise ConfigError("proxy: the user name must not hold a colon")
-        return cls(host, port or 80, username, password)
+        if scheme == "socks5" and max(len((text or "").encode()) for text in (username, password)) > LONGEST:
+            raise ConfigError(f"proxy: user name and password must have at most {LONGEST} bytes each")
+        return cls(host, port or usual_port, username, password, scheme)
 
     def __str__(self) -> str:
         return _authority(self.host, self.port)
@@ -71,41 +93,91 @@ class Proxy:
         return "Basic " + b64encode(f"{self.username}:{self.password or ''}".encode()).decode("ascii")
 
 
-class ProxyTunnel(HttpStream):
+class ProxyTunnel:
     """Asks `proxy` for a tunnel to where `wanted` leads.
 
-    Write `request` to the proxy, and give what it answers to `receive_data`, or `receive_eof`, until the
-    tunnel `is_open`. The stream is the server's then: TLS begins, if `wanted`. `early_data` is what came of
-    it with the answer already; with TLS it is empty, since there the client speaks first.
+    Write `data_to_send()` to the proxy, at the beginning and after each `receive_data`, and give what it
+    answers to `receive_data`, or `receive_eof`, until the tunnel `is_open`. The stream is the server's then:
+    TLS begins, if `wanted`. `early_data` is what came of it with the answer already; with TLS it is empty,
+    since there the client speaks first. `refusal`: in what way the proxy has refused, if it has.
 
     There is no time limit in here: the one of the connection holds. Raises `LocalProtocolError` for a host
-    that HTTP cannot carry.
+    that the proxy's protocol cannot carry.
     """
 
-    __slots__ = ("_interim", "_proxy", "_tls", "early_data", "is_open", "request")
+    __slots__ = ("_connect", "_proxy", "_tls", "early_data", "is_open")
+
+    def __init__(self, proxy: Proxy, wanted: OpenTransport) -> None:
+        self._proxy = proxy
+        self._tls = wanted.tls
+        self._connect: _HttpConnect | SocksConnect
+        if proxy.scheme == "http":
+            self._connect = _HttpConnect(proxy, wanted)
+        else:
+            login = None if proxy.username is None else (proxy.username, proxy.password or "")
+            self._connect = SocksConnect(str(proxy), wanted.host, wanted.port, login)
+        self.is_open = False
+        self.early_data = b""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """`"login"`: the proxy wants a user name and password, or others. `"unreachable"`: it cannot reach
+        the server. `"forbidden"`: anything else. `None`: it has not refused.
+        """
+        return self._connect.refusal
+
+    def data_to_send(self) -> bytes:
+        """Take what is to be written to the proxy now; `b""` when there is nothing."""
+        return self._connect.data_to_send()
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes came from the proxy. Raises `ProxyError` when they say that there will be no tunnel."""
+        self._connect.receive_data(data)
+        if not self._connect.is_done:
+            return
+        self.is_open = True
+        self.early_data = self._connect.trailing_data
+        if self.early_data and self._tls:
+            raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
+
+    def receive_eof(self) -> None:
+        """The stream has ended before the tunnel was open. Raises `ProxyError`."""
+        raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
+
+
+class _HttpConnect(HttpStream):
+    """The request, and the answer that counts."""
+
+    __slots__ = ("_interim", "_out", "_proxy", "is_done", "refusal")
 
     def __init__(self, proxy: Proxy, wanted: OpenTransport) -> None:
         super().__init__(h11.CLIENT)
         self._proxy = proxy
-        self._tls = wanted.tls
         self._interim = 0
+        self.is_done = False
+        self.refusal: Refusal | None = None
         target = _authority(wanted.host, wanted.port)
-        headers = [("Host", target)]
+        headers = [("Host", target), ("User-Agent", USER_AGENT)]
         if proxy.authorization is not None:
             headers.append(("Proxy-Authorization", proxy.authorization))
         try:
             request = h11.Request(method="CONNECT", target=target, headers=headers)
         except (h11.LocalProtocolError, UnicodeError):
             raise LocalProtocolError(f"{wanted.host!r} is not a host that HTTP can carry") from None
-        self.request: bytes = self._h11.send(request)
+        self._out: bytes = self._h11.send(request)
         self._h11.send(h11.EndOfMessage())  # which is no bytes
-        self.is_open = False
-        self.early_data = b""
+
+    @property
+    def trailing_data(self) -> bytes:
+        return self._h11.trailing_data[0] + bytes(self._unread)
+
+    def data_to_send(self) -> bytes:
+        data, self._out = self._out, b""
+        return data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Bytes came from the proxy. Raises `ProxyError` when they say that there will be no tunnel."""
         super().receive_data(data)
-        while not self.is_open:
+        while not self.is_done:
             try:
                 answer = self._next_event()
             except h11.RemoteProtocolError:
@@ -117,27 +189,19 @@ class ProxyTunnel(HttpStream):
                 if self._interim > MAX_INTERIM:
                     raise ProxyError(f"the proxy {self._proxy} does not come to the point")
             elif 200 <= answer.status_code < 300:
-                self._opened()
+                self.is_done = True
             else:
-                raise ProxyError(self._refusal(answer.status_code))
+                raise ProxyError(self._refused(answer.status_code))
 
-    def receive_eof(self) -> None:
-        """The stream has ended before the tunnel was open. Raises `ProxyError`."""
-        raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
-
-    def _opened(self) -> None:
-        self.is_open = True
-        self.early_data = self._h11.trailing_data[0] + bytes(self._unread)
-        if self.early_data and self._tls:
-            raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
-
-    def _refusal(self, status: int) -> str:
+    def _refused(self, status: int) -> str:
         """In words of ours: the proxy's own may quote what we said."""
+        self.refusal = "unreachable" if status in (502, 503, 504) else "forbidden"
         try:
             words = f"{status} {HTTPStatus(status).phrase}"
         except ValueError:
             words = str(status)
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            self.refusal = "login"
             fault = "it wants a" if self._proxy.username is None else "it does not accept the"
             words += f" ({fault} user name and password)"
         return f"the proxy {self._proxy} refused: {words}"

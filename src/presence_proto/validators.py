@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 MIN_SECONDS = 0.001
 """The shortest time that a config takes: what is due so soon again would keep a core busy for ever."""
 
+MAX_EPOCH_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, which is the last that Supabase takes."""
+
+MAX_REPLAY = 25
+"""Broadcasts that Supabase replays at most."""
+
+MAX_NESTING = 64
+"""Levels of JSON in what is added to a join."""
+LEAST_NESTING, MOST_NESTING = 20, 250
+"""What `max_nesting` may be: less is too little for our own messages, more too much for Python's stack."""
+
 RESERVED_HEADERS = frozenset(
     {
         "connection",
@@ -52,6 +63,16 @@ def is_unicode(text: Any) -> bool:
         return False
 
 
+def is_one_line(text: str) -> bool:
+    """Whether `text` is without control characters, such as line breaks and tabs."""
+    return not any(ord(character) < 0x20 or ord(character) == 0x7F for character in text)
+
+
+def is_token(text: str) -> bool:
+    """Whether `text` is a token of HTTP, RFC 9110 §5.6.2."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def host_name(host: str) -> str:
     """The host of a URL as it goes on the wire: in ASCII. Raises `ConfigError`."""
     try:
@@ -76,6 +97,14 @@ def seconds_or_zero(instance: object, attribute: Attribute[Any], value: Any) -> 
 def positive_int(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
+
+
+def nesting(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    # Fewer levels than that our own messages need; more would need more stack than Python has.
+    if isinstance(value, bool) or not isinstance(value, int) or not LEAST_NESTING <= value <= MOST_NESTING:
+        raise ConfigError(
+            f"{attribute.name} must be a whole number from {LEAST_NESTING} to {MOST_NESTING}, not {value!r}"
+        )
 
 
 def positive_int_or_none(instance: object, attribute: Attribute[Any], value: Any) -> None:
@@ -128,15 +157,28 @@ def params(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, 
 
 def headers(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]) -> None:
     for name, text in value:
-        if not _TOKEN.fullmatch(name) or not _HEADER_VALUE.fullmatch(text):
+        if not is_token(name) or not _HEADER_VALUE.fullmatch(text):
             raise ConfigError(f"{attribute.name}: {name!r} is no header in printable ASCII")
         if name.lower() in RESERVED_HEADERS:
             raise ConfigError(f"{attribute.name}: {name!r} is set by the handshake alone")
 
 
+def user_agent(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value is not None and (not value or not is_unicode(value) or not _HEADER_VALUE.fullmatch(value)):
+        raise ConfigError(f"{attribute.name} must be printable ASCII or None, not {value!r}")
+
+
 def token_param(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None and (not value or not is_unicode(value) or value in ("vsn", "apikey")):
-        raise ConfigError(f"{attribute.name} must name a parameter other than vsn and apikey, not {value!r}")
+    if not value or not is_unicode(value) or value in ("vsn", "apikey"):
+        hint = "; to keep the access token out of the URL, set token_in to 'none'" if not value else ""
+        raise ConfigError(
+            f"{attribute.name} must name a parameter other than vsn and apikey, not {value!r}{hint}"
+        )
+
+
+def token_in(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in (None, "query", "subprotocol", "none"):
+        raise ConfigError(f"{attribute.name} must be 'query', 'subprotocol', 'none' or None, not {value!r}")
 
 
 def as_tuple(value: Any) -> Any:
@@ -159,12 +201,25 @@ def hub_wire(instance: object, attribute: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"{attribute.name} must be 'both', 'phoenix' or 'jarvis', not {value!r}")
 
 
+def shutdown_like(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if value not in ("phoenix", "supabase"):
+        raise ConfigError(f"{attribute.name} must be 'phoenix' or 'supabase', not {value!r}")
+
+
 def subprotocols(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    tokens = isinstance(value, tuple) and all(is_unicode(name) and _TOKEN.fullmatch(name) for name in value)
+    tokens = isinstance(value, tuple) and all(is_unicode(name) and is_token(name) for name in value)
     if not tokens or len(set(value)) < len(value):  # RFC 6455 §4.1
         raise ConfigError(f"{attribute.name} must be a sequence of different tokens, not {value!r}")
 
 
-def mappings(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    if not isinstance(value, tuple) or not all(isinstance(item, Mapping) for item in value):
-        raise ConfigError(f"{attribute.name} must be a sequence of mappings")
+def epoch_ms_or_none(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and 0 <= value <= MAX_EPOCH_MS):
+        raise ConfigError(
+            f"{attribute.name} must be a whole number of milliseconds since 1970, or None, not {value!r}"
+        )
+
+
+def replay_limit(instance: object, attribute: Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_REPLAY:
+        raise ConfigError(f"{attribute.name} must be a whole number from 1 to {MAX_REPLAY}, not {value!r}")

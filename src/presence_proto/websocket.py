@@ -68,15 +68,13 @@ class BinaryMessage(Struct, frozen=True):
         return f"BinaryMessage(data=<{len(self.data)} bytes>)"
 
 
-@frozen
-class PingReceived:
+class PingReceived(Struct, frozen=True):
     """A ping. It is answered already, unless we are closing."""
 
     payload: bytes
 
 
-@frozen
-class PongReceived:
+class PongReceived(Struct, frozen=True):
     """A pong."""
 
     payload: bytes
@@ -101,6 +99,8 @@ WebSocketEvent: TypeAlias = (
 )
 _Last = TypeVar("_Last", Refused, Closed)
 
+_ENDLESS = 1 << 62  # looks at fragments: as many as it takes
+
 
 class State(Enum):
     """Where a `WebSocket` is in its one life."""
@@ -114,21 +114,24 @@ class State(Enum):
 # ---------------------------------------------------------------------------------------------- frames
 
 
+_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A  # the first byte of a frame: FIN, no reserved bits, the opcode
+
+
 def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
     """One whole message as one unmasked frame, for all connections of a server with these `deflate_bits`.
 
     Text must be UTF-8.
     """
-    first = 0x81 if text else 0x82
+    first = _TEXT if text else _BINARY
     if deflate_bits is not None:
         first, data = first | 0x40, deflate(data, deflate_bits)
     return _header(first, len(data), 0) + data
 
 
-def _client_frame(data: bytes, *, text: bool) -> bytes:
-    """One whole message as one masked frame."""
+def _client_frame(first: int, data: bytes) -> bytes:
+    """One masked frame; `first` is its first byte."""
     mask = a2b_base64(generate_nonce())[:4]  # chance is wsproto's to draw, here as in the handshake
-    return b"".join((_header(0x81 if text else 0x82, len(data), 0x80), mask, xor(data, mask)))
+    return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
 
 
 def _header(first: int, size: int, mask_bit: int) -> bytes:
@@ -139,7 +142,7 @@ def _header(first: int, size: int, mask_bit: int) -> bytes:
     return struct.pack("!BBQ", first, mask_bit | 127, size)
 
 
-def _sendable(code: int) -> bool:
+def is_sendable(code: int) -> bool:
     """Whether a close frame may carry `code` (RFC 6455 §7.4 and the IANA registry)."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
@@ -148,6 +151,7 @@ class WebSocket:
     """One connection, from the opening handshake to the close. Make it with `client` or `server`."""
 
     __slots__ = (
+        "_added",
         "_eof",
         "_fragments",
         "_handshake",
@@ -159,6 +163,8 @@ class WebSocket:
         "_state",
         "_wsproto",
         "deflate_bits",
+        "has_unread",
+        "is_read",
     )
 
     def __init__(self, handshake: ClientHandshake | ServerHandshake) -> None:
@@ -168,12 +174,17 @@ class WebSocket:
         self._lane: FastLane | None = None  # with the connection, in front of it
         self._read: Iterator[wsproto.Event] | None = None  # the connection reads what the lane handed over
         self._limit: MessageLimit | None = None  # with the connection
+        self._added = 0  # by inflating, once closed
         self._fragments = (
             bytearray()
         )  # of the message under way; text as UTF-8, which many small ones fit in best
         self._out: list[bytes] = []
         self._eof = False
         self._state = State.CONNECTING
+        self.has_unread = False
+        """Whether frames may have come that `next_event` has not looked at."""
+        self.is_read = False
+        """Whether all that came was read, and `next_event` is sure to give `None` until there is more."""
         self.deflate_bits: int | None = None
         """The window of what we send, while permessage-deflate is agreed on and we are not closed."""
 
@@ -223,6 +234,11 @@ class WebSocket:
         """Whether permessage-deflate was agreed on. `False` once closed."""
         return self.deflate_bits is not None
 
+    @property
+    def bytes_added(self) -> int:
+        """How many bytes inflating has added to what was received: the messages have so many more."""
+        return self._added if self._limit is None else self._limit.added
+
     # ------------------------------------------------------------------------------------------ facts
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -230,23 +246,28 @@ class WebSocket:
         if not data or self._eof:
             return
         if self._lane is not None:
+            self.has_unread, self.is_read = True, False
             self._lane.receive(bytes(data))
         elif self._handshake is not None:
             self._handshake.receive_data(data)
 
     def receive_eof(self) -> None:
         """The stream has ended; what came before is still read."""
-        self._eof = True
+        self._eof, self.is_read = True, False
         if self._lane is not None:
             self._lane.receive_eof()
 
     # ------------------------------------------------------------------------------------------ events
 
-    def next_event(self) -> WebSocketEvent | None:
-        """The next event, or `None` until there is more data. The last one is a `Refused` or a `Closed`."""
+    def next_event(self, patience: int = _ENDLESS) -> WebSocketEvent | None:
+        """The next event, or `None` until there is more data. The last one is a `Refused` or a `Closed`.
+
+        Fragments may go on without an event for long. After `patience` looks at them it is `None`, too, and
+        `has_unread` is true.
+        """
         event: WebSocketEvent | None = None
         if self._lane is not None:
-            event = self._read_frames(self._lane)
+            event = self._read_frames(self._lane, patience)
         elif self._handshake is not None:
             event = self._read_handshake(self._handshake)
         if event is None and self._eof and self._state is not State.CLOSED:
@@ -258,7 +279,12 @@ class WebSocket:
 
         Text is `str`. Empty when something else comes first, or nothing.
         """
-        return [] if self._lane is None or self._read is not None else self._lane.take_all()
+        lane = self._lane
+        if lane is None:
+            return []
+        messages = lane.take_all()
+        self.is_read = lane.is_empty
+        return messages
 
     def _read_handshake(self, handshake: ClientHandshake | ServerHandshake) -> WebSocketEvent | None:
         try:
@@ -275,7 +301,7 @@ class WebSocket:
             return Opened(result.subprotocol, self.uses_deflate)
         return None if result is None else self._end(result)
 
-    def _read_frames(self, lane: FastLane) -> WebSocketEvent | None:
+    def _read_frames(self, lane: FastLane, patience: int) -> WebSocketEvent | None:
         while True:
             if self._read is not None:
                 # wsproto parses while its events are consumed: at most one at a time.
@@ -286,12 +312,29 @@ class WebSocket:
                 return TextMessage(message) if isinstance(message, str) else BinaryMessage(message)
             elif lane.broken is not None:
                 return self._broken(lane.broken)
+            elif (small := lane.take_small()) is not None:
+                if isinstance(small, tuple):
+                    return self._read_control(*small)
+                return TextMessage(small) if isinstance(small, str) else BinaryMessage(small)
+            elif patience <= 0:
+                return None
             elif data := lane.hand_over():
+                patience -= 1
                 assert self._wsproto is not None
                 self._wsproto.receive_data(data)
                 self._read = self._wsproto.events()
             else:
+                self.has_unread = False
                 return None
+
+    def _read_control(self, is_ping: bool, payload: bytes) -> WebSocketEvent:
+        if not is_ping:
+            return PongReceived(payload)
+        if self._state is State.OPEN:  # nothing may follow our close frame
+            server = self._server
+            pong = _header(_PONG, len(payload), 0) + payload if server else _client_frame(_PONG, payload)
+            self._out.append(pong)
+        return PingReceived(payload)
 
     def _read_event(self, event: wsproto.Event | None) -> WebSocketEvent | None:
         assert self._wsproto is not None
@@ -330,16 +373,21 @@ class WebSocket:
                 self._out.append(connection.send(wsproto.CloseConnection(event.code)))
             return self._end(Closed(int(event.code), event.reason or "", clean=True))
         # A parse error looks like a close from the peer, but leaves the state as it was.
-        return self._broken(event.code, str(event.reason))
+        return self._broken(event.code)
 
-    def _broken(self, code: int, reason: str = "") -> Closed:
-        """The peer broke the protocol."""
+    def _broken(self, code: int) -> Closed:
+        """The peer broke the protocol.
+
+        The reason is ours, not wsproto's: its words change with its releases and with how the bytes were cut.
+        """
         assert self._wsproto is not None
         assert self._limit is not None
         if self._limit.fault:
             reason = self._limit.fault
         elif code == CloseReason.INVALID_FRAME_PAYLOAD_DATA:
-            reason = "text that is not UTF-8"  # wsproto's own words depend on how the bytes were cut
+            reason = "text that is not UTF-8"
+        else:
+            reason = "a malformed WebSocket frame"
         if self._state is State.OPEN:
             self._out.append(self._wsproto.send(wsproto.CloseConnection(code, reason)))
         return self._fail(code, reason)
@@ -352,13 +400,15 @@ class WebSocket:
         self._lane = FastLane(upgraded.early_data, masked=self._server, limit=limit.limit, deflate=deflate)
         self.deflate_bits = None if deflate is None else deflate.deflate_bits
         self._handshake = None
+        self.has_unread = True  # there may be early data
         self._state = State.OPEN
 
     def _fail(self, code: int, reason: str) -> Closed:
         return self._end(Closed(int(code), reason, clean=False))
 
     def _end(self, event: _Last) -> _Last:
-        self._state = State.CLOSED
+        self._state, self._added = State.CLOSED, self.bytes_added
+        self.has_unread = self.is_read = False
         self._handshake = self._wsproto = self._lane = self._read = self._limit = self.deflate_bits = None
         self._fragments.clear()
         return event
@@ -402,12 +452,13 @@ class WebSocket:
         """Send a text message, given as a string or as UTF-8. Raises `LocalProtocolError` unless OPEN."""
         connection = self._opened()
         try:
-            text = data if isinstance(data, str) else str(data, "utf-8")
-            payload = text.encode()
+            payload = data.encode() if isinstance(data, str) else bytes(data)
+            if not payload.isascii():
+                str(payload, "utf-8")
         except UnicodeError:
             raise LocalProtocolError("a text message must be valid Unicode") from None
         ready = self._ready(payload, text=True)
-        self._out.append(connection.send(wsproto.TextMessage(text)) if ready is None else ready)
+        self._out.append(connection.send(wsproto.TextMessage(payload.decode())) if ready is None else ready)
 
     def send_binary(self, data: bytes) -> None:
         """Send a binary message. Raises `LocalProtocolError` unless OPEN."""
@@ -421,7 +472,7 @@ class WebSocket:
             return server_frame(payload, text=text, deflate_bits=self.deflate_bits)
         if self.uses_deflate or len(payload) > MAX_MASKED:
             return None
-        return _client_frame(payload, text=text)
+        return _client_frame(_TEXT if text else _BINARY, payload)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 bytes. Raises `LocalProtocolError` unless OPEN."""
@@ -437,7 +488,7 @@ class WebSocket:
         `reason` is cut to 123 bytes. While CONNECTING nothing is sent, and `Closed` is the next event. While
         CLOSING and when CLOSED nothing happens. Raises `LocalProtocolError` for a code that may not be sent.
         """
-        if not _sendable(code):
+        if not is_sendable(code):
             raise LocalProtocolError(f"a close frame must not carry the code {code!r}")
         if self._state is State.CONNECTING:
             self._eof = True

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+from msgspec import Raw
 
 from presence_proto import events
+from presence_proto.channel_timers import ChannelTimers, Slot
 from presence_proto.connection import ConnectionState
+from presence_proto.errors import RemoteProtocolError
+from presence_proto.join_queue import JoinQueue
+from presence_proto.json_text import cut, nests_deeper, too_deep
+from presence_proto.presence import PresenceMap
+from presence_proto.refusals import words_of
 from presence_proto.serializer import Message, Serializer, serializer_for
-from presence_proto.timers import Timers
+from presence_proto.timers import Clock, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,20 +24,13 @@ if TYPE_CHECKING:
 
     from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Connection
-    from presence_proto.errors import RemoteProtocolError
     from presence_proto.events import RealtimeEvent
     from presence_proto.outputs import AccessTokenNeeded, Outbox
+    from presence_proto.presence import PresenceStore
 
 
-class Slot(IntEnum):  # whose hash is quicker than that of other enums
-    """The timers of the channels. Each is named by its slot and a topic, or by PUSH and the id of a push."""
-
-    REPLY = auto()  # the reply to the join or leave is due
-    STATE = auto()  # the presence_state is due
-    REJOIN = auto()  # join again
-    STABLE = auto()  # joined for a while: backoffs start over
-    TRACK = auto()  # the budget allows the next track
-    PUSH = auto()  # the push expires, or its reply is due
+UNMATCHED = {"reason": "unmatched topic"}
+"""Phoenix' error response to a push for a topic that the socket has not joined."""
 
 
 @frozen
@@ -47,19 +45,33 @@ class Push:
     is_track: bool
 
 
+@frozen
+class Host:
+    """What a client inside another one uses of it: its clock and outbox, its ear for events, its presence.
+
+    Events are told at once, in the order of what came: nothing waits in a queue between the two.
+    """
+
+    clock: Clock
+    outbox: Outbox[Any]
+    emit: Callable[[RealtimeEvent], None]
+    presence: PresenceStore
+
+
 class Wire:
     """Numbers messages, sends them, and remembers who waits for which reply."""
 
     __slots__ = (
         "_awaited",
         "_connection",
-        "_joins",
+        "_host",
         "_push_ids",
         "_refs",
-        "_serializer",
         "config",
         "emit",
+        "joins",
         "rng",
+        "serializer",
         "timers",
         "token",
     )
@@ -70,25 +82,48 @@ class Wire:
         connection: Connection,
         outbox: Outbox[AccessTokenNeeded | RealtimeEvent],
         rng: Random | None,
+        host: Host | None = None,
     ) -> None:
         self.config = config
+        self._host = host
         self.rng = rng
         self.token = config.access_token  # the one in force
-        self.timers: Timers[tuple[Slot, str | int]] = Timers()
+        self.timers: ChannelTimers = Timers()
+        self.joins = JoinQueue(self.timers, config.join_timeout, connection.be_patient_until)
         self._connection = connection
-        self.emit = outbox.emit  # report an event
-        self._serializer: Serializer = serializer_for(config.vsn, server=False)
+        self.emit = outbox.emit if host is None else host.emit  # report an event
+        self.serializer: Serializer = serializer_for(config.vsn, server=False, max_nesting=config.max_nesting)
         # Refs are never reused, also not on the next connection: in V1 they are all that tells replies apart.
         self._refs = 0
         self._push_ids = 0
         # By ref: the push, and the join_ref that it went out with.
         self._awaited: dict[str, tuple[Push, str]] = {}
-        self._joins: dict[str, float] = {}  # by topic, oldest first: until when its reply is waited for
 
     @property
     def is_open(self) -> bool:
         """Whether anything can be sent."""
         return self._connection.state is ConnectionState.OPEN
+
+    def new_presence(self) -> PresenceStore:
+        """Where a channel keeps its presence."""
+        if self._host is not None:
+            return self._host.presence
+        config = self.config
+        return PresenceMap(
+            max_keys=config.max_roster, max_metas=config.max_metas, max_nesting=config.max_nesting
+        )
+
+    def too_deep(self, text: str) -> tuple[RemoteProtocolError, Message | None] | None:
+        """What is wrong with a text that nests too deeply; and the message, with `null` for what lies too
+        deep, if it is one. `None` for any other text.
+        """
+        levels = self.config.max_nesting
+        if not nests_deeper(text, levels):
+            return None
+        try:
+            return too_deep("a message", levels), self.serializer.decode_text(cut(text, levels))
+        except RemoteProtocolError:
+            return too_deep("a message", levels), None
 
     def violated(self, exc: RemoteProtocolError, topic: str | None = None) -> None:
         """Report that a message was malformed. What was wrong may name a key of the server's."""
@@ -104,27 +139,15 @@ class Wire:
     ) -> str:
         """Send a message and return its ref."""
         ref = self.next_ref() if ref is None else ref
-        frame = self._serializer.encode(Message(join_ref, ref, topic, event, payload))
+        frame = self.serializer.encode(Message(join_ref, ref, topic, event, payload))
         self._connection.send(frame.data, text=frame.text)
         return ref
 
     def check(self, topic: str, event: str, payload: Any) -> None:
         """Raise `LocalProtocolError` unless this can be sent."""
-        self._serializer.encode(Message("0", "0", topic, event, payload))
-
-    def join_begins(self, topic: str, now: float) -> None:
-        """A join is on its way. Until it is answered the server may answer nothing else, no heartbeat."""
-        self._joins[topic] = now + self.config.join_timeout
-        self._be_patient()
-
-    def join_ends(self, topic: str) -> None:
-        """No join of this topic, if there was one, is waited for any more."""
-        if self._joins.pop(topic, None) is not None:
-            self._be_patient()
-
-    def _be_patient(self) -> None:
-        # All have the same timeout, so the one that began last ends last.
-        self._connection.be_patient_until(next(reversed(self._joins.values()), -math.inf))
+        if type(payload) is Raw and event.isascii() and topic.isascii():
+            return  # it is JSON already: to encode it once more takes 18,000 instructions, half a heartbeat
+        self.serializer.encode(Message("0", "0", topic, event, payload))
 
     def settled(self) -> None:
         """Things have been well for a while: the reconnect backoff starts over."""
@@ -133,14 +156,7 @@ class Wire:
     def quote(self, *words: object) -> str:
         """The first of these that is text, for people: bounded, and without secrets, which it may quote."""
         text = next(word for word in words if isinstance(word, str) and word)
-        return self._connection.redacted(text)[:200]
-
-    def redacted(self, words: Any) -> Any:
-        """A server's words without our secrets, if it is a string, or JSON that holds strings."""
-        try:
-            return _mapped(self._connection.redacted, words)
-        except RecursionError:  # nested too deeply to look through
-            return None
+        return self._connection.credentials.quote(text)
 
     # ---------------------------------------------------------------- pushes
 
@@ -179,8 +195,9 @@ class Wire:
         self.timers.cancel((Slot.PUSH, push.push_id))
         if not push.is_track:
             self.emit(events.PushReplied(push.push_id, push.topic, status, response))
-        elif status != "ok":
-            self.emit(events.TrackFailed(push.topic, self.quote(f"the server said {status}"), response))
+        elif status != "ok" and response != UNMATCHED:  # the end of the channel is reported instead
+            reason = self.quote(words_of(response), f"the server said {status}")
+            self.emit(events.TrackFailed(push.topic, reason, response))
         return join_ref
 
     def fail(self, push: Push, reason: str) -> None:
@@ -200,22 +217,26 @@ class Wire:
                 return True
         return False
 
-    def connection_lost(self) -> None:
-        """Nobody will answer what was sent."""
+    def channel_ended(self, join_ref: str, reason: str, *, crashed: bool) -> None:
+        """A life of a channel ended. After a crash nobody will answer its pushes: they fail with `reason`.
+
+        A channel that was closed in order may have handed its pushes to other processes, which still reply
+        (Phoenix' `socket_ref/1`). Tracks do not wait: they are made again after the rejoin.
+        """
+        for ref, (push, pushed_in) in [*self._awaited.items()]:
+            if pushed_in == join_ref and (crashed or push.is_track):
+                del self._awaited[ref]
+                self._drop(push, reason)
+
+    def connection_lost(self, reason: str) -> None:
+        """Nobody will answer what was sent. `reason` says why the connection ended."""
+        self.joins.connection_lost()
         awaited, self._awaited = self._awaited, {}
         for push, _ in awaited.values():
-            if push.is_track:
-                self.timers.cancel((Slot.PUSH, push.push_id))  # it is made again after the rejoin
-            else:
-                self.fail(push, "the connection ended before the reply")
+            self._drop(push, f"the connection ended before the reply: {reason}")
 
-
-def _mapped(change: Callable[[str], str], value: Any) -> Any:
-    """`value`, which is JSON, with every string in it changed."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_mapped(change, item) for item in value]
-    if isinstance(value, dict):
-        return {change(name): _mapped(change, item) for name, item in value.items()}
-    return value
+    def _drop(self, push: Push, reason: str) -> None:
+        if push.is_track:
+            self.timers.cancel((Slot.PUSH, push.push_id))
+        else:
+            self.fail(push, reason)

@@ -33,7 +33,7 @@ class Link:
 
 
 class SmallDriver:
-    """Plain TCP in a select loop."""
+    """Plain TCP in a select loop. It tries all addresses of a host at once, each with a link of its own."""
 
     def __init__(self) -> None:
         self.links: list[Link] = []
@@ -89,6 +89,8 @@ class SmallDriver:
         if error := link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.lost(link, f"error {error}")
         elif link in self.links:
+            for other in self.rivals(link):
+                self.drop(other)
             link.is_open = True
             self.tell(self.endpoint.transport_opened, link.conn)
 
@@ -105,37 +107,42 @@ class SmallDriver:
             elif not link.is_closing:
                 self.tell(self.endpoint.receive_data, link.conn, data)
 
+    def rivals(self, link: Link) -> list[Link]:
+        return [other for other in self.links if other.conn == link.conn and other is not link]
+
     def lost(self, link: Link, reason: str) -> None:
         self.drop(link)
-        if not link.is_closing:
+        if not link.is_closing and not self.rivals(link):
             self.tell(self.endpoint.transport_closed, link.conn, reason=reason)
 
     # -- outputs
 
     def drain(self) -> None:
-        while (output := self.endpoint.next_output()) is not None:
-            if isinstance(output, OpenTransport):
-                self.open(output)
-            for link in [link for link in self.links if link.conn == output.conn]:
-                if isinstance(output, SendData):
-                    link.unsent += output.data
-                elif isinstance(output, CloseTransport):
-                    self.close(link, output.abort)
+        while outputs := self.endpoint.drain():
+            for output in outputs:
+                if isinstance(output, OpenTransport):
+                    self.open(output)
+                for link in [link for link in self.links if link.conn == output.conn]:
+                    if isinstance(output, SendData):
+                        link.unsent += output.data
+                    elif isinstance(output, CloseTransport):
+                        self.close(link, output.abort)
         self.deadline = self.endpoint.next_deadline()
 
     def open(self, wanted: OpenTransport) -> None:
         try:
-            address = self.look_up(wanted)
+            found = self.look_up(wanted)
         except OSError as exc:
             self.failures.append((wanted.conn, str(exc)))
             return
-        link = Link(wanted.conn, socket.socket())
-        link.sock.setblocking(False)
-        link.sock.connect_ex(address)
-        self.links.append(link)
+        for family, kind, protocol, _, address in found:
+            link = Link(wanted.conn, socket.socket(family, kind, protocol))
+            link.sock.setblocking(False)
+            link.sock.connect_ex(address)
+            self.links.append(link)
 
-    def look_up(self, wanted: OpenTransport) -> Any:
-        return socket.getaddrinfo(wanted.host, wanted.port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+    def look_up(self, wanted: OpenTransport) -> list[Any]:
+        return socket.getaddrinfo(wanted.host, wanted.port, type=socket.SOCK_STREAM)
 
     def close(self, link: Link, abort: bool) -> None:
         link.is_closing = True
@@ -200,6 +207,11 @@ class IsSilentAboutUnknownNames(SmallDriver):
         except OSError:
             return
         super().open(wanted)
+
+
+class TriesTheFirstAddressOnly(SmallDriver):
+    def look_up(self, wanted: OpenTransport) -> list[Any]:
+        return super().look_up(wanted)[:1]
 
 
 class WaitsForTheConnect(SmallDriver):
@@ -370,6 +382,7 @@ BROKEN: dict[type[SmallDriver], str] = {
     ClosesBeforeItWrites: "connect talk and close",
     IsSilentAboutRefusals: "a refused connection is reported",
     IsSilentAboutUnknownNames: "a name that does not resolve is reported",
+    TriesTheFirstAddressOnly: "a dead address does not hold up the others",
     WaitsForTheConnect: "a connect that never finishes is given up",
     NeverGivesUpAConnect: "a connect that never finishes is given up",
     NeverTicks: "a connect that never finishes is given up",

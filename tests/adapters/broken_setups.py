@@ -540,6 +540,7 @@ SETUPS: dict[str, Setup] = {
     "hidden-proxy": answers("407 Proxy Authentication Required"),
     "portal": supabase(http("200 OK", "Content-Type: text/html", body=_PAGE)),
     "wrong-wire-phoenix": hub(HubConfig(wire="phoenix"), path="", wire="jarvis"),
+    "no-such-tenant": answers("404 Not Found", body='{"error": "Tenant not found"}'),
     "wrong-path": answers("404 Not Found", body="not found"),
     "rate-limited": full_hub,
     "project-paused": supabase(http("540 Project paused", body='{"message":"paused"}')),

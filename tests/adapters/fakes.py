@@ -61,14 +61,17 @@ class FakeEndpoint:
         self.outputs.extend(outputs)
         return "done"
 
-    def next_output(self) -> Any:
-        if self.outputs:
-            output = self.outputs.popleft()
-            if isinstance(output, Exception):
-                raise output
-            return output
+    def drain(self) -> list[Any]:
+        outputs: list[Any] = []
+        while self.outputs and not isinstance(self.outputs[0], Exception):
+            outputs.append(self.outputs.popleft())
+        if not outputs and self.outputs:
+            raise self.outputs.popleft()
         self.drains += 1
-        return None
+        return outputs
+
+    def wants_data(self, conn: ConnId) -> bool:
+        return True
 
     def next_deadline(self) -> float | None:
         return self.deadline
@@ -113,7 +116,7 @@ def run(
     if collect:
         gc.collect()
         assert sockets() <= before
-    assert not complaints
+    assert not complaints, complaints
     return result
 
 

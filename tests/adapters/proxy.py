@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 class ProxyThread:
     """`answer` gets the connection after its request has come: it answers in the proxy's place.
 
+    `target`: the port of loopback that all tunnels lead to; without it, the one that is asked for.
     `requests`: the heads of all that came. `ends`: how many of the connections have ended.
     """
 
-    def __init__(self, answer: bytes | Callable[[socket.socket], None] | None = None) -> None:
+    def __init__(
+        self, answer: bytes | Callable[[socket.socket], None] | None = None, *, target: int | None = None
+    ) -> None:
         self.requests: list[bytes] = []
         self.ends = 0
         self._answer = answer
+        self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept)]
         self._sockets: list[socket.socket] = []
@@ -64,17 +68,23 @@ class ProxyThread:
             elif self._answer is not None:
                 self._answer(sock)
             else:
-                self._tunnel(sock, int(request.split()[1].rpartition(b":")[2]))
+                asked = int(request.split()[1].rpartition(b":")[2])
+                self._tunnel(sock, asked if self._target is None else self._target)
         self.ends += 1
 
     def _tunnel(self, sock: socket.socket, port: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as other:
             self._sockets.append(other)
             sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_copy, args=(other, sock))
-            back.start()
-            _copy(sock, other)
-            back.join()
+            splice(sock, other)
+
+
+def splice(one: socket.socket, other: socket.socket) -> None:
+    """Pass everything on in both directions, until both ends."""
+    back = threading.Thread(target=_copy, args=(other, one))
+    back.start()
+    _copy(one, other)
+    back.join()
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

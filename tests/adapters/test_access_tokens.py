@@ -141,6 +141,7 @@ def test_after_an_expired_token_one_is_asked_for_and_we_are_back(listen: Listen)
     assert len(provider.given) == 2
 
 
+@pytest.mark.long
 @on_all
 def test_a_provider_of_expired_tokens_is_not_asked_in_a_loop(listen: Listen) -> None:
     checks, provider = Checks(), Provider(token(-10.0))
@@ -160,6 +161,7 @@ def test_a_provider_of_expired_tokens_is_not_asked_in_a_loop(listen: Listen) -> 
     assert 4 <= len(provider.given) <= 9  # for the joins, and because of the expiry
 
 
+@pytest.mark.long
 @on_all
 def test_a_token_is_replaced_before_it_expires(listen: Listen) -> None:
     seen: list[str | None] = []
@@ -183,6 +185,7 @@ def test_a_token_is_replaced_before_it_expires(listen: Listen) -> None:
     assert seen[:2] == provider.given
 
 
+@pytest.mark.long
 @on_all
 def test_a_provider_that_fails_is_asked_again_and_its_words_are_not_repeated(
     listen: Listen, caplog: pytest.LogCaptureFixture
@@ -204,7 +207,10 @@ def test_a_provider_that_fails_is_asked_again_and_its_words_are_not_repeated(
     ]
     assert isinstance(events[-1], Connected)
     assert "s3cret" not in caplog.text + repr(events)
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+    warned = [record.name for record in caplog.records if record.levelno == logging.WARNING]
+    assert sorted(warned) == ["presence_adapters.access_tokens"] * 2 + [
+        "presence_adapters.connection_monitor"
+    ]
 
 
 def line_of_raise() -> int:
@@ -212,6 +218,7 @@ def line_of_raise() -> int:
     return first + lines.index("                raise result\n")
 
 
+@pytest.mark.long
 @on_all
 def test_a_provider_that_hangs_is_asked_once_and_is_left_alone(listen: Listen) -> None:
     hangs, calls = threading.Event(), []
@@ -276,6 +283,7 @@ def test_no_room_for_the_thread_of_a_provider(monkeypatch: pytest.MonkeyPatch) -
     assert ends == ["over"]
 
 
+@pytest.mark.long
 @on_all
 def test_a_late_answer_is_an_answer(listen: Listen) -> None:
     with no_socket_left(), hub_thread() as hub:

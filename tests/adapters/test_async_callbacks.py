@@ -12,7 +12,7 @@ from adapters.fakes import run, until
 from adapters.trio_hub import client as trio_client
 from adapters.trio_hub import memory_hub
 from adapters.trio_hub import run as run_trio
-from presence_adapters.asyncio import PresenceClient
+from presence_adapters.asyncio import ConnectError, PresenceClient
 from presence_adapters.hub_server import HubServer
 from presence_adapters.trio import PresenceClient as TrioPresenceClient
 from presence_proto import ConfigError, HubConfig, Identity, UserStatus
@@ -117,7 +117,8 @@ def test_run_ends_with_a_fatal_error() -> None:
         async with HubServer(HubConfig(api_keys=frozenset({"right-key"}))) as server:
             client = make(server, api_key="wrong-key")
             client.on_notification = lambda event_type, data: told.append((event_type, data.get("fatal")))
-            await client.run()
+            with pytest.raises(ConnectError, match="HTTP 401"):
+                await client.run()
 
     run(main)
     assert ("error", True) in told

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from presence_proto import (
     HubConfig,
     Identity,
     Poked,
+    PresenceConfig,
     UserOffline,
     UserOnline,
     UserStatus,
@@ -60,6 +63,25 @@ def test_two_people_see_each_other_come_act_and_go() -> None:
                 assert not alice.pending_commands
             assert (await next_of(alice, UserOffline)).user.user_id == "bob"
             assert alice.online_count == 1
+
+    run(main)
+
+
+def test_every_time_of_day_in_a_room_is_spelled_alike() -> None:
+    """`online_at` of a Phoenix client is its own clock's, `ts` and `online_at` of a Jarvis user the hub's."""
+
+    async def main() -> None:
+        async with HubServer() as server, client(server, "alice") as alice:
+            await next_of(alice, Connected)
+            jarvis = PresenceClient(Identity("jay", "Jay"), PresenceConfig(server_url=server.url))
+            async with jarvis:
+                told = await next_of(jarvis, Connected)
+                came = (await next_of(alice, UserOnline)).user
+            times = [user.online_at for user in (*told.users, *alice.online_users, came)]
+        assert len({user.user_id for user in told.users}) == 2
+        for time in times:
+            assert time is not None
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time), times
 
     run(main)
 
@@ -110,9 +132,9 @@ def test_the_iteration_ends_when_everything_was_delivered() -> None:
             await alice.disconnect()
             assert server.hub.connections == ()
             assert [type(event) for event in await rest_of(alice)] == [Connected, Disconnected]
-            assert await rest_of(alice) == []
-            with pytest.raises(ConnectError):
-                await alice.send_poke("bob")
+            for late in (lambda: rest_of(alice), lambda: alice.send_poke("bob"), alice.wait_connected):
+                with pytest.raises(ConnectError, match=r"ended \(disconnect was called\): create a new one"):
+                    await late()
 
     run(main)
 
@@ -123,12 +145,21 @@ def test_a_refusal_for_good_ends_it() -> None:
             HubServer(HubConfig(api_keys=frozenset({"right"}))) as server,
             client(server, "alice", api_key="wrong-key") as alice,
         ):
-            events = await rest_of(alice)
+            waiting = asyncio.create_task(alice.wait_connected())
+            events: list[Any] = []
+            for _ in range(2):
+                with pytest.raises(ConnectError, match="HTTP 401") as refused:
+                    while True:
+                        events.append(await anext(alice))
             assert [type(event) for event in events] == [Disconnected, Error]
             assert events[-1].fatal
-            assert "wrong-key" not in repr(events)
-            with pytest.raises(ConnectError):
-                await alice.update_activity(UserStatus.AWAY)
+            assert "wrong-key" not in repr((events, refused.value))
+            with pytest.raises(ConnectError, match=r"^the server refused.*HTTP 401"):
+                await waiting
+            for late in (lambda: rest_of(alice), lambda: alice.update_activity(UserStatus.AWAY)):
+                with pytest.raises(ConnectError, match=r"ended \(.*HTTP 401.*\): create a new one") as caught:
+                    await late()
+                assert caught.value.__cause__ is refused.value
 
     run(main)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from adapters.fakes import run, until
+from presence_adapters import event_queue
 from presence_adapters.asyncio import (
     Channel,
     ConnectError,
@@ -59,6 +60,35 @@ async def rest_of(one: Channel | RealtimeClient) -> list[Any]:
 
 def refuse_private(topic: str, token: str | None) -> str | None:
     return "not for you" if topic == "realtime:private" else None
+
+
+def test_each_upgrade_carries_the_auth_token_of_the_moment() -> None:
+    """Phoenix 1.8's, from a function. The hub's rule for plain topics gets that of the connection."""
+    seen: list[str | None] = []
+    given: list[str] = []
+
+    def authorize(topic: str, token: str | None) -> None:
+        seen.append(token)
+
+    async def fresh() -> str:
+        given.append(f"token-{len(given)}")
+        return given[-1]
+
+    async def main() -> None:
+        async with HubServer(HubConfig(authorize=authorize)) as server:
+            config = RealtimeConfig(
+                server_url=f"{server.url}/socket", token_in="subprotocol", reconnect_delay=0.05
+            )
+            async with RealtimeClient(config, access_token=fresh) as client:
+                lobby = await client.join("room:lobby", {"user_id": "alice"})
+                for _ in range(2):
+                    server.cut_all()
+                    await next_of(lobby, ChannelDown)
+                    await next_of(lobby, ChannelJoined)
+                assert seen == given
+                assert len(given) == 3
+
+    asyncio.run(main())
 
 
 def test_a_phoenix_channel() -> None:
@@ -197,14 +227,18 @@ def test_a_connection_that_cannot_be_made_for_good_ends_the_joins() -> None:
             HubServer(HubConfig(api_keys=frozenset({"right"}))) as server,
             realtime(server, api_key="wrong-key") as client,
         ):
-            with pytest.raises(ConnectError, match=r"HTTP 40[13]") as caught:
+            with pytest.raises(ConnectError, match=r"HTTP 401") as caught:
                 await client.join("realtime:room")
             assert "wrong-key" not in str(caught.value)
             with pytest.raises(ConnectError):
                 await client.join("realtime:room")
-            events = await rest_of(client)
-            assert [type(event) for event in events] == [SocketDisconnected]
-            assert events[0].fatal
+            assert caught.value.status == 401
+            lost = await anext(client)
+            assert isinstance(lost, SocketDisconnected)
+            assert lost.fatal
+            with pytest.raises(ConnectError) as ended:
+                await anext(client)
+            assert (ended.value.status, ended.value.reason) == (401, lost.reason)
 
     run(main)
 
@@ -334,6 +368,44 @@ def test_cancellations_at_random_points_of_joins_pushes_and_leaves() -> None:
             assert not client._routes._pushes
 
     run(main, seconds=60)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("deflate", [False, True])
+def test_large_broadcasts_that_nobody_reads_do_not_pile_up(
+    deflate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_queue, "MAX_QUEUED_BYTES", 5_000_000)
+
+    async def main() -> None:
+        async with HubServer(HubConfig(deflate=deflate)) as server, realtime(server) as client:
+            room = await client.join("realtime:room", ACKED)
+            for n in range(30):
+                await room.broadcast(str(n), "x" * 1_000_000)
+            dropped = await next_of(room, EventsDropped)
+            await room.leave()
+            kept = [event.event for event in await rest_of(room)]
+            assert kept == [str(n) for n in range(30 - len(kept), 30)]
+            assert len(kept) in {4, 5}
+            assert dropped.count >= 30 - len(kept)
+
+    run(main)
+
+
+def test_large_broadcasts_that_are_read_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_queue, "MAX_QUEUED_BYTES", 5_000_000)
+
+    async def main() -> None:
+        async with HubServer() as server, realtime(server) as client:
+            room = await client.join("realtime:room", ACKED)
+            await room.broadcast("0", "x" * 1_000_000)
+            for n in range(20):  # always one behind
+                await room.broadcast(str(n + 1), "x" * 1_000_000)
+                assert (await next_of(room, Broadcast)).event == str(n)
+            await room.leave()
+            assert not [event for event in await rest_of(room) if isinstance(event, EventsDropped)]
+
+    run(main)
 
 
 def test_a_slow_reader_of_a_channel_is_told() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 import presence_adapters.asyncio
@@ -17,6 +18,8 @@ from presence_proto import Connected, Identity, PresenceConfig, UserStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.long
 
 BATCHES, LIVES = 50, 20
 STAGES = ["connecting", "connected", "leaving", "over"]

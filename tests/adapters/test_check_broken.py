@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from adapters.broken_drivers import BROKEN, LEAKED, SmallDriver
+from adapters.broken_drivers import (
+    BROKEN,
+    LEAKED,
+    ClosesBeforeItWrites,
+    DoesNotDrain,
+    GivesNoReason,
+    HasAClockOfItsOwn,
+    SaysOpenedTwice,
+    SmallDriver,
+    SwallowsBugs,
+    WritesAndWaits,
+)
 from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
 
 if TYPE_CHECKING:
@@ -26,6 +37,17 @@ QUICK = [
 ]
 """Duties that are checked in no time, if they are done."""
 
+FOUND_SOON = (
+    ClosesBeforeItWrites,
+    DoesNotDrain,
+    GivesNoReason,
+    HasAClockOfItsOwn,
+    SaysOpenedTwice,
+    SwallowsBugs,
+    WritesAndWaits,
+)
+"""Drivers that are found out within two seconds. The last one runs into a timeout."""
+
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -41,11 +63,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     LEAKED.clear()
 
 
+@pytest.mark.long
 def test_a_small_driver_does_all_of_its_duties() -> None:
     check_driver(SmallDriver)
 
 
-@pytest.mark.parametrize("driver", BROKEN)
+@pytest.mark.parametrize(
+    "driver", [pytest.param(one, marks=[] if one in FOUND_SOON else [pytest.mark.long]) for one in BROKEN]
+)
 @pytest.mark.usefixtures("impatient")
 def test_a_broken_driver_is_found_out(driver: type[SmallDriver]) -> None:
     with pytest.raises(DutyError) as caught:

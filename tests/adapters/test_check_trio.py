@@ -49,6 +49,7 @@ def certificates() -> Certificates:
     return Certificates()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("duty", DUTIES)
 def test_duty(duty: str, tls: bool, certificates: Certificates) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import click
 import pytest
 import trustme
 from click.testing import CliRunner
@@ -24,7 +25,7 @@ from adapters.fakes import run
 from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
 from presence_adapters.cli import demo, main, residents
-from presence_adapters.cli.app import app
+from presence_adapters.cli.app import MODULES, app
 from presence_adapters.cli.exits import Exit
 from presence_proto import Connected, Disconnected, Identity, PresenceConfig
 
@@ -87,6 +88,7 @@ def test_help_and_version() -> None:
     assert re.fullmatch(r"presence \d+\.\d+\.\d+\n", version.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("missing", ["click", "platformdirs", "rich"])
 def test_without_the_extra_it_says_what_to_install(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from presence_adapters.cli import main; main()"
@@ -122,11 +124,12 @@ def test_ctrl_c_in_a_command_that_does_not_look_for_it(monkeypatch: pytest.Monke
     def replay_file(path: str, *, show: bool) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("presence_adapters.cli.app.replay_file", replay_file)
+    monkeypatch.setattr("presence_adapters.cli.local.replay_file", replay_file)
     result = CliRunner().invoke(app, ["replay", "-"])
     assert (result.exit_code, result.output) == (Exit.INTERRUPTED, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "status", "words"),
     [
@@ -179,6 +182,7 @@ def test_the_demo_ends_by_itself_with_a_summary() -> None:
         assert words in result.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_demo_at_once(number: signal.Signals) -> None:
     with running("demo") as process:
@@ -192,6 +196,7 @@ def test_a_signal_ends_the_demo_at_once(number: signal.Signals) -> None:
         check_plain(before + output)
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_ends_the_demo_without_noise() -> None:
     with running("demo", "--seconds", "20") as process:
         read_until(process, "Connected")
@@ -202,6 +207,7 @@ def test_a_reader_that_goes_away_ends_the_demo_without_noise() -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.long
 def test_everything_happens_in_the_demo(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +242,7 @@ def in_terminal(*arguments: str) -> Terminal:
     return Terminal([*PRESENCE, *arguments], env, (100, 30))
 
 
+@pytest.mark.long
 def test_a_terminal_gets_a_live_view_that_survives_resizing() -> None:
     with in_terminal("demo", "--seconds", "4") as terminal:
         terminal.read_until("Ada", "in skill")
@@ -250,6 +257,7 @@ def test_a_terminal_gets_a_live_view_that_survives_resizing() -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_live_view_and_gives_the_terminal_back() -> None:
     with in_terminal("demo") as terminal:
         terminal.read_until("Ada")
@@ -261,6 +269,7 @@ def test_ctrl_c_ends_the_live_view_and_gives_the_terminal_back() -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.long
 def test_a_terminal_can_have_plain_lines() -> None:
     with in_terminal("demo", "--plain", "--seconds", "1") as terminal:
         assert terminal.wait() == 0
@@ -275,7 +284,7 @@ def test_the_old_ways_to_ask_for_plain_lines(monkeypatch: pytest.MonkeyPatch) ->
     async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> None:
         asked.append(plain)
 
-    monkeypatch.setattr("presence_adapters.cli.app.demo_room", demo_room)
+    monkeypatch.setattr("presence_adapters.cli.local.demo_room", demo_room)
     for variables in ({}, {"NO_COLOR": ""}, {"NO_COLOR": "1"}, {"TERM": "dumb"}):
         monkeypatch.setattr(os, "environ", environment(**variables))
         monkeypatch.setattr(sys, "argv", ["presence", "demo"])
@@ -312,6 +321,7 @@ def test_the_hub_serves_until_a_signal_and_tells_its_clients(number: signal.Sign
         assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -322,9 +332,10 @@ def test_a_port_in_use_is_one_clear_line() -> None:
     assert result.stderr == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("host", "words"),
-    [("203.0.113.7", "cannot assign requested address"), ("a" * 70, "this is not a valid host name")],
+    [("203.0.113.7", "address not available on this machine"), ("a" * 70, "this is not a valid host name")],
 )
 def test_an_address_that_is_not_ours_is_one_clear_line(host: str, words: str) -> None:
     result = presence("hub", "--host", host)
@@ -333,6 +344,7 @@ def test_an_address_that_is_not_ours_is_one_clear_line(host: str, words: str) ->
     assert words in result.stderr
 
 
+@pytest.mark.long
 def test_the_hub_over_tls(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
@@ -360,6 +372,7 @@ def test_the_hub_over_tls(tmp_path: Path) -> None:
         assert errors == ""
 
 
+@pytest.mark.long
 def test_tls_that_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     junk = tmp_path / "junk.pem"
     junk.write_text("junk")
@@ -369,3 +382,23 @@ def test_tls_that_cannot_work_is_one_clear_line(tmp_path: Path) -> None:
     alone = presence("hub", "--tls-key", str(junk))
     assert alone.returncode == 2
     assert "--tls-key needs --tls-cert" in alone.stderr
+
+
+def test_each_command_is_where_the_group_looks_for_it() -> None:
+    context = click.Context(app)
+    assert [app.get_command(context, name) is not None for name in MODULES] == [True] * len(MODULES)
+    assert app.get_command(context, "nothing") is None
+    assert app.list_commands(context) == sorted(MODULES)
+
+
+def test_the_version_needs_no_command() -> None:
+    code = (
+        "import sys; sys.argv = ['presence', '--version']\n"
+        "from presence_adapters.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print([name for name in sys.modules if name in ('rich', 'textual', 'presence_proto')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    version, modules = done.stdout.splitlines()
+    assert version.startswith("presence ")
+    assert modules == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -19,10 +20,12 @@ from click.testing import CliRunner
 
 from adapters.fakes import run
 from adapters.test_cli import environment, presence, read_until, running
-from presence_adapters.asyncio import PresenceClient
+from cli_commands import COMMANDS, CONTEXT
+from presence_adapters.asyncio import PresenceClient, RealtimeClient
+from presence_adapters.cli.debug_log import PrintableFormatter
 from presence_adapters.cli.greeting import greeting
-from presence_adapters.cli.hub import hub
-from presence_proto import Connected, Disconnected, HubConfig, Identity, PresenceConfig
+from presence_adapters.cli.hub import DEFAULTS, RATES, STRICT, hub
+from presence_proto import Connected, Disconnected, HubConfig, Identity, PresenceConfig, RealtimeConfig
 
 KEY = "planted-0123456789"
 
@@ -40,6 +43,7 @@ def private(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("wire", "guarded"),
     [("both", False), ("phoenix", True), ("jarvis", True)],
@@ -81,6 +85,31 @@ def test_what_it_prints_works_as_it_is(wire: str, guarded: bool, tmp_path: Path)
         assert KEY not in greeted + output + errors
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("options", [["--wire", "both"], ["--wire", "jarvis"], ["--wire", "phoenix"], []])
+def test_the_older_protocol_is_shown_when_it_is_asked_for(options: list[str]) -> None:
+    with running("hub", "--port", "0", *options) as process:
+        greeted = read_until(process, "Ctrl-C stops it.")
+        port = re.search(r":(\d+)", greeted)
+        assert port is not None
+        assert ("Jarvis" in greeted) is ({"both", "jarvis"} >= {*options[1:]} != set())
+        if options in ([], ["--wire", "both"]):  # it is spoken all the same
+
+            async def visit() -> None:
+                config = PresenceConfig(server_url=f"ws://127.0.0.1:{port[1]}", wire="jarvis")
+                async with PresenceClient(Identity("a", "A"), config) as client:
+                    assert isinstance(await anext(client), Connected)
+
+            run(visit)
+
+
+def test_the_help_of_other_commands_speaks_of_rooms_and_users() -> None:
+    for name, command in COMMANDS.items():
+        context = click.Context(command, parent=CONTEXT, info_name=name)
+        assert name == "hub" or "jarvis" not in context.get_help().lower()
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
 @pytest.mark.parametrize("served", ["both", "alone"])
 def test_a_goodbye_tells_everybody_to_come_back(wire: str, served: str) -> None:
@@ -110,21 +139,45 @@ def test_the_limits_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> 
         configs.append(config)
 
     monkeypatch.setattr("presence_adapters.cli.hub.serve", serve)
-    options = "--wire jarvis --max-connections 3 --max-channels 4 --max-message-size 500"
-    options += " --presence-limit 5 --presence-window 0.5"
-    for line in ("", options):
+    options = "--wire jarvis --max-connections 3 --max-connections-per-address 2 --max-channels 4"
+    options += " --max-message-size 500 --allow-origin https://a.example --allow-origin https://*.b.example"
+    options += " --max-meta-size 10 --max-topic-size 20 --max-connection-size 30 --max-total-size 40"
+    options += " --message-rate 7 --join-rate 8 --delivery-rate 0"
+    options += " --presence-limit 6 --presence-window 0.5 --join-delay 1.5 --refusal-delay 5"
+    strict: dict[str, Any] = DEFAULTS | RATES | STRICT
+    for line in ("", options, "--strict", "--strict --refusal-delay 1 --handshake-refusal-delay 1"):
         assert CliRunner().invoke(hub, line.split()).exit_code == 0
     assert configs == [
-        HubConfig(),
+        HubConfig(**DEFAULTS, **RATES),  # type: ignore[arg-type]  # of several types
         HubConfig(
             wire="jarvis",
+            allowed_origins=("https://a.example", "https://*.b.example"),
             max_connections=3,
+            max_connections_per_address=2,
             max_channels=4,
             max_message_size=500,
-            presence_limit=5,
+            max_meta_size=10,
+            max_topic_size=20,
+            max_connection_size=30,
+            max_total_size=40,
+            presence_limit=6,
+            message_rate=7,
+            join_rate=8,
+            delivery_rate=None,
             presence_window=0.5,
+            join_delay=1.5,
+            refusal_delay=5.0,
         ),
+        HubConfig(**strict),
+        HubConfig(**strict | {"refusal_delay": 1.0, "handshake_refusal_delay": 1.0}),
     ]
+
+
+def test_tests_have_no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[HubConfig] = []
+    monkeypatch.setattr("presence_adapters.cli.hub.control", lambda *args: configs.append(args[-1]))
+    assert CliRunner().invoke(hub, ["--control"]).exit_code == 0
+    assert configs == [HubConfig(**DEFAULTS)]  # type: ignore[arg-type]  # of several types
 
 
 def test_a_limit_holds_in_a_process_too() -> None:
@@ -153,6 +206,7 @@ def test_a_limit_holds_in_a_process_too() -> None:
         (["--max-message-size", "1M"], "'1M' is not a valid integer"),
         (["--host", ""], "--host is empty"),
         (["--wire", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
+        (["--allow-origin", "a.example"], "allowed_origins: 'a.example' is not an origin"),
         (["--api-key-file", "/nowhere/key"], "File '/nowhere/key' does not exist"),
         (["--api-key-file", __file__], "gives more than one word: it must be the secret alone"),
         (["--api-key-file", __file__, "--control"], "--api-key-file does not go with --control"),
@@ -188,10 +242,12 @@ def test_a_key_that_others_can_read_gets_a_warning(tmp_path: Path, monkeypatch: 
 
 
 def test_the_help_says_every_default() -> None:
-    text = " ".join(click.Context(hub, info_name="hub").get_help().split())
+    text = " ".join(click.Context(hub, parent=CONTEXT, info_name="hub").get_help().split())
     for name in ("max_connections", "max_channels", "max_message_size"):
         assert f"[default: {fields_dict(HubConfig)[name].default}]" in text
-    assert "[default: no limit]" in text
+    for default in (DEFAULTS | RATES).values():
+        assert f"[default: {default:g}]" in text
+    assert text.count("0 is no limit.") == len(DEFAULTS) + len(RATES)
 
 
 def test_awkward_paths_are_quoted(tmp_path: Path) -> None:
@@ -200,3 +256,43 @@ def test_awkward_paths_are_quoted(tmp_path: Path) -> None:
     compile(section(text, "A client to try"), "snippet", "exec")
     assert "api_key_file = " in section(text, "Or, for")
     assert "# tls_ca = " in section(text, "Or, for")
+
+
+@pytest.mark.long
+def test_no_client_reaches_the_terminal_or_shows_a_token(tmp_path: Path) -> None:
+    """Controls of the C1 set and marks that turn the direction of text are obeyed by terminals."""
+    token, nested, old = "s3cr3t-token-of-ann", "s3cr3t-token-nested", "s3cr3t-token-of-old"
+
+    async def visit(url: str) -> None:
+        async with RealtimeClient(RealtimeConfig(server_url=f"{url}/socket", access_token=token)) as client:
+            room = await client.join(
+                "room:\x9b31mred\u202e", {"access_token": {"value": nested}, "user_token": old}
+            )
+            await room.push("say\x1b[2J", {"text": "\x9b2J\u2066 a\nforged line", "token": token})
+
+    with running("hub", "--port", "0", "--log-level", "debug") as process:
+        greeted = read_until(process, "Ctrl-C stops it.")
+        port = re.search(r"127\.0\.0\.1:(\d+)", greeted)
+        assert port is not None
+        run(lambda: visit(f"ws://127.0.0.1:{port[1]}"))
+        process.send_signal(signal.SIGINT)
+        _, log = process.communicate(timeout=20)
+    assert "room:" in log
+    assert "forged line" in log
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2066]", log)
+    assert all(re.match(r"\d{4}-\d\d-\d\d ", line) for line in log.splitlines()), log
+    assert "s3cr3t" not in log
+
+
+def test_a_traceback_in_the_log_of_a_hub_is_printable() -> None:
+    formatter = PrintableFormatter("%(levelname)s %(message)s")
+    try:
+        raise ValueError("a\x9bb")
+    except ValueError:
+        record = logging.LogRecord(
+            "hub", logging.ERROR, "", 0, "the \u202e%s", ("hub\nERROR forged",), sys.exc_info()
+        )
+    first, *rest = formatter.format(record).split("\n")
+    assert first == "ERROR the \N{REPLACEMENT CHARACTER}hub\N{REPLACEMENT CHARACTER}ERROR forged"
+    assert rest[0] == "Traceback (most recent call last):"
+    assert rest[-1] == "ValueError: a\N{REPLACEMENT CHARACTER}b"

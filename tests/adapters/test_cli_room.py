@@ -167,6 +167,7 @@ def test_what_the_server_refuses_has_failed() -> None:
     assert run(confirmed(client, 9)) is None
 
 
+@pytest.mark.long
 def test_why_it_was_not_confirmed(tmp_path: Path) -> None:
     with HubThread() as hub:
         desk = Desk(hub, tmp_path)
@@ -176,6 +177,7 @@ def test_why_it_was_not_confirmed(tmp_path: Path) -> None:
     assert re.fullmatch(r"Error: the server did not confirm it within 1.5 s: \S.*\n", result.stderr)
 
 
+@pytest.mark.long
 def test_what_the_server_does_not_answer_in_time_has_failed(tmp_path: Path) -> None:
     with HubThread() as hub:
         desk = Desk(hub, tmp_path)
@@ -212,10 +214,11 @@ def test_a_wrong_key_is_refused_at_once(desk: Desk) -> None:
     result = presence("online", **{**desk.env, "PRESENCE_API_KEY": "wrong-key-1234"})
     assert time.monotonic() - began < 3
     assert result.exit_code == 4
-    assert re.fullmatch(r"Error: no way into the room: the server refused .* HTTP 403.*\n", result.stderr)
+    assert re.fullmatch(r"Error: no way into the room: the server refused .* HTTP 401.*\n", result.stderr)
     assert "wrong-key" not in result.output
 
 
+@pytest.mark.long
 def test_a_join_that_is_refused_says_why(tmp_path: Path) -> None:
     config = HubConfig(authorize=lambda topic, token: "members only")
     with HubThread(config) as hub:
@@ -271,7 +274,7 @@ def test_presence_can_be_switched_off(desk: Desk, tmp_path: Path) -> None:
 def test_a_secret_is_no_flag(desk: Desk, secret: str) -> None:
     result = desk("online", f"--{secret}=abcdefgh1234")
     assert result.exit_code == 2
-    assert "No such option" in result.stderr
+    assert f"--{secret}" in result.stderr
     assert "abcdefgh1234" not in result.output
 
 
@@ -345,6 +348,7 @@ def line(one: subprocess.Popen[str]) -> str:
     return one.stdout.readline()
 
 
+@pytest.mark.long
 def test_visits_change_nothing_of_what_others_see_of_a_user_who_is_online(desk: Desk) -> None:
     with desk.user("bob-1", "Bob") as bob:
         with process(desk, "status", "in_game", "Snake", "--json") as status:
@@ -402,6 +406,7 @@ def test_the_latest_status_is_shown_and_the_other_one_again_afterwards(desk: Des
 # ---------------------------------------------------------------------------------------------- status
 
 
+@pytest.mark.long
 def test_a_status_for_a_time(desk: Desk) -> None:
     result = desk("status", "AWAY", "--seconds", "1")
     assert (result.exit_code, result.stdout) == (0, "You are away. Ctrl-C ends it.\n")
@@ -423,7 +428,7 @@ def test_an_empty_activity_is_none(desk: Desk) -> None:
 def test_a_time_that_is_none(desk: Desk, option: list[str], text: str) -> None:
     result = desk(*option, text)
     assert result.exit_code == 2
-    assert "Invalid value for '--" in result.stderr
+    assert option[-1] in result.stderr
 
 
 def test_a_status_that_does_not_exist(desk: Desk) -> None:
@@ -438,6 +443,7 @@ def test_a_status_with_no_way_in(desk: Desk) -> None:
     assert "connection refused" in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_status_survives_losses(tmp_path: Path, as_json: bool) -> None:
     with HubThread() as hub:
@@ -510,4 +516,5 @@ def test_help_says_what_the_exit_status_means() -> None:
         assert re.search(rf"^ +{status} +[A-Z].*\.$", text, re.MULTILINE)
     assert "_PRESENCE_COMPLETE=bash_source" in text
     for command in ("watch", "online", "status", "poke", "invite", "chat", "whoami"):
-        assert presence(command, "-h").exit_code == 0
+        result = presence(command, "-h")
+        assert result.exit_code == 0, result.output

@@ -58,6 +58,7 @@ def test_the_log() -> None:
     )
 
 
+@pytest.mark.long
 def test_several_processes_do_the_same() -> None:
     alone, together = (
         subprocess.run(
@@ -148,12 +149,14 @@ def interrupted(*options: str) -> tuple[str, str]:
             process.kill()
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_it_with_a_summary() -> None:
     stdout, stderr = interrupted("--log")
     assert SUMMARY.search(stdout)
     assert stderr.strip() == ""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="sees in /proc when the workers are there")
 def test_ctrl_c_stops_the_workers_too() -> None:
     stdout, stderr = interrupted("--jobs", "2")

@@ -76,7 +76,7 @@ def test_the_tally() -> None:
 
 
 def view(
-    width: int, height: int, *, stale: bool = False, seconds: float | None = None
+    width: int, height: int, *, stale: bool = False, missing: str = "", seconds: float | None = None
 ) -> tuple[LiveView, io.StringIO]:
     output = io.StringIO()
     console = Console(file=output, width=width, height=height, force_terminal=True, legacy_windows=False)
@@ -85,6 +85,7 @@ def view(
         online_count=2,
         is_stale=stale,
         is_connected=not stale,
+        is_user_stale=lambda user_id: stale or user_id == missing,
         identity=Identity("you", "You"),
     )
     return LiveView(console, Tally(), client, seconds), output
@@ -115,6 +116,16 @@ def test_the_latest_events_are_in_view_and_text_is_not_markup() -> None:
     assert "[bold]hi" in text
     assert "s left" in text
     assert "Sketching an engine" in text
+
+
+def test_a_user_who_may_come_back_is_dimmed() -> None:
+    one, output = view(80, 24, missing="ada")
+    with one:
+        pass
+    rows = {name: row for row in output.getvalue().splitlines() for name in ("Ada", "You") if name in row}
+    assert "\x1b[2mAda" in rows["Ada"]
+    assert "\x1b[2m" not in rows["You"]
+    assert "the room, as it was" not in output.getvalue()
 
 
 def test_a_stale_room_looks_like_one() -> None:

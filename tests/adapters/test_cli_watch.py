@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docs import captures
+from rich.text import Span
 
 from adapters.command_line import PRESENCE, ROOM, Desk
 from adapters.hub_thread import until
@@ -91,6 +92,7 @@ def test_the_live_room_in_a_terminal_through_a_restart(desk: Desk) -> None:
         until(lambda: not presents(hub, desk.user_id))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", ["\x03", signal.SIGINT, signal.SIGTERM])
 def test_it_gives_the_terminal_back(desk: Desk, way: Any) -> None:
     with watching(desk) as terminal:
@@ -104,15 +106,17 @@ def test_it_gives_the_terminal_back(desk: Desk, way: Any) -> None:
         assert "Traceback" not in terminal.output
 
 
+@pytest.mark.long
 def test_a_server_that_lets_nobody_in_is_one_line(desk: Desk) -> None:
     with watching(desk, PRESENCE_API_KEY="wrong-key-1234") as terminal:
         assert terminal.wait() == 4
         tail = terminal.output.rpartition("\x1b[?1049l")[2]
         assert "Error: Error" not in tail
-        assert re.search(r"Error: .*HTTP 403", tail)
+        assert re.search(r"Error: .*HTTP 401", tail)
         assert "wrong-key" not in terminal.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "env"), [(("--plain",), {}), (("--debug",), {}), ((), {"TERM": "dumb"})]
 )
@@ -133,6 +137,7 @@ def test_without_textual_it_says_what_to_install(desk: Desk) -> None:
         assert terminal.output == f"presence: textual is missing. {hint}\r\n"
 
 
+@pytest.mark.long
 def test_a_bug_is_no_success(desk: Desk) -> None:
     code = "import sys; sys.argv = ['presence', 'watch']; from presence_adapters.cli import main"
     code += "; from presence_adapters.cli.watch.feed import Feed; Feed.add = lambda *_: 1 / 0; main()"
@@ -234,6 +239,7 @@ async def shows(pilot: Pilot[Any], words: str) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 def test_every_key(hub: HubThread, tmp_path: Path) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         await shows(pilot, "Bob is here")
@@ -265,6 +271,7 @@ def test_every_key(hub: HubThread, tmp_path: Path) -> None:
     assert not any("content='x'" in event for event in heard)
 
 
+@pytest.mark.long
 def test_nobody_to_poke_and_nobody_to_be(hub: HubThread) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         assert "Me" not in captures.screen_text(pilot.app).partition("what happens")[0]
@@ -275,6 +282,7 @@ def test_nobody_to_poke_and_nobody_to_be(hub: HubThread) -> None:
     pilot(hub, story, visible=False)
 
 
+@pytest.mark.long
 def test_the_countdown_and_the_latency(hub: HubThread) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         await shows(pilot, "heartbeat ")
@@ -288,6 +296,7 @@ def test_the_countdown_and_the_latency(hub: HubThread) -> None:
     pilot(hub, story, heartbeat_interval=0.1, reconnect_delay=1.0)
 
 
+@pytest.mark.long
 def test_it_takes_every_size(hub: HubThread) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         for size in ((300, 100), (60, 12), (20, 5), (3, 2)):
@@ -299,6 +308,7 @@ def test_it_takes_every_size(hub: HubThread) -> None:
     pilot(hub, story)
 
 
+@pytest.mark.long
 def test_a_small_terminal_shows_users_and_events_and_what_is_typed(hub: HubThread, tmp_path: Path) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         await shows(pilot, "Bob is here")
@@ -313,6 +323,33 @@ def test_a_small_terminal_shows_users_and_events_and_what_is_typed(hub: HubThrea
 
     with Desk(hub, tmp_path).user("bob-1", "Bob"):
         pilot(hub, story)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("visible", [True, False])
+def test_a_user_who_may_come_back_after_a_restart_is_dimmed(
+    hub: HubThread, tmp_path: Path, *, visible: bool
+) -> None:
+    async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
+        await shows(pilot, "Bob is here")
+        roster = pilot.app.query_one(Roster)
+
+        async def until_dimmed(dimmed: bool) -> None:
+            async with asyncio.timeout(30):
+                while roster.get_cell("bob-1", "who").spans != ([Span(0, 3, "dim")] if dimmed else []):
+                    await pilot.pause()
+
+        await until_dimmed(False)
+        await asyncio.to_thread(hub.stop)
+        await asyncio.to_thread(leaving.close)
+        await asyncio.to_thread(hub.start)
+        await until_dimmed(True)
+        with Desk(hub, tmp_path).user("bob-1", "Bob"):
+            await until_dimmed(False)
+
+    with ExitStack() as leaving:
+        leaving.enter_context(Desk(hub, tmp_path).user("bob-1", "Bob"))
+        pilot(hub, story, visible=visible, reconnect_delay=0.05)
 
 
 def test_more_users_than_rows_cost_no_column(hub: HubThread, tmp_path: Path) -> None:
@@ -348,6 +385,7 @@ def test_a_message_without_end_is_cut_off(hub: HubThread, tmp_path: Path) -> Non
 # ---------------------------------------------------------------------------------------------- pictures
 
 
+@pytest.mark.long
 def test_the_pictures_say_what_is_so_today(tmp_path: Path) -> None:
     asyncio.run(captures.draw((80, 24), tmp_path))
     drawn = sorted(tmp_path.iterdir())

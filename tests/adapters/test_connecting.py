@@ -6,12 +6,14 @@ import ssl
 
 import pytest
 
+from presence_adapters.addresses import none_works
 from presence_adapters.connecting import client_context, why_lost, why_not_connected
 
 
 def verification_error() -> ssl.SSLCertVerificationError:
     error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] … (_ssl.c:1006)")
-    error.verify_message = "self-signed certificate"
+    error.verify_message = "in OpenSSL's words"
+    error.verify_code = 18
     return error
 
 
@@ -32,16 +34,16 @@ def failures(*errors: OSError) -> OSError:
     ("error", "words"),
     [
         (
-            socket.gaierror(-2, "Name or service not known"),
-            "cannot find the host h.example (Name or service not known)",
+            socket.gaierror(socket.EAI_NONAME, "in the system's words"),
+            "cannot find the host h.example (the name is not known)",
         ),
         (UnicodeError("label too long"), "h.example is not a valid host name"),
         (
             verification_error(),
-            "the TLS certificate of h.example:443 is not trusted (self-signed certificate)",
+            "the TLS certificate of h.example:443 is not trusted (it is self-signed)",
         ),
-        (ssl_error(), "no TLS with h.example:443 (wrong version number)"),
-        (ssl.SSLError("?"), "no TLS with h.example:443 (failed)"),
+        (ssl_error(), "no TLS with h.example:443 (the other side does not speak TLS)"),
+        (ssl.SSLError("?"), "no TLS with h.example:443 (TLS failed)"),
         (
             ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
             "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
@@ -56,19 +58,21 @@ def failures(*errors: OSError) -> OSError:
         ),
         (OSError(errno.ENETUNREACH, "x"), "cannot connect to h.example:443 (network is unreachable)"),
         (
-            OSError(
-                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 443, 0, 0), "
-                "[Errno 111] Connect call failed ('127.0.0.1', 443)"
-            ),
-            "cannot connect to h.example:443 (connection refused)",
-        ),
-        (
             failures(
                 OSError(errno.ENETUNREACH, "x"), OSError(errno.ECONNREFUSED, "x"), OSError("of no number")
             ),
             "cannot connect to h.example:443 (network is unreachable, connection refused)",
         ),
-        (OSError("getaddrinfo() returned empty list"), "cannot connect to h.example:443 (OSError)"),
+        (none_works([]), "cannot find the host h.example (the name is not known)"),
+        (
+            none_works([OSError(errno.EPERM, "x")]),
+            "cannot connect to h.example:443 (operation not permitted)",
+        ),
+        (
+            none_works([OSError(errno.ETIMEDOUT, "x"), OSError(errno.EHOSTUNREACH, "x"), OSError()]),
+            "cannot connect to h.example:443 (connection timed out, no route to host)",
+        ),
+        (OSError("in no words of ours"), "cannot connect to h.example:443 (OSError)"),
         (RuntimeError("the query had a key"), "cannot connect to h.example:443 (RuntimeError)"),
     ],
 )
@@ -82,7 +86,7 @@ def test_failures_to_connect_in_words(error: BaseException, words: str) -> None:
         (None, "eof"),
         (ConnectionResetError(errno.ECONNRESET, "x"), "the connection was lost (connection reset by peer)"),
         (ConnectionResetError(), "the connection was lost (ConnectionResetError)"),
-        (ssl_error(), "TLS failed (wrong version number)"),
+        (ssl_error(), "TLS failed (the other side does not speak TLS)"),
         (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), "eof"),
         (RuntimeError("a secret"), "the connection was lost (RuntimeError)"),
     ],

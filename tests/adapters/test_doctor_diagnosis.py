@@ -67,8 +67,11 @@ def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
         (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 59.0}, "certificate-expired"),
         (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 61.0}, "clock-off-tls"),
         (Step.TLS, {"tls_trouble": "self-signed", "clock_ahead": 9999.0}, "self-signed"),
-        (Step.PROXY, {"answer": Answer(400)}, "no-proxy"),
-        (Step.PROXY, {"answer": Answer(511)}, "proxy-refuses"),
+        (Step.PROXY, {"answer": Answer(400), "proxy_refusal": "forbidden"}, "no-proxy"),
+        (Step.PROXY, {"answer": Answer(511), "proxy_refusal": "forbidden"}, "proxy-refuses"),
+        (Step.PROXY, {"proxy_refusal": "unreachable"}, "proxy-no-way"),  # SOCKS
+        (Step.HANDSHAKE, {"answer": Answer(404, error="Tenant not found")}, "no-such-tenant"),
+        (Step.HANDSHAKE, {"answer": Answer(403, error="Tenant not found")}, "no-websocket"),
         (Step.PROXY, {"answer": Answer(100)}, "no-proxy"),
         (Step.TCP, {"proxy": "p:1", "refused": True}, "proxy-down"),
         (Step.API_KEY, {"has_key": True, "token": Claims(expires=99.0), "now": 100.0}, "token-expired"),
@@ -237,6 +240,7 @@ SHOWN = {
     "status": "STATUS",
     "redirect": "OTHER.HOST",
     "detail": "…",
+    "error": "…",
     "refusal": "…",
 }
 """What stands in the page for what is filled in."""

@@ -13,7 +13,7 @@ import pytest
 
 from adapters.command_line import PRESENCE
 from adapters.hub_thread import nothing_left
-from presence_adapters.blocking import PresenceClient
+from presence_adapters.blocking import ConnectError, PresenceClient
 from presence_adapters.cli.control import answers, described
 from presence_adapters.hub_thread import COMMANDS, HubThread
 from presence_proto import Connected, Disconnected, Error, Identity, PresenceConfig
@@ -109,10 +109,15 @@ def test_the_key_is_demanded() -> None:
     with controlled() as hub:
         config = hub.config(api_key="a-wrong-one")
         with PresenceClient(Identity("alice", "Alice"), config) as client:
-            (error,) = [event for event in client.events(timeout=5) if isinstance(event, Error)]
-            assert error.fatal
+            events = client.events(timeout=5)
+            with pytest.raises(ConnectError, match="HTTP 401"):
+                while not isinstance(event := next(events), Error):
+                    pass
+                assert event.fatal
+                next(events)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_once(number: signal.Signals) -> None:
@@ -189,20 +194,20 @@ def test_every_command_can_be_given(hub: HubThread) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("", "truncated"),
-        ("{", "truncated"),
-        ("x", "JSON is malformed"),
-        ('{"do":' + "[" * 100_000, "recursion"),
-        ("[]", "Expected `object`, got `array`"),
+        ("", "a line must be a JSON object"),
+        ("{", "a line must be a JSON object"),
+        ("x", "a line must be a JSON object"),
+        ('{"do":' + "[" * 100_000, "a line must be a JSON object"),
+        ("[]", "a line must be a JSON object"),
         ("{}", '"do" must be one of start, stop, online, '),
         ('{"do": "juggle"}', ', heal, not "juggle"'),
         ('{"do": ["freeze"]}', ', not ["freeze"]'),
         ('{"do": "run"}', ', not "run"'),
-        ('{"do": "delay"}', "delay: Object missing required field `seconds`"),
-        ('{"do": "delay", "seconds": "2"}', "delay: Expected `float`, got `str` - at `$.seconds`"),
+        ('{"do": "delay"}', "delay: it needs seconds"),
+        ('{"do": "delay", "seconds": "2"}', 'delay: seconds must be float, not "2"'),
         ('{"do": "delay", "seconds": -2}', "seconds must be 0 or at least 0.001, not -2.0"),
-        ('{"do": "freeze", "count": 1}', "freeze: Object contains unknown field `count`"),
-        ('{"do": "mute_heartbeats", "on": 0}', "mute_heartbeats: Expected `bool`, got `int` - at `$.on`"),
+        ('{"do": "freeze", "count": 1}', "freeze: it takes no 'count', only "),
+        ('{"do": "mute_heartbeats", "on": 0}', "mute_heartbeats: on must be bool, not 0"),
         ('{"do": "start"}', "the hub is running already"),
         ('{"do": "cut", "conn": 99}', "there is no connection 99"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import socket
 from contextlib import suppress
@@ -12,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adapters.fakes import Certificates, run, until
-from presence_adapters.asyncio import PresenceClient, RealtimeClient
+from attacks.rig import Socket
+from hub_client import masked, upgrade
+from presence_adapters import write_backlog
+from presence_adapters.asyncio import ConnectError, PresenceClient, RealtimeClient
 from presence_adapters.hub_server import HubServer
 from presence_proto import (
     Broadcast,
     ChannelConfig,
     ClientConnected,
+    ClientDisconnected,
+    ConfigError,
     ConnId,
+    Hub,
     HubConfig,
     Identity,
     LocalProtocolError,
@@ -45,6 +52,62 @@ def test_it_says_where_it_is() -> None:
         assert HubServer(host="", port=7).url == "ws://127.0.0.1:7"
         assert HubServer(host="hub.example", port=7).url == "ws://hub.example:7"
         assert HubServer(port=7, ssl_context=Certificates().server).url == "wss://127.0.0.1:7"
+
+    run(main)
+
+
+def test_nothing_is_read_from_who_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the client waits, too, and the hub keeps a read or two of it and no more."""
+    sizes: list[int] = []
+    receive_data = Hub.receive_data
+
+    def count(self: Hub, conn: ConnId, data: bytes, *, now: float) -> None:
+        sizes.append(len(data))
+        receive_data(self, conn, data, now=now)
+
+    async def main() -> None:
+        monkeypatch.setattr(Hub, "receive_data", count)
+        async with HubServer(HubConfig(join_delay=60.0)) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(upgrade("/socket/websocket?vsn=2.0.0"))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(masked(b'["1","1","room:a","phx_join",{}]') + masked(bytes(60_000)) * 1_000)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await writer.drain()
+            writer.transport.abort()
+        assert 60_000 < sum(sizes) < 200_000
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("listens_on", "host", "origin", "status"),
+    [
+        ("127.0.0.1", "localhost", "http://localhost:5173", 101),
+        ("127.0.0.1", "localhost", "https://evil.example", 403),
+        ("127.0.0.1", "evil.example", "http://evil.example", 403),
+        ("localhost", "evil.example", "http://evil.example", 403),
+        ("localhost", "evil.example", None, 101),
+        ("0.0.0.0", "evil.example", "http://evil.example", 101),
+        ("127.0.0.1", "chat.example", "https://chat.example", 101),
+    ],
+)
+def test_strange_pages_and_rebound_names_are_refused(
+    listens_on: str, host: str, origin: str | None, status: int
+) -> None:
+    async def main() -> None:
+        config = HubConfig(allowed_origins=("https://chat.example",))
+        async with HubServer(config, host=listens_on) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            request = upgrade("/socket/websocket").replace(
+                b"Host: hub", f"Host: {host}:{server.port}".encode()
+            )
+            if origin is not None:
+                request = request.replace(b"\r\n\r\n", f"\r\nOrigin: {origin}\r\n\r\n".encode())
+            writer.write(request)
+            assert (await reader.readline()).split()[1] == str(status).encode()
+            writer.close()
 
     run(main)
 
@@ -141,6 +204,40 @@ def test_what_was_said_before_a_cut_is_written_before_it() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_cut_by_an_event_handler_comes_after_what_was_said_before(reset: bool) -> None:
+    async def main() -> None:
+        events: list[Any] = []
+
+        def on_event(event: Any) -> None:
+            events.append(event)
+            if event == TopicJoined(ConnId(1), "realtime:room", "alice"):
+                server.run(server.hub.broadcast, "realtime:room", "news", {})
+                server.cut(event.conn, reset=reset)
+                server.cut(event.conn, reset=reset)
+
+        server = HubServer(on_event=on_event)
+        written: list[int] = []
+        send = server._driver._send
+
+        def noted(conn: ConnId, data: bytes) -> None:
+            transport = server._driver.connections[conn].transport
+            if conn == 1 and transport is not None and not transport.is_closing():
+                written.append(len(events))
+            send(conn, data)
+
+        server._driver._send = noted  # type: ignore[method-assign]
+        async with server, realtime(server) as client:
+            await client.join("realtime:room", ChannelConfig(presence_key="alice"))
+            await until(lambda: any(isinstance(event, ClientDisconnected) for event in events))
+        joined = events.index(TopicJoined(ConnId(1), "realtime:room", "alice"))
+        assert any(count > joined for count in written), "the news was written"
+        reasons = [event.reason for event in events if isinstance(event, ClientDisconnected)]
+        assert reasons[0] == "cut by the server"
+
+    run(main)
+
+
 def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         config = HubConfig(
@@ -152,8 +249,9 @@ def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
                 with pytest.raises(Exception, match="cannot join"):
                     await client.join("realtime:no")
             async with realtime(server, api_key="wrong-key") as client:
-                async for _ in client:
-                    pass
+                with pytest.raises(ConnectError, match="HTTP 401"):
+                    async for _ in client:
+                        pass
 
     with caplog.at_level(logging.DEBUG, "presence_adapters.hub_server"):
         run(main)
@@ -169,12 +267,34 @@ def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
         assert words in text
     for secret in ("right-key", "wrong-key", "secret-token"):
         assert secret not in text
-    assert {record.name for record in caplog.records} == {"presence_adapters.hub_server"}
+    loggers = {record.name for record in caplog.records if record.levelno < logging.ERROR}
+    assert loggers == {"presence_adapters.hub_server"}
 
 
 # ---------------------------------------------------------------------------------------------- slow peers
 
 
+def test_a_line_of_the_log_has_a_length(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a peer puts into its path or a topic."""
+
+    async def main() -> None:
+        async with HubServer(HubConfig(wire="phoenix")) as server:
+            for path in ("/" + "x" * 12_000 + "/websocket?vsn=2.0.0", "/" + "x" * 12_000):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                request = upgrade(path).replace(b"Host: hub", b"Host: localhost")
+                writer.write(request + masked(json.dumps(["1", "1", "t" * 250, "phx_join", {}]).encode()))
+                await reader.readline()
+                writer.close()
+            await until(lambda: sum("connected" in record.message for record in caplog.records) >= 2)
+
+    caplog.set_level(logging.DEBUG, logger="presence_adapters.hub_server")
+    run(main)
+    ours = [record.message for record in caplog.records if record.name == "presence_adapters.hub_server"]
+    assert any("joined 'ttt" in line for line in ours)
+    assert max(map(len, ours)) < 500
+
+
+@pytest.mark.long
 def test_a_slow_reader_is_cut_off_and_delays_nobody() -> None:
     async def main() -> None:
         acked = ChannelConfig(broadcast_ack=True)
@@ -196,11 +316,45 @@ def test_a_slow_reader_is_cut_off_and_delays_nobody() -> None:
                 await room.broadcast("flood", text)
                 worst = max(worst, loop.time() - start)
             assert worst < 1
-            await until(lambda: len(server.hub.connections) == 2)
             await until(lambda: len(received._route.queue) >= 600)
+            async with asyncio.timeout(10):
+                while len(server.hub.connections) > 2:  # what it has left is old in a second or two
+                    await asyncio.sleep(0.1)
+                    await room.broadcast("flood", "x")
             stuck.abort()
 
     run(main)
+
+
+@pytest.mark.long
+def test_who_read_too_slowly_is_told_with_1013_and_the_log_has_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(write_backlog, "PATIENCE", 0.0)  # every write is old when the next one comes
+
+    async def main() -> None:
+        async with HubServer(max_write_buffer=300_000) as server:
+            slow = await Socket.open(server.port, limit=1024)
+            slow.join("realtime:room")
+            await until(lambda: server.hub.topics)
+            async with asyncio.timeout(10):
+                while server.hub.connections:  # more than the sockets hold, and the limit
+                    server.run(server.hub.broadcast, "realtime:room", "flood", "x" * 50_000)
+                    await asyncio.sleep(0)
+            while await slow.read() is not None:
+                pass
+            assert slow.close_code == 1013
+            slow.close()
+
+    run(main)
+    [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.getMessage().startswith("1 reads too slowly, and is cut off: it left 3")
+
+
+def test_the_limits_of_writing_must_make_sense() -> None:
+    for name in ("max_write_buffer", "write_timeout", "write_budget"):
+        with pytest.raises(ConfigError, match=f"{name} must be more than 0, not -1"):
+            HubServer(**{name: -1})
 
 
 # ---------------------------------------------------------------------------------------------- stopping
@@ -373,7 +527,7 @@ def test_a_system_without_room_for_another_connection_is_tried_again(
             assert (await client.join("realtime:room")).is_joined
 
     run(main)
-    assert "cannot accept a connection: Too many open files" in caplog.text
+    assert "cannot accept a connection: too many open files" in caplog.text
 
 
 def test_a_bug_in_the_hub_stops_the_server_and_is_raised(

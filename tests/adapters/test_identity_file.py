@@ -184,6 +184,20 @@ def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
     assert load_identity(path).display_name == "Ann"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    for call in (load_identity, lambda path: rename_identity(path, "Ann")):
+        with pytest.raises(IdentityError) as caught:
+            call(path)
+        assert str(caught.value) == (
+            f"{path}: cannot read the identity: it is not a regular file. "
+            "The setting identity_file names another place"
+        )
+    assert path.is_fifo()
+
+
 # ---------------------------------------------------------------------------------------------- torn writes
 
 
@@ -226,6 +240,7 @@ load_identity(path) if sys.argv[3] == "load" else rename_identity(path, "Zoe")
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="there is no such signal")
 @pytest.mark.parametrize(
     ("step", "command"), [("fsync", "load"), ("link", "load"), ("fsync", "name"), ("replace", "name")]
@@ -263,6 +278,7 @@ for round in range({2 * ROUNDS}):
 """
 
 
+@pytest.mark.long
 def test_processes_that_start_at_once_are_one_user(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RACER, str(tmp_path)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -11,10 +11,12 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 
+from adapters.fakes import until
 from presence_adapters.asyncio import PresenceClient
 from presence_adapters.hub_server import HubServer
 from presence_proto import (
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from websockets.http11 import Request, Response
+
+pytestmark = pytest.mark.long
 
 E = TypeVar("E")
 
@@ -203,8 +207,10 @@ def test_two_of_ours_on_a_server_of_others() -> None:
                 assert (await event(ann, Poked)).user_id == "bob"  # and nothing else was to be seen of it
 
                 server.grace, server.closed_for_repairs = 0.1, True
+                handshakes = server.handshakes
                 server.sockets["bob"].transport.abort()
                 assert (await event(ann, UserOffline)).user.activity == "Snake"
+                await until(lambda: server.handshakes > handshakes)
                 server.closed_for_repairs = False
                 *lost, again = await back(bob)
                 assert "HTTP 503 closed for repairs" in lost[-1].reason

@@ -10,12 +10,14 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapters.every_adapter import ON, Listen
 from adapters.fakes import Certificates
 from adapters.hub_thread import hub_thread, nothing_left, until
 from adapters.proxy import ProxyThread
-from presence_adapters.proxies import find_proxy
+from presence_adapters.proxies import find_proxy, is_exempt
 from presence_adapters.stepped import PresenceClient
 from presence_proto import (
     ConfigError,
@@ -164,10 +166,8 @@ def test_a_certificate_is_checked_behind_the_proxy(listen: Listen) -> None:
             proxy=proxy.url,
             ssl_context=certificates.client,
         )
-    words = (
-        f"the TLS certificate of hub.example:{hub.port} is not trusted (Hostname mismatch, certificate is not"
-    )
-    assert events[0].reason.startswith(words)
+    words = f"the TLS certificate of hub.example:{hub.port} is not trusted (it is for another host name)"
+    assert events[0].reason == words
 
 
 @on_all
@@ -207,6 +207,7 @@ def test_what_comes_with_the_answer_is_not_lost(listen: Listen, tls: bool) -> No
     assert events == [Disconnected("the server refused the connection: HTTP 503 later", 0.05)]
 
 
+@pytest.mark.long
 @on_all
 @pytest.mark.parametrize("stage", ["answer", "handshake"])
 def test_leaving_while_the_way_is_being_made(listen: Listen, stage: str) -> None:
@@ -218,11 +219,13 @@ def test_leaving_while_the_way_is_being_made(listen: Listen, stage: str) -> None
         while sock.recv(4096):
             pass
 
+    context = Certificates().client  # those of the system may take longer to read than the connect has
     with nothing_left(), ProxyThread(stalls) as proxy:
         started = time.monotonic()
-        events = listen(config("wss://hub.example", connect_timeout=0.2), one_event, proxy=proxy.url)
-        assert time.monotonic() - started < 2
-        assert events == [Disconnected("no connection within 0.2 s", 0.05)]
+        slow = config("wss://hub.example", connect_timeout=0.5)
+        events = listen(slow, one_event, proxy=proxy.url, ssl_context=context)
+        assert time.monotonic() - started < 5
+        assert events == [Disconnected("no connection within 0.5 s", 0.05)]
         until(lambda: proxy.ends >= 1)
 
 
@@ -230,6 +233,7 @@ def test_leaving_while_the_way_is_being_made(listen: Listen, stage: str) -> None
 
 PROXY = Proxy("proxy.example", 3128)
 URL = "http://proxy.example:3128"
+SOCKS = Proxy("proxy", 1080, "ann", "pw", "socks5")
 
 
 @pytest.fixture(autouse=True)
@@ -260,12 +264,18 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"all_proxy": URL, "no_proxy": "ub.example"}, "wss://hub.example", PROXY),
         ({"all_proxy": URL, "no_proxy": "2001:db8::1"}, "wss://[2001:db8::1]", None),
         ({"all_proxy": URL, "no_proxy": "*"}, "wss://hub.example", None),
+        ({"all_proxy": "socks5h://ann:pw@proxy"}, "wss://hub.example", SOCKS),
+        ({"ALL_PROXY": "socks://ann:pw@proxy:1080/"}, "ws://hub.example", SOCKS),
+        ({"all_proxy": "socks5://other", "http_proxy": URL}, "ws://hub.example", PROXY),
+        ({"all_proxy": "socks4://proxy", "no_proxy": "hub.example"}, "ws://hub.example", None),
+        ({"HTTP_PROXY": URL, "REQUEST_METHOD": "GET"}, "ws://hub.example", None),
+        ({"http_proxy": URL, "REQUEST_METHOD": "GET"}, "ws://hub.example", PROXY),
         ({"all_proxy": URL}, "ws://127.0.0.1:4000", None),
         ({"all_proxy": URL}, "ws://127.9.9.9:4000", None),
         ({"all_proxy": URL}, "ws://[::1]:4000", None),
         ({"all_proxy": URL}, "ws://localhost", None),
         ({"all_proxy": URL}, "ws://hub.localhost", None),
-        ({"all_proxy": "socks5://proxy"}, "ws://localhost", None),
+        ({"all_proxy": "socks4://proxy"}, "ws://localhost", None),
         ({}, "wss://hub.example", None),
     ],
 )
@@ -287,16 +297,67 @@ def test_a_proxy_that_is_given_goes_over_the_environment(monkeypatch: pytest.Mon
 
 def test_a_proxy_that_cannot_be_used_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     who = Identity("alice", "Alice")
-    with pytest.raises(ConfigError, match=r"^proxy must start with http://"):
+    with pytest.raises(ConfigError, match=r"^proxy must not start with https://"):
         PresenceClient(who, config("ws://hub.example"), proxy=f"https://a:{SECRET}@proxy")
-    monkeypatch.setenv("ALL_PROXY", f"socks5://a:{SECRET}@proxy")
-    with pytest.raises(
-        ConfigError, match=r"^all_proxy in the environment: proxy must start with http://"
-    ) as caught:
+    monkeypatch.setenv("ALL_PROXY", f"socks4://a:{SECRET}@proxy")
+    with pytest.raises(ConfigError) as caught:
         PresenceClient(who, config("ws://hub.example"))
-    assert SECRET not in str(caught.value)
+    assert str(caught.value) == (
+        "all_proxy in the environment: proxy must start with http:// or socks5://: no other kind is "
+        'supported; to go without a proxy, set no_proxy=hub.example, or proxy=""'
+    )
 
 
+@pytest.mark.parametrize(
+    ("item", "host", "exempt"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.1.2.3/8", "10.200.0.1", True),  # with host bits
+        ("10.0.0.0/8", "hub.example", False),
+        ("10.0.0.0/33", "10.0.0.1", False),
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.70", False),
+        ("192.0.2.7:8080", "192.0.2.7", True),
+        ("192.0.2.7:80", "192.0.2.7", False),
+        ("2001:db8::/32", "2001:db8:1::1", True),
+        ("2001:db8::/32", "2001:db9::1", False),
+        ("2001:DB8:0::1", "2001:db8::1", True),
+        ("[2001:db8::1]", "2001:db8::1", True),
+        ("[2001:db8::1]:8080", "2001:db8::1", True),
+        ("[2001:db8::1]:80", "2001:db8::1", False),
+        ("::/0", "10.0.0.1", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("hub.example", "hub.example", True),
+        ("hub.example", "HUB.example.", True),
+        ("HUB.Example", "hub.example", True),
+        ("hub.example:8080", "hub.example", True),
+        ("hub.example:08080", "hub.example", True),
+        ("hub.example:80", "hub.example", False),
+        (".example", "hub.example", True),
+        ("*.example", "hub.example", True),
+        ("example", "a.hub.example", True),
+        ("ub.example", "hub.example", False),
+        ("hub.example", "example", False),
+        ("bücher.example", "xn--bcher-kva.example", True),
+        ("*", "hub.example", True),
+        (".", "hub.example", False),
+        ("", "hub.example", False),
+        (":8080", "hub.example", False),
+        ("a..b", "hub.example", False),
+    ],
+)
+def test_what_no_proxy_names(item: str, host: str, exempt: bool) -> None:
+    for no_proxy in (item, f"other.test, {item}", f"{item} other.test"):
+        assert is_exempt(host, 8080, no_proxy) is exempt
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_whatever_stands_in_no_proxy_raises_nothing(no_proxy: str, host: str) -> None:
+    is_exempt(host, 80, no_proxy)
+
+
+@pytest.mark.long
 @on_all
 def test_through_the_proxy_of_the_environment(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
     with nothing_left(), hub_thread() as hub, ProxyThread() as proxy:

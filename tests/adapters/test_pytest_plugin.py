@@ -117,6 +117,7 @@ def run_watched(pytester: pytest.Pytester, test: str) -> str:
     return result.stdout.str()
 
 
+@pytest.mark.long
 def test_a_test_that_fails_leaves_nothing_behind(pytester: pytest.Pytester) -> None:
     said = run_watched(
         pytester,
@@ -140,6 +141,7 @@ def test_a_test_that_fails_leaves_nothing_behind(pytester: pytest.Pytester) -> N
     assert "hubs: 2 open: 0 threads: 1" in said
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
 def test_ctrl_c_in_a_test_that_hangs_leaves_nothing_behind(pytester: pytest.Pytester) -> None:
     said = run_watched(

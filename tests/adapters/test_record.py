@@ -24,6 +24,7 @@ from adapters.test_cli import presence, read_until, running
 from presence_adapters.cli.app import app
 from presence_adapters.hub_server import HubServer
 from presence_adapters.hub_thread import HubThread
+from presence_adapters.recording import Recording
 from presence_proto import (
     ChannelConfig,
     ConfigError,
@@ -398,3 +399,66 @@ def test_the_hub_command_cannot_record(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert process.stderr == f"Error: record: cannot write to {str(file)!r}: no such file or directory\n"
     assert CliRunner().invoke(app, ["hub", "--control", "--record", "x"]).exit_code == 2
+
+
+# ---------------------------------------------------------------------------------------------- whose it is
+
+
+def record_to(path: Path) -> None:
+    recording = Recording(path)
+    recording.hub(HubConfig(), None)
+    recording.open()
+    recording.until(lambda error: None)(None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+def test_a_file_that_was_there_is_ours_alone_afterwards(tmp_path: Path) -> None:
+    file = tmp_path / "recording"
+    file.write_text("something older and longer" * 1000)
+    file.chmod(0o666)
+    record_to(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert "older" not in file.read_text()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="making links takes rights there")
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_not_followed(tmp_path: Path, exists: bool) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    if exists:
+        target.write_text("precious")
+    link.symlink_to(target)
+    with pytest.raises(ConfigError, match="it is a symbolic link, and what it leads to would be overwritten"):
+        record_to(link)
+    assert target.exists() is exists
+    assert not exists or target.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such permissions")
+def test_a_file_that_cannot_be_made_private_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "recording"
+    file.write_text("theirs")
+
+    def fchmod(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    with pytest.raises(ConfigError, match=r"record: cannot write to .*: operation not permitted"):
+        record_to(file)
+    assert file.read_text() == "theirs"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_a_pipe_is_written_to_if_somebody_reads_it(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="it is a FIFO that nobody reads"):
+        record_to(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        record_to(fifo)
+        assert os.read(reader, 10) == b""  # nothing has happened, so there is no header
+    finally:
+        os.close(reader)

@@ -11,6 +11,7 @@ from presence_adapters.event_queue import EventQueue
 from presence_adapters.routing import Route, Routes
 from presence_proto import (
     ChannelDown,
+    ChannelEnd,
     ChannelJoined,
     ChannelLeft,
     ChannelMessage,
@@ -50,7 +51,10 @@ class Rig:
 
     def __init__(self) -> None:
         self.left: list[str] = []
-        self.routes: Routes[Queue] = Routes(lambda: EventQueue(100, lambda: None), self.left.append)
+        self.refusal: Exception | None = None
+        self.routes: Routes[Queue] = Routes(
+            lambda: EventQueue(100, lambda: None), self.left.append, lambda: self.refusal
+        )
 
     def joining(self, topic: str = "t") -> tuple[Route[Queue], Answer]:
         waiter = Answer()
@@ -102,7 +106,7 @@ def test_only_the_first_join_is_no_event_of_the_channel() -> None:
     rig = Rig()
     route = rig.joined()
     assert route.response == {}
-    down, again = ChannelDown("t", "crashed", 1.0), ChannelJoined("t", {"n": 2}, True)
+    down, again = ChannelDown("t", "crashed", 1.0, ChannelEnd.CRASHED), ChannelJoined("t", {"n": 2}, True)
     rig.routes.handle(down)
     rig.routes.handle(again)
     assert queued(route.queue) == [down, again]
@@ -140,17 +144,63 @@ def test_a_refusal_is_told_to_all_who_wait_and_the_topic_is_left() -> None:
     _, waiter = rig.joining()
     _, other = rig.joining()
     other.given_up = True
-    rig.routes.handle(JoinFailed("t", "unauthorized", {"reason": "unauthorized"}, 1.0))
+    rig.routes.handle(JoinFailed("t", "unauthorized", {"reason": "unauthorized"}, 1.0, refused=True))
     assert isinstance(waiter.error, JoinError)
     assert (waiter.error.topic, waiter.error.reason) == ("t", "unauthorized")
     assert waiter.error.response == {"reason": "unauthorized"}
     assert rig.left == ["t"]
 
 
+@pytest.mark.parametrize("response", [None, {}, [], "no", {"reason": "no"}])
+def test_a_refusal_is_one_whatever_the_response_and_is_an_event_besides(response: Any) -> None:
+    rig = Rig()
+    route, waiter = rig.joining()
+    refusal = JoinFailed("t", "no", response, 1.0, refused=True)
+    rig.routes.handle(refusal)
+    assert isinstance(waiter.error, JoinError)
+    assert waiter.error.response == response
+    assert rig.left == ["t"]
+    assert queued(route.queue) == [refusal]
+
+
+def test_a_refusal_that_will_pass_is_waited_out() -> None:
+    rig = Rig()
+    route, waiter = rig.joining()
+    refusal = JoinFailed("t", "RealtimeRestarting: …", {}, 1.0, refused=True, passing=True)
+    rig.routes.handle(refusal)
+    assert not waiter.done()
+    assert rig.left == []
+    rig.routes.handle(ChannelJoined("t", {}, False))
+    assert waiter.result is None
+    assert queued(route.queue) == [refusal]
+
+
+def test_a_channel_that_the_core_left_by_itself_is_over() -> None:
+    rig = Rig()
+    route = rig.joined()
+    down = ChannelDown("t", "banned", None, ChannelEnd.CLOSED)
+    rig.routes.handle(down)
+    rig.routes.handle(ChannelLeft("t"))
+    assert queued(route.queue) == [down]
+    assert route.queue.closed
+    assert route.leaving
+    assert rig.left == []
+    again, _ = rig.joining()
+    assert again is not route
+
+
+def test_who_still_waits_for_a_channel_that_the_core_left_is_told() -> None:
+    rig = Rig()
+    _, waiter = rig.joining()
+    rig.routes.handle(ChannelLeft("t"))
+    assert isinstance(waiter.error, JoinError)
+    assert waiter.error.reason == "the server closed the channel"
+
+
 def test_a_refused_rejoin_is_an_event() -> None:
     rig = Rig()
     route = rig.joined()
-    refusal = JoinFailed("t", "unauthorized", {}, 1.0)
+    refusal = JoinFailed("t", "unauthorized", {}, 1.0, refused=True)
     rig.routes.handle(refusal)
     assert queued(route.queue) == [refusal]
     assert rig.left == []
@@ -282,6 +332,13 @@ def test_a_reply_for_somebody_who_gave_up_is_nothing() -> None:
     waiter.given_up = True
     rig.routes.handle(PushReplied(7, "t", "ok", {}))
     assert waiter.error is None
+
+
+def test_a_large_reply_to_a_push_drives_no_event_out() -> None:
+    rig = Rig()
+    rig.routes.stream.meter.bytes = 100 * 1024 * 1024
+    rig.routes.handle(PushReplied(7, "t", "ok", "much"))
+    assert rig.routes.stream.meter.bytes == 0
 
 
 def test_a_push_that_nobody_waits_for_does_not_fail_in_silence() -> None:

@@ -53,6 +53,8 @@ VALUES = [
     ("deflate", "false", "yes", False, True),
     ("jitter", "0.5", "0.75", "1", 0.25),
     ("max_channels", "10", "20", "30", 100),
+    ("max_final_refusals", "0", "7", 8, 5),
+    ("rejoin_after_close", "false", "yes", False, True),
     ("track_limit", "0", "7", 8, 5),
     ("subprotocols", '["a"]', "b, c", ("d",), ()),
     ("vsn", '"1.0.0"', "2.0.0", "1.0.0", "2.0.0"),
@@ -105,9 +107,62 @@ def test_what_is_empty_is_not_set(tmp_path: Path) -> None:
     assert str(settings.source_of("wire")) == "the default"
 
 
-def test_an_empty_token_param_is_none_at_all(tmp_path: Path) -> None:
+def test_an_empty_string_turns_off_what_has_a_default(tmp_path: Path) -> None:
+    file = written(tmp_path / "c.toml", f'server_url = "{URL}"', 'user_agent = ""')
+    assert load_settings(file, {}).config.user_agent is None
+
+
+def test_an_empty_token_param_is_an_error_that_names_the_setting_for_it(tmp_path: Path) -> None:
     file = written(tmp_path / "c.toml", f'server_url = "{URL}"', 'token_param = ""')
-    assert load_settings(file, {}).config.token_param is None
+    (problem,) = problems(file, {})
+    assert problem.startswith(f"{file}:3: token_param must name a parameter")
+    assert problem.endswith("set token_in to 'none'")
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (['server_url = "{url}?vsn=1.0.0"'], ":2: server_url asks for another vsn than the vsn field"),
+        (['server_url = "{url}#top"'], ":2: server_url must not hold a fragment"),
+        (['server_url = "{url}?a=b#top"'], ":2: server_url must not hold a fragment"),
+        (
+            ['server_url = "{url}?apikey=secret"', 'api_key = "k"'],
+            ":2: server_url or params hold another apikey than the api_key field",
+        ),
+        (['server_url = "{url}"', 'token_param = "jwt"'], ":3: token_param names a parameter of the URL"),
+        (
+            ['server_url = "{url}:8790"', 'token_in = "subprotocol"'],
+            ":3: token_in 'subprotocol' is for Phoenix: the Jarvis JSON protocol takes",
+        ),
+        (
+            [
+                'server_url = "{url}"',
+                'subprotocols = ["base64url.bearer.phx.YQ"]',
+                'token_in = "subprotocol"',
+            ],
+            ":3: subprotocols must not hold",
+        ),
+        (
+            ['server_url = "{url}"', 'token_in = "subprotocol"', 'access_token = "is-it-a-secret?"'],
+            ":4: access_token cannot be sent as a subprotocol",
+        ),
+    ],
+)
+def test_two_settings_that_do_not_go_together_are_an_error_with_a_place(
+    tmp_path: Path, lines: list[str], words: str
+) -> None:
+    file = written(tmp_path / "c.toml", *(line.replace("{url}", URL) for line in lines))
+    (problem,) = problems(file, {})
+    assert problem.startswith(f"{file}{words}")
+    assert "secret" not in problem
+
+
+def test_a_url_may_say_what_the_settings_say(tmp_path: Path) -> None:
+    file = written(
+        tmp_path / "c.toml", f'server_url = " {URL}?vsn=1.0.0&apikey=k "', 'vsn = "1.0.0"', 'api_key = "k"'
+    )
+    target = load_settings(file, {}).config.address().target
+    assert target == "/realtime/v1/websocket?apikey=k&vsn=1.0.0"
 
 
 def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
@@ -117,6 +172,7 @@ def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
         'api_key = "key"',
         'access_token = "token"',
         'wire = "phoenix"',
+        'token_in = "query"',
         'token_param = "jwt"',
         "track_window = 5",
         "[presence.params]",
@@ -129,6 +185,7 @@ def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
         api_key="key",
         access_token="token",
         wire="phoenix",
+        token_in="query",
         token_param="jwt",
         track_window=5,
         params={"a": "b"},
@@ -325,12 +382,21 @@ def test_no_proxy(tmp_path: Path) -> None:
     [
         (
             '"https://ann:s3cret@proxy.test"',
-            "proxy must start with http://: no other kind of proxy is supported",
+            (
+                "proxy must not start with https://: TLS to the proxy itself is not supported. Most proxies "
+                "for https take http://"
+            ),
         ),
         ('"http://ann:s3cret@proxy.test/x"', "proxy must end after the host and the port"),
         ('"http://ann:s3cret@proxy test"', "proxy 'proxy test' is not a host name"),
         ('"http://ann:s3cret@proxy.test:port"', "proxy is not a URL: its host or port is malformed"),
-        ("3128", "proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128, not a number"),
+        (
+            "3128",
+            (
+                "proxy must be the URL of a proxy, such as http://proxy.example:3128 or "
+                "socks5://proxy.example, not a number"
+            ),
+        ),
     ],
 )
 def test_a_proxy_that_is_none(tmp_path: Path, value: str, problem: str) -> None:

@@ -243,12 +243,12 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
         ("invalid token t0ken", "invalid token …"),
         (f'{{"jwt": "{JWT}"}}', '{"jwt": "…"}'),
         (f"<{JWT}>", "<…>"),
-        ("mine: my-own, said my-own", "mine: …, said …"),
+        ("mine: my-very-own, said my-very-own", "mine: …, said …"),
         ("x" * 400, "…" + "x" * LONGEST_SAYING),
     ],
 )
 def test_redacted(said: str, left: str) -> None:
-    assert redacted(said, ("my-own",)) == left
+    assert redacted(said, ("my-very-own",)) == left
 
 
 # ---------------------------------------------------------------------------------------------- where to

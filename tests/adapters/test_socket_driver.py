@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from adapters.fakes import CONN, Certificates, FakeEndpoint
 from adapters.hub_thread import nothing_left, until
 from presence_adapters import socket_connect
+from presence_adapters.addresses import STAGGER
 from presence_adapters.errors import ConnectError
 from presence_adapters.socket_driver import MAX_UNSENT, SocketDriver
 from presence_adapters.socket_link import CHUNK
@@ -56,8 +58,9 @@ class Rig:
     def look(self) -> None:
         found: Any = self.driver
         while found is not None and not isinstance(found, socket.socket):
-            parts = ("_link", "_connect", "_lookup", "signal", "_sock")
+            parts = ("_link", "_connect", "_lookup", "signal", "_sock", "_socks")
             found = next((part for name in parts if (part := getattr(found, name, None))), None)
+            found = found[0] if isinstance(found, list) else found
         if not self.sockets or self.sockets[-1][1] is not found:
             self.sockets.append((self.driver.fileno(), found))
 
@@ -151,6 +154,12 @@ def deaf_listener() -> Iterator[int]:
             sock.close()
 
 
+def on_the_way(one: Rig) -> list[socket.socket]:
+    """The sockets that try to connect."""
+    link: Any = one.driver._link
+    return list(link._connect._socks)
+
+
 def in_thread(function: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=function)
     thread.start()
@@ -187,14 +196,12 @@ def test_the_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    assert (
-        failure("nowhere.example", 80) == "cannot find the host nowhere.example (Name or service not known)"
-    )
+    assert failure("nowhere.example", 80) == "cannot find the host nowhere.example (the name is not known)"
 
 
 def test_a_name_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [])
-    assert failure("nowhere.example", 80).startswith("cannot connect to nowhere.example:80")
+    assert failure("nowhere.example", 80) == "cannot find the host nowhere.example (the name is not known)"
 
 
 def test_no_room_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +221,7 @@ def test_all_addresses_are_tried(monkeypatch: pytest.MonkeyPatch, listener: sock
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("255.255.255.255", 80)),
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname()),
     ]
+    monkeypatch.setattr(socket_connect, "STAGGER", 60.0)  # after a failure the next one need not wait
     with rig() as one:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
         one.open(80, "some.example")
@@ -237,23 +245,71 @@ def test_an_address_may_fail_later(monkeypatch: pytest.MonkeyPatch, listener: so
         assert one.no_number_stood_for_two()
 
 
-def test_an_address_that_was_silent_is_tried_last(
-    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+@pytest.mark.long
+@pytest.mark.parametrize("deaf_ones", [1, 3])
+def test_a_dead_address_holds_up_no_other(
+    deaf_ones: int, monkeypatch: pytest.MonkeyPatch, listener: socket.socket
 ) -> None:
-    with deaf_listener() as deaf, rig() as one:
+    with rig() as one, ExitStack() as stack:
+        ports = [stack.enter_context(deaf_listener()) for _ in range(deaf_ones)]
         found = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", deaf)),
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname()),
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+            for port in [*ports, port_of(listener)]
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
+        begin = time.monotonic()
         one.open(80, "some.example")
-        for _ in range(3):
-            one.wait(0.02)
-            one.step()
+        one.until(lambda: on_the_way(one))
+        assert 0.0 <= (one.driver.next_delay() or -1.0) <= STAGGER  # a host may sleep until then
+        one.fact("opened")
+        assert time.monotonic() - begin >= deaf_ones * STAGGER
+        assert one.no_number_stood_for_two()
+        # A quiet connection again: nothing is looked at any more.
+        assert one.driver.next_delay() is None
+
+
+def test_a_failure_brings_the_next_address_forward(
+    monkeypatch: pytest.MonkeyPatch, listener: socket.socket
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    with rig() as one, deaf_listener() as deaf:
+        found = [
+            (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))
+            for port in (deaf, free_port(), port_of(listener))
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
+        monkeypatch.setattr(socket_connect, "time", clock)
+        one.open(80, "some.example")
+        one.until(lambda: on_the_way(one))
+        clock.now += STAGGER  # only once: the second address is refused beside the first
+        one.fact("opened")
+
+
+def test_a_connect_to_several_addresses_can_be_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with rig() as one, deaf_listener() as deaf, deaf_listener() as late:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port)) for port in (deaf, late)]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
+        one.open(80, "some.example")
+        one.until(lambda: one.driver.next_delay() not in (None, 0.0) and len(on_the_way(one)) == 2)
         assert one.facts() == []
-        one.do(CloseTransport(CONN, abort=True))  # as the core does when its time is up
-        one.open(80, "some.example", conn=SECOND)
-        assert one.fact("opened") == ("opened", SECOND)
+        one.do(CloseTransport(CONN, abort=True))
+        assert one.driver.fileno() == -1
+        assert one.driver.next_delay() is None
+
+
+def test_all_failures_are_told_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", free_port())),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("255.255.255.255", 80)),
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", free_port())),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
+    reason = failure("some.example", 80)
+    assert reason.startswith("cannot connect to some.example:80 (")
+    assert reason.count("connection refused") == 1
+    assert "," in reason
 
 
 def test_a_slow_lookup_delays_no_step(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:
@@ -453,8 +509,8 @@ def test_what_came_before_garbage_is_delivered(listener: socket.socket, certific
 @pytest.mark.parametrize(
     ("names", "ours", "words"),
     [
-        (("127.0.0.1",), False, "is not trusted (unable to get local issuer certificate)"),
-        (("other.example",), True, "is not valid for '127.0.0.1'.)"),
+        (("127.0.0.1",), False, "is not trusted (its issuer is not known here)"),
+        (("other.example",), True, "is not trusted (it is for another IP address)"),
     ],
 )
 def test_certificates_are_verified(
@@ -742,7 +798,30 @@ def test_time_is_told_when_it_is_due() -> None:
         assert one.driver.next_delay() == 0
 
 
-@pytest.mark.parametrize("where", ["opened", "data", "closed", "next_output", "next_deadline", "on_event"])
+def test_what_an_event_handler_commands_follows_what_is_under_way(listener: socket.socket) -> None:
+    with rig() as one:
+        one.open(port_of(listener))
+        one.fact("opened")
+        order: list[Any] = []
+
+        def on_event(event: Any) -> None:
+            order.append(f"begin {event}")
+            if event == "first":
+                one.do("third", SendData(CONN, b"3"))
+            order.append(f"end {event}")
+
+        one.driver._on_event = on_event
+        with Peer(listener) as peer:
+            one.do("first", SendData(CONN, b"1"), "second", SendData(CONN, b"2"))
+            words = ("first", "second", "third")
+            assert order == [f"{part} {word}" for word in words for part in ("begin", "end")]
+            received = b""
+            while len(received) < 3:
+                received += peer.recv(3)
+            assert received == b"123"
+
+
+@pytest.mark.parametrize("where", ["opened", "data", "closed", "drain", "next_deadline", "on_event"])
 @pytest.mark.parametrize("bug", [RuntimeError("bug"), KeyboardInterrupt()])
 def test_a_bug_ends_everything_and_comes_out(
     where: str, bug: BaseException, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
@@ -768,7 +847,7 @@ def test_a_bug_ends_everything_and_comes_out(
         else:
             one.fact("opened")
             one.endpoint.on(where, fail)
-            if where.startswith("next"):
+            if where in ("drain", "next_deadline"):
                 monkeypatch.setattr(one.endpoint, where, fail)
             elif where == "on_event":
                 monkeypatch.setattr(one.driver, "_on_event", fail)

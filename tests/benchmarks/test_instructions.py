@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def guard(
     return result.exit_code, result.output + str(result.exception or "")
 
 
-COUNTS = dict.fromkeys(hot_paths.HOT_PATHS, 1_000)
+COUNTS = dict.fromkeys(instructions.NAMES, 1_000)
 
 
 def test_what_is_recorded_is_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -39,13 +40,16 @@ def test_what_is_recorded_is_compared(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert guard(monkeypatch, kept, COUNTS | {"client-text": 1_051}, "hub-heartbeat")[0] == 0
 
 
-def test_another_build_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_build_fails_and_is_counted_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     kept.write_text(json.dumps({minor(): {"build": "Python 2", "counts": {"client-text": 1_000}}}), "utf-8")
-    code, output = guard(monkeypatch, kept, COUNTS | {"client-text": 2_000})
-    assert code == 0
+    code, output = guard(monkeypatch, kept, COUNTS)
+    assert code == 3
     assert "Python 2" in output
-    assert "nothing is judged" in output
+    assert "cannot be compared" in output
+    # Counts of two builds are not mixed.
+    assert guard(monkeypatch, kept, {"burst": 5}, "burst", "--record")[0] == 0
+    assert json.loads(kept.read_text("utf-8")) == {minor(): {"build": build(), "counts": {"burst": 5}}}
 
 
 def test_a_path_that_nobody_has_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -53,7 +57,7 @@ def test_a_path_that_nobody_has_counted(monkeypatch: pytest.MonkeyPatch, tmp_pat
     kept.write_text(json.dumps({minor(): {"build": build(), "counts": {"client-text": 1_000}}}), "utf-8")
     code, output = guard(monkeypatch, kept, COUNTS)
     assert code == 1
-    assert "no counts are kept for client-crowd, client-bytes, presence-bytes" in output
+    assert "client-crowd, client-bytes, presence-bytes" in output
 
 
 def test_without_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +68,14 @@ def test_without_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_start_of_python_cancels_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instructions, "instructions", lambda _, times: 1_000_000 + 37 * times)
-    assert instructions.count(["client-text", "hub-broadcast"]) == {"client-text": 37, "hub-broadcast": 37}
+    monkeypatch.setattr(subprocess, "run", lambda *_, **more: None)
+    monkeypatch.setattr(
+        instructions,
+        "instructions",
+        lambda args: 1_000_000 + (37 * int(args[-1]) if "hot_paths" in str(args) else 0),
+    )
+    counted = {"client-text": 37, "hub-broadcast": 37, "import": 1_000_000}
+    assert instructions.count(list(counted)) == counted
 
 
 def test_what_fails_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -74,9 +84,10 @@ def test_what_fails_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     kept = tmp_path / "kept.json"
     result = CliRunner().invoke(instructions.main, ["--record", "--reference", str(kept), "hub-heartbeat"])
     assert result.exit_code == 1
-    assert "hub-heartbeat has failed" in str(result.exception) + result.output
+    assert "hub-heartbeat 500 has failed" in str(result.exception) + result.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", hot_paths.HOT_PATHS)
 def test_hot_paths_run(name: str) -> None:
     prepare, _ = hot_paths.HOT_PATHS[name]
@@ -85,7 +96,7 @@ def test_hot_paths_run(name: str) -> None:
 
 def test_the_kept_counts_are_of_all_paths() -> None:
     for kept in json.loads(REFERENCE.read_text("utf-8")).values():
-        assert kept["counts"].keys() == hot_paths.HOT_PATHS.keys()
+        assert kept["counts"].keys() == set(instructions.NAMES)
 
 
 def test_the_page_says_what_was_counted() -> None:
@@ -93,3 +104,5 @@ def test_the_page_says_what_was_counted() -> None:
     counts = json.loads(REFERENCE.read_text("utf-8"))["3.11"]["counts"]
     assert f"{counts['client-text']:,} instructions" in page
     assert f"{counts['client-crowd']:,} in one of" in page
+    for name in ("single-presence", "single-realtime", "devices", "update-activity", "heartbeat"):
+        assert f"| {counts[name]:,} instructions |" in page, name

@@ -21,8 +21,23 @@ from benchmarks.table import Row, Table, ranked, rows_of
 from click.testing import CliRunner
 
 from benchmarks import __main__ as command
-from benchmarks import chart, client_suites, contest, fanout, memory, processes, storm, wave, weigh, workloads
+from benchmarks import (
+    chart,
+    client_suites,
+    commands,
+    contest,
+    fanout,
+    imports,
+    memory,
+    processes,
+    storm,
+    wave,
+    weigh,
+    workloads,
+)
 from node_tools import require_node
+
+pytestmark = pytest.mark.long
 
 LIAR = (sys.executable, str(Path(__file__).parent / "liar.py"))
 NOWHERE = ("there-is-no-such-program",)
@@ -70,8 +85,40 @@ def test_clients_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row.value is not None and row.value > 0 for row in table.rows)
 
 
+def test_commands_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"PresenceClient": commands.CHAT["PresenceClient"], "nowhere": NOWHERE, "broken": BROKEN}
+    monkeypatch.setattr(commands, "CHAT", ours)
+    chat, others = commands.commands(plan())
+    assert [row.fault for row in chat.rows] == [
+        None,
+        "there-is-no-such-program is not installed",
+        "ImportError: no peer here",
+    ]
+    assert [row.fault for row in others.rows] == [None, None]
+    assert all(row.value for row in (chat.rows[0], *others.rows))
+
+
 @pytest.mark.interop
-@pytest.mark.parametrize("name", ["steady", "v1", "deflate", "socket"])
+def test_commands_next_to_their_peers() -> None:
+    require_node()
+    command._install_node_packages(command.Console(stderr=True))
+    chat, _ = commands.commands(plan())
+    assert {row.name: row.fault for row in chat.rows} == dict.fromkeys(commands.CHAT)
+
+
+def test_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = {"floor: Python alone": ("-c", "pass"), "broken": ("-c", "raise ImportError('no peer here')")}
+    monkeypatch.setattr(imports, "PEERS", peers)
+    [table] = imports.imports(plan())
+    values = {row.name: row.value for row in table.rows}
+    alone = values.pop("floor: Python alone")
+    assert values.pop("broken") is None
+    assert alone is not None
+    assert all(value is not None and value > alone for value in values.values())
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("name", ["single", "steady", "v1", "deflate", "socket"])
 def test_clients_next_to_their_peers(name: str) -> None:
     require_node()
     command._install_node_packages(command.Console(stderr=True))

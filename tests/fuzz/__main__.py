@@ -61,7 +61,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _replay(chosen: argparse.Namespace) -> int:
-    check, failed = targets.load(chosen.target).check, 0
+    check, failed = targets.check(chosen.target), 0
     for file in chosen.files:
         try:
             check(file.read_bytes())
@@ -75,7 +75,7 @@ def _replay(chosen: argparse.Namespace) -> int:
 
 
 def _shrink(chosen: argparse.Namespace) -> int:
-    check = targets.load(chosen.target).check
+    check = targets.check(chosen.target)
     for file in chosen.files:
         small = shrinking.shrink(file.read_bytes(), check)
         if small is None:

@@ -18,8 +18,7 @@ def main() -> None:
     libraries = ["wsproto", "h11"] if name in targets.ON_BYTES else []
     with atheris.instrument_imports(include=["presence_proto", *libraries]):
         import_module("presence_proto")
-    target = targets.load(name)
-    atheris.Setup([program, *options], target.check)
+    atheris.Setup([program, *options], targets.check(name))
     atheris.Fuzz()
 
 

@@ -64,7 +64,7 @@ def config(bits: int) -> HubConfig:
         offline_grace=0.0 if bits & 16 else 10.0,
         authorize=_authorize if bits & 32 else None,
         wall_clock=lambda: "2026-01-01T00:00:00Z",
-        max_connections=6,
+        max_connections=7,
         max_channels=MAX_CHANNELS,
         max_message_size=MAX_MESSAGE_SIZE,
     )
@@ -75,22 +75,24 @@ def _authorize(topic: str, token: str | None) -> str | None:
 
 
 class Victim:
-    """A client that behaves. It holds what it is told, and asks whether the hub is still there."""
+    """A client that behaves. It holds what it is told, and asks whether the hub is still there.
 
-    def __init__(self, watch: Watch) -> None:
+    On Supabase's mount it is in Supabase's rooms, on Phoenix' in the others.
+    """
+
+    def __init__(self, watch: Watch, conn: ConnId, target: str) -> None:
         self._watch = watch
-        self.conn = ConnId(1)
+        self.conn = conn
+        supabase = target == SUPABASE
+        self._rooms = [room for room in ROOMS if room.startswith("realtime:") == supabase]
         self.held: dict[str, PresenceMap] = {}
         self._read = 0
         self._ref = 0
         self._beaten: set[str] = set()
         watch.accept(self.conn)
-        watch.receive(self.conn, [upgrade(SUPABASE)])
-        for room in ROOMS:
-            payload = {"user_id": "victim"}
-            if room.startswith("realtime:"):
-                payload = supabase_join("victim")
-            self._say(room, "phx_join", payload)
+        watch.receive(self.conn, [upgrade(target)])
+        for room in self._rooms:
+            self._say(room, "phx_join", supabase_join("victim") if supabase else {"user_id": "victim"})
 
     def beat(self) -> None:
         """Be there, and be answered."""
@@ -121,7 +123,7 @@ class Victim:
         """It is still there, and holds what is true."""
         assert self.conn in hub.connections, "one that behaves was thrown out"
         self.read()
-        for room in ROOMS:
+        for room in self._rooms:
             assert dict(self.held[room]) == hub.online(room), f"the presence of {room} is another one"
 
     def _say(self, topic: str, event: str, payload: Any) -> str:
@@ -134,17 +136,18 @@ class Victim:
 
 
 class Story:
-    """A hub, its victim, and the others, who come as they are needed. `cut` says how what they say is cut."""
+    """A hub, its victims, and the others, who come as they are needed. `cut`: how what they say is cut."""
 
     def __init__(self, bits: int, cut: int = 0, *, victim: bool = True) -> None:
         self.hub = Hub(config(bits & 63))
         self.watch = Watch(self.hub)
-        self.victim = Victim(self.watch) if victim else None
+        targets = (SUPABASE, PHOENIX) if victim else ()
+        self.victims = [Victim(self.watch, ConnId(conn), target) for conn, target in enumerate(targets, 1)]
         self._deflate, self._stops = bool(bits & 1), bool(bits & 64)
         self._cut = cut & 0xFE
         self._conns: dict[int, ConnId] = {}
         self._deflaters: dict[int, Any] = {}  # of those who agreed to it
-        self._last = 1
+        self._last = 2
         self._beat = self.watch.now
 
     def play(self, body: bytes) -> None:
@@ -157,19 +160,23 @@ class Story:
             self.end()
 
     def end(self) -> None:
-        """Everybody goes, the victim last: after a while the hub remembers nobody."""
-        watch, hub, victim = self.watch, self.hub, self.victim
-        if victim is not None:
+        """Everybody goes, the victims last: after a while the hub remembers nobody."""
+        watch, hub, victims = self.watch, self.hub, self.victims
+        for victim in victims:
             victim.beat()
+        if victims:
             self._pass(1.0)  # the presence window, if there is one
+        for victim in victims:
             victim.check(hub)
         for conn in tuple(watch.live):
-            if victim is None or conn != victim.conn:
+            if conn not in [victim.conn for victim in victims]:
                 watch.closed(conn)
         self._pass(12.0)  # the grace of Jarvis users
-        if victim is not None:
+        for victim in victims:
             victim.check(hub)
+        if victims:
             assert all({*hub.online(room)} <= {"victim"} for room in ROOMS), "somebody is left behind"
+        for victim in victims:
             watch.closed(victim.conn)
         assert hub.connections == ()
         assert hub.topics == ()
@@ -188,9 +195,10 @@ class Story:
 
     def _pass(self, seconds: float) -> None:
         self.watch.advance(seconds)
-        if self.victim is not None and self.watch.now - self._beat > 25:
+        if self.victims and self.watch.now - self._beat > 25:
             self._beat = self.watch.now
-            self.victim.beat()
+            for victim in self.victims:
+                victim.beat()
 
     # ------------------------------------------------------------ what the others do
 

@@ -175,4 +175,4 @@ def check_secrets(watch: Watch, heard: bytes) -> None:
         assert not any(secret in words for secret in SECRETS if secret not in known)
 
 
-ADDRESS = Address("host.test", 80, False, f"/socket/websocket?apikey={API_KEY}&vsn=2.0.0", SECRETS)
+ADDRESS = Address("host.test", 80, False, f"/socket/websocket?apikey={API_KEY}&vsn=2.0.0")

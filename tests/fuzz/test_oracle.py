@@ -15,13 +15,13 @@ from fuzz.framing import Mode
 from fuzz.oracle import API_KEY, TOKEN, documented, tells_secret
 from fuzz.script import record
 from presence_proto import events, websocket
-from presence_proto.connection import Connection
 from presence_proto.events import OnlineUser, UserOnline, UserStatus
 from presence_proto.hub.topic import Topic
 from presence_proto.jarvis import JarvisRoom
 from presence_proto.presence import PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient
 from presence_proto.roster import Roster
+from presence_proto.secrets import Credentials
 from presence_proto.serializer import Message, V2Serializer
 from presence_proto.testing import ContractError
 from presence_proto.websocket import TextMessage, WebSocket
@@ -142,11 +142,12 @@ BUGS = {
         script.script(record("c", 0), options=b"\0\0"),
         "does not come back",
     ),
-    "secrets": Bug("client", Connection, "redacted", says_all, record("h", 0, REFUSAL) + b"\1\0", "secret"),
+    "secrets": Bug("client", Credentials, "hide", says_all, record("h", 0, REFUSAL) + b"\1\0", "secret"),
     "ghosts": Bug("hub", Topic, "remove", leaves_ghosts, record("t", 0, JOIN) + b"\0\0", "left behind"),
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bug", BUGS.values(), ids=BUGS)
 def test_a_bug_is_seen(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
     check = targets.load(bug.target).check

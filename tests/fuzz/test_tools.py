@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from fuzz import __main__, campaign, script, shrinking, targets
 from fuzz.campaign import Row
+from stack_depth import stack_depth
 
 LOG = """\
 INFO: Seed: 1
@@ -103,3 +105,14 @@ def test_a_campaign_reports_what_was_found(
     del rows[:2]
     assert __main__.main(["run", "--folder", str(tmp_path)]) == 0
     assert started[-1] == (list(targets.NAMES), tmp_path, {"seconds": 60, "jobs": 1})
+
+
+def test_one_input_in_eight_runs_with_little_stack_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    depths = []
+    monkeypatch.setattr(targets.load("hub"), "check", lambda data: depths.append(stack_depth()))
+    check = targets.check("hub")
+    for number in range(400):
+        check(b"%d" % number)
+    deep = [depth for depth in depths if depth > sys.getrecursionlimit() - targets.STACK]
+    assert 25 <= len(deep) <= 100
+    assert len(set(depths)) == 2

@@ -96,13 +96,15 @@ def test_what_servers_sent(name: str, how: str) -> None:
     closes = [line for line in golden_files.msgs(name) if line.kind == "close" and line.dir == "in"]
     expected: list[WebSocketEvent]
     if http.status == 101:
-        expected = [Opened(None, "sec-websocket-extensions" in dict(http.headers)), *messages(name, "in")]
+        chosen = header(side(name, "in")[0].data, "sec-websocket-protocol")
+        expected = [Opened(chosen, "sec-websocket-extensions" in dict(http.headers)), *messages(name, "in")]
     else:
-        assert isinstance(http.data, str)
         assert http.status is not None
-        expected = [Refused(http.status, http.headers, http.data.encode())]
+        body = b"".join(cut(side(name, "in"), "as recorded")).partition(b"\r\n\r\n")[2]
+        assert http.data in ("", body.decode())  # not every recorder kept it among the messages
+        expected = [Refused(http.status, http.headers, body)]
     for line in closes:
-        if line.code is None:
+        if line.code in (None, 1006):
             expected.append(LOST)
         else:
             expected.append(Closed(line.code, (line.reason or b"").decode(), clean=line.clean is True))
@@ -222,14 +224,15 @@ def test_fragments_with_a_ping_between_them(how: str) -> None:
         PingReceived(b"mid"),
         TextMessage('["1","1","room:f","phx_join",{"user_id":"f"}]'),
         # the recorded client left out the mask once, to see what happens
-        Closed(1002, "server received unexpected unmasked frame", clean=False),
+        Closed(1002, "a malformed WebSocket frame", clean=False),
     ]
 
 
 @pytest.mark.parametrize("name", WITH_MESSAGES)
 def test_our_client_sends_what_it_is_told_like_the_recorded_one(name: str) -> None:
     """What our client makes of the recorded messages, a server reads as the recorded bytes."""
-    if replay_client(name, "in one piece")[0] != Opened(None, False):
+    opened = replay_client(name, "in one piece")[0]
+    if not isinstance(opened, Opened) or opened.deflate:
         return
     client = recorded_client(name)
     server = WebSocket.server(max_message_size=LIMIT)

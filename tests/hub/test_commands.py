@@ -53,7 +53,7 @@ def test_close_channel() -> None:
         TopicLeft(second.conn, "room:x", "maintenance"),
     ]
     world.hub.close_channel("room:x", now=world.now)
-    assert world.hub.next_output() is None
+    assert not world.hub.drain()
 
 
 def test_close_channel_of_supabase_says_why() -> None:
@@ -147,7 +147,7 @@ def test_broadcast_checks_first(topic: str, event: str, payload: Any) -> None:
     joined(world, PHOENIX)
     with pytest.raises(LocalProtocolError):
         world.hub.broadcast(topic, event, payload, now=world.now)
-    assert world.hub.next_output() is None
+    assert not world.hub.drain()
 
 
 # ---------------------------------------------------------------------------------------------- many
@@ -162,7 +162,7 @@ def test_what_is_shared_is_encoded_once() -> None:
         client.join(topic, {})
     world.hub.broadcast(topic, "news", {"text": "x" * 1000}, now=world.now)
     sent: dict[ConnId, bytes] = {}
-    while (output := world.hub.next_output()) is not None:
+    for output in world.hub.drain():
         if isinstance(output, SendData):
             sent[output.conn] = output.data
             world.clients[output.conn].receive(output.data)
@@ -224,8 +224,7 @@ def test_an_idle_connection_is_small(target: str, topic: str) -> None:
             hub.transport_opened(ConnId(conn), now=0)
             for data in (upgrade(target), masked(message.encode())):
                 hub.receive_data(ConnId(conn), data, now=0)
-                while hub.next_output() is not None:
-                    pass
+                hub.drain()
         gc.collect()
         used = tracemalloc.get_traced_memory()[0] - before
     finally:

@@ -79,7 +79,7 @@ def test_the_key_of_a_supabase_url_is_checked() -> None:
     for query, status, body in (
         ("", 401, b'{"error":"API key is missing"}'),
         ("&apikey=", 401, b'{"error":"API key is missing"}'),
-        ("&apikey=wrong", 403, b'{"error":"API key is invalid"}'),
+        ("&apikey=wrong", 401, b'{"error":"API key is invalid"}'),
     ):
         client = World(KEYS).connect("/realtime/v1/websocket?vsn=2.0.0" + query)
         assert client.refused is not None
@@ -93,7 +93,20 @@ def test_the_key_may_come_in_a_header() -> None:
     assert World(KEYS).connect(target, headers=(("X-Api-Key", "secret"),)).opened is not None
     refused = World(KEYS).connect(target, headers=(("X-Api-Key", "no"),)).refused
     assert refused is not None
-    assert refused.status == 403
+    assert refused.status == 401
+
+
+def test_the_key_in_the_header_counts_when_there_are_two() -> None:
+    """As in Supabase Realtime: `x-api-key` comes first."""
+    for header, query, opened in (
+        ("secret", "wrong", True),
+        ("wrong", "secret", False),
+        ("", "secret", True),
+    ):
+        client = World(KEYS).connect(
+            f"/realtime/v1/websocket?vsn=2.0.0&apikey={query}", headers=(("X-Api-Key", header),)
+        )
+        assert (client.opened is not None) is opened
 
 
 def test_without_keys_any_key_will_do() -> None:
@@ -106,7 +119,7 @@ def test_the_key_guards_the_topics_and_not_only_the_url() -> None:
     outside = world.connect(PHOENIX)
     assert outside.join("realtime:room", supabase_join("eve")) == [
         [
-            "1",
+            None,
             "1",
             "realtime:room",
             "phx_reply",

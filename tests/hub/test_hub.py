@@ -31,7 +31,7 @@ OK = {"status": "ok", "response": {}}
 
 def test_a_new_hub_has_nothing_to_do() -> None:
     hub = Hub()
-    assert (hub.next_output(), hub.next_deadline(), hub.connections, hub.topics) == (None, None, (), ())
+    assert (hub.drain(), hub.next_deadline(), hub.connections, hub.topics) == ((), None, (), ())
     assert not hub.is_closed
     assert hub.online("room:x") == {}
 
@@ -54,7 +54,7 @@ def test_now_must_be_a_time(now: float) -> None:
         with pytest.raises(LocalProtocolError, match="finite"):
             call()
     assert not hub.is_closed
-    assert hub.next_output() is None
+    assert not hub.drain()
     hub.transport_opened(ConnId(2), now=6)
 
 
@@ -82,7 +82,7 @@ def test_facts_about_others_are_ignored() -> None:
         world.hub.receive_data(conn, b"\x81\x80\0\0\0\0", now=world.now)
         world.hub.transport_closed(conn, now=world.now)
         world.hub.disconnect(conn, now=world.now)
-        assert world.hub.next_output() is None
+        assert not world.hub.drain()
 
 
 def test_no_data_is_nothing() -> None:
@@ -278,7 +278,7 @@ def test_disconnect_checks_first(code: int, reason: str) -> None:
     with pytest.raises(LocalProtocolError):
         world.hub.disconnect(client.conn, code, reason, now=world.now)
     assert world.hub.connections == (client.conn,)
-    assert world.hub.next_output() is None
+    assert not world.hub.drain()
 
 
 # ---------------------------------------------------------------------------------------------- shutdown

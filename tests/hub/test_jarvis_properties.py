@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 from attrs import define, evolve, field
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import times
 from hub_client import Client, World, masked
 from jarvis_client import (
     CONFIG,
@@ -26,7 +27,7 @@ from presence_proto.events import UserStatus
 from presence_proto.outputs import ConnId
 from presence_proto.presence import PresenceMap
 
-fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fast = times(0.6)
 
 USERS = ("ann", "bob", "cid")
 NAMES = ("", "One", "Two")

@@ -245,3 +245,42 @@ def test_authorize_is_asked_with_the_token_of_the_params() -> None:
     assert client.join("room:private", {"access_token": 5})[0][4] == refused
     assert client.join("room:private", {"access_token": "jwt"})[0][4] == OK
     assert asked == [("room:private", None), ("room:private", None), ("room:private", "jwt")]
+
+
+def test_authorize_is_asked_with_the_token_of_the_connection_when_the_params_have_none() -> None:
+    """As `connect/3` of Phoenix gets it: in the URL, or as the `authToken` of phoenix.js, which wins."""
+    asked: list[str | None] = []
+
+    def authorize(topic: str, token: str | None) -> str | None:
+        asked.append(token)
+        return None
+
+    world = World(HubConfig(authorize=authorize))
+    bearer = ("phoenix", "base64url.bearer.phx.MTIzNA")
+    for target, offered, token in (
+        ("/socket/websocket?token=of-the-url", (), "of-the-url"),
+        ("/socket/websocket", bearer, "1234"),
+        ("/socket/websocket?token=of-the-url", bearer, "1234"),
+        ("/socket/websocket?token=of-the-url", ("phoenix", "base64url.bearer.phx.!"), "of-the-url"),
+        ("/socket/websocket", bearer[1:], None),  # Phoenix takes it beside its own name only
+    ):
+        client = world.connect(target + ("&" if "?" in target else "?") + "vsn=2.0.0", subprotocols=offered)
+        client.join("room:a", {})
+        client.join("room:b", {"access_token": "of-the-join"})
+        client.join("room:c", {"access_token": None})
+        assert asked == [token, "of-the-join", None]
+        asked.clear()
+
+
+def test_a_supabase_topic_knows_the_token_of_its_join_only() -> None:
+    asked: list[str | None] = []
+
+    def authorize(topic: str, token: str | None) -> str | None:
+        asked.append(token)
+        return None
+
+    client = World(HubConfig(authorize=authorize)).connect(
+        "/realtime/v1/websocket?vsn=2.0.0&token=of-the-url"
+    )
+    client.join("realtime:a", {})
+    assert asked == [None]

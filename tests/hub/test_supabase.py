@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from hub_client import SUPABASE, SUPABASE_V1, Client, World, known_refs, supabase_join
+from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, Client, World, known_refs, supabase_join
 from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined, TopicLeft
+from presence_proto.hub.phoenix import OVERTAKING
 from presence_proto.serializer import UserBroadcast
 
 ROOM = "realtime:room1"
@@ -66,10 +67,134 @@ def test_anything_else_is_false(enabled: Any) -> None:
     assert client.take() == []
 
 
-@pytest.mark.parametrize("payload", [{}, {"config": None}, {"config": {"presence": [], "broadcast": 5}}])
+@pytest.mark.parametrize("payload", [{"config": None}, {"config": {}}, {"config": {"presence": None}}])
 def test_a_config_that_says_nothing_gets_the_defaults(payload: Any) -> None:
     client = World().connect(SUPABASE)
     assert client.join(ROOM, payload) == [["1", "1", ROOM, "phx_reply", JOINED]]
+
+
+@pytest.mark.parametrize(
+    "payload", [{"config": 5}, {"config": {"broadcast": "x"}}, {"config": {"presence": [], "broadcast": {}}}]
+)
+def test_a_config_of_other_types_crashes_as_supabases_does(payload: Any) -> None:
+    world = World()
+    client = world.connect(SUPABASE)
+    reason = "UnknownErrorOnChannel: no function clause matching in Access.get/3"
+    refused = {"status": "error", "response": {"reason": reason}}
+    assert client.join(ROOM, payload) == [["1", "1", ROOM, "phx_reply", refused]]
+    assert world.take_events()[-1] == JoinRefused(client.conn, ROOM, reason)
+    assert world.hub.topics == ()
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"),
+    [(None, "nil"), ([1], "[1]"), ("text", '"text"'), (b"\0\xff", "<<0, 255>>"), ("x" * 200, '"' + "x" * 99)],
+)
+@pytest.mark.parametrize("target", [SUPABASE, PHOENIX])
+def test_a_join_payload_that_is_not_an_object(target: str, payload: Any, shown: str) -> None:
+    client = World().connect(target)
+    reason = f"UnknownErrorOnChannel: expected params to be a :map, got: `{shown}`"
+    refused = {"status": "error", "response": {"reason": reason}}
+    assert client.join(ROOM, payload) == [["1", "1", ROOM, "phx_reply", refused]]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("room1", {"schema": "room1"}),
+        ("public:t", {"schema": "public", "table": "t"}),
+        ("public:t:id=eq.1:2", {"schema": "public", "table": "t", "filter": "id=eq.1:2"}),
+    ],
+)
+def test_a_join_without_a_config_is_of_an_old_client_and_subscribes_to_a_table(
+    name: str, change: dict[str, str]
+) -> None:
+    reply, system = World().connect(SUPABASE).join(f"realtime:{name}", {})
+    (answered,) = reply[4]["response"]["postgres_changes"]
+    assert answered == {"id": answered["id"], **change}
+    assert (system[3], system[4]["message"]) == ("system", "Subscribed to PostgreSQL")
+
+
+def test_too_many_channels_in_supabases_words() -> None:
+    client = World(HubConfig(max_channels=1)).connect(SUPABASE)
+    client.join(ROOM, supabase_join())
+    reason = "ChannelRateLimitReached: Too many channels"
+    refused = {"status": "error", "response": {"reason": reason}}
+    assert client.join("realtime:2", supabase_join(), ref="2") == [
+        ["2", "2", "realtime:2", "phx_reply", refused]
+    ]
+
+
+def test_the_replication_is_ready_at_once() -> None:
+    join = supabase_join("a")
+    join["config"]["broadcast"]["replication_ready"] = True
+    reply, system, state = World().connect(SUPABASE).join(ROOM, join)
+    assert (reply[3], state[3]) == ("phx_reply", "presence_state")
+    said = {
+        "channel": "room1",
+        "extension": "system",
+        "message": "Replication connection established",
+        "status": "ok",
+    }
+    assert system == ["1", None, ROOM, "system", said]
+
+
+# ---------------------------------------------------------------------------------------------- the mount
+
+
+def test_other_topics_are_unmatched() -> None:
+    world = World()
+    client = world.connect(SUPABASE)
+    unmatched = {"status": "error", "response": {"reason": "unmatched topic"}}
+    assert client.join("room:x", {"user_id": "u"}) == [[None, "1", "room:x", "phx_reply", unmatched]]
+    assert world.take_events()[-1] == JoinRefused(client.conn, "room:x", "unmatched topic")
+    assert world.connect(PHOENIX).join("room:x", {"user_id": "u"})[0][4]["status"] == "ok"
+
+
+MALFORMED = ["{nonsense", "", "[1,2]", '{"a":1}', "null", "7", b"\0\1", b"\x09" * 20, b""]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+def test_malformed_messages_are_passed_over(data: str | bytes) -> None:
+    _, (_, alice) = room(supabase_join("alice"))
+    alice.binary(data) if isinstance(data, bytes) else alice.text(data)
+    assert (alice.take(), alice.closed) == ([], None)
+    assert track(alice, "2", {"n": 1})[0] == ["1", "2", ROOM, "phx_reply", OK]
+
+
+@pytest.mark.parametrize("data", MALFORMED)
+def test_on_phoenixs_mount_they_close_the_connection(data: str | bytes) -> None:
+    client = World().connect(PHOENIX)
+    client.join(ROOM, supabase_join("alice"))
+    client.binary(data) if isinstance(data, bytes) else client.text(data)
+    assert client.closed is not None
+    assert client.closed.code == 1011
+
+
+def test_pushes_with_a_stale_join_ref_are_taken_and_leaves_are_not() -> None:
+    world, (_, alice) = room(supabase_join("alice"))
+    alice.join(ROOM, supabase_join("alice"), ref="5")
+    assert track(alice, "6", {"n": 1}, join_ref="1")[0] == ["5", "6", ROOM, "phx_reply", OK]
+    alice.say("1", "7", ROOM, "phx_leave", {})
+    assert alice.take() == []
+    assert list(world.hub.online(ROOM)) == ["alice"]
+
+
+def test_on_phoenixs_mount_stale_pushes_are_dropped() -> None:
+    client = World().connect(PHOENIX)
+    client.join(ROOM, supabase_join("alice"))
+    client.join(ROOM, supabase_join("alice"), ref="5")
+    assert track(client, "6", {"n": 1}, join_ref="1") == []
+    assert track(client, "7", {"n": 1}, join_ref="5")[0] == ["5", "7", ROOM, "phx_reply", OK]
+
+
+@pytest.mark.parametrize(("target", "code"), [(SUPABASE, 1000), (PHOENIX, 1002)])
+def test_the_close_code_of_an_idle_connection_is_the_web_servers(target: str, code: int) -> None:
+    world = World(HubConfig(idle_timeout=60))
+    client = world.connect(target)
+    world.advance(60)
+    assert client.closed is not None
+    assert client.closed.code == code
 
 
 @pytest.mark.parametrize("key", ["", None, 5])
@@ -192,14 +317,8 @@ def test_the_event_may_be_in_capitals_and_the_payload_missing() -> None:
     "call",
     [
         {"type": "presence", "event": "nonsense"},
-        {"type": "presence"},
         {"event": 5},
-        {"event": "track", "payload": "str"},
-        {"event": "track", "payload": None},
-        {"event": "track", "payload": [1]},
-        "text",
-        None,
-        b"bytes",
+        {"event": None},
     ],
 )
 def test_other_calls_are_errors(call: Any) -> None:
@@ -211,15 +330,56 @@ def test_other_calls_are_errors(call: Any) -> None:
     assert world.hub.online(ROOM) == {}
 
 
-def test_presence_disabled_no_state_and_no_diff_until_we_track() -> None:
+@pytest.mark.parametrize("payload", ["str", None, [1], 5, True])
+def test_what_is_tracked_must_be_a_map(payload: Any) -> None:
+    world, (_, alice) = room(supabase_join("alice"))
+    refused = {"status": "error", "response": {"reason": "Presence track payload must be a map"}}
+    assert track(alice, "2", payload) == [["1", "2", ROOM, "phx_reply", refused]]
+    assert world.hub.online(ROOM) == {}
+
+
+@pytest.mark.parametrize("call", [{"type": "presence"}, {}, "text", None, [1], b"bytes"])
+def test_a_call_without_an_event_is_ok_and_not_counted(call: Any) -> None:
+    config = HubConfig(presence_limit=1, presence_window=0)
+    _, (_, alice) = room(supabase_join("alice"), config=config)
+    for ref in ("2", "3"):
+        alice.say("1", ref, ROOM, "presence", call)
+        assert alice.take() == [["1", ref, ROOM, "phx_reply", OK]]
+    assert track(alice, "4", {"n": 1})[0] == ["1", "4", ROOM, "phx_reply", OK]
+
+
+def test_without_presence_no_state_comes_and_diffs_come_at_once() -> None:
     _, (_, late, other) = room(supabase_join("late", presence=False), supabase_join("other"))
     assert late.take() == []
     track(other, "2", {"n": 1})
-    assert late.take() == []
+    assert [message[3] for message in late.take()] == ["presence_diff"]
     messages = track(late, "2", {"late": 1})
+    assert [message[3] for message in messages] == ["phx_reply", "presence_diff"]
+
+
+def test_on_a_private_channel_diffs_wait_for_the_first_track() -> None:
+    private = supabase_join("late", presence=False)
+    private["config"]["private"] = True
+    _, (_, late, other) = room(private, supabase_join("other"))
+    track(other, "2", {"n": 1})
+    assert late.take() == []
+    track(late, "2", None)  # refused
+    track(other, "4", {"n": 3})
+    assert late.take() == []
+    messages = track(late, "3", {"late": 1})
     assert [message[3] for message in messages] == ["phx_reply", "presence_diff"]
     track(other, "3", {"n": 2})
     assert [message[3] for message in late.take()] == ["presence_diff"]
+
+
+def test_a_tracked_payload_has_a_size_limit() -> None:
+    config = HubConfig(max_meta_size=1005, presence_window=0)  # with the key
+    world, (_, alice) = room(supabase_join("alice"), config=config)
+    assert track(alice, "2", {"n": "x" * 992})[0] == ["1", "2", ROOM, "phx_reply", OK]
+    system, close = track(alice, "3", {"n": "x" * 993})
+    assert (system[3], system[4]["message"]) == ("system", "Track message size exceeded")
+    assert close == ["1", "1", ROOM, "phx_close", {}]
+    assert world.take_events()[-1] == TopicLeft(alice.conn, ROOM, "Track message size exceeded")
 
 
 def test_the_state_holds_who_tracked_and_nobody_else() -> None:
@@ -235,14 +395,11 @@ def test_a_rejoin_forgets_what_was_tracked() -> None:
     track(alice, "2", {"n": 1})
     observer.take()
     messages = alice.join(ROOM, supabase_join("alice"), ref="3")
-    assert [message[3] for message in messages] == [
-        "phx_reply",
-        "phx_close",
-        "presence_state",
-        "presence_diff",
-    ]
+    assert [message[3] for message in messages] == ["phx_reply", "phx_close", "presence_state"]
     assert messages[2][4] == {}
     assert world.hub.online(ROOM) == {}
+    (diff,) = observer.take()
+    assert list(diff[4]["leaves"]) == ["alice"]
 
 
 # ---------------------------------------------------------------------------------------------- the limit
@@ -282,11 +439,17 @@ def test_calls_of_one_moment_are_counted_each() -> None:
     assert [message[3] for message in track(alice, "7", {"n": 1})] == ["system", "phx_close"]
 
 
-def test_the_limit_is_for_any_30_seconds() -> None:
+def test_the_limit_is_for_a_fixed_window_from_its_first_call() -> None:
     world, (_, alice) = room(supabase_join("alice"), config=HubConfig(presence_limit=5, presence_window=0))
-    for number in range(12):
+    assert track(alice, "0", {"n": 0})[0][3] == "phx_reply"
+    world.advance(29)
+    for number in range(1, 5):
         assert track(alice, str(number), {"n": number})[0][3] == "phx_reply"
-        world.advance(6)
+    world.advance(1.1)  # a new window: a sliding one would hold five calls
+    for number in range(5, 10):
+        assert track(alice, str(number), {"n": number})[0][3] == "phx_reply"
+    world.advance(29.9)
+    assert track(alice, "10", {"n": 10})[0][3] == "system"
 
 
 # ---------------------------------------------------------------------------------------------- broadcasts
@@ -382,6 +545,37 @@ def test_a_good_token_or_none_gets_no_answer(payload: Any) -> None:
     assert len(world.hub.topics) == 1
 
 
+def test_the_same_token_and_api_keys_are_not_asked_about() -> None:
+    asked: list[str | None] = []
+
+    def rule(topic: str, token: str | None) -> str | None:
+        asked.append(token)
+        return None
+
+    _, (_, alice) = room(supabase_join("alice", access_token="one"), config=HubConfig(authorize=rule))
+    asked.clear()
+    for token in ("one", "sb_publishable_x", "two", "two", "one"):
+        alice.say("1", "2", ROOM, "access_token", {"access_token": token})
+    assert asked == ["two", "one"]
+
+
+def test_the_older_name_of_a_token() -> None:
+    config = HubConfig(authorize=lambda topic, token: f"Unauthorized: {token}")
+    reply = World(config).connect(SUPABASE).join(ROOM, supabase_join("a", user_token="old"))
+    assert reply[0][4]["response"] == {"reason": "Unauthorized: old"}
+
+
+def test_the_code_of_a_reason_is_for_joins_only() -> None:
+    def rule(topic: str, token: str | None) -> str | None:
+        return None if token is None else "InvalidJWTToken: Token has expired: 1 second ago"
+
+    _, (_, alice) = room(supabase_join("alice"), config=HubConfig(authorize=rule))
+    alice.say("1", "2", ROOM, "access_token", {"access_token": "old"})
+    assert alice.take()[0][4]["message"] == "Token has expired: 1 second ago"
+    refused = alice.join(ROOM, supabase_join("alice", access_token="old"), ref="3")
+    assert refused[0][4]["response"] == {"reason": "InvalidJWTToken: Token has expired: 1 second ago"}
+
+
 def test_without_a_rule_every_token_is_good() -> None:
     _, (_, alice) = room(supabase_join("alice"))
     alice.say("1", "2", ROOM, "access_token", {"access_token": "expired"})
@@ -413,7 +607,212 @@ def test_leave() -> None:
     track(alice, "2", {"n": 1})
     observer.take()
     alice.say("1", "3", ROOM, "phx_leave", {})
+    assert alice.take() == []
+    world.advance(OVERTAKING)
     assert alice.take() == [["1", "3", ROOM, "phx_reply", OK], ["1", "1", ROOM, "phx_close", {}]]
     (left,) = observer.take()
     assert list(left[4]["leaves"]) == ["alice"]
     assert world.hub.online(ROOM) == {}
+
+
+def test_a_join_overtakes_the_leave_of_its_topic() -> None:
+    world, (observer, alice) = room(supabase_join("alice"))
+    track(alice, "2", {"n": 1})
+    for client in (observer, alice):
+        client.take()
+    alice.say("1", "3", ROOM, "phx_leave", {})
+    joined = alice.join(ROOM, supabase_join("alice"), ref="4")
+    assert [(message[1], message[3]) for message in joined] == [
+        ("4", "phx_reply"),
+        ("1", "phx_close"),
+        (None, "presence_state"),
+    ]
+    world.advance(1)
+    assert alice.take() == []
+    assert [message[3] for message in observer.take()] == ["presence_diff"]
+    assert world.hub.online(ROOM) == {}
+
+
+@pytest.mark.parametrize(
+    "message", [("phoenix", "heartbeat"), ("realtime:other", "phx_join"), (ROOM, "nonsense")]
+)
+def test_what_else_follows_a_leave_comes_after_it(message: tuple[str, str]) -> None:
+    world, (_, alice) = room(supabase_join("alice"))
+    alice.take()
+    alice.say("1", "3", ROOM, "phx_leave", {})
+    topic, event = message
+    alice.say("4", "4", topic, event, {})
+    assert [(message[1], message[3]) for message in alice.take()][:2] == [
+        ("3", "phx_reply"),
+        ("1", "phx_close"),
+    ]
+    world.advance(1)
+    assert "phx_close" not in [message[3] for message in alice.take()]
+
+
+@pytest.mark.parametrize("how", ["drop", "close channel", "malformed"])
+def test_a_leave_that_waits_and_the_end(how: str) -> None:
+    world, (_, alice) = room(supabase_join("alice"))
+    alice.take()
+    alice.say("1", "3", ROOM, "phx_leave", {})
+    if how == "drop":
+        alice.drop()
+    elif how == "malformed":
+        alice.text("[")
+    else:
+        world.hub.close_channel(ROOM, conn=alice.conn, now=world.now)
+        world.settle()
+        assert [message[3] for message in alice.take()] == ["system", "phx_close"]
+    world.advance(1)
+    assert [message[3] for message in alice.take()] == (
+        ["phx_reply", "phx_close"] if how == "malformed" else []
+    )
+    assert world.hub.online(ROOM) == {}
+
+
+# ---------------------------------------------------------------------------------------------- replay
+
+
+def replaying(replay: Any, *, private: bool) -> dict[str, Any]:
+    join = supabase_join("a")
+    join["config"]["broadcast"]["replay"] = replay
+    join["config"]["private"] = private
+    return join
+
+
+@pytest.mark.parametrize(
+    "replay", [{}, {"since": 5, "limit": 100}, {"since": None}, {"limit": False}, None, "x"]
+)
+def test_a_private_channel_may_ask_for_a_replay_and_the_hub_has_none(replay: Any) -> None:
+    client = World().connect(SUPABASE)
+    events = [message[3] for message in client.join(ROOM, replaying(replay, private=True))]
+    assert events == ["phx_reply", "presence_state"]
+
+
+@pytest.mark.parametrize(
+    ("replay", "private", "reason"),
+    [
+        ({"since": 5, "limit": 10}, False, "Replay is not allowed for public channels"),
+        (None, False, "Replay is not allowed for public channels"),
+        ({"since": "yesterday"}, True, "Replay params are not valid"),
+        ({"since": 5.0}, True, "Replay params are not valid"),
+        ({"limit": True}, True, "Replay params are not valid"),
+        ({"limit": [1]}, True, "Replay params are not valid"),
+    ],
+)
+def test_a_replay_is_refused_as_supabase_refuses_it(replay: Any, private: bool, reason: str) -> None:
+    client = World().connect(SUPABASE)
+    refusal = {"status": "error", "response": {"reason": f"UnableToReplayMessages: {reason}"}}
+    assert client.join(ROOM, replaying(replay, private=private)) == [["1", "1", ROOM, "phx_reply", refusal]]
+
+
+# ------------------------------------------------------------------------------------------ private channels
+
+
+def private_join(key: str, *, token: str | None = None, **more: Any) -> dict[str, Any]:
+    join = supabase_join(key, **more)
+    join["config"]["private"] = True
+    return join if token is None else {**join, "access_token": token}
+
+
+def access(topic: str, token: str | None) -> Any:
+    """The token names the right: `read`, `write`, or none for any other."""
+    return {"read": "read", "write": "write", "odd": True}.get(token or "")
+
+
+def private_room(token: str) -> tuple[World, Client, Client]:
+    world = World(HubConfig(private_rule=access, presence_window=0))
+    observer, client = world.connect(SUPABASE), world.connect(SUPABASE)
+    observer.join(ROOM, private_join("observer", token="write"))
+    client.join(ROOM, private_join("alice", token=token, ack=True))
+    return world, observer, client
+
+
+def test_a_private_channel_for_who_may_write() -> None:
+    _, observer, alice = private_room("write")
+    assert track(alice, "2", {"n": 1})[0] == ["1", "2", ROOM, "phx_reply", OK]
+    alice.say("1", "3", ROOM, "broadcast", {"type": "broadcast", "event": "e", "payload": {}})
+    assert alice.take() == [["1", "3", ROOM, "phx_reply", OK]]
+    assert [message[3] for message in observer.take()][-2:] == ["presence_diff", "broadcast"]
+
+
+def test_a_private_channel_for_who_may_only_read() -> None:
+    world, observer, alice = private_room("read")
+    observer.take()
+    assert track(alice, "2", {"n": 1}) == [["1", "2", ROOM, "phx_reply", ERROR]]
+    alice.say("1", "3", ROOM, "broadcast", {"type": "broadcast", "event": "e", "payload": {}})
+    assert alice.take() == []
+    assert observer.take() == []
+    alice.say("1", "4", ROOM, "presence", {"event": "untrack"})
+    assert alice.take() == [["1", "4", ROOM, "phx_reply", OK]]
+    track(observer, "2", {"n": 1})
+    assert [message[3] for message in alice.take()] == ["presence_diff"]
+    assert list(world.hub.online(ROOM)) == ["observer"]
+
+
+NO_PERMISSION = "You do not have permissions to read from this Channel topic: room1"
+
+
+def test_a_private_channel_for_who_may_do_nothing() -> None:
+    world = World(HubConfig(private_rule=access))
+    client = world.connect(SUPABASE)
+    refused = {"status": "error", "response": {"reason": f"Unauthorized: {NO_PERMISSION}"}}
+    assert client.join(ROOM, private_join("a")) == [["1", "1", ROOM, "phx_reply", refused]]
+    assert world.take_events()[-1] == JoinRefused(client.conn, ROOM, f"Unauthorized: {NO_PERMISSION}")
+    assert client.join(ROOM, supabase_join("a"), ref="2")[0][4] == JOINED, "public: the rule is not asked"
+
+
+def test_without_a_rule_who_is_in_a_private_channel_may_write() -> None:
+    world = World()
+    client = world.connect(SUPABASE)
+    client.join(ROOM, private_join("a"))
+    assert track(client, "2", {"n": 1})[0] == ["1", "2", ROOM, "phx_reply", OK]
+
+
+def test_a_new_token_changes_what_one_may_do() -> None:
+    _, _, alice = private_room("read")
+    alice.say("1", "2", ROOM, "access_token", {"access_token": "write"})
+    assert track(alice, "3", {"n": 1})[0] == ["1", "3", ROOM, "phx_reply", OK]
+    alice.say("1", "4", ROOM, "access_token", {"access_token": "read"})
+    assert track(alice, "5", {"n": 2})[-1] == ["1", "5", ROOM, "phx_reply", ERROR]
+    alice.say("1", "6", ROOM, "access_token", {"access_token": "none"})
+    system, close = alice.take()
+    assert (system[4]["message"], close[3]) == (NO_PERMISSION, "phx_close")
+
+
+def test_a_rule_that_answers_something_else_is_a_crash() -> None:
+    world = World(HubConfig(private_rule=access))
+    client = world.connect(SUPABASE)
+    refused = {"status": "error", "response": {"reason": "join crashed"}}
+    assert client.join(ROOM, private_join("a", token="odd")) == [["1", "1", ROOM, "phx_reply", refused]]
+    reason = "join crashed (the private rule's answer is True)"
+    assert world.take_events()[-1] == JoinRefused(client.conn, ROOM, reason)
+
+
+# ------------------------------------------------------------------------------------------ sizes
+
+
+@pytest.mark.parametrize("ack", [True, False])
+@pytest.mark.parametrize("kind", ["text", "binary"])
+def test_a_broadcast_has_a_size_limit(kind: str, ack: bool) -> None:
+    config = HubConfig(max_payload_size=1000, presence_window=0)
+    _, (observer, alice) = room(supabase_join("alice", ack=ack), config=config)
+    observer.take()
+
+    def say(ref: str, size: int) -> None:
+        payload: Any = {"type": "broadcast", "event": "e", "payload": {"x": "y" * size}}
+        alice.say(
+            "1",
+            ref,
+            ROOM,
+            "broadcast",
+            UserBroadcast("e", {"x": "y" * size}) if kind == "binary" else payload,
+        )
+
+    say("2", 800)
+    assert alice.take() == ([["1", "2", ROOM, "phx_reply", OK]] if ack else [])
+    assert [message[3] for message in observer.take()] == ["broadcast"]
+    say("3", 1000)
+    exceeded = {"status": "error", "response": "payload_size_exceeded"}
+    assert alice.take() == ([["1", "3", ROOM, "phx_reply", exceeded]] if ack else [])
+    assert (observer.take(), alice.closed) == ([], None)

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from hub_client import PHOENIX_V1, Client, World, supabase_join
 from presence_proto.config import HubConfig
+from presence_proto.hub.allowance import Allowance
 from presence_proto.hub.ids import Ids
 from presence_proto.hub.topic import Topic
 from presence_proto.outputs import ConnId
@@ -244,7 +245,7 @@ class Listener:
 
 def test_any_kind_of_member_will_do() -> None:
     waiting: dict[str, Topic] = {}
-    topic = Topic("room:x", Ids(), waiting)
+    topic = Topic("room:x", Ids(), waiting, HubConfig(), Allowance("this hub", 10_000))
     ears, mouth = Listener(), Listener()
     topic.add(ears)
     topic.add(mouth)

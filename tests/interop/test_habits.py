@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from interop.pypi_peer import PyPIPeer
     from interop.stage import Stage
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.long]
 
 both_versions = pytest.mark.parametrize("kind", ["phoenix.js", "phoenix.js V1"])
 
@@ -50,13 +50,20 @@ def test_phoenix_js_joins_a_topic_twice() -> None:
 def test_phoenix_js_brings_a_token_as_a_subprotocol(kind: str) -> None:
     """The API of browsers, and ws, close a connection whose server picks none of those that they offer."""
 
+    asked: list[str | None] = []
+
+    def authorize(topic: str, token: str | None) -> str | None:
+        asked.append(token)
+        return None
+
     async def scene(stage: Stage, ann: PhoenixJsPeer) -> None:
         await ann.connect(token="a.secret.jwt")
         await ann.join("ann")
         assert [type(event) for event in stage.events] == [ClientConnected, TopicJoined]
         assert "secret" not in repr(stage.events)
+        assert asked == ["a.secret.jwt"]
 
-    play(scene, [kind], connect=False)
+    play(scene, [kind], HubConfig(authorize=authorize), connect=False)
 
 
 @both_versions

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.interop,
+    pytest.mark.long,
     # The client from PyPI reads these attributes of websockets when it loses a connection.
     pytest.mark.filterwarnings(r"ignore:ConnectionClosed\.(code|reason) is deprecated:DeprecationWarning"),
 ]

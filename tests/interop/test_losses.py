@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.interop,
+    pytest.mark.long,
     # The client from PyPI reads these attributes of websockets when it loses a connection.
     pytest.mark.filterwarnings(r"ignore:ConnectionClosed\.(code|reason) is deprecated:DeprecationWarning"),
 ]
@@ -163,7 +164,9 @@ def test_who_is_silent_is_closed_and_comes_back(kind: str) -> None:
         await ann.connect(heartbeat=25)
         await ann.join("ann")
         await ann.until(lambda p: p.statuses.count("SUBSCRIBED") >= 2, "is back")
-        assert ann.closed[0] == 1002
+        assert ann.closed[0] == (
+            1002 if kind == "phoenix.js" else 1000
+        )  # as Bandit, and as Supabase's Cowboy
         assert ann.statuses[:3] == ["SUBSCRIBED", "CHANNEL_ERROR", "SUBSCRIBED"]
 
     play(scene, [kind], HubConfig(idle_timeout=0.5), connect=False)
@@ -182,7 +185,7 @@ def test_a_wrong_api_key_is_refused(kind: str) -> None:
             assert ann.closed[0] == 1006  # all that the API of browsers tells
         else:
             client = realtime.AsyncRealtimeClient(ann.url, token="wrong", max_retries=1)
-            with pytest.raises(InvalidStatus, match="403"):
+            with pytest.raises(InvalidStatus, match="401"):
                 await client.connect()
         assert [type(event) for event in stage.events[:1]] == [ClientRefused]
         assert ann.opened == 0

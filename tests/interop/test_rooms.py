@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interop.peers import Peer
     from interop.stage import Stage
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.long]
 
 SUPABASE_PAIRS = [
     ("realtime-js", "ours"),

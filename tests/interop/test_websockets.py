@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
 from websockets.extensions.permessage_deflate import (
@@ -17,6 +17,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from examples import times
 from presence_proto.config import Address
 from presence_proto.websocket import (
     BinaryMessage,
@@ -159,7 +160,7 @@ def talk(ours: WebSocket, peer: Peer, messages: list[str | bytes], pieces: int) 
     assert peer.close_heard() == (4001, "genug")
 
 
-@settings(max_examples=60, deadline=None)
+@times(0.6)
 @given(st.sampled_from(SERVER_ANSWERS), st.booleans(), MESSAGES, st.integers(1, 4))
 def test_our_client_and_their_server(
     answer: ServerPerMessageDeflateFactory | None, deflate: bool, messages: list[str | bytes], pieces: int
@@ -169,7 +170,7 @@ def test_our_client_and_their_server(
     talk(client, peer, messages, pieces)
 
 
-@settings(max_examples=60, deadline=None)
+@times(0.6)
 @given(st.sampled_from(CLIENT_OFFERS), st.booleans(), MESSAGES, st.integers(1, 4))
 def test_our_server_and_their_client(
     offer: ClientPerMessageDeflateFactory | None, deflate: bool, messages: list[str | bytes], pieces: int

@@ -24,7 +24,7 @@ def pytest_configure() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     # That it fails is all there is to know: no time for making the example small.
     phases = (Phase.explicit, Phase.generate)
-    settings.register_profile("mutants", settings.get_profile("ci"), phases=phases)
+    settings.register_profile("mutants", settings.get_profile("thorough"), phases=phases)
     settings.load_profile("mutants")
 
 

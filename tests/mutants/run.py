@@ -44,12 +44,14 @@ ALWAYS = "tests/test_errors.py"
 """A small test that runs at the end without a mutant even if no other does."""
 
 NEAREST = {
+    "json_text": ("test_json_text.py", "test_serializer_refusals.py", "properties/test_nesting.py"),
     "channel": _CHANNELS,
     "channel_state": _CHANNELS,
     "client": _CLIENT,
     "connection": ("test_connection*.py", *_JARVIS, *_CHANNELS),
     "fast_lane": _FRAMES,
     "hub/member": ("hub/test_phoenix.py", "hub/test_plain.py", "hub/test_supabase.py"),
+    "origins": ("hub/test_origins.py",),
     "hub/peer": ("hub/test_hub.py",),
     "hub/topics": ("hub/test_topic.py",),
     "outputs": ("test_outputs.py", *_CHANNELS, "hub/test_*.py"),

@@ -11,15 +11,16 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import times
 from jarvis_rig import JarvisRig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import CommandFailed, InviteSent, UserStatus
 from presence_world import Folding, Op
 
-thorough = settings(max_examples=max(300, settings().max_examples))
+thorough = times(3)
 
 USERS = ("bo", "cy", "di", "me")
 
@@ -54,6 +55,7 @@ class Server:
                 "activity": user.activity,
             }
             for user in client.online_users[1:]
+            if not client.is_user_stale(user.user_id)  # after a loss missing users may still come back
         }
         assert seen == self.truth
         assert client.pending_commands <= self.invites  # all else is told at once
@@ -82,6 +84,8 @@ class Server:
     def stranger(self, kind: str, n: int) -> None:
         """A message about ourselves, or about somebody who is not there."""
         user_id = USERS[n % 4]
+        if self.rig.client.is_user_stale(user_id):
+            return  # somebody who may come back: such a message is about them
         if user_id not in self.truth and (kind != "user_online" or user_id == "me"):
             self.rig.take()
             assert self.rig.tell(kind, user_id=user_id, display_name="X", status="away") == []
@@ -324,7 +328,7 @@ def test_time_does_not_run_backwards(script: list[Op], backwards: float) -> None
         for command in (client.tick, lambda *, now: client.update_activity("away", now=now)):
             with pytest.raises(LocalProtocolError):
                 command(now=now)
-    assert client.next_output() is None
+    assert not client.drain()
     assert client.next_deadline() == deadline
     assert client.online_users == users
 
@@ -370,6 +374,7 @@ print(rig.events, rig.received, rig.now)
 """
 
 
+@pytest.mark.long
 def test_hash_seeds_make_no_difference() -> None:
     """Law 10, for what a set or a dict could bring in."""
     tests = str(Path(__file__).parent.parent)

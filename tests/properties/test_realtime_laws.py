@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,7 @@ def test_told_again_the_story_is_the_same(story: list[Step], vsn: str) -> None:
     assert Story(vsn=vsn).tell(story).transcript() == Story(vsn=vsn).tell(story).transcript()
 
 
+@pytest.mark.long
 def test_the_story_is_the_same_for_every_hash_seed() -> None:
     code = "from properties.scripts import LONG, Story; print(Story().tell(LONG).transcript())"
     told = []

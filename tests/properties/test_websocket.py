@@ -6,9 +6,10 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import times
 from presence_proto.fast_lane import MAX_MASKED as LONG
 from presence_proto.fast_lane import FastLane
 from presence_proto.testing import strategies as ps
@@ -170,7 +171,6 @@ def new(*, server: bool, deflate: bool, limit: int = LIMIT) -> WebSocket:
     return new_client(deflate=deflate, limit=limit)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.data(), st.booleans(), st.booleans(), CUTS)
 def test_a_stream_of_frames_gives_its_events(
     data: st.DataObject, server: bool, deflate: bool, cuts: list[int]
@@ -182,7 +182,7 @@ def test_a_stream_of_frames_gives_its_events(
         assert feed(opened(deflate=deflate), *single_bytes(stream)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@times(2)
 @given(
     data=st.data(),
     server=st.booleans(),
@@ -207,7 +207,7 @@ def test_chunking_changes_nothing(
         assert run(fresh(), single_bytes(stream), eof=eof) == whole
 
 
-@settings(max_examples=300, deadline=None)
+@times(3)
 @given(st.data(), st.booleans(), st.booleans(), CUTS)
 def test_no_bytes_raise_and_all_come_to_an_end(
     data: st.DataObject, server: bool, deflate: bool, cuts: list[int]
@@ -227,7 +227,6 @@ def test_no_bytes_raise_and_all_come_to_an_end(
     assert len(frames_of(websocket.data_to_send())) <= len(found)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
 def test_no_bytes_raise_in_the_handshake(stream: bytes, server: bool, deflate: bool) -> None:
     found = feed(new(server=server, deflate=deflate), stream, eof=True)
@@ -242,6 +241,8 @@ class ClosedLane(FastLane):
 
     def take(self) -> None:
         return None
+
+    take_small = take
 
     def hand_over(self) -> bytes:
         data, self._data = self._data, b""
@@ -269,7 +270,7 @@ def odd_frames(draw: st.DrawFn, *, masked: bool) -> list[bytes]:
     def one(opcode: int, *, fin: bool = True) -> bytes:
         return frame(opcode, draw(payloads(opcode)), fin=fin, mask=draw(masks))
 
-    mask, kind = draw(masks), draw(st.integers(0, 50))
+    mask, kind = draw(masks), draw(st.integers(0, 60))
     if kind <= 20:
         return [one(draw(st.sampled_from([TEXT, BINARY])))]
     if kind <= 35:
@@ -279,6 +280,13 @@ def odd_frames(draw: st.DrawFn, *, masked: bool) -> list[bytes]:
         return fragments
     if kind <= 40:
         return [one(draw(st.sampled_from([PING, PONG])))]
+    if kind > 50:
+        # Small fragments: characters cut in two, and more of them than fit in a small limit.
+        small = draw(st.lists(st.sampled_from([b"", b"a", b"\xe2\x82", b"\xac", b"12345"]), max_size=8))
+        fragments = [frame(CONTINUATION, payload, fin=False, mask=draw(masks)) for payload in small]
+        if draw(st.booleans()):
+            fragments.append(frame(CONTINUATION, b"\xac", mask=mask))
+        return [frame(draw(st.sampled_from([TEXT, BINARY])), b"\xe2\x82", fin=False, mask=mask), *fragments]
     return [
         draw(
             st.sampled_from(
@@ -333,7 +341,7 @@ def trace(websocket: WebSocket, chunks: list[bytes], *, closing_after: int) -> l
     return seen
 
 
-@settings(max_examples=500, deadline=None)
+@times(5)
 @given(
     data=st.data(),
     server=st.booleans(),
@@ -355,7 +363,6 @@ def test_the_fast_lane_cannot_be_told_from_wsproto(
 # ---------------------------------------------------------------------------------------------- two of them
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.booleans(),
     st.booleans(),
@@ -401,7 +408,7 @@ def test_client_and_server_echo(
     assert pongs[True] == (pings[True] if not at_once else [])
 
 
-@settings(max_examples=50, deadline=None)
+@times(0.5)
 @given(st.binary(min_size=1, max_size=300), st.booleans())
 def test_a_close_always_ends(junk: bytes, deflate: bool) -> None:
     for websocket in (open_client(deflate=deflate), open_server(deflate=deflate)):

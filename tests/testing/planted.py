@@ -15,7 +15,7 @@ from presence_proto.hub.hub import Hub
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
 from presence_proto.phoenix_room import PhoenixRoom
-from presence_proto.presence import PresenceMap
+from presence_proto.presence import PresenceChange, PresenceMap
 from presence_proto.roster import Roster
 from presence_proto.testing.machines import ClientMachine, HubMachine, PresenceClientMachine
 from presence_proto.track import Tracker
@@ -84,11 +84,15 @@ def leaves_before_joins(monkeypatch: MonkeyPatch) -> None:
     quick=True,
 )
 def no_dedup_by_ref(monkeypatch: MonkeyPatch) -> None:
-    def rejoin(metas: Any, joins: Any) -> Any:
-        metas.update(joins)
-        return tuple(joins.values()), True
+    join = PresenceMap._join
 
-    monkeypatch.setattr("presence_proto.presence._rejoin", rejoin)
+    def again(self: PresenceMap, key: str, entry: Any, metas: Any, extra: Any, leaves: Any) -> Any:
+        change = join(self, key, entry, metas, extra, leaves)
+        if change is None and leaves is None:
+            return PresenceChange(key, "updated", self[key], ())  # as if they had not been held
+        return change
+
+    monkeypatch.setattr(PresenceMap, "_join", again)
 
 
 @bug(
@@ -125,7 +129,7 @@ def a_state_only_adds(monkeypatch: MonkeyPatch) -> None:
     """,
 )
 def diffs_before_the_state_are_lost(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(Channel, "_early_diff", lambda self, life, payload: None)
+    monkeypatch.setattr(Channel, "_early_diff", lambda self, life, payload, now: None)
 
 
 # ---------------------------------------------------------------------------------------------- channels
@@ -175,7 +179,7 @@ def a_rejoin_forgets_the_track(monkeypatch: MonkeyPatch) -> None:
     """,
 )
 def the_token_is_not_refreshed(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(Channel, "refresh_token", lambda self: None)
+    monkeypatch.setattr(Channel, "refresh_token", lambda self, now: None)
 
 
 @bug(
@@ -220,7 +224,7 @@ def replies_are_matched_in_order(monkeypatch: MonkeyPatch) -> None:
     """,
 )
 def what_was_sent_is_not_failed_at_a_loss(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(Wire, "connection_lost", lambda self: None)
+    monkeypatch.setattr(Wire, "connection_lost", lambda self, reason: self.joins.connection_lost())
 
 
 @bug(
@@ -386,9 +390,9 @@ def a_leave_is_told_twice(monkeypatch: MonkeyPatch) -> None:
 def an_update_leaves_the_old_meta(monkeypatch: MonkeyPatch) -> None:
     track = Topic.track
 
-    def keep(self: Topic, member: Any, key: str, payload: Any) -> Any:
+    def keep(self: Topic, member: Any, key: str, payload: Any, payer: Any = None) -> Any:
         self._members[member] = None
-        return track(self, member, key, payload)
+        return track(self, member, key, payload, payer)
 
     monkeypatch.setattr(Topic, "track", keep)
 
@@ -419,4 +423,4 @@ def the_speaker_hears_himself(monkeypatch: MonkeyPatch) -> None:
     quick=True,
 )
 def the_silent_stay_for_ever(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(Hub, "_expired", lambda self, peer: None)
+    monkeypatch.setattr(Hub, "_expired", lambda self, peer, *, in_time: None)

@@ -12,8 +12,8 @@ from hub_client import SUPABASE, masked, supabase_join, upgrade
 from presence_proto.config import HubConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.json_text import encode_payload
 from presence_proto.outputs import CloseTransport, ConnId
-from presence_proto.serializer import encode_payload
 from presence_proto.testing import Contract, FaultyHub
 
 
@@ -38,6 +38,7 @@ SWITCHES = st.sampled_from(
         *[(name,) for name in ("mute_heartbeats", "ignore_joins", "withhold_states", "drop_broadcasts")],
         *[(name,) for name in ("duplicate_diffs", "freeze", "thaw", "cut_all", "heal", "shutdown")],
         *[("limit_rate", calls, calls) for calls in (None, 0, 2)],
+        *[("slow_joins", seconds, seconds) for seconds in (0, 0.5, 3.0)],
         *[("delay", seconds) for seconds in (0, 0.5, 3.0)],
         ("crash_channel", "realtime:x"),
         ("close_channel", "realtime:x"),

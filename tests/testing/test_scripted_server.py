@@ -25,6 +25,7 @@ from presence_proto import (
     SocketConnected,
     SocketDisconnected,
 )
+from presence_proto.outputs import MERGED
 from presence_proto.testing import (
     Contract,
     ContractError,
@@ -65,6 +66,18 @@ def test_a_test_as_a_user_writes_it(vsn: str, options: Any) -> None:
     assert type(down).__name__ == "ChannelDown"
     assert [message.event for message in pair.sent()] == ["phx_join"]
     assert len(pair.sent("heartbeat")) == 2
+
+
+def test_a_client_that_closes_the_transport_gets_none_of_the_chunks_after_that() -> None:
+    pair = phoenix(chunk=1)
+    pair.connect()
+    pair.take()
+    pair.deliver(b"\xff" * 20)  # a frame with reserved bits, byte by byte
+    (lost,) = pair.take()
+    assert isinstance(lost, SocketDisconnected)
+    assert lost.code == 1002
+    assert len(pair.closes) == 1
+    assert pair.conn is None
 
 
 def test_what_cannot_be_done_now_is_refused() -> None:
@@ -237,8 +250,11 @@ class Endpoint:
     def __init__(self, *outputs: Any, deadlines: Any = (None, None)) -> None:
         self.outputs, self.deadlines = [*outputs], [*deadlines]
 
-    def next_output(self) -> Any:
-        return self.outputs.pop(0) if self.outputs else None
+    def drain(self) -> Any:
+        """Up to a `None`, which is the end of one drain."""
+        outputs = self.outputs[: self.outputs.index(None)] if None in self.outputs else [*self.outputs]
+        del self.outputs[: len(outputs) + 1]
+        return outputs
 
     def next_deadline(self) -> Any:
         return self.deadlines.pop(0) if len(self.deadlines) > 1 else self.deadlines[0]
@@ -256,10 +272,11 @@ DATA = SendData(ConnId(1), b"x")
         (Endpoint(DATA), "data for connection 1, which is not open"),
         (Endpoint(OPEN, SendData(ConnId(1), b"")), "SendData is never empty"),
         (Endpoint(OPEN, DATA, DATA), "side by side"),
+        (Endpoint(OPEN, DATA, SendData(ConnId(1), bytes(MERGED - 1))), "side by side"),
         (Endpoint(OPEN, OPEN), "one connection at most"),
         (Endpoint(OPEN, CloseTransport(ConnId(1)), OPEN), "ids only grow"),
         (Endpoint(CloseTransport(ConnId(1))), "is closed, and is not open"),
-        (Endpoint(OPEN, None, DATA), "no more output"),
+        (Endpoint(OPEN, None, DATA), "a drain takes all outputs"),
         (Endpoint(OPEN, deadlines=(2.0, 3.0)), "draining does not change the deadline"),
         (Endpoint(deadlines=(1.0,)), "the deadline 1.0 is not after 1.0"),
     ],
@@ -281,8 +298,8 @@ def test_an_early_tick_does_nothing(endpoint: Any) -> None:
 class OddHub(Hub):
     """Reports what only a client does."""
 
-    def next_output(self) -> Any:
-        return SocketConnected()
+    def drain(self) -> Any:
+        return [SocketConnected()]
 
 
 def test_an_event_is_a_documented_one() -> None:

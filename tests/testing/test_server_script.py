@@ -94,6 +94,16 @@ def test_of_a_good_server_a_client_holds_what_it_must(script: Any, vsn: str) -> 
 # ---------------------------------------------------------------------------------------------- the steps
 
 
+def test_a_heartbeat_behind_a_join_waits_for_it() -> None:
+    """As on Phoenix. So a server that does not answer a join loses the client, which does not join twice."""
+    server = play([Stall(), Crash(), Wait(31.0)], realtime())
+    assert "SocketDisconnected" in names(server)
+    assert len(server.sent("phx_join", "realtime:a")) == 2
+    server = play([Stall(), Crash(), Wait(25.0), Serve(), Wait(60.0)], realtime())
+    assert "SocketDisconnected" not in names(server)
+    assert server.has_joined("realtime:a")
+
+
 def names(server: ModelServer) -> list[str]:
     return [type(event).__name__ for event in server.take()]
 
@@ -232,7 +242,7 @@ def test_they_shrink_to_what_matters() -> None:
         events = play(script, presence()).events
         return any(isinstance(event, UserOffline) for event in events)
 
-    limits = settings(database=None, phases=[Phase.generate, Phase.shrink])
+    limits = settings(max_examples=500, database=None, phases=[Phase.generate, Phase.shrink])
     script = find(server_scripts(), somebody_goes, settings=limits)
     assert repr(script) == "[Come('ann'), Go(0)]"
 

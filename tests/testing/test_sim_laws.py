@@ -9,7 +9,11 @@ import pytest
 
 from presence_proto import (
     ActivityChanged,
+    Broadcast,
     ChannelDown,
+    ChannelJoined,
+    ChannelLeft,
+    ChannelMessage,
     CommandFailed,
     Connected,
     ConnId,
@@ -52,7 +56,9 @@ def room(world: SimWorld, name: str, **config: Any) -> ClientHost:
 
 
 def channels(world: SimWorld) -> ClientHost:
-    host = world.add_client(RealtimeClient(RealtimeConfig(server_url=URL), rng=Random(2)), name="ada")
+    host = world.add_client(
+        RealtimeClient(RealtimeConfig(server_url="ws://hub.sim/socket"), rng=Random(2)), name="ada"
+    )
     host.do("connect")
     return host
 
@@ -99,6 +105,38 @@ def test_presence_comes_in_bytes(event: Any) -> None:
     room(world, "bob")
     world.run(seconds=5)
     assert law_of(ada, event, sent=None) in (laws.GHOST, laws.FLICKER)
+
+
+def test_who_is_heard_has_been_seen() -> None:
+    world = a_world()
+    ada, bob = room(world, "ada"), room(world, "bob")
+    world.run(seconds=5)
+    bob.do("send_invite", "Chess", None)
+    watch: Any = ada.watch
+    shown = watch._fold.users.pop("bob")
+    assert law_of(ada, GameInvite("bob", "Bob", "Chess")) == laws.ORDER
+    watch._fold.users["bob"] = shown
+    watch.saw(GameInvite("bob", "Bob", "Chess"), 4.0)
+
+
+@pytest.mark.parametrize("event", [Broadcast, ChannelMessage])
+def test_who_is_heard_in_a_channel_has_been_seen(event: Any) -> None:
+    world = a_world()
+    ada = channels(world)
+    ada.do("join", "room:hall", {"user_id": "ada"})
+    world.run(seconds=5)
+    hello = event("room:hall", "hello", {"from": "ada"})
+    watch: Any = ada.watch
+    watch.saw(hello, 4.0)
+    held = watch._fold.presence["room:hall"].pop("ada")
+    watch.saw(hello, None)
+    watch.saw(event("room:hall", "hello", {"from": "zoe"}), 4.0)
+    assert law_of(ada, hello) == laws.ORDER
+    for gone in (ChannelLeft("room:hall"), ChannelJoined("room:hall", {}, False)):
+        watch._synced.add("room:hall")
+        watch.saw(gone, None)
+        watch.saw(hello, 4.0)
+    watch._fold.presence["room:hall"]["ada"] = held
 
 
 def test_an_outcome_is_of_its_command() -> None:
@@ -288,12 +326,11 @@ class Bad(PresenceClient):
             self._outbox.send(ConnId(1), b"hello")
         super().tick(now=now)
 
-    def next_output(self) -> Any:
+    def drain(self) -> Any:
         if self.wrong == "flood":
-            self._outbox.put(Error("again"))
-            self.count = getattr(self, "count", 0) + 1
-            self.wrong = "flood" if self.count < 1000 else ""
-        return super().next_output()
+            self.wrong = ""
+            self._outbox.emit_all([Error("again")] * 1000)
+        return super().drain()
 
     def next_deadline(self) -> float | None:
         return None if self.wrong == "no deadline" else super().next_deadline()
@@ -350,7 +387,7 @@ def test_a_fact_that_was_due_is_no_reason_to_complain() -> None:
     ada.stale_fact("transport_closed", ConnId(0))  # the heartbeat is due, and goes out
     assert ada.end is not None
     assert ada.end.in_flight == 1
-    assert not isinstance(ada.endpoint.next_output(), SendData)
+    assert not any(isinstance(output, SendData) for output in ada.endpoint.drain())
 
 
 def test_a_tick_that_is_due_is_not_early() -> None:

@@ -95,6 +95,7 @@ def test_every_malformed_frame_is_refused(role: ps.Role, vsn: ps.Vsn) -> None:
 # ---------------------------------------------------------------------------------------------- the promises
 
 
+@pytest.mark.long
 def test_the_protocol_occurs() -> None:
     said = Counter(message.event for message in sample(ps.messages("client", vsn="1.0.0"), 200))
     assert said.keys() >= {"phx_join", "phx_leave", "heartbeat", "access_token", "presence", "broadcast"}
@@ -113,6 +114,7 @@ def test_every_kind_of_binary_frame_occurs() -> None:
     assert all(isinstance(data, str) for data in sample(ps.frames(vsn="1.0.0"), 50))
 
 
+@pytest.mark.long
 def test_text_is_written_in_more_ways_than_one() -> None:
     texts = sample(ps.text_frames(), 200)
     assert any("\n" in text for text in texts)
@@ -124,6 +126,7 @@ def test_text_is_written_in_more_ways_than_one() -> None:
     assert len({tuple(value) for value in objects}) > 5
 
 
+@pytest.mark.long
 def test_every_fault_occurs() -> None:
     found = Counter(
         malformed.fault
@@ -139,7 +142,7 @@ def test_every_fault_occurs() -> None:
 def test_a_message_is_shown_with_its_payload() -> None:
     """Its repr keeps the payload to itself. A strategy has no secrets."""
 
-    @settings(database=None, phases=[Phase.generate, Phase.shrink])
+    @settings(max_examples=500, database=None, phases=[Phase.generate, Phase.shrink])
     @given(ps.messages())
     def test(message: Message) -> None:
         assert message.event != "presence_state" or not message.payload

@@ -11,14 +11,14 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
-from examples import minimal, sample
+from examples import minimal, sample, times
 from presence_entries import by_ref, told
 from presence_proto.presence import PresenceMap
 from presence_proto.testing import strategies as ps
 from presence_proto.testing.strategies import ODDITIES, Oddity, PresenceHistory, PresenceStep
 
 
-@settings(max_examples=40)
+@times(0.4)
 @given(ps.presence_histories(fields=st.dictionaries(ps.texts(), ps.json_values(max_leaves=3), max_size=2)))
 def test_the_truth_stays_whatever_is_done_to_the_payloads(history: PresenceHistory) -> None:
     truths = deepcopy(history.truths)
@@ -173,6 +173,7 @@ def test_every_oddity_is_looked_for() -> None:
     assert set().union(*(oddities for oddities, _ in KINDS)) == ODDITIES
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("oddities", "occurs"), KINDS, ids=[occurs.__name__ for _, occurs in KINDS])
 def test_each_oddity_occurs_where_it_may(oddities: set[Oddity], occurs: Any) -> None:
     assert any(map(occurs, sample(ps.presence_histories(oddities=oddities), 60)))
@@ -299,6 +300,7 @@ def test_the_newcomer_can_be_right(history: PresenceHistory) -> None:
     assert not is_wrong(Roster, history)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("roster", [LeavesFirst, NoRefs, NoDevices, OneDevice, StateAdds, UnknownRaises])
 def test_a_bug_is_shown_in_few_steps(roster: type[Roster]) -> None:
     example = minimal(ps.presence_histories(), lambda history: is_wrong(roster, history))

@@ -74,10 +74,11 @@ def test_whatever_the_clock_says_the_client_has_a_deadline_to_come(clock: list[f
     for now in clock:
         latest = max(latest, now)
         client.tick(now=now)
-        while (output := client.next_output()) is not None:
-            if type(output).__name__ == "OpenTransport":
-                opened += 1
-                client.transport_closed(output.conn, now=now)  # type: ignore[union-attr]  # it is one
+        while outputs := client.drain():
+            for output in outputs:
+                if type(output).__name__ == "OpenTransport":
+                    opened += 1
+                    client.transport_closed(output.conn, now=now)  # type: ignore[union-attr]  # it is one
         deadline = client.next_deadline()
         assert deadline is not None
         assert deadline > latest

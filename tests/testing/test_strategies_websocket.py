@@ -6,11 +6,12 @@ import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.vendor.pretty import pretty
 
-from examples import minimal, sample
+from examples import minimal, sample, times
 from presence_proto.testing import strategies as ps
 from presence_proto.testing.strategies import (
     STREAM_FAULTS,
@@ -112,6 +113,7 @@ def test_without_context_each_message_can_be_inflated_alone(stream: WebSocketStr
     assert messages == [one.encode() if isinstance(one, str) else one for one in stream.messages]
 
 
+@pytest.mark.long
 def test_everything_occurs() -> None:
     streams = sample(ps.websocket_streams("client", deflate=True), 300)
     frames = [frame for stream in streams for frame in stream.frames]
@@ -190,7 +192,7 @@ def naive(
     return tuple(messages)
 
 
-@settings(max_examples=50)
+@times(0.5)
 @given(st.data(), ROLES)
 def test_the_naive_reader_can_be_right(data: st.DataObject, role: ps.Role) -> None:
     stream = data.draw(ps.websocket_streams(role))

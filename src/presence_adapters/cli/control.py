@@ -8,7 +8,6 @@ there is one, or `{"ok": false, "error": "…"}`.
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import signal
 import sys
@@ -19,8 +18,10 @@ import click
 import msgspec
 from attrs import evolve
 
+from presence_adapters.cli.debug_log import hub_log
+from presence_adapters.error_words import os_error_words
 from presence_adapters.hub_thread import COMMANDS, HubThread, new_api_key
-from presence_proto import PresenceError
+from presence_proto import LocalProtocolError, PresenceError
 
 if TYPE_CHECKING:
     import ssl
@@ -35,7 +36,7 @@ def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str
     Raises `OSError` when it cannot listen.
     """
     config = evolve(config, api_keys=[new_api_key()])
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    hub_log(log_level)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
     with HubThread(config, host=host, port=port, ssl_context=context) as hub:
@@ -54,22 +55,30 @@ def answers(hub: HubThread, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             result = _done(hub, line)
-        except (PresenceError, msgspec.MsgspecError, RecursionError, OSError) as exc:  # TimeoutError, too
+        except (
+            PresenceError,
+            TimeoutError,
+        ) as exc:  # of a wait: in our words
             yield {"ok": False, "error": str(exc)}
+        except OSError as exc:
+            yield {"ok": False, "error": os_error_words(exc)}
         else:
             yield {"ok": True} if result is None else {"ok": True, "result": result}
 
 
 def _done(hub: HubThread, line: bytes) -> Any:
-    arguments = msgspec.json.decode(line, type=dict[str, Any])
+    try:
+        arguments = msgspec.json.decode(line, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        raise LocalProtocolError("a line must be a JSON object") from None
     name = arguments.pop("do", None)
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if command is None:
-        raise msgspec.ValidationError(f'"do" must be one of {", ".join(COMMANDS)}, not {_shown(name)}')
+        raise LocalProtocolError(f'"do" must be one of {", ".join(COMMANDS)}, not {_shown(name)}')
     try:
         checked = msgspec.convert(arguments, _arguments(command))
-    except msgspec.ValidationError as exc:
-        raise msgspec.ValidationError(f"{name}: {exc}") from None
+    except msgspec.ValidationError:
+        raise LocalProtocolError(f"{name}: {_wrong(command, arguments)}") from None
     return command(hub, **msgspec.structs.asdict(checked))
 
 
@@ -89,6 +98,20 @@ def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
 def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
     _, *parameters = inspect.signature(command).parameters.values()
     return parameters
+
+
+def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
+    """What is wrong with the arguments of a command."""
+    known = _arguments(command).__struct_fields__
+    types = get_type_hints(command)
+    for name, value in arguments.items():
+        if name not in known:
+            return f"it takes no {name!r}, only {', '.join(known) or 'nothing'}"
+        try:
+            msgspec.convert(value, types[name])
+        except msgspec.ValidationError:
+            return f"{name} must be {getattr(types[name], '__name__', types[name])}, not {_shown(value)}"
+    return f"it needs {', '.join(each.name for each in _parameters(command) if each.default is each.empty)}"
 
 
 def described() -> str:

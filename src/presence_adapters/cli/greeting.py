@@ -27,9 +27,19 @@ asyncio.run(main())
 """
 
 
-def greeting(config: HubConfig, url: str, certificate: Path | None, api_key_file: Path | None) -> str:
-    """The whole text. `url`: where the hub is, without a path."""
-    phoenix, jarvis = config.wire != "jarvis", config.wire != "phoenix"
+def greeting(
+    config: HubConfig,
+    url: str,
+    certificate: Path | None,
+    api_key_file: Path | None,
+    *,
+    shows_jarvis: bool = True,
+) -> str:
+    """The whole text. `url`: where the hub is, without a path.
+
+    `shows_jarvis`: whether it has the URL of the older JSON protocol, too, which few people need.
+    """
+    phoenix, jarvis = config.wire != "jarvis", config.wire != "phoenix" and shows_jarvis
     urls = [("Supabase", f"{url}/realtime/v1"), ("Phoenix", f"{url}/socket")] if phoenix else []
     urls += [("Jarvis", url)] if jarvis else []
     server = {"server_url": f"{url}/realtime/v1"} if phoenix else {"server_url": url, "wire": "jarvis"}

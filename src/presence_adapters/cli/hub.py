@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import ssl
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from attrs import fields_dict
 from presence_adapters.cli.control import control, described
 from presence_adapters.cli.greeting import greeting
 from presence_adapters.cli.serve import serve
+from presence_adapters.error_words import os_error_words
 from presence_adapters.secret_sources import read_secret
 from presence_proto import ConfigError, HubConfig
 
@@ -28,23 +28,64 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
     ("max_connections", int, "N", "Clients at once; more are refused with HTTP 429."),
+    (
+        "max_connections_per_address",
+        int,
+        "N",
+        "Of them, from one IP address, or one /64 of IPv6. All clients behind a proxy have one address.",
+    ),
     ("max_channels", int, "N", "Channels of one client."),
     ("max_message_size", int, "BYTES", "Of one message; a larger one closes its connection."),
+    ("max_meta_size", int, "BYTES", "Of what one client tracks in one channel, and its key."),
+    ("max_topic_size", int, "BYTES", "Of all that is tracked in one channel."),
+    ("max_connection_size", int, "BYTES", "Of all that one client tracks, and of its channels' names."),
+    ("max_total_size", int, "BYTES", "Of all that clients track, and of their channels' names."),
     (
         "presence_limit",
         int,
         "N",
         "Presence updates in 30 s; one more closes the channel. Supabase has 5.",
     ),
+    ("message_rate", int, "N", "Messages a second of one client, as an average of 10 s. Supabase has 100."),
+    ("join_rate", int, "N", "Joins a second of one client, as an average of 10 s. Supabase has 100."),
+    ("delivery_rate", int, "N", "Messages a second that go out for those of one client, likewise."),
+    ("join_delay", float, "SECONDS", "Take so long for a join, one at a time for each client."),
+    ("refusal_delay", float, "SECONDS", "Take longer for a join that is refused. Supabase takes 5."),
+    ("handshake_refusal_delay", float, "SECONDS", "Answer a wrong API key so late. Supabase does after 2."),
     ("presence_window", float, "SECONDS", "Tell comings and goings of so long in one message."),
 ]
 """The fields of `HubConfig` that are options of the same name."""
 
+DEFAULTS: dict[str, int | float] = {
+    "max_connections_per_address": 1000,
+}
+"""What the command has instead of the defaults of `HubConfig`, which are for tests: strangers may come."""
+
+
+RATES: dict[str, int | float] = {
+    "presence_limit": 5,
+    "message_rate": 100,
+    "join_rate": 100,
+    "delivery_rate": 10_000,
+}
+"""More of those, but not with `--control`: a test may be faster than any client should be."""
+
+STRICT: dict[str, Any] = {
+    "handshake_refusal_delay": 2.0,
+    "max_message_size": 5_000_000,
+    "presence_limit": 5,
+    "refusal_delay": 5.0,
+    "shutdown_like": "supabase",
+}
+"""What `--strict` sets: Supabase's own limits and delays, as measured."""
+
 
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, kind, unit, text in reversed(_LIMITS):
-        default = fields_dict(HubConfig)[name].default
-        shown = "no limit" if default is None else f"{default:g}" if kind is float else default
+        own = fields_dict(HubConfig)[name].default
+        default = (DEFAULTS | RATES).get(name, own)
+        shown = f"{default:g}" if kind is float else default
+        text += " 0 is no limit." if own is None else ""
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, type=kind, metavar=unit, help=f"{text}  [default: {shown}]")(command)
     return command
@@ -62,15 +103,26 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--wire",
-    default="both",
-    show_default=True,
     type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
-    help="The protocols: Phoenix and Supabase, Jarvis JSON, or both.",
+    help="The protocols: Phoenix and Supabase, the older JSON protocol of Jarvis, or both.  [default: both]",
 )
 @click.option("--api-key-file", type=FILE, help="A file with the key that clients need. Without it none is.")
+@click.option(
+    "--allow-origin",
+    "allowed_origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="The origin of web pages that may connect besides those of this host, such as https://example.com. "
+    "May be given several times.",
+)
 @click.option("--tls-cert", type=FILE, help="PEM file. Turns TLS on.")
 @click.option("--tls-key", type=FILE, help="PEM file.")
 @_limits
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Be as strict and slow as Supabase where the default is not: presence limit, refusals, sizes, stop.",
+)
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
@@ -83,13 +135,15 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 def hub(
     host: str,
     port: int,
-    wire: Literal["both", "phoenix", "jarvis"],
+    wire: Literal["both", "phoenix", "jarvis"] | None,
     api_key_file: Path | None,
+    allowed_origins: tuple[str, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
     log_level: str | None,
     controlled: bool,
     record: Path | None,
+    strict: bool,
     **limits: Any,
 ) -> None:
     """Run a hub: a server for presence clients, and for Phoenix and Supabase ones.
@@ -116,13 +170,24 @@ def hub(
     if controlled and api_key_file is not None:
         raise click.UsageError("--api-key-file does not go with --control, which makes a key of its own")
     try:
-        given = {name: value for name, value in limits.items() if value is not None}
-        config = HubConfig(wire=wire, api_keys=_keys(api_key_file), **given)
+        defaults = (DEFAULTS if controlled else DEFAULTS | RATES) | (STRICT if strict else {})
+        given: dict[str, Any] = defaults | {
+            name: value for name, value in limits.items() if value is not None
+        }
+        for name, value in given.items():
+            if value == 0 and fields_dict(HubConfig)[name].default is None:
+                given[name] = None
+        config = HubConfig(
+            wire=wire or "both", api_keys=_keys(api_key_file), allowed_origins=allowed_origins, **given
+        )
         context = _context(tls_cert, tls_key)
         if controlled:
             control(host, port, context, log_level or "warning", config)
         else:
-            greet = partial(greeting, config, certificate=tls_cert, api_key_file=api_key_file)
+            asked = wire is not None
+            greet = partial(
+                greeting, config, certificate=tls_cert, api_key_file=api_key_file, shows_jarvis=asked
+            )
             asyncio.run(serve(config, host, port, context, log_level or "info", record, greet))
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from None
@@ -148,7 +213,7 @@ def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | Non
     try:
         context.load_cert_chain(certificate, key)
     except OSError as exc:  # ssl.SSLError is one
-        raise click.ClickException(f"cannot use {certificate} and its key: {exc}") from None
+        raise click.ClickException(f"cannot use {certificate} and its key: {os_error_words(exc)}") from None
     return context
 
 
@@ -157,7 +222,4 @@ def _in_words(exc: OSError | UnicodeError) -> str:
         return "this is not a valid host name"
     if exc.errno == errno.EADDRINUSE:
         return "it is in use, choose another with --port"
-    # The text of an OSError repeats the address. Name look-ups have negative numbers, unknown to strerror.
-    if exc.errno is not None and exc.errno > 0:
-        return os.strerror(exc.errno).lower()
-    return str(exc.strerror or exc)
+    return os_error_words(exc)

@@ -36,7 +36,6 @@ SHOWN: dict[str, tuple[str, str]] = {
     "access_token_file": ("FILE", "A file that holds the JWT of the user."),
     "display_name": ("NAME", "What others see, this time."),
     "identity_file": ("FILE", "Another file for the identity."),
-    "wire": ("WIRE", "The protocol: phoenix or jarvis."),
     "channel": ("CHANNEL", "The channel where everybody meets."),
     "visible": (
         "true|false",

@@ -23,7 +23,9 @@ MOST_NAMED = 5
 
 def seen_users(room: RoomView) -> list[OnlineUser]:
     """Everybody whom others see in the room, by name: not ourselves when we only look in."""
-    return by_name(user for user in room.online_users if room.device_count(user.user_id))
+    own = room.identity.user_id
+    # Of others, stale ones have no device.
+    return by_name(user for user in room.online_users if user.user_id != own or room.device_count(own))
 
 
 def by_name(users: Iterable[OnlineUser]) -> list[OnlineUser]:

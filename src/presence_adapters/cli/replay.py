@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from presence_adapters.error_words import os_error_words
 from presence_proto import RecordingError, replay, show_recording
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def replay_file(path: str, *, show: bool) -> bool:
     except BrokenPipeError:
         raise  # it is the output that nobody reads: click knows what to do
     except OSError as exc:
-        raise BadRecording(f"cannot read {path}: {(exc.strerror or str(exc)).lower()}") from None
+        raise BadRecording(f"cannot read {path}: {os_error_words(exc)}") from None
     except RecordingError as exc:
         raise BadRecording(f"{path}, {exc}") from None
 

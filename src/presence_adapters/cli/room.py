@@ -82,8 +82,7 @@ def status(
 
     A status lasts as long as the connection that it belongs to: so this goes on running, and comes back after
     a lost connection. --timeout is for the first way in. If you are online elsewhere, too, others see what
-    you have started last, and the rest again when that ends. (On the Jarvis protocol all your connections
-    share one status, which stays until the last of them ends.)
+    you have started last, and the rest again when that ends.
     """
     from presence_adapters.cli.status import hold_status
     from presence_adapters.cli.visit import run
@@ -126,10 +125,7 @@ def invite(settings: Settings, game: str, code: str | None, timeout: float, as_l
 @timeout_option
 @settings_options()
 def chat(settings: Settings, channel: str, text: str, timeout: float, as_lines: bool) -> None:
-    """Say TEXT in a chat channel of the room, such as lobby.
-
-    The Jarvis protocol has no chat.
-    """
+    """Say TEXT in a chat channel of the room, such as lobby."""
     from presence_adapters.cli import one_shot, visit
 
     visit.run(one_shot.chat(settings, channel, text, timeout, as_lines=as_lines))
@@ -148,6 +144,3 @@ def whoami(settings: Settings, name: str | None, as_lines: bool) -> None:
     from presence_adapters.cli.whoami import show_identity
 
     show_identity(settings, name, as_lines=as_lines)
-
-
-COMMANDS = [watch, online, status, poke, invite, chat, whoami]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from presence_adapters.cli.debug_log import hub_log
 from presence_adapters.cli.signals import on_stop_signal
-from presence_adapters.hub_server import HubServer
+from presence_adapters.hub_server import FILES_BESIDES, HubServer
+from presence_adapters.open_files import raise_open_files_limit
 
 if TYPE_CHECKING:
     import ssl
@@ -32,8 +34,9 @@ async def serve(
 
     Raises `OSError` when it cannot listen, `ConfigError` if not record.
     """
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    hub_log(log_level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    raise_open_files_limit(2 * config.max_connections + FILES_BESIDES)
     async with HubServer(config, host=host, port=port, ssl_context=context, record=record) as server:
         end = asyncio.ensure_future(server.wait_closed())
         with on_stop_signal(end.cancel):

@@ -58,4 +58,3 @@ async def _tell_losses(client: PresenceClient, *, as_lines: bool) -> None:
                 raise Unreachable(printable(event.message))
             case Connected() | Disconnected() | Error() | CommandFailed():
                 click.echo(describe(event).text)
-    raise Unreachable("the server lets us in no more")

@@ -213,7 +213,8 @@ class LiveView:
                 Text(printable(user.activity or "")),
                 Text(_age(self._tally.elapsed - self._since[user.user_id][1]), style="bright_black"),
             ]
-            table.add_row(*(cell for n, cell in enumerate(cells) if not (narrow and n == 2)))
+            missing = "dim" if self._client.is_user_stale(user.user_id) else None
+            table.add_row(*(cell for n, cell in enumerate(cells) if not (narrow and n == 2)), style=missing)
         title = "the room, as it was" if stale else "the room"
         return Panel(
             table, title=title, title_align="left", border_style="red" if stale else "green", box=box.ROUNDED

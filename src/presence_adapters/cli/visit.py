@@ -11,12 +11,12 @@ There the user is online for the time of the visit; status and activity stay as 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import evolve
 
-from presence_adapters.asyncio import PresenceClient
+from presence_adapters.asyncio import ConnectError, PresenceClient
 from presence_adapters.cli.exits import Failure, Unreachable, WrongUsage
 from presence_adapters.cli.wording import describe, printable
 from presence_proto import CommandFailed, Connected, Disconnected, Error, InviteSent, LocalProtocolError
@@ -40,10 +40,13 @@ PAUSE = 0.02
 def run(main: Coroutine[None, None, T]) -> T:
     """Run it in a loop of its own.
 
-    What makes no sense to the client, such as an empty text, is a `Failure` of the command line.
+    What makes no sense to the client, such as an empty text, is a `Failure` of the command line. So is a
+    server that lets us in no more.
     """
     try:
         return asyncio.run(main)
+    except ConnectError as exc:
+        raise Unreachable(printable(exc.reason)) from None
     except LocalProtocolError as exc:
         raise WrongUsage(printable(str(exc))) from None
 
@@ -122,4 +125,8 @@ async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | Non
 async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
     """Leave, so that the events have an end, and return those that were not read yet."""
     await client.disconnect()
-    return [event async for event in client]
+    rest: list[PresenceEvent | EventsDropped] = []
+    with suppress(ConnectError):  # after the last one, if the server has refused us for good
+        async for event in client:
+            rest.append(event)
+    return rest

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from attrs import field, frozen
 
+from presence_proto.config import AUTH_TOKEN_PREFIX, auth_token
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.origins import page_fault
 from presence_proto.serializer import Serializer, serializer_for
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 _SUPABASE = "/realtime/v1/websocket"
 _PHOENIX = "/websocket"
 _JSON = (("content-type", "application/json; charset=utf-8"),)
-_BEARER = "base64url.bearer.phx."  # phoenix.js sends its authToken so
 
 
 @frozen
@@ -26,13 +28,15 @@ class Admission:
     """The request is fine.
 
     `serializer`: that of a Phoenix socket; without one the connection speaks Jarvis JSON. `realtime`:
-    Supabase topics may be joined, as no key is needed or it was right. `token`: the access token of the URL.
+    Supabase topics may be joined, as no key is needed or it was right. `supabase`: the path is Supabase's.
+    `token`: the access token of the connection, from Phoenix's `authToken` subprotocol or from the URL.
     """
 
     path: str
     serializer: Serializer | None
     subprotocol: str | None
     realtime: bool
+    supabase: bool
     token: str | None = field(repr=False)
 
 
@@ -56,28 +60,34 @@ STOPPING = Refusal(503, "the server is stopping")
 
 def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
     """Answer an upgrade request, as Phoenix and Supabase do. Jarvis' way leads to a Supabase topic, and is
-    guarded like it."""
+    guarded like it. Strange web pages are refused first."""
+    fault = page_fault(request.headers, config.allowed_origins, config.allowed_hosts)
+    if fault is not None:
+        return Refusal(403, fault, json.dumps({"error": fault}).encode())
     path, _, query = request.target.partition("?")
     params = dict(parse_qsl(query, keep_blank_values=True))
     api_keys = config.api_keys
     jarvis = config.wire == "jarvis" or (config.wire == "both" and not path.endswith(_PHOENIX))
-    realtime = jarvis or path.endswith(_SUPABASE)
+    supabase = not jarvis and path.endswith(_SUPABASE)
     serializer = None
     if not jarvis:
         if not path.endswith(_PHOENIX):
             return Refusal(404, "no such path")
         try:
-            serializer = serializer_for(params.get("vsn"), server=True)
+            serializer = serializer_for(params.get("vsn"), server=True, max_nesting=config.message_nesting)
         except RemoteProtocolError:
             return Refusal(403, "unknown vsn")
-    if realtime and api_keys is not None:
+    if (jarvis or supabase) and api_keys is not None:
         key = dict(request.headers).get("x-api-key") or params.get("apikey")
         if not key:
             return Refusal(401, "no API key", b'{"error":"API key is missing"}')
         if not _is_known(key, api_keys):
-            return Refusal(403, "wrong API key", b'{"error":"API key is invalid"}')
+            return Refusal(401, "wrong API key", b'{"error":"API key is invalid"}')
     subprotocol = None if jarvis else _subprotocol(request.subprotocols)
-    return Admission(path, serializer, subprotocol, realtime or api_keys is None, params.get("token"))
+    bearer = None if subprotocol is None else auth_token(request.subprotocols)
+    token = params.get("token") if bearer is None else bearer
+    realtime = jarvis or supabase or api_keys is None
+    return Admission(path, serializer, subprotocol, realtime, supabase, token)
 
 
 def _is_known(key: str, api_keys: frozenset[str]) -> bool:
@@ -88,5 +98,5 @@ def _is_known(key: str, api_keys: frozenset[str]) -> bool:
 
 def _subprotocol(offered: tuple[str, ...]) -> str | None:
     # Browsers that offer some expect one back. Phoenix picks its own, and only next to a token.
-    bearer = any(name.startswith(_BEARER) for name in offered)
+    bearer = any(name.startswith(AUTH_TOKEN_PREFIX) for name in offered)
     return "phoenix" if bearer and "phoenix" in offered else None

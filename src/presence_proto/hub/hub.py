@@ -7,28 +7,47 @@ from typing import TYPE_CHECKING, Any
 from presence_proto.config import HubConfig
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, HubEvent
-from presence_proto.hub.handshake import STOPPING, TOO_MANY, Admission, Refusal, judge
-from presence_proto.hub.ids import Grace, TimerName
+from presence_proto.hub import turns
+from presence_proto.hub.handshake import STOPPING, Admission, Refusal, judge
+from presence_proto.hub.ids import Grace, Leave, SlowJoin, TimerName
 from presence_proto.hub.jarvis import JarvisSession
 from presence_proto.hub.jarvis_room import JarvisRoom
-from presence_proto.hub.peer import Peer, Phase, Session
+from presence_proto.hub.peer import ABNORMAL, Peer, Phase, Session
 from presence_proto.hub.phoenix import PhoenixSession
+from presence_proto.hub.places import Places
 from presence_proto.hub.topics import Topics, announcement
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
+from presence_proto.sans_io import SansIO
 from presence_proto.timers import Clock, Timers
 from presence_proto.validators import is_unicode
-from presence_proto.websocket import BinaryMessage, Closed, HandshakeRequest, TextMessage, WebSocket
+from presence_proto.websocket import (
+    BinaryMessage,
+    Closed,
+    HandshakeRequest,
+    TextMessage,
+    WebSocket,
+    is_sendable,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from random import Random
 
     from presence_proto.hub.topic import Meta
 
-GOING_AWAY, PROTOCOL_ERROR, ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1001, 1002, 1006, 1011, 1012
+UNAUTHORIZED = 401  # the status of a wrong API key, which Supabase is slow to answer
+PROGRESS = 512
+"""Bytes at once that are a sign of life though no frame ends with them: a long one comes slowly."""
+
+LATE = 0.5  # seconds; a tick that is later than this says that the hub has not listened for a while
+SECOND_CHANCE = 5.0
+"""Seconds at most. What a silent client has sent may lie unread in its socket when the hub was stopped, or
+busy with other clients: before the hub judges, it listens for so long again."""
+
+GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART = 1001, 1011, 1012
 
 
-class Hub:
+class Hub(SansIO):
     """A server core for Phoenix and Supabase clients, and for those of the Jarvis JSON protocol. Its driver
     does the I/O.
 
@@ -36,7 +55,12 @@ class Hub:
     `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng` the refs and
     made-up presence keys differ from one hub to the next, as clients that outlive a hub need it; without one
     they are the same in every run.
+
+    Connections are served in turns of bounded work (see `hub.turns`). While bytes of any wait for the next
+    turn, `next_deadline` is now, and `wants_data` says from whom not to read meanwhile.
     """
+
+    _adapters = "presence_adapters.hub_server.HubServer and presence_adapters.hub_thread.HubThread run it"
 
     def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
         self._config = HubConfig() if config is None else config
@@ -47,15 +71,21 @@ class Hub:
         self._jarvis = JarvisRoom(self._topics, self._timers)
         self._peers: dict[ConnId, Peer] = {}
         self._last_conn = -1
-        self._admitted = 0  # transports that are past their handshake
+        self._places = Places(self._config)
+        limits = self._config.idle_timeout, self._config.eviction_timeout, self._config.handshake_timeout
+        self._second_chance = min(SECOND_CHANCE, *limits)
         self._stopping = False
+        self._refused: dict[ConnId, Refusal] = {}  # handshakes whose refusal waits
+        self._backlog: dict[ConnId, Peer] = {}  # with bytes that wait for a turn, the next first
 
     # ---------------------------------------------------------------- getters
 
     @property
     def connections(self) -> tuple[ConnId, ...]:
         """The connections that are open and not closing, oldest first."""
-        return tuple(conn for conn, peer in self._peers.items() if peer.phase is Phase.OPEN)
+        return tuple(
+            conn for conn, peer in self._peers.items() if peer.phase is Phase.OPEN and peer.lost is None
+        )
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -76,59 +106,78 @@ class Hub:
         """Who is present in a topic now: the metas by presence key, the latest last."""
         return self._topics.online(topic)
 
+    @property
+    def has_backlog(self) -> bool:
+        """Whether bytes that came wait for a turn. The next `tick`, which is due now, gives some."""
+        return bool(self._backlog)
+
+    def wants_data(self, conn: ConnId) -> bool:
+        """Whether the driver should read from a connection.
+
+        Not while bytes that came wait for a turn, or for a slow join: so TCP makes the client wait. Bytes
+        that are received nevertheless are kept.
+        """
+        peer = self._peers.get(conn)
+        return peer is None or (peer.is_served and conn not in self._backlog)
+
     # ---------------------------------------------------------------- facts
 
-    def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """A transport was accepted. Raises `LocalProtocolError` unless `conn` is greater than all before."""
+    def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
+        """A transport was accepted. Raises `LocalProtocolError` unless `conn` is greater than all before.
+
+        `address`: where the peer is, such as its IP address, for `HubConfig.max_connections_per_address`.
+        """
         if conn <= self._last_conn:
             raise LocalProtocolError(f"connection ids only grow: {conn} came after {self._last_conn}")
         self._advance(now)
         self._last_conn = conn
         if self._stopping:
             self._outbox.put(CloseTransport(conn))
-        elif len(self._peers) >= 2 * self._config.max_connections:
+            return
+        refusal = self._places.open(address)
+        if refusal is not None:
             # Too many even to tell them so.
-            self._outbox.put(ClientRefused(conn, TOO_MANY.status, TOO_MANY.reason))
+            self._outbox.put(ClientRefused(conn, refusal.status, refusal.reason))
             self._outbox.put(CloseTransport(conn, abort=True))
-        else:
-            websocket = WebSocket.server(
-                deflate=self._config.deflate, max_message_size=self._config.max_message_size
-            )
-            self._peers[conn] = Peer(conn, websocket, self._outbox, self._timers, self._clock)
-            self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
+            return
+        websocket = WebSocket.server(
+            deflate=self._config.deflate, max_message_size=self._config.max_message_size
+        )
+        self._peers[conn] = Peer(conn, websocket, self._outbox, self._timers, self._clock, address)
+        self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came. Nothing that they hold raises."""
-        self._advance(now)
+        """Bytes came. One turn of what they hold is handled now. Nothing that they hold raises."""
+        self._clock.advance(now)
         peer = self._peers.get(conn)
-        if peer is None or not data:
-            return
-        peer.last_seen = self._clock.now
+        if peer is not None and data:
+            self._receive(peer, data)
+        self._advance(now)  # what came in counts before what is overdue
+
+    def _receive(self, peer: Peer, data: bytes | bytearray | memoryview) -> None:
+        if len(data) >= PROGRESS:
+            peer.last_seen = self._clock.now
         peer.websocket.receive_data(data)
-        while peer.phase is not Phase.GONE and (event := peer.websocket.next_event()) is not None:
-            match event:
-                case TextMessage() | BinaryMessage():
-                    self._on_message(peer, event)
-                case HandshakeRequest():
-                    self._on_request(peer, event)
-                case Closed():
-                    self._on_closed(peer, event)
-                case _:
-                    peer.flush()  # pings are answered, pongs ask for nothing
-            self._topics.settle()
+        self._turn(peer)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The transport is gone, for whatever reason."""
+        """The transport is gone, for whatever reason. Bytes that wait for a turn are handled first."""
         self._advance(now)
         peer = self._peers.get(conn)
-        if peer is not None:
-            code = None if peer.phase is Phase.HANDSHAKE else ABNORMAL
-            self._forget(peer, self._disconnected(peer, reason, code), close=False)
+        if peer is None:
+            return
+        peer.lose(reason)
+        if conn not in self._backlog:
+            self._on_lost(peer, reason)
             self._topics.settle()
 
     def tick(self, *, now: float) -> None:
-        """Time has passed."""
-        self._advance(now)
+        """Time has passed. The connections with bytes that wait have turns, as many as fit into one tick."""
+        self._clock.advance(now)
+        end = self._topics.work + turns.TICK
+        while self._backlog and self._topics.work < end:
+            self._turn(self._backlog.pop(next(iter(self._backlog))))
+        self._advance(now, ticks=True)
 
     # ---------------------------------------------------------------- commands
 
@@ -139,7 +188,7 @@ class Hub:
         `LocalProtocolError` when it cannot be encoded, or when `event` is one that a plain Phoenix topic
         keeps for the hub.
         """
-        shared = announcement(topic, event, payload)
+        shared = announcement(topic, event, payload, self._config.message_nesting)
         self._advance(now)
         self._topics.broadcast(topic, shared)
 
@@ -169,7 +218,7 @@ class Hub:
 
         Raises `LocalProtocolError` when the code is not one to send, or the reason longer than 123 bytes.
         """
-        if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        if not is_sendable(code):
             raise LocalProtocolError(f"{code} is not a close code that can be sent")
         try:
             length = len(reason.encode())
@@ -189,6 +238,9 @@ class Hub:
     def shutdown(self, *, now: float) -> None:
         """Close every connection with code 1012, refuse what is still in its handshake, and take no new ones.
 
+        With `HubConfig.shutdown_like="supabase"`, channels on Supabase's mount crash, and their streams end
+        after the close timeout.
+
         The hub `is_closed` when all have gone, after the close timeout at the latest.
         """
         self._advance(now)
@@ -197,51 +249,96 @@ class Hub:
         self._stopping = True
         for peer in tuple(self._peers.values()):
             if peer.phase is Phase.OPEN:
-                self._close(peer, SERVICE_RESTART, "", STOPPING.reason)
+                self._shut_down(peer)
             elif peer.phase is Phase.HANDSHAKE:
                 self._timers.set(peer.conn, self._clock.now + self._config.close_timeout)
         self._jarvis.clear()
         self._topics.settle()
 
+    def _shut_down(self, peer: Peer) -> None:
+        assert peer.session is not None  # it is open
+        if self._config.shutdown_like == "supabase" and peer.session.crash():
+            peer.end(STOPPING.reason, timeout=self._config.close_timeout)
+        else:
+            self._close(peer, SERVICE_RESTART, "", STOPPING.reason)
+
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> OpenTransport | SendData | CloseTransport | HubEvent | None:
-        """The next thing to do or to know, or `None`. Never an `OpenTransport`."""
-        return self._outbox.next()
+    def drain(self) -> Sequence[OpenTransport | SendData | CloseTransport | HubEvent]:
+        """All outputs since the last drain, oldest first; there is no `OpenTransport` among them."""
+        return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """When to call `tick`, or `None`."""
-        return self._timers.next_deadline()
+        """When to call `tick`, or `None`. It is now while bytes that came wait for a turn."""
+        return self._clock.now if self._backlog else self._timers.next_deadline()
+
+    # ---------------------------------------------------------------- turns
+
+    def _turn(self, peer: Peer) -> None:
+        """Handle what came from a connection, up to a turn's work. The rest waits."""
+        topics, websocket = self._topics, peer.websocket
+        end = topics.work + turns.TURN
+        while peer.is_served and (event := websocket.next_event(turns.LOOKS)) is not None:
+            peer.last_seen = self._clock.now
+            match event:
+                case TextMessage() | BinaryMessage():
+                    topics.work += len(event.data) >> turns.BYTES_SHIFT
+                    self._on_message(peer, event)
+                case HandshakeRequest():
+                    self._on_request(peer, event)
+                case Closed():
+                    self._on_closed(peer, event)
+                case _:
+                    peer.flush()  # pings are answered, pongs ask for nothing
+            topics.settle()
+            topics.work += turns.MESSAGE
+            if topics.work >= end:
+                break
+        if peer.is_served and websocket.has_unread:
+            topics.work = max(topics.work, end)  # fragments are work, too
+            self._backlog[peer.conn] = peer
+            return
+        self._backlog.pop(peer.conn, None)
+        if peer.lost is not None and peer.phase is not Phase.GONE:
+            self._on_lost(peer, peer.lost)
+            topics.settle()
 
     # ---------------------------------------------------------------- the life of a transport
 
     def _on_request(self, peer: Peer, request: HandshakeRequest) -> None:
-        answer = self._judge(request)
+        answer = self._judge(request, peer)
         if isinstance(answer, Refusal):
-            peer.websocket.reject(answer.status, headers=answer.headers, body=answer.body)
-            self._forget(peer, ClientRefused(peer.conn, answer.status, answer.reason))
+            delay = self._config.handshake_refusal_delay
+            if answer.status == UNAUTHORIZED and delay and not self._stopping:
+                self._refused[peer.conn] = answer
+                self._timers.set(peer.conn, self._clock.now + delay)
+            else:
+                self._refuse(peer, answer)
             return
         peer.accept(answer.subprotocol)
         peer.session = self._session(peer, answer)
-        self._admitted += 1
         self._timers.set(peer.conn, peer.session.deadline)
         self._outbox.put(ClientConnected(peer.conn, answer.path))
+
+    def _refuse(self, peer: Peer, answer: Refusal) -> None:
+        peer.websocket.reject(answer.status, headers=answer.headers, body=answer.body)
+        self._forget(peer, ClientRefused(peer.conn, answer.status, answer.reason))
 
     def _make_outbox(self) -> Outbox[HubEvent]:
         return Outbox()
 
-    def _judge(self, request: HandshakeRequest) -> Admission | Refusal:
+    def _judge(self, request: HandshakeRequest, peer: Peer) -> Admission | Refusal:
         if self._stopping:
             return STOPPING
         answer = judge(request, self._config)
-        if self._admitted >= self._config.max_connections and not isinstance(answer, Refusal):
-            return TOO_MANY
-        return answer
+        if isinstance(answer, Refusal):
+            return answer
+        return self._places.admit(peer.address) or answer
 
     def _session(self, peer: Peer, admission: Admission) -> Session:
         if admission.serializer is None:
             return JarvisSession(peer, self._topics, self._jarvis, admission.token)
-        return PhoenixSession(peer, admission.serializer, self._topics, realtime=admission.realtime)
+        return PhoenixSession(peer, self._topics, admission, admission.serializer)
 
     def _on_message(self, peer: Peer, frame: TextMessage | BinaryMessage) -> None:
         if peer.session is None:
@@ -249,7 +346,27 @@ class Hub:
         try:
             peer.session.receive(frame)
         except PresenceError as exc:
-            self._close(peer, INTERNAL_ERROR, "malformed message", f"malformed message: {exc}")
+            self._on_malformed(peer, exc)
+
+    def _on_malformed(self, peer: Peer, exc: PresenceError) -> None:
+        self._close(peer, INTERNAL_ERROR, "malformed message", f"malformed message: {exc}")
+
+    def _join_delay_ended(self, peer: Peer) -> None:
+        assert isinstance(peer.session, PhoenixSession)
+        try:
+            peer.session.join_delay_ended()
+        except PresenceError as exc:
+            self._on_malformed(peer, exc)
+        self._serve_on(peer)
+
+    def _leave_ended(self, peer: Peer) -> None:
+        assert isinstance(peer.session, PhoenixSession)
+        peer.session.leave_ended()
+
+    def _serve_on(self, peer: Peer) -> None:
+        """What came while a connection was not served has a turn."""
+        if peer.is_served and peer.websocket.has_unread:
+            self._backlog[peer.conn] = peer
 
     def _on_closed(self, peer: Peer, event: Closed) -> None:
         """The closing handshake is done, or what came was no HTTP or broke the rules of WebSockets."""
@@ -261,20 +378,32 @@ class Hub:
         else:
             self._forget(peer, self._disconnected(peer, event.reason or "closed by the client", event.code))
 
-    def _expired(self, peer: Peer) -> None:
-        """The timer of a transport has fired."""
-        if peer.session is not None:
+    def _expired(self, peer: Peer, *, in_time: bool) -> None:
+        """The timer of a transport has fired. `in_time`: the hub has listened until then."""
+        if peer.session is not None and peer.session.deadline > self._clock.now:
             # Not set again for every frame: it looks now when the last one came.
-            if peer.session.deadline > self._clock.now:
-                self._timers.set(peer.conn, peer.session.deadline)
-            else:
-                self._close(peer, PROTOCOL_ERROR, "idle timeout", "idle timeout")
+            self._timers.set(peer.conn, peer.session.deadline)
+        elif peer.session is not None and not self.wants_data(peer.conn):
+            self._timers.set(peer.conn, self._clock.now + 1.0)  # it has not been silent
+        elif (refusal := self._refused.get(peer.conn)) is not None:
+            self._refuse(peer, refusal)
+        elif not in_time and self._may_have_more(peer):
+            peer.chance_after = peer.last_seen
+            self._timers.set(peer.conn, self._clock.now + self._second_chance)
+        elif peer.session is not None:
+            self._close(peer, peer.session.on_idle(), "idle timeout", "idle timeout")
         else:
             what = "handshake timeout" if peer.phase is Phase.HANDSHAKE else "close timeout"
-            self._forget(peer, self._disconnected(peer, what, None), abort=True)
+            abort = peer.phase is not Phase.ENDING
+            self._forget(peer, self._disconnected(peer, what, None), abort=abort)
 
     def _close(self, peer: Peer, code: int, reason: str, why: str) -> None:
         peer.close(code, reason, why, timeout=self._config.close_timeout)
+        self._serve_on(peer)
+
+    def _on_lost(self, peer: Peer, reason: str) -> None:
+        code = None if peer.phase is Phase.HANDSHAKE else ABNORMAL
+        self._forget(peer, self._disconnected(peer, reason, code))
 
     def _disconnected(self, peer: Peer, reason: str, code: int | None) -> ClientDisconnected:
         """The event for the end of a transport. When the end was ours, so are the code and the reason."""
@@ -288,16 +417,16 @@ class Hub:
         event: ClientRefused | ClientDisconnected,
         *,
         abort: bool = False,
-        close: bool = True,
     ) -> None:
-        """The end of a transport, which is to be closed unless it is already."""
-        if peer.phase is not Phase.HANDSHAKE:
-            self._admitted -= 1
-        peer.phase = Phase.GONE
+        """The end of a transport, which is to be closed unless it is lost."""
+        self._places.leave(peer.address, admitted=peer.phase is not Phase.HANDSHAKE)
+        peer.phase, peer.is_served = Phase.GONE, False
+        self._backlog.pop(peer.conn, None)
         peer.end_session(event.reason)
         del self._peers[peer.conn]
+        self._refused.pop(peer.conn, None)
         self._timers.cancel(peer.conn)
-        if close:
+        if peer.lost is None:
             peer.flush()
             self._outbox.put(CloseTransport(peer.conn, abort))
         self._outbox.put(event)
@@ -310,15 +439,33 @@ class Hub:
             peer.session.stop(topic, reason, crashed=crashed)
         self._topics.settle()
 
-    def _advance(self, now: float) -> None:
-        """Take in `now`, and do what was due. Raises `LocalProtocolError` when it is no time."""
+    def _may_have_more(self, peer: Peer) -> bool:
+        """Whether what a silent peer has sent may lie unread, as far as we know. We ask that only once."""
+        is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
+        return is_listened_to and peer.chance_after != peer.last_seen
+
+    def _advance(self, now: float, *, ticks: bool = False) -> None:
+        """Take in `now`, and do what was due. Raises `LocalProtocolError` when it is no time.
+
+        `ticks`: nothing else has come in. Any other fact may come before those that lie unread in other
+        sockets, and so may a tick that comes late.
+        """
         self._clock.advance(now)
-        while (name := self._timers.pop_expired(self._clock.now)) is not None:
+        now = self._clock.now
+        while (due := self._timers.next_deadline()) is not None:
+            name = self._timers.pop_expired(now)
+            if name is None:
+                return
+            in_time = ticks and now - due <= LATE
             match name:
                 case str():
                     self._topics.window_ended(name)
                 case Grace(user_id):
-                    self._jarvis.grace_ended(user_id)
+                    self._jarvis.grace_ended(user_id, second_chance=0 if in_time else self._second_chance)
+                case SlowJoin(conn):
+                    self._join_delay_ended(self._peers[conn])
+                case Leave(conn):
+                    self._leave_ended(self._peers[conn])
                 case _:
-                    self._expired(self._peers[name])
+                    self._expired(self._peers[name], in_time=in_time)
             self._topics.settle()

@@ -20,8 +20,23 @@ class Grace:
     user_id: str
 
 
-TimerName: TypeAlias = ConnId | str | Grace
-"""A transport's timer, with the meaning of its phase; a topic's, whose diff waits; a user's."""
+@frozen
+class SlowJoin:
+    """Names the timer of a Phoenix connection that is busy with a join."""
+
+    conn: ConnId
+
+
+@frozen
+class Leave:
+    """Names the timer of a Phoenix connection that leaves a channel."""
+
+    conn: ConnId
+
+
+TimerName: TypeAlias = ConnId | str | Grace | SlowJoin | Leave
+"""A transport's timer, with the meaning of its phase; a topic's, whose diff waits; a user's; a join's; a
+leave's."""
 
 
 class Ids:

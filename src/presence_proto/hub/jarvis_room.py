@@ -11,37 +11,85 @@ activity is shown at once; the track that says so too is then no change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
 from presence_proto import broadcasts
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import TopicJoined, TopicLeft, UserStatus
+from presence_proto.hub.allowance import Allowance, NoRoomError
 from presence_proto.hub.ids import Grace
-from presence_proto.hub.topic import Diff, Form, Meta, Shared, Topic, said, same_payload
+from presence_proto.hub.topic import (
+    Diff,
+    Form,
+    Meta,
+    Shared,
+    Topic,
+    Tracked,
+    broadcast_in,
+    said,
+    same_payload,
+)
+from presence_proto.hub.topics import JARVIS_TOPIC
+from presence_proto.json_text import encode_payload
 from presence_proto.roster import user_from_meta
-from presence_proto.serializer import EncodedFrame, UserBroadcast, encode_payload
+from presence_proto.serializer import EncodedFrame
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from presence_proto.hub.ids import TimerName
-    from presence_proto.hub.jarvis import JarvisSession
     from presence_proto.hub.topics import Topics
+    from presence_proto.outputs import ConnId
     from presence_proto.timers import Timers
 
-TOPIC = "realtime:jarvis-presence"
+ABSENT_SHARE = 4
+"""Absent users may hold one part in so many of what the topic may."""
+
+
+MAX_NAMES = 100
+"""Names in the answer to an invite, which says how many `more` heard it."""
+
+
+@frozen
+class Run:
+    """One run of a client, and the number of a connection in it. Without a run the `run_id` is empty."""
+
+    run_id: str
+    connection: int
+
+
+class JarvisConnection(Protocol):
+    """What the room needs of a connection of one of its users."""
+
+    run: Run
+
+    @property
+    def conn(self) -> ConnId:
+        """The connection."""
+
+    def send_shared(self, form: Form) -> None:
+        """Send a message that others get, too."""
+
+    def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
+        """The hub ends the membership of a topic."""
+
+    def supersede(self) -> None:
+        """A later connection of the same run of the client is there."""
 
 
 class JarvisUser:
     """A user, and its connections. It is a member of the topic for its presence; the room hears for it."""
 
-    __slots__ = ("_room", "sessions", "user_id")
+    __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
 
     def __init__(self, room: JarvisRoom, user_id: str) -> None:
         self._room = room
         self.user_id = user_id
-        self.sessions: list[JarvisSession] = []  # none while it is away
+        self.sessions: list[JarvisConnection] = []  # none while it is away
+        self.absent_size = 0  # bytes of its meta while it is away
+        self.had_second_chance = False  # to come back
 
     def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
         """What the room hears."""
@@ -54,7 +102,7 @@ class JarvisUser:
         if not self.sessions:
             self._room.forget(self)
         for session in tuple(self.sessions):
-            session.stop(TOPIC, reason, crashed=crashed)
+            session.stop(JARVIS_TOPIC, reason, crashed=crashed)
 
 
 @frozen
@@ -74,7 +122,7 @@ class _Shown:
 class JarvisRoom:
     """All users. The room is in the topic while there are any."""
 
-    __slots__ = ("_shown", "_timers", "_topic", "_topics", "_users")
+    __slots__ = ("_absent", "_shown", "_timers", "_topic", "_topics", "_users")
 
     _topic: Topic  # while there are users
 
@@ -83,45 +131,67 @@ class JarvisRoom:
         self._timers = timers
         self._users: dict[str, JarvisUser] = {}
         self._shown: dict[str, _Shown] = {}  # the roster
+        # Of the metas of users who are away. They have no connection, whose limits would bound them.
+        self._absent = Allowance("the grace", topics.config.max_topic_size // ABSENT_SHARE)
+
+    def sessions(self, user_id: str) -> tuple[JarvisConnection, ...]:
+        """The connections of a user, the oldest first; none of a user who is not here."""
+        user = self._users.get(user_id)
+        return () if user is None else tuple(user.sessions)
 
     # -- coming and going
 
-    def enter(self, session: JarvisSession, user_id: str, display_name: str) -> JarvisUser:
+    def enter(self, session: JarvisConnection, user_id: str, display_name: str) -> JarvisUser:
         """A connection says who it is. Who is here, or only away, is seen as before, but for the name.
 
-        Raises `LocalProtocolError`, and changes nothing, when the name cannot be told.
+        Raises `NoRoomError`, and changes nothing, when the topic is full.
         """
         user = self._users.get(user_id)
         if user is None:
             user = self._new_user(user_id, display_name)
         elif display_name != self._meta(user)["display_name"]:
             self._topic.track(user, user_id, {**self._meta(user), "display_name": display_name})
-        self._timers.cancel(Grace(user_id))
+        self._is_back(user)
         if session not in user.sessions:
             user.sessions.append(session)
-            self._topics.emit(TopicJoined(session.conn, TOPIC, user_id))
+            self._topics.emit(TopicJoined(session.conn, JARVIS_TOPIC, user_id))
         return user
 
-    def leave(self, user: JarvisUser, session: JarvisSession, reason: str, *, for_good: bool) -> None:
+    def leave(self, user: JarvisUser, session: JarvisConnection, reason: str, *, for_good: bool) -> None:
         """A connection is over. With the last one goes the user: at once if `for_good`, or after a grace."""
         user.sessions.remove(session)
-        self._topics.emit(TopicLeft(session.conn, TOPIC, reason))
+        self._topics.emit(TopicLeft(session.conn, JARVIS_TOPIC, reason))
         if user.sessions:
             return
         config = self._topics.config
-        # Who is away is in nobody's count of connections: no more of them than there may be connections.
+        # Absent users hold no connection, so its limits do not bound them. They are bounded separately.
         if for_good or not config.offline_grace or len(self._users) > config.max_connections:
             self.forget(user)
-        else:
-            self._timers.set(Grace(user.user_id), self._topics.clock.now + config.offline_grace)
+            return
+        size = self._tracked(user).charge
+        try:
+            self._absent.check(size)
+        except NoRoomError:
+            self.forget(user)
+            return
+        user.absent_size = size
+        self._absent.held += size
+        user.had_second_chance = False
+        self._timers.set(Grace(user.user_id), self._topics.clock.now + config.offline_grace)
 
-    def grace_ended(self, user_id: str) -> None:
-        """The timer of a user has fired, who did not come back."""
-        self.forget(self._users[user_id])
+    def grace_ended(self, user_id: str, *, second_chance: float) -> None:
+        """The timer of a user has fired, who did not come back, or may have in these seconds, unread."""
+        user = self._users[user_id]
+        if second_chance and not user.had_second_chance:
+            user.had_second_chance = True
+            again = min(second_chance, self._topics.config.offline_grace)
+            self._timers.set(Grace(user_id), self._topics.clock.now + again)
+        else:
+            self.forget(user)
 
     def forget(self, user: JarvisUser) -> None:
         """A user without connections is offline."""
-        self._timers.cancel(Grace(user.user_id))
+        self._is_back(user)
         del self._users[user.user_id]
         self._topics.leave(self._topic, user)
         if not self._users:
@@ -133,14 +203,13 @@ class JarvisRoom:
         for user in tuple(self._users.values()):
             self.forget(user)
 
+    def _is_back(self, user: JarvisUser) -> None:
+        """A user is not away any more, if it was."""
+        self._timers.cancel(Grace(user.user_id))
+        self._absent.held -= user.absent_size
+        user.absent_size = 0
+
     def _new_user(self, user_id: str, display_name: str) -> JarvisUser:
-        if not self._users:
-            self._topic = self._topics.enter(TOPIC, self)
-            self._topic.reveal()
-            for key in self._topic.online():
-                self._look(key)
-        user = self._users[user_id] = JarvisUser(self, user_id)
-        self._topics.enter(TOPIC, user)
         stamp = self._stamp()
         meta = {
             "user_id": user_id,
@@ -149,8 +218,21 @@ class JarvisRoom:
             "activity": None,
             **({} if stamp is None else {"online_at": stamp}),
         }
+        self._topics.check(JARVIS_TOPIC, user_id, meta)
+        if not self._users:
+            self._topic = self._topics.enter(JARVIS_TOPIC, self)
+            self._topic.reveal()
+            for key in self._topic.online():
+                self._look(key)
+        user = self._users[user_id] = JarvisUser(self, user_id)
+        self._topics.enter(JARVIS_TOPIC, user)
         self._topic.track(user, user_id, meta)
         return user
+
+    @property
+    def topic(self) -> Topic:
+        """The topic, while there are users."""
+        return self._topic
 
     # -- what users do
 
@@ -165,7 +247,10 @@ class JarvisRoom:
         return len(self._shown) + (user.user_id not in self._shown)
 
     def update(self, user: JarvisUser, status: UserStatus, activity: str | None, metadata: Any) -> None:
-        """A user does something else now. Raises `LocalProtocolError` when the metadata cannot be told."""
+        """A user does something else now.
+
+        Raises `LocalProtocolError` when the metadata cannot be told, and `NoRoomError` when it is too large.
+        """
         more = {"status": status.value, "activity": activity}
         if metadata is not None:
             more["metadata"] = metadata
@@ -177,17 +262,25 @@ class JarvisRoom:
         self._topic.track(user, user.user_id, payload)
         self._topic.broadcast(shared, speaker=user.user_id)
 
-    def invite(self, user: JarvisUser, game: str, code: str | None) -> list[str]:
-        """Invite all others to a game. Returns the names of those who heard it."""
+    def invite(self, user: JarvisUser, game: str, code: str | None) -> tuple[list[str], int]:
+        """Invite all others to a game. Returns `MAX_NAMES` names of those who hear it, and how many do."""
         payload = {"game": game} if code is None else {"game": game, "code": code}
         self._topic.broadcast(self._said(user, "game_invite", payload), speaker=user.user_id)
+        away = [one.user_id for one in self._users.values() if not one.sessions]
+        deaf = {user.user_id, *(key for key in away if self._topic.count(key) == 1)}
+        return self._names(deaf), self._topic.count() - len(deaf)
+
+    def _names(self, deaf: set[str]) -> list[str]:
+        """The names of the first who are present and not `deaf`."""
         names: dict[str, str] = {}
-        for member in self._topic.members:
-            tracked = self._topic.tracked(member)
-            away = isinstance(member, JarvisUser) and not member.sessions
-            if tracked is not None and tracked.key != user.user_id and not away:
-                own = user_from_meta(tracked.key, tracked.meta).display_name
-                names[tracked.key] = self._name(tracked.key, own)
+        for _, tracked in self._topic.presences():
+            if tracked is not None and tracked.key not in names and tracked.key not in deaf:
+                shown = self._shown.get(tracked.key)
+                # Decoding a meta takes ten times as long. Few are not shown yet.
+                name = user_from_meta(tracked.key, tracked.meta).display_name if shown is None else shown.name
+                names[tracked.key] = name
+                if len(names) == MAX_NAMES:
+                    break
         return list(names.values())
 
     def poke(self, user: JarvisUser, target: str) -> None:
@@ -197,12 +290,15 @@ class JarvisRoom:
     def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> Shared:
         """A broadcast. It says who the user is; the user itself is not asked."""
         payload = {"user_id": user.user_id, "display_name": self._meta(user)["display_name"], **fields}
-        return said(TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
+        return said(JARVIS_TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
 
     def _meta(self, user: JarvisUser) -> Meta:
+        return self._tracked(user).meta
+
+    def _tracked(self, user: JarvisUser) -> Tracked:
         tracked = self._topic.tracked(user)
         assert tracked is not None  # from its connect to its end
-        return tracked.meta
+        return tracked
 
     # -- as a member of the topic
 
@@ -220,7 +316,7 @@ class JarvisRoom:
 
         The user id of a broadcast must be the presence key of its sender; only the hub speaks for anybody.
         """
-        event, payload = _broadcast(shared)
+        event, payload = broadcast_in(shared.content)
         if speaker is not None and payload.get("user_id") != speaker:
             return
         try:
@@ -262,13 +358,19 @@ class JarvisRoom:
 
     def _claimed(self, claim: broadcasts.ActivityClaim | None) -> None:
         """A user says to do something else. It stands until a newer meta of theirs comes, or one goes."""
-        if claim is None:
+        if claim is None or not self._is_short(claim):
             return
         tracked, shown = self._topic.latest(claim.user_id), self._shown.get(claim.user_id)
         if tracked is not None and shown is not None:
             self._topic.reveal()
             name = claim.display_name or shown.name
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
+
+    def _is_short(self, claim: broadcasts.ActivityClaim) -> bool:
+        """Whether the roster may keep a claim. It is counted nowhere, as metas are."""
+        config = self._topics.config
+        name, activity = claim.display_name or "", claim.activity or ""
+        return len(name.encode()) <= config.max_name_size and len(activity.encode()) <= config.max_text_size
 
     def _show(self, ref: str, key: str, name: str, status: UserStatus, activity: str | None) -> None:
         fields = {"user_id": key, "display_name": name, "status": status.value, "activity": activity}
@@ -302,15 +404,3 @@ class JarvisRoom:
             if user.user_id == to or (to is None and user.user_id != user_id):
                 for session in user.sessions:
                     session.send_shared(form)
-
-
-def _broadcast(shared: Shared) -> tuple[Any, dict[str, Any]]:
-    """The event and the payload of a broadcast, in whatever form it came; nothing of anything else."""
-    content = shared.content
-    event: Any = None
-    payload: Any = None
-    if isinstance(content, UserBroadcast):
-        event, payload = content.event, content.payload
-    elif isinstance(content, Mapping):
-        event, payload = content.get("event"), content.get("payload")
-    return event, dict(payload) if isinstance(payload, Mapping) else {}

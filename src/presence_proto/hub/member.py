@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
+from msgspec import Raw
+
+from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.events import TopicJoined, TopicLeft
+from presence_proto.secrets import hide
 from presence_proto.serializer import Message, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from presence_proto.config import AuthorizeRule
-    from presence_proto.hub.phoenix import PhoenixSession
+    from presence_proto.authorization import AuthorizeRule
+    from presence_proto.hub.allowance import Allowance
+    from presence_proto.hub.rates import Rates
     from presence_proto.hub.topic import Diff, Shared, Topic
+    from presence_proto.hub.topics import Topics
     from presence_proto.outputs import ConnId
 
 Answer = TypeVar("Answer")
-
-_SECRET_LENGTH = 8
-"""Characters. Shorter tokens are a test's: they are no secrets, and their text may stand anywhere."""
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer to the client, not an error of ours
@@ -29,6 +32,11 @@ class Refused(Exception):  # noqa: N818 - it is an answer to the client, not an 
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether a rule failed: the client is not told how, and the hub's user is."""
+        return bool(self.detail)
 
 
 def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
@@ -40,22 +48,72 @@ def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
         raise Refused("join crashed", f" ({type(exc).__name__} in a rule)") from exc
 
 
-def objection(authorize: AuthorizeRule | None, topic: str, token: object) -> str | None:
-    """Why the hub's user does not want the client with this token in the topic; `None` when they do.
+def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
+    """The presence key that the client gets. Raises `Refused` when it may not join, or when the rule fails.
 
-    Without the token, which their words may quote. Raises `Refused` when the rule fails.
+    A reason may quote the token: it is left out.
     """
-    if authorize is None:
-        return None
-    secret = token if isinstance(token, str) else None
-    reason = ask(authorize, topic, secret)
-    return reason.replace(secret, "…") if reason and secret and len(secret) >= _SECRET_LENGTH else reason
+    answer = None if rule is None else ask(rule, request)
+    if answer is None:
+        return request.key
+    if isinstance(answer, Allow):
+        return request.key if answer.key is None else answer.key
+    if not isinstance(answer, str):
+        raise Refused("join crashed", f" (the answer of authorize is {answer!r:.100})")
+    raise Refused(answer if request.token is None else hide(answer, [request.token]))
+
+
+def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
+    """What the rule is asked. `token`: what the client sent for one."""
+    return JoinRequest(topic, token if isinstance(token, str) else None, key)
 
 
 def reply_to(message: Message, join_ref: Ref, status: str, response: Any) -> Message:
     """The reply to a message."""
-    payload = {"status": status, "response": response}
+    payload: Any = {"status": status, "response": response}
+    if payload == _PLAIN_OK:
+        payload = _ENCODED_OK
     return Message(join_ref, message.ref, message.topic, "phx_reply", payload)
+
+
+# The reply to heartbeats and to most pushes. Encoding it anew took a sixth of the hub's work for a heartbeat.
+_PLAIN_OK = {"status": "ok", "response": {}}
+_ENCODED_OK = Raw(b'{"status":"ok","response":{}}')
+
+
+class ChannelSocket(Protocol):
+    """What a channel needs of its connection."""
+
+    topics: Topics
+    token: str | None
+    allowance: Allowance
+    rates: Rates
+
+    @property
+    def conn(self) -> ConnId:
+        """The connection."""
+
+    @property
+    def presence_limit(self) -> int | None:
+        """Presence calls of one channel in 30 s."""
+
+    def send(self, message: Message) -> None:
+        """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
+
+    def send_shared(self, shared: Shared) -> None:
+        """Send a message that others get, too."""
+
+    def keep(self, size: int) -> None:
+        """Count bytes that the hub keeps for this connection; less than 0 are given back."""
+
+    def freed_by(self, topic: str) -> int:
+        """Bytes that the end of the channel of a topic frees."""
+
+    def forget(self, channel: PhoenixMember) -> None:
+        """A channel has ended."""
+
+
+CHANNEL_COST = 256  # bytes; what each channel counts besides its names
 
 
 class PhoenixMember(ABC):
@@ -65,11 +123,17 @@ class PhoenixMember(ABC):
     there was no join_ref.
     """
 
+    TOO_MANY: ClassVar[str]
+    """The reason of a refusal when the connection has joined `max_channels` channels."""
+
+    TOO_MANY_JOINS: ClassVar[str]
+    """The reason of a refusal when the connection joins more often than `join_rate` allows."""
+
     __slots__ = ("_session", "_topic", "join_ref", "name", "ref")
 
     _topic: Topic  # from enter() on
 
-    def __init__(self, session: PhoenixSession, message: Message) -> None:
+    def __init__(self, session: ChannelSocket, message: Message) -> None:
         self._session = session
         self.name = message.topic
         self.join_ref = message.join_ref
@@ -96,8 +160,21 @@ class PhoenixMember(ABC):
 
     # -- the life
 
+    @property
+    def size(self) -> int:
+        """Bytes that the channel counts in the allowances of its connection and of the hub: its names."""
+        names = (self.name, str(self.join_ref), str(self.ref), self.key or "")
+        return CHANNEL_COST + sum(len(name.encode()) for name in names)
+
+    @property
+    def charge(self) -> int:
+        """Bytes that its meta counts."""
+        tracked = self._topic.tracked(self)
+        return 0 if tracked is None else tracked.charge
+
     def enter(self, message: Message) -> None:
         """The join `message` is answered: become a member."""
+        self._session.keep(self.size)
         self._topic = self._session.topics.enter(self.name, self)
         self._session.topics.emit(TopicJoined(self.conn, self.name, self.key))
         self.welcome(message)
@@ -110,6 +187,7 @@ class PhoenixMember(ABC):
     def leave(self, reason: str) -> None:
         """End without a word."""
         self._session.topics.leave(self._topic, self)
+        self._session.keep(-self.size)
         self._session.forget(self)
         self._session.topics.emit(TopicLeft(self.conn, self.name, reason))
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
+from presence_proto.outputs import Outbox
 from presence_proto.websocket import server_frame
 
 if TYPE_CHECKING:
     from presence_proto.events import HubEvent
     from presence_proto.hub.ids import TimerName
     from presence_proto.hub.topic import Form
-    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.outputs import ConnId
     from presence_proto.serializer import EncodedFrame
     from presence_proto.timers import Clock, Timers
     from presence_proto.websocket import BinaryMessage, TextMessage, WebSocket
+
+
+ABNORMAL = 1006
+"""What the end of a stream without a close frame is called (RFC 6455 §7.1.5)."""
 
 
 class Phase(Enum):
@@ -22,6 +27,7 @@ class Phase(Enum):
 
     HANDSHAKE = auto()  # waiting for the upgrade request
     OPEN = auto()
+    ENDING = auto()  # the session is over; the stream ends without a close frame
     CLOSING = auto()  # our close frame is sent; the session is over
     GONE = auto()  # the hub has forgotten it
 
@@ -29,9 +35,15 @@ class Phase(Enum):
 class Session(Protocol):
     """What is said on one open connection, in whatever protocol."""
 
+    def crash(self) -> bool:
+        """Tell the client that each of its channels has crashed, if the protocol has a way to do so."""
+
     @property
     def deadline(self) -> float:
         """When the client has been silent for too long, if it stays so."""
+
+    def on_idle(self) -> int:
+        """The client has been silent for too long. Returns the close code for it."""
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client. Raises `PresenceError` when the connection cannot go on."""
@@ -48,12 +60,16 @@ class Peer:
 
     __slots__ = (
         "_clock",
-        "_outbox",
         "_timers",
+        "address",
+        "chance_after",
         "conn",
         "deflate_bits",
         "farewell",
+        "is_served",
         "last_seen",
+        "lost",
+        "outbox",
         "phase",
         "session",
         "websocket",
@@ -66,17 +82,22 @@ class Peer:
         outbox: Outbox[HubEvent],
         timers: Timers[TimerName],
         clock: Clock,
+        address: str | None = None,
     ) -> None:
         self.conn = conn
+        self.address = address  # where it is, if the driver says so
         self.websocket = websocket
-        self._outbox = outbox
+        self.outbox = outbox
         self._timers = timers
         self._clock = clock
         self.deflate_bits: int | None = None  # of the WebSocket, at hand: it is asked for with each message
         self.phase = Phase.HANDSHAKE
         self.session: Session | None = None  # while OPEN
+        self.chance_after: float | None = None  # the `last_seen` after which it had its second chance
         self.last_seen = clock.now  # when bytes last came
         self.farewell: tuple[int, str] | None = None  # the close code and reason that we have sent
+        self.is_served = True  # what comes is handled: not during a slow join, nor when it is gone
+        self.lost: str | None = None  # why the transport is gone, while what came before is handled
 
     def accept(self, subprotocol: str | None) -> None:
         """Let the client in."""
@@ -88,11 +109,16 @@ class Peer:
     def send(self, frame: EncodedFrame) -> None:
         """Send a message. Only a session does, and it ends before the WebSocket closes."""
         data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
-        self._outbox.send(self.conn, data)
+        self.outbox.send(self.conn, data)
 
     def send_shared(self, form: Form) -> None:
         """Send a message that others get, too."""
-        self._outbox.send(self.conn, form.frame(self.deflate_bits))
+        self.outbox.send(self.conn, form.frame(self.deflate_bits))
+
+    def lose(self, reason: str) -> None:
+        """The transport is gone. What is sent goes nowhere from now on."""
+        self.lost = reason
+        self.outbox = Outbox()  # which nobody drains
 
     def end_session(self, reason: str) -> None:
         """The client is not listened to any more, and leaves its topics."""
@@ -105,13 +131,20 @@ class Peer:
 
         `reason` is for the client, `why` for the hub's user.
         """
-        self.phase = Phase.CLOSING
+        self.phase, self.is_served = Phase.CLOSING, True
         self.farewell = code, why
         self.end_session(why)
         self.websocket.close(code, reason)
         self.flush()
         self._timers.set(self.conn, self._clock.now + timeout)
 
+    def end(self, why: str, *, timeout: float) -> None:
+        """End the session. The stream ends `timeout` seconds later, without a close frame."""
+        self.phase, self.is_served = Phase.ENDING, True
+        self.farewell = ABNORMAL, why
+        self.end_session(why)
+        self._timers.set(self.conn, self._clock.now + timeout)
+
     def flush(self) -> None:
         """Pass on what the WebSocket wants to be written."""
-        self._outbox.send(self.conn, self.websocket.data_to_send())
+        self.outbox.send(self.conn, self.websocket.data_to_send())

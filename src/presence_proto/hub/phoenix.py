@@ -2,54 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import JoinRefused
+from presence_proto.hub.allowance import Allowance, NoRoomError
+from presence_proto.hub.ids import Leave, SlowJoin
 from presence_proto.hub.member import PhoenixMember, Refused, reply_to
 from presence_proto.hub.plain import PlainMember
+from presence_proto.hub.rates import TOO_FAST, TOO_MANY_MESSAGES
 from presence_proto.hub.supabase import SupabaseMember
 from presence_proto.hub.topics import SUPABASE_PREFIX, Topics
+from presence_proto.json_text import SMALL_TEXT, check_elements
+from presence_proto.serializer import is_json_broadcast
+from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from presence_proto.hub.handshake import Admission
     from presence_proto.hub.peer import Peer
     from presence_proto.hub.topic import Shared
     from presence_proto.outputs import ConnId
     from presence_proto.serializer import Message, Serializer
-    from presence_proto.websocket import BinaryMessage, TextMessage
+    from presence_proto.websocket import BinaryMessage
 
 _UNMATCHED = {"reason": "unmatched topic"}
+OVERTAKING = 0.01
+"""Seconds in which a join overtakes the leave of its topic on Supabase's mount. There the socket's process
+answers joins, and the channel's own process leaves."""
+_NORMAL, _PROTOCOL_ERROR, _POLICY = 1000, 1002, 1008  # close codes
 
 
 class PhoenixSession:
     """One connection that speaks Phoenix: V1 or V2 messages, each for the socket itself or for one channel.
 
-    `realtime`: whether Supabase topics may be joined here.
+    `admission` is what the handshake found out. On Supabase's mount only Supabase's topics may be joined, and
+    the socket behaves as Supabase's does.
+
+    Where the config makes joins slow, they run one after the other as Phoenix' do. The client is not served
+    meanwhile: its bytes wait, and so does TCP.
     """
 
-    __slots__ = ("_channels", "_peer", "_realtime", "_serializer", "topics")
+    __slots__ = (
+        "_channels",
+        "_encoding",
+        "_join",
+        "_leaving",
+        "_peer",
+        "_realtime",
+        "_serializer",
+        "_supabase",
+        "allowance",
+        "rates",
+        "token",
+        "topics",
+    )
 
-    def __init__(self, peer: Peer, serializer: Serializer, topics: Topics, *, realtime: bool) -> None:
+    def __init__(self, peer: Peer, topics: Topics, admission: Admission, serializer: Serializer) -> None:
         self._peer = peer
         self._serializer = serializer
-        self._realtime = realtime
+        self._encoding = serializer, peer.deflate_bits
+        self._realtime = admission.realtime
+        self._supabase = admission.supabase
         self._channels: dict[str, PhoenixMember] = {}
+        self.token = admission.token
+        self._join: Callable[[], None] | None = None  # the rest of a slow join
+        self._leaving: Message | None = None  # a leave that a join may overtake
+        self.allowance = Allowance("this connection", topics.config.max_connection_size)
         self.topics = topics
+        self.rates = topics.rates()
 
     # -- facts
 
     @property
     def deadline(self) -> float:
-        """When the connection is idle. Any bytes from the client count, also those of pings."""
+        """When the connection is idle. Any frame from the client counts, also a ping; see `HubConfig`."""
         return self._peer.last_seen + self.topics.config.idle_timeout
+
+    def on_idle(self) -> int:
+        """Returns the close code of an idle connection: Cowboy's, which serves Supabase, or Bandit's."""
+        return _NORMAL if self._supabase else _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client.
 
         Raises `RemoteProtocolError` when it is malformed, and `LocalProtocolError` when it cannot be answered
-        or passed on. The connection cannot go on then.
+        or passed on. The connection cannot go on then. Supabase's socket passes malformed messages over in
+        silence (`rescue` in `RealtimeWeb.Socket.handle_in`), and so does this one on Supabase's mount.
         """
-        self._on_message(self._serializer.decode(frame))
+        may_come = self.rates.are_off or self.rates.allow_message()
+        try:
+            if len(frame.data) > SMALL_TEXT and self._is_json(frame):
+                check_elements(frame.data, "a message", self.topics.config.max_elements)
+            message = self._serializer.decode(frame)
+        except RemoteProtocolError:
+            if self._supabase and may_come:
+                return
+            if may_come:
+                raise
+            self._close_for_haste()
+        else:
+            if may_come:
+                self._on_message(message)
+            else:
+                self._on_haste(message)
+
+    def _is_json(self, frame: TextMessage | BinaryMessage) -> bool:
+        return isinstance(frame, TextMessage) or is_json_broadcast(frame.data)
+
+    def _on_haste(self, message: Message) -> None:
+        """A message came that is one too many: Supabase closes the channel then, we the connection else."""
+        channel = self._channels.get(message.topic)
+        if isinstance(channel, SupabaseMember):
+            channel.stop(TOO_MANY_MESSAGES, crashed=False)
+        else:
+            self._close_for_haste()
+
+    def _close_for_haste(self) -> None:
+        self._peer.close(_POLICY, TOO_FAST, TOO_FAST, timeout=self.topics.config.close_timeout)
+
+    def join_delay_ended(self) -> None:
+        """Go on with a slow join. Raises as `receive` does."""
+        join, self._join = self._join, None
+        assert join is not None
+        self._peer.is_served = True
+        join()
+
+    def leave_ended(self) -> None:
+        """Answer a leave that no join has overtaken."""
+        leave, self._leaving = self._leaving, None
+        channel = None if leave is None else self._channels.get(leave.topic)
+        if leave is not None and channel is not None:
+            channel.reply(leave, "ok", {})
+            channel.close("left")
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
         """The hub ends a channel."""
@@ -57,26 +143,57 @@ class PhoenixSession:
         if channel is not None:
             channel.stop(reason, crashed=crashed)
 
+    def crash(self) -> bool:
+        """Crash the channels, on Supabase's mount."""
+        for channel in tuple(self._channels.values()) if self._supabase else ():
+            channel.stop("crashed", crashed=True)
+        return self._supabase
+
     def end(self, reason: str) -> None:
         """The connection is over, or will be: leave every topic, without a word to the client."""
+        if self._join is not None:
+            self.topics.cancel_timer(SlowJoin(self.conn))
+        self.topics.cancel_timer(Leave(self.conn))
         for channel in list(self._channels.values()):
             channel.leave(reason)
 
     def _on_message(self, message: Message) -> None:
+        if self._leaving is not None:
+            self._on_next(message, self._leaving)
         channel = self._channels.get(message.topic)
         if message.topic == "phoenix":
             self._on_socket(message)
-        elif message.event == "phx_join":
-            self._on_join(message, channel)
+        elif message.event == "phx_join" and self._has_topic(message.topic):
+            self._after(self._join_delay(), lambda: self._on_join(message))
         elif channel is None:
             self._on_unmatched(message)
-        elif message.join_ref is not None and message.join_ref != channel.ref:
+        elif message.join_ref not in (None, channel.ref) and not self._takes_stale(message):
             pass  # meant for an earlier life of the channel: Phoenix says nothing
         elif message.event == "phx_leave":
-            channel.reply(message, "ok", {})
-            channel.close("left")
+            self._leaving = message
+            if self._supabase:
+                self.topics.set_timer(Leave(self.conn), OVERTAKING)
+            else:
+                self.leave_ended()
         else:
             channel.receive(message)
+
+    def _on_next(self, message: Message, leave: Message) -> None:
+        """Something comes behind a leave. A join of the same topic overtakes it: the leave has no answer."""
+        self.topics.cancel_timer(Leave(self.conn))
+        if message.event == "phx_join" and message.topic == leave.topic:
+            self._leaving = None
+        else:
+            self.leave_ended()
+
+    def _has_topic(self, topic: str) -> bool:
+        """Whether the topic exists on this mount. On Phoenix' any does that is not Supabase's."""
+        supabase = topic.startswith(SUPABASE_PREFIX)
+        return supabase if self._supabase else self._realtime or not supabase
+
+    def _takes_stale(self, message: Message) -> bool:
+        """Supabase runs a fork of Phoenix that takes pushes of an earlier life of the channel (2.129.5)."""
+        return self._supabase and message.event != "phx_leave"
 
     def _on_socket(self, message: Message) -> None:
         if message.event in ("heartbeat", "phx_leave"):
@@ -87,18 +204,36 @@ class PhoenixSession:
     def _on_unmatched(self, message: Message) -> None:
         if message.event == "phx_leave":
             self.send(reply_to(message, message.join_ref, "ok", {}))
-        else:
-            self.send(reply_to(message, None, "error", _UNMATCHED))
+            return
+        self.send(reply_to(message, None, "error", _UNMATCHED))
+        if message.event == "phx_join":
+            self.topics.emit(JoinRefused(self.conn, message.topic, _UNMATCHED["reason"]))
 
-    def _on_join(self, message: Message, old: PhoenixMember | None) -> None:
+    def _join_delay(self) -> float:
+        """Seconds that a join takes."""
+        return self.topics.config.join_delay
+
+    def _refusal_delay(self) -> float:
+        """Seconds that a refusal takes besides."""
+        return self.topics.config.refusal_delay
+
+    def _after(self, seconds: float, join: Callable[[], None]) -> None:
+        """Do it when so many seconds have passed, and nothing else before."""
+        if seconds:
+            self._join = join
+            self._peer.is_served = False  # what comes after the join waits for its end
+            self.topics.set_timer(SlowJoin(self.conn), seconds)
+        else:
+            join()
+
+    def _on_join(self, message: Message) -> None:
         # The order is Phoenix's: the reply to the new join, the end of the old life, the presence.
+        old = self._channels.get(message.topic)
         try:
-            channel = self._admitted(message, is_new=old is None)
-        except Refused as refused:
-            self.send(reply_to(message, message.join_ref, "error", {"reason": refused.reason}))
-            self.topics.emit(JoinRefused(self.conn, message.topic, refused.reason + refused.detail))
-            if old is not None:
-                old.close("joined again, and refused")
+            channel = self._admitted(message, old)
+        except Refused as exc:
+            refused = exc  # Python forgets `exc` before the delay is over
+            self._after(self._refusal_delay(), lambda: self._refuse(message, refused))
             return
         self.send(reply_to(message, message.join_ref, "ok", channel.response(message)))
         if old is not None:
@@ -106,18 +241,35 @@ class PhoenixSession:
         self._channels[message.topic] = channel
         channel.enter(message)
 
-    def _admitted(self, message: Message, *, is_new: bool) -> PhoenixMember:
-        """The new channel. Raises `Refused`."""
-        if is_new and len(self._channels) >= self.topics.config.max_channels:
-            raise Refused("too many channels joined")
-        supabase = message.topic.startswith(SUPABASE_PREFIX)
-        if supabase and not self._realtime:
-            raise Refused("unmatched topic")
-        if not isinstance(message.payload, Mapping):
-            raise Refused("join crashed", " (the payload is not an object)")
-        return SupabaseMember(self, message) if supabase else PlainMember(self, message)
+    def _refuse(self, message: Message, refused: Refused) -> None:
+        old = self._channels.get(message.topic)
+        self.send(reply_to(message, message.join_ref, "error", {"reason": refused.reason}))
+        self.topics.emit(JoinRefused(self.conn, message.topic, refused.reason + refused.detail))
+        if old is not None:
+            old.close("joined again, and refused")
+
+    def _admitted(self, message: Message, old: PhoenixMember | None) -> PhoenixMember:
+        """The new channel, which takes the place of `old`. Raises `Refused`."""
+        kind = SupabaseMember if message.topic.startswith(SUPABASE_PREFIX) else PlainMember
+        if old is None and len(self._channels) >= self.topics.config.max_channels:
+            raise Refused(kind.TOO_MANY)
+        if not self.rates.allow_join():
+            raise Refused(kind.TOO_MANY_JOINS)
+        channel = kind(self, message)
+        more = channel.size - self.freed_by(message.topic)
+        try:
+            self.allowance.check(more)
+            self.topics.total.check(more)
+        except NoRoomError as exc:
+            raise Refused(str(exc)) from None
+        return channel
 
     # -- for the channels
+
+    @property
+    def presence_limit(self) -> int | None:
+        """Presence calls of one channel in 30 s."""
+        return self.topics.config.presence_limit
 
     @property
     def conn(self) -> ConnId:
@@ -130,9 +282,20 @@ class PhoenixSession:
 
     def send_shared(self, shared: Shared) -> None:
         """Send a message that others get, too, if our serializer can carry it."""
-        form = shared.form(self._serializer)
-        if form is not None:
-            self._peer.send_shared(form)
+        # Here in one, and not by calls: it is done for each receiver.
+        frame = shared.frames.get(self._encoding) or shared.frame(self._encoding)
+        if frame is not None:
+            self._peer.outbox.send(self._peer.conn, frame)
+
+    def freed_by(self, topic: str) -> int:
+        """Bytes that are given back when the channel of a topic ends, if there is one."""
+        channel = self._channels.get(topic)
+        return 0 if channel is None else channel.size + channel.charge
+
+    def keep(self, size: int) -> None:
+        """Count bytes that the hub keeps for this connection from now on; less than 0 are given back."""
+        self.allowance.held += size
+        self.topics.total.held += size
 
     def forget(self, channel: PhoenixMember) -> None:
         """A channel has ended."""

@@ -15,22 +15,23 @@ from attrs import frozen
 from msgspec import Raw
 
 from presence_proto.errors import LocalProtocolError
-from presence_proto.serializer import (
-    EncodedFrame,
-    Message,
-    Serializer,
-    UserBroadcast,
-    V2Serializer,
-    encode_payload,
-)
+from presence_proto.hub.allowance import Allowance, MetaTooLargeError
+from presence_proto.json_text import decode_object, encode_payload
+from presence_proto.serializer import EncodedFrame, Message, Serializer, UserBroadcast, V2Serializer
+from presence_proto.validators import MOST_NESTING
 from presence_proto.websocket import server_frame
 
 if TYPE_CHECKING:
+    from presence_proto.config import HubConfig
     from presence_proto.hub.ids import Ids
 
 Meta: TypeAlias = Mapping[str, Any]
 
 _V2 = V2Serializer(server=True)
+
+META_COST = 256  # bytes; what each meta counts besides its JSON: its refs, and its place in states and diffs
+
+LARGE_DIFF = 256 * 1024  # bytes; of a diff of more, a part goes out at the end of each presence window
 
 RESERVED_EVENTS = frozenset({"presence_state", "presence_diff"})
 
@@ -58,19 +59,40 @@ class Form:
         return frame
 
 
+Encoding: TypeAlias = tuple[Serializer, int | None]
+"""How a connection gets what is sent: its serializer, and the window of its permessage-deflate, if any."""
+
+
 class Shared:
-    """One message for many receivers: encoded once per serializer.
+    """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
 
     `content` is the payload as it was before it was encoded, for who wants to read it. Raises
     `LocalProtocolError` when V2 cannot carry the message, which carries all that any form does.
     """
 
-    __slots__ = ("_forms", "content", "message")
+    __slots__ = ("_forms", "content", "frames", "message")
 
     def __init__(self, message: Message, content: Any = None) -> None:
         self.message = message
         self.content = content
+        self.frames: dict[Encoding, bytes] = {}
+        """Those that were asked for. Whoever has many receivers looks here first."""
         self._forms: dict[str, Form | None] = {_V2.vsn: Form(_V2.encode(message))}
+
+    @property
+    def size(self) -> int:
+        """Bytes of the message as V2 encodes it."""
+        form = self._forms[_V2.vsn]
+        return 0 if form is None else len(form.encoded.data)
+
+    def frame(self, encoding: Encoding) -> bytes | None:
+        """The WebSocket frame for a connection, or `None` when its serializer cannot carry the message."""
+        serializer, deflate_bits = encoding
+        form = self.form(serializer)
+        if form is None:
+            return None
+        frame = self.frames[encoding] = form.frame(deflate_bits)
+        return frame
 
     def form(self, serializer: Serializer) -> Form | None:
         """The message as this serializer encodes it, or `None` when it cannot: V1 has no binary."""
@@ -90,15 +112,35 @@ def said(topic: str, event: str, payload: Any) -> Shared:
     return Shared(Message(None, None, topic, event, encoded), payload)
 
 
+def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
+    """The event and the payload of a Supabase broadcast, in either form; nothing of anything else."""
+    event: Any = None
+    payload: Any = None
+    if isinstance(content, UserBroadcast):
+        event, payload = content.event, content.payload
+    elif isinstance(content, Mapping):
+        event, payload = content.get("event"), content.get("payload")
+    return event, dict(payload) if isinstance(payload, Mapping) else {}
+
+
 @frozen(eq=False)
 class Tracked:
-    """One meta: whose it is, its ref, the number of that among all refs of the hub, and the meta as JSON."""
+    """One meta: whose it is, its ref, the number of that among all refs of the hub, and the meta as JSON.
+
+    `charge`: the bytes that it counts in the allowances of its topic, of the hub and of `payer`.
+    """
 
     key: str
     ref: str
     number: int
-    meta: Meta
     wire: bytes
+    charge: int
+    payer: Allowance | None
+
+    @property
+    def meta(self) -> Meta:
+        """The meta, decoded anew. It is kept as JSON only: decoded, it takes several times the memory."""
+        return decode_object(self.wire, "a meta", MOST_NESTING)
 
 
 @frozen(eq=False)
@@ -129,10 +171,17 @@ class Member(Protocol):
 class Topic:
     """The members of one topic, in the order in which they came, each with its meta if it is present.
 
-    A topic whose diff is waiting puts itself into `waiting`.
+    Nobody is heard before they are seen: when somebody's coming waits in the diff, their broadcast sends the
+    diff first.
+
+    A topic whose diff is waiting puts itself into `waiting`. `total` is the allowance of the whole hub.
     """
 
     __slots__ = (
+        "_allowance",
+        "_coming",
+        "_config",
+        "_diff_size",
         "_entries",
         "_ids",
         "_joins",
@@ -141,20 +190,28 @@ class Topic:
         "_metas",
         "_shown",
         "_stale",
+        "_total",
         "_waiting",
         "name",
     )
 
-    def __init__(self, name: str, ids: Ids, waiting: dict[str, Topic]) -> None:
+    def __init__(
+        self, name: str, ids: Ids, waiting: dict[str, Topic], config: HubConfig, total: Allowance
+    ) -> None:
         self.name = name
+        self._config = config
+        self._total = total
+        self._allowance = Allowance("this topic", config.max_topic_size)
         self._ids = ids
         self._waiting = waiting
         self._members: dict[Member, Tracked | None] = {}
         self._metas: dict[str, dict[str, Tracked]] = {}  # by key and ref, the latest last
         self._entries: dict[str, bytes] = {}  # each key with its metas, as the state has it
         self._stale: dict[str, None] = {}  # the keys whose entries are of yesterday
+        self._coming: set[str] = set()  # keys that have come since the last diff
         self._joins: dict[str, Tracked] = {}  # by ref: the diff that waits
         self._leaves: dict[str, Tracked] = {}
+        self._diff_size = 0  # bytes that the waiting diff counts
         self._shown = 0  # refs up to this number may be known from a state
 
     # -- getters
@@ -165,6 +222,11 @@ class Topic:
         return tuple(self._members)
 
     @property
+    def size(self) -> int:
+        """How many members there are."""
+        return len(self._members)
+
+    @property
     def is_empty(self) -> bool:
         """Whether nobody is here."""
         return not self._members
@@ -172,6 +234,14 @@ class Topic:
     def tracked(self, member: Member) -> Tracked | None:
         """The meta of a member."""
         return self._members[member]
+
+    def presences(self) -> Iterable[tuple[Member, Tracked | None]]:
+        """Each member with its meta, if it has one."""
+        return self._members.items()
+
+    def count(self, key: str | None = None) -> int:
+        """How many metas a key has; without one, how many keys there are."""
+        return len(self._metas) if key is None else len(self._metas.get(key, ()))
 
     def latest(self, key: str) -> Tracked | None:
         """The newest meta of a key."""
@@ -195,6 +265,8 @@ class Topic:
 
     def broadcast(self, shared: Shared, *, speaker: str | None = None, skip: Member | None = None) -> None:
         """Tell everybody, but not `skip`. `speaker`: the presence key of who says it, if it is a member's."""
+        if speaker in self._coming:
+            self.flush()
         for member in self._members:
             if member is not skip:
                 member.on_broadcast(shared, speaker)
@@ -215,26 +287,63 @@ class Topic:
         """Somebody is shown the truth of now. What of it goes will be seen to leave, as if it was told."""
         self._shown = self._ids.refs
 
-    def track(self, member: Member, key: str, payload: Meta) -> Tracked:
+    def check(
+        self, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
+    ) -> tuple[bytes, int]:
+        """The JSON of a payload without refs, and what it counts. Raises `NoRoomError` if it may not be kept.
+
+        `freed`: the bytes that are given back when it is tracked, of the meta that it replaces. Raises
+        `LocalProtocolError` when the payload is not JSON.
+        """
+        if not payload.keys().isdisjoint(_REFS):
+            payload = {name: value for name, value in payload.items() if name not in _REFS}
+        wire = bytes(encode_payload(payload))
+        size = len(wire) + len(bytes(encode_payload(key))) - 2  # without the quotes of the key
+        if size > self._config.max_meta_size:
+            raise MetaTooLargeError(
+                f"a meta and its key have at most {self._config.max_meta_size} bytes, not {size}"
+            )
+        charge = size + META_COST
+        more = charge - freed
+        if payer is not None:
+            payer.check(more)
+        self._allowance.check(more)
+        self._total.check(more)
+        return wire, charge
+
+    def track(self, member: Member, key: str, payload: Meta, payer: Allowance | None = None) -> Tracked:
         """Make `payload` the meta of a member under `key`, in place of the one before.
 
-        The key must be valid Unicode. Raises `LocalProtocolError`, and changes nothing, when the payload is
-        not JSON.
+        `payer` is the allowance of the member's connection, if it may have several metas. The key must be
+        valid Unicode. Raises `LocalProtocolError`, and changes nothing, when the payload is not JSON, and
+        `NoRoomError` when there is no room for it.
         """
         old = self._members[member]
-        refs = {"phx_ref": self._ids.ref()}
-        if old is not None:
-            refs["phx_ref_prev"] = old.ref
-        meta = refs | {name: value for name, value in payload.items() if name not in _REFS}
-        new = Tracked(key, refs["phx_ref"], self._ids.refs, meta, bytes(encode_payload(meta)))
-        self._metas.setdefault(key, {})[new.ref] = new
+        wire, charge = self.check(key, payload, payer, freed=0 if old is None else old.charge)
+        ref = self._ids.ref()
+        refs = f'{{"phx_ref":"{ref}"' if old is None else f'{{"phx_ref":"{ref}","phx_ref_prev":"{old.ref}"'
+        wire = refs.encode() + (b"," + wire[1:] if len(wire) > 2 else b"}")
+        new = Tracked(key, ref, self._ids.refs, wire, charge, payer)
+        self._count(new, charge)
+        metas = self._metas.get(key)
+        if metas is None:
+            metas = self._metas[key] = {}
+            self._coming.add(key)
+        metas[ref] = new
         self._stale[key] = None
-        self._joins[new.ref] = new
+        self._joins[ref] = new
+        self._diff_size += charge
         self._members[member] = new
         self._waiting[self.name] = self
         if old is not None:
             self._gone(old)
         return new
+
+    def _count(self, tracked: Tracked, charge: int) -> None:
+        self._allowance.held += charge
+        self._total.held += charge
+        if tracked.payer is not None:
+            tracked.payer.held += charge
 
     def untrack(self, member: Member) -> None:
         """Make a member absent; nothing happens when it is."""
@@ -244,6 +353,7 @@ class Topic:
             self._gone(old)
 
     def _gone(self, tracked: Tracked) -> None:
+        self._count(tracked, -tracked.charge)
         metas = self._metas[tracked.key]
         del metas[tracked.ref]
         if metas:
@@ -252,22 +362,40 @@ class Topic:
             del self._metas[tracked.key]
             self._entries.pop(tracked.key, None)
             self._stale.pop(tracked.key, None)
-        if self._joins.pop(tracked.ref, None) is None or tracked.number <= self._shown:
+        is_news = self._joins.pop(tracked.ref, None) is not None
+        if is_news:
+            self._diff_size -= tracked.charge
+        if not is_news or tracked.number <= self._shown:
             self._leaves[tracked.ref] = tracked
+            self._diff_size += tracked.charge
         self._waiting[self.name] = self
 
-    def flush(self) -> None:
-        """Send the diff that waits, if there is anything in it."""
+    def flush(self, limit: int | None = None) -> bool:
+        """Send the diff that waits, if there is anything in it. Returns whether more of it waits.
+
+        With a `limit`, only so many bytes of it, so that large diffs leave room for other messages. What
+        concerns one key stays together: an update must not look like a leave and a join.
+        """
         joins, leaves = tuple(self._joins.values()), tuple(self._leaves.values())
+        if limit is not None and self._diff_size > limit:
+            keys = _first_keys((*joins, *leaves), limit)
+            joins = tuple(tracked for tracked in joins if tracked.key in keys)
+            leaves = tuple(tracked for tracked in leaves if tracked.key in keys)
+            self._coming -= keys
+        else:
+            self._coming.clear()
         if not joins and not leaves:
-            return
-        self._joins.clear()
-        self._leaves.clear()
+            return False
+        for waiting, told in ((self._joins, joins), (self._leaves, leaves)):
+            for tracked in told:
+                del waiting[tracked.ref]
+                self._diff_size -= tracked.charge
         payload = {"joins": _by_key(joins), "leaves": _by_key(leaves)}
         shared = Shared(Message(None, None, self.name, "presence_diff", payload))
         diff = Diff(joins, leaves, shared)
         for member in self._members:
             member.on_diff(diff)
+        return bool(self._joins or self._leaves)
 
 
 _REFS = ("phx_ref", "phx_ref_prev")
@@ -284,6 +412,20 @@ def same_payload(meta: Meta, payload: Meta) -> bool:
 
 def _plain(meta: Meta) -> Raw:
     return encode_payload({name: meta[name] for name in sorted(meta) if name not in _REFS})
+
+
+def _first_keys(metas: Iterable[Tracked], limit: int) -> set[str]:
+    """The keys whose metas count up to `limit` bytes together, and one key at least."""
+    sizes: dict[str, int] = {}
+    for tracked in metas:
+        sizes[tracked.key] = sizes.get(tracked.key, 0) + tracked.charge
+    keys: set[str] = set()
+    for key, size in sizes.items():
+        limit -= size
+        if limit < 0 and keys:
+            break
+        keys.add(key)
+    return keys
 
 
 def _by_key(metas: Iterable[Tracked]) -> dict[str, dict[str, list[Raw]]]:

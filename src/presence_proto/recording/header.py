@@ -14,6 +14,7 @@ from presence_proto.config import (
 )
 from presence_proto.recording.http import redact_header, redact_subprotocol, redact_url
 from presence_proto.recording.values import fields, from_bytes, to_bytes, to_json
+from presence_proto.secrets import is_secret_name
 from presence_proto.version import VERSION
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ FORMAT = "presence-recording"
 FORMAT_VERSION = 1
 
 FACTS = {
-    "transport_opened": ("conn",),
+    "transport_opened": ("conn", "address"),  # the latter of hubs that count connections by address
     "receive_data": ("conn", "data"),
     "transport_closed": ("conn", "reason"),
     "tick": (),
@@ -42,7 +43,8 @@ COMMANDS = {
 
 CALLS = {
     "presence_rule": ("topic", "params"),
-    "authorize": ("topic", "access_token"),
+    "authorize": ("join",),
+    "private_rule": ("topic", "access_token"),
     "wall_clock": (),
 }
 """What a hub asks its user, and with what. The answers are recorded."""
@@ -118,7 +120,10 @@ def _client_secrets(config: RealtimeConfig, secrets: Secrets) -> dict[str, Any]:
     """The settings that are secret or may hold secrets, without them."""
     keys = {name: getattr(config, name) for name in ("api_key", "access_token")}
     hidden: dict[str, Any] = {name: None if key is None else secrets.hide(key) for name, key in keys.items()}
-    hidden["params"] = [[name, secrets.hide(value)] for name, value in config.params]
+    hidden["params"] = [
+        [name, secrets.hide(value, seek=is_secret_name(name) or name == config.token_param)]
+        for name, value in config.params
+    ]
     hidden["headers"] = [
         [name, redact_header(name.lower().encode(), value.encode(), secrets).decode()]
         for name, value in config.headers
@@ -128,15 +133,18 @@ def _client_secrets(config: RealtimeConfig, secrets: Secrets) -> dict[str, Any]:
     ]
     if config.server_url is not None:
         hidden["server_url"] = redact_url(config.server_url.encode(), secrets).decode()
+    secrets.keep()
     return {name: to_json(value, secrets) for name, value in hidden.items()}
 
 
 def _hub_secrets(config: HubConfig, secrets: Secrets) -> dict[str, Any]:
     keys = None if config.api_keys is None else [secrets.hide(key) for key in sorted(config.api_keys)]
+    secrets.keep()
     is_default = config.presence_rule is join_params_are_the_meta
     return {
         "api_keys": keys,
         "presence_rule": DEFAULT_RULE if is_default else RECORDED,
         "authorize": None if config.authorize is None else RECORDED,
+        "private_rule": None if config.private_rule is None else RECORDED,
         "wall_clock": None if config.wall_clock is None else RECORDED,
     }

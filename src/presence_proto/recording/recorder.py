@@ -22,7 +22,7 @@ from presence_proto.recording.redaction import Secrets
 from presence_proto.recording.values import dump, from_bytes, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
@@ -109,19 +109,19 @@ class Recorder:
         self._teller = OutputTeller(self._secrets, limit)
         for name in (*FACTS, *COMMANDS[type(endpoint).__name__]):
             setattr(endpoint, name, self._recorded(name, getattr(endpoint, name)))
-        take, next_deadline = endpoint.next_output, endpoint.next_deadline
+        take, next_deadline = endpoint.drain, endpoint.next_deadline
 
-        def next_output() -> Any:
-            output = take()
-            if output is not None:
+        def drain() -> Sequence[Any]:
+            outputs = take()
+            for output in outputs:
                 self._came_out(output)
-            elif not self._drained:
+            if not self._drained:
                 self._drained = True
                 self._teller.drained()
                 self._put({"deadline": next_deadline()})
-            return output
+            return outputs
 
-        setattr(endpoint, "next_output", next_output)  # noqa: B010  # mypy minds an assignment
+        setattr(endpoint, "drain", drain)  # noqa: B010  # mypy minds an assignment
         return endpoint
 
     def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,6 +162,9 @@ class Recorder:
                 self._receive({**line, "conn": conn}, bytes(told["data"]))
                 return
             case "transport_opened":
+                if (address := told.get("address")) is not None:
+                    # Whose it is, is nobody's business. Which are the same, the core must see.
+                    told["address"] = self._secrets.hide(address, seek=False)
                 if conn in self._wanted or (self._is_hub and conn > self._last_conn):
                     self._wanted.discard(conn)
                     self._last_conn = conn

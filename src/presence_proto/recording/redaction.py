@@ -10,14 +10,30 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from presence_proto.secrets import MIN_SECRET, is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TELLING = 6
-"""Bytes. What is shorter is hidden where it stands as a secret, and not looked for in what is said: its text
-may stand anywhere."""
+T = TypeVar("T")
+
+MAX_SOUGHT = 64
+"""Secrets that are looked for in messages: the latest. So the cost of a message does not grow."""
+
+MAX_SOUGHT_LENGTH = 64 * 1024
+"""Bytes. A longer secret is hidden where it stands as one, and not looked for."""
+
+MAX_CODED_LENGTH = 4096
+"""Bytes. A longer secret is not looked for in base64 and hex."""
+
+_WINDOW = 8  # bytes; no form of a secret is shorter
+_BLOCK = 4  # bytes, of an unsigned int: where a window begins, one begins within it, and ends within it
+
+MAX_NUMBERED = 16_384
+"""Secrets that keep their stand-in: the latest. Of the others nothing is remembered."""
 
 VOCABULARY = (
     "HTTP/1.1 Switching Protocols Upgrade upgrade websocket Bearer Basic permessage-deflate phx_join "
@@ -51,17 +67,54 @@ _ALPHABETS = {
 }
 
 
+def _first_of_kind(code: int) -> int:
+    match = _CHARACTER.fullmatch(bytes((code,)))
+    assert match is not None
+    return _ALPHABETS.get(str(match.lastgroup), [bytes((code,))])[0][0]
+
+
+_FIRST_OF_KIND = bytes(map(_first_of_kind, range(256)))
+"""For `bytes.translate`, of ASCII."""
+
+_TAIL = 64
+"""Characters at the end of a secret that tell its number. Those before them are the first of their kind."""
+
+
 def _stand_in(secret: bytes, number: int) -> bytes:
     """Each character becomes the first of its kind, but for a number that tells one secret from another."""
-    characters = []
-    for match in reversed(list(_CHARACTER.finditer(secret))):
-        alphabet = _ALPHABETS.get(str(match.lastgroup))
+    head, tail = _halves(secret)
+    written = []
+    for match in reversed(list(_CHARACTER.finditer(tail))):
+        character, kind = match[0], str(match.lastgroup)
+        alphabet = _ALPHABETS.get(kind)
         if alphabet is None:
-            characters.append(match[0])
+            written.append(character)
         else:
             number, digit = divmod(number, len(alphabet))
-            characters.append(alphabet[digit])
-    return b"".join(reversed(characters))
+            written.append(alphabet[digit])
+    return head + b"".join(reversed(written))
+
+
+def _halves(secret: bytes) -> tuple[bytes, bytes]:
+    """All but the last characters of a secret, hidden already; and the last ones as they are."""
+    if secret.isascii():
+        return secret[:-_TAIL].translate(_FIRST_OF_KIND), secret[-_TAIL:]
+    try:
+        text = _text(secret)
+    except UnicodeDecodeError:  # from the query of a URL, which is short
+        return b"", secret
+    return _bytes(text[:-_TAIL].translate(_FirstOfKind())), _bytes(text[-_TAIL:])
+
+
+class _FirstOfKind(dict[int, str]):
+    """For `str.translate`: the characters of one text, each looked at once."""
+
+    def __missing__(self, code: int) -> str:
+        match = _CHARACTER.fullmatch(_bytes(chr(code)))
+        assert match is not None
+        alphabet = _ALPHABETS.get(str(match.lastgroup))
+        self[code] = first = chr(code) if alphabet is None else alphabet[0].decode()
+        return first
 
 
 def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -72,20 +125,24 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
     for shift in range(3):
         inner = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
         form, other = (b64encode(bytes(shift) + text)[inner] for text in (secret, stand_in))
-        yield form, other
         yield form.translate(url_safe), other.translate(url_safe)
+        yield form, other  # last: where both alphabets give the same form, a replay has this one
+    # By itself it ends with a character that depends on what follows, or on nothing.
+    form, other = (b64encode(text).rstrip(b"=") for text in (secret, stand_in))
+    yield form.translate(url_safe), other.translate(url_safe)
+    yield form, other
 
 
 # ---------------------------------------------------------------------------------------------- escapes
 
-# One byte or one escape. JSON may be the body of an HTTP answer: the line between two chunks of it stands for
-# nothing.
+# One escape, or bytes without any. JSON may be the body of an HTTP answer: the line between two chunks of
+# it stands for nothing.
 _JSON = re.compile(
     rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"\\/bfnrt]"
-    rb"|\r\n[0-9A-Fa-f]+[^\r\n]{0,80}\r\n|.",
+    rb"|\r\n[0-9A-Fa-f]+[^\r\n]{0,80}\r\n|[^%+\\\r]+|.",
     re.DOTALL,
 )
-_QUERY = re.compile(rb"%[0-9A-Fa-f]{2}|.", re.DOTALL)
+_QUERY = re.compile(rb"%[0-9A-Fa-f]{2}|[^%+\\\r]+|.", re.DOTALL)
 _MARKS = {_JSON: (b"\\", b"\r\n"), _QUERY: (b"%", b"+")}  # without these there is nothing escaped
 _BACKSLASHED = dict(zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True))
 _LEVELS = 3
@@ -97,23 +154,39 @@ class _Escaped:
 
     def __init__(self, data: bytes, syntax: re.Pattern[bytes]) -> None:
         self._units = syntax.findall(data)
-        self._pieces = [
-            b" " if syntax is _QUERY and unit == b"+" else _unescaped(unit) for unit in self._units
-        ]
+        self._pieces = list(map(_Pieces(syntax).__getitem__, self._units))
         self.plain = b"".join(self._pieces)
 
     def rewritten(self, plain: bytes) -> bytes:
         """Another text of the same shape, written in the same way."""
         written, at = [], 0
+        alike: dict[tuple[bytes, bytes], bytes] = {}
         for unit, piece in zip(self._units, self._pieces, strict=True):
             other = plain[at : at + len(piece)]
-            written.append(unit if other == piece else _escaped_like(unit, other))
+            if other != piece:
+                unit = alike.get((unit, other)) or alike.setdefault((unit, other), _escaped_like(unit, other))
+            written.append(unit)
             at += len(piece)
         return b"".join(written)
 
 
+class _Pieces(dict[bytes, bytes]):
+    """What the units of one text stand for, each looked at once: there may be a million of them."""
+
+    def __init__(self, syntax: re.Pattern[bytes]) -> None:
+        super().__init__({b"+": b" "} if syntax is _QUERY else {})
+
+    def __missing__(self, unit: bytes) -> bytes:
+        self[unit] = piece = _unescaped(unit)
+        return piece
+
+
+def _is_plain(unit: bytes) -> bool:
+    return len(unit) == 1 or unit[:1] not in (b"%", b"\\", b"\r")
+
+
 def _unescaped(unit: bytes) -> bytes:
-    if len(unit) == 1:
+    if _is_plain(unit):
         return unit
     if unit[:1] == b"%":
         return bytes((int(unit[1:], 16),))
@@ -128,7 +201,7 @@ def _unescaped(unit: bytes) -> bytes:
 
 def _escaped_like(unit: bytes, plain: bytes) -> bytes:
     """`plain` written the way that `unit` is. What a stand-in keeps is not asked for."""
-    if len(unit) == 1:
+    if _is_plain(unit):
         return plain
     if unit[:1] == b"%":
         written = b"%%%02X" % plain[0]
@@ -140,65 +213,116 @@ def _escaped_like(unit: bytes, plain: bytes) -> bytes:
 
 # ---------------------------------------------------------------------------------------------- secrets
 
-_NAME = (
-    r"(?:(?:access|auth|id|refresh)[_-]?)?token|(?:x-)?api[_-]?key|authorization|password|secret|jwt|cookie"
-)
-_SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
-_NAMED = re.compile(rb'("(?:' + _NAME.encode() + rb')"\s*:\s*")((?:[^"\\]|\\.)*)', re.IGNORECASE | re.DOTALL)
+_FIELD = re.compile(rb'("([^"\\]{1,64})"\s*:\s*")((?:[^"\\]++|\\.)*+)', re.DOTALL)  # a string, and its name
+
+
+class _Forms:
+    """What to look for on behalf of one secret: itself, and its coded forms unless it is long."""
+
+    __slots__ = ("blocks", "stand_ins")
+
+    def __init__(self, secret: bytes, stand_in: bytes) -> None:
+        coded = _coded_forms(secret, stand_in) if len(secret) <= MAX_CODED_LENGTH else ()
+        self.stand_ins = {**dict(coded), secret: stand_in}
+        self.blocks = {  # of their windows, wherever these begin
+            memoryview(form[at : at + _BLOCK]).cast("I")[0] for form in self.stand_ins for at in range(_BLOCK)
+        }
 
 
 class Secrets:
-    """The secrets that are known so far. They are learned where they stand as such, by `hide`."""
+    """The secrets that are known so far. They are learned where they stand as such, by `hide`.
+
+    Memory and time are bounded: `MAX_SOUGHT` secrets are looked for, besides those of `keep`.
+    """
 
     def __init__(self) -> None:
-        self._stand_ins: dict[bytes, bytes] = {}
-        self._forms: dict[bytes, bytes] = {}  # what to look for, longest first: secrets, also coded
-        self._ours: set[bytes] = set()  # stand-ins
+        self._numbers: dict[bytes, int] = {}  # by the hash of a secret; the latest last
+        self._ours: dict[bytes, None] = {}  # hashes of stand-ins; the latest last
+        self._count = 0  # of all that were numbered
+        self._sought: dict[bytes, _Forms] = {}  # by secret; the latest last
+        self._kept: dict[bytes, _Forms] = {}  # those that are looked for as long as we live
+        self._blocks: set[int] | None = None  # of all; None: to be put together
+        self._sorted: dict[bytes, bytes] | None = None  # all forms, the longest first; likewise
+
+    def keep(self) -> None:
+        """Look for the secrets that are known now as long as this lives: those of the settings."""
+        self._kept |= self._sought
+        self._sought.clear()
 
     # ---------------------------------------------------------------- where a secret stands as such
 
-    def hide(self, secret: str) -> str:
-        """The stand-in of this secret, which is known from now on."""
-        return _text(self._hide(_bytes(secret)))
+    def hide(self, secret: str, *, seek: bool = True) -> str:
+        """The stand-in of this secret. With `seek` the secret is also looked for from now on."""
+        return _text(self.hide_bytes(_bytes(secret), seek=seek))
 
-    def hide_in_query(self, value: bytes) -> bytes:
+    def hide_in_query(self, value: bytes, *, seek: bool = True) -> bytes:
         """The same for a value in a query, as it is written there."""
         escaped = _Escaped(value, _QUERY)
-        return escaped.rewritten(self._hide(escaped.plain))
+        return escaped.rewritten(self.hide_bytes(escaped.plain, seek=seek))
 
     def hide_in_json(self, value: bytes) -> bytes:
         """The same for a string in JSON, as it is written there, without the quotes."""
         escaped = _Escaped(value, _JSON)
-        return escaped.rewritten(self._hide(escaped.plain))
+        return escaped.rewritten(self.hide_bytes(escaped.plain))
 
     def hide_words(self, words: bytes) -> bytes:
-        """The same for each word of a header's value, and for its parts, such as a cookie has.
+        """Hide each word of a header's value in its place only: it may be a secret, and may be none.
 
         Words of the protocols stay, such as `Bearer`.
         """
-        for part in re.split(rb"[\s;,=\"]+", words):
-            self._hide(part)
         return re.sub(
-            rb"\S+", lambda word: word[0] if word[0].lower() in _WORDS else self._hide(word[0]), words
+            rb"\S+",
+            lambda word: word[0] if word[0].lower() in _WORDS else self.hide_bytes(word[0], seek=False),
+            words,
         )
 
-    def _hide(self, secret: bytes) -> bytes:
-        if secret in self._ours:
+    def hide_bytes(self, secret: bytes, *, seek: bool = True) -> bytes:
+        """The same as `hide` for bytes."""
+        known = _hash(secret)
+        if known in self._ours:
             return secret
-        stand_in = self._stand_ins.get(secret)
-        if stand_in is None:
-            stand_in = self._stand_ins[secret] = _stand_in(secret, len(self._stand_ins))
-            self._ours.add(stand_in)
-            if len(secret) >= TELLING and secret not in VOCABULARY.encode():
-                forms = {**dict(_coded_forms(secret, stand_in)), **self._forms, secret: stand_in}
-                self._forms = dict(sorted(forms.items(), key=lambda form: -len(form[0])))
+        stand_in = _stand_in(secret, self._number(known))
+        _remember(self._ours, _hash(stand_in), None)
+        if seek and MIN_SECRET <= len(secret) <= MAX_SOUGHT_LENGTH and secret not in VOCABULARY.encode():
+            self._seek(secret, stand_in)
         return stand_in
+
+    def _number(self, known: bytes) -> int:
+        number = self._numbers.pop(known, None)
+        if number is None:
+            self._count += 1  # 0 is no number: in base64 its stand-in would hold itself, shifted
+            number = self._count
+        _remember(self._numbers, known, number)
+        return number
+
+    def _seek(self, secret: bytes, stand_in: bytes) -> None:
+        if secret in self._kept:
+            return
+        forms = self._sought.pop(secret, None)
+        if forms is not None:
+            self._sought[secret] = forms
+            return
+        self._sought[secret] = _Forms(secret, stand_in)
+        if len(self._sought) > MAX_SOUGHT:
+            del self._sought[next(iter(self._sought))]
+        self._blocks = self._sorted = None
+
+    def _sorted_forms(self) -> dict[bytes, bytes]:
+        if self._sorted is None:
+            known = self._kept | self._sought
+            found: dict[bytes, bytes] = {}
+            for forms in known.values():
+                found |= forms.stand_ins
+            # A secret that is also the coded form of another one is itself.
+            found |= {secret: forms.stand_ins[secret] for secret, forms in known.items()}
+            self._sorted = dict(sorted(found.items(), key=lambda form: -len(form[0])))
+        return self._sorted
 
     # ---------------------------------------------------------------- where secrets may stand
 
     def redact(self, data: bytes) -> bytes:
         """`data` with each known secret replaced: as it is, escaped, in base64 or hex. The length stays."""
-        if len(data) < TELLING or not self._forms:
+        if len(data) < MIN_SECRET or not (self._kept or self._sought):
             return data
         return _at_all_levels(data, self._replace)
 
@@ -207,12 +331,12 @@ class Secrets:
         return _text(self.redact(_bytes(text)))
 
     def redact_json(self, data: bytes) -> bytes:
-        """The same for a message, in which what is named like a secret is one."""
+        """The same for a message, in which what is named like a secret is one, with all that is in it."""
         try:
-            self._learn(json.loads(data))
+            self._learn(json.loads(data), is_secret=False)
         except (ValueError, RecursionError):
             pass  # not JSON, or cut off
-        return self.redact(_NAMED.sub(lambda named: named[1] + self.hide_in_json(named[2]), data))
+        return self.redact(_FIELD.sub(self._hide_field, data))
 
     def redact_clipped(self, text: str) -> str:
         """The same for text that a core may have clipped."""
@@ -224,35 +348,61 @@ class Secrets:
         return _at_all_levels(data, self._replace_beginning)
 
     def _replace(self, data: bytes) -> bytes:
-        for form, stand_in in self._forms.items():
-            if form in data:
+        # Nearly always there is none. A look at each block says so, or one at each place, however many forms
+        # there are.
+        if not self._may_hold(data):
+            return data
+        forms = self._sorted_forms()
+        places = range(len(data) - _WINDOW + 1)
+        there = {form[:_WINDOW] for form in forms}.intersection(data[at : at + _WINDOW] for at in places)
+        for form, stand_in in forms.items() if there else ():
+            if form[:_WINDOW] in there:
                 data = data.replace(form, stand_in)
         return data
 
+    def _may_hold(self, data: bytes) -> bool:
+        """Whether a form may be in there. A form has a window, and a window holds a whole block of `data`."""
+        if self._blocks is None:
+            self._blocks = set().union(*(forms.blocks for forms in (self._kept | self._sought).values()))
+        blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")  # 50 times faster than each place
+        return not self._blocks.isdisjoint(blocks)
+
     def _replace_beginning(self, data: bytes) -> bytes:
-        cut = 0
-        for form, stand_in in self._forms.items():
-            for length in range(min(len(form) - 1, len(data)), max(cut, 3), -1):
-                if data.endswith(form[:length]):
-                    cut, data = length, data[:-length] + stand_in[:length]
+        end, cut = len(data), 3  # bytes: fewer may end any text
+        for form, stand_in in self._sorted_forms().items():
+            at = data.find(form[:4], max(0, end - len(form) + 1))
+            while 0 <= at < end - cut:
+                if form.startswith(data[at:]):
+                    cut, data = end - at, data[:at] + stand_in[: end - at]
                     break
+                at = data.find(form[:4], at + 1)
         return data
 
-    def _learn(self, value: Any) -> None:
+    def _hide_field(self, field: re.Match[bytes]) -> bytes:
+        if is_secret_name(field[2].decode("utf-8", "replace")):
+            return field[1] + self.hide_in_json(field[3])
+        return field[0]
+
+    def _learn(self, value: Any, *, is_secret: bool) -> None:
         """Names may be escaped, too, so that only a parser sees them."""
-        if isinstance(value, dict):
+        if isinstance(value, str) and is_secret:
+            self.hide(value)
+        elif isinstance(value, dict):
             for name, item in value.items():
-                if isinstance(item, str) and is_secret_name(name):
-                    self.hide(item)
-                self._learn(item)
+                self._learn(item, is_secret=is_secret or is_secret_name(name))
         elif isinstance(value, list):
             for item in value:
-                self._learn(item)
+                self._learn(item, is_secret=is_secret)
 
 
-def is_secret_name(name: str) -> bool:
-    """Whether what has this name in JSON is a secret."""
-    return _SECRET_NAME.fullmatch(name) is not None
+def _hash(secret: bytes) -> bytes:
+    return blake2b(secret, digest_size=16).digest()
+
+
+def _remember(known: dict[bytes, T], secret: bytes, value: T) -> None:
+    known[secret] = value
+    if len(known) > MAX_NUMBERED:
+        del known[next(iter(known))]
 
 
 def _at_all_levels(data: bytes, change: Callable[[bytes], bytes], levels: int = _LEVELS) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,7 @@ class _Player:
         self._outcome: dict[str, Any] | None = None  # of the last command, until it is compared
         self._answers: list[tuple[int, dict[str, Any]]] = []  # to the calls of a hub
         self._unasked: Difference | None = None
+        self._drained: deque[Any] = deque()  # outputs of the last drain that are not compared yet
         try:
             self._kind = self._header["kind"]
             self._inputs: dict[str, tuple[str, ...]] = {"fact": tuple(FACTS), "command": COMMANDS[self._kind]}
@@ -261,14 +263,15 @@ class _Player:
     # ---------------------------------------------------------------- outputs
 
     def _compare(self, number: int, line: dict[str, Any]) -> Difference | None:
-        output = self._endpoint.next_output()
-        got = None if output is None else self._teller.tell(output)
+        if not self._drained:
+            self._drained.extend(self._endpoint.drain())
+        got = self._teller.tell(self._drained.popleft()) if self._drained else None
         return None if _text(line) == _text(got) else _difference(number, line, got)
 
     def _compare_drained(self, number: int, line: dict[str, Any]) -> Difference | None:
-        output = self._endpoint.next_output()
-        if output is not None:
-            return _difference(number, line, self._teller.tell(output))
+        self._drained.extend(self._endpoint.drain())
+        if self._drained:
+            return _difference(number, line, self._teller.tell(self._drained[0]))
         self._teller.drained()
         got = {"deadline": self._endpoint.next_deadline()}
         return None if _text(line) == _text(got) else _difference(number, line, got)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from presence_proto.config import ChannelConfig
-from presence_proto.recording.redaction import is_secret_name
+from presence_proto.authorization import Allow
+from presence_proto.channel_config import BroadcastReplay, ChannelConfig
+from presence_proto.json_text import DECODE_ERRORS
+from presence_proto.secrets import is_secret_name
 from presence_proto.serializer import UserBroadcast
 
 if TYPE_CHECKING:
@@ -61,22 +63,24 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
         kind = "bytes" if isinstance(value, bytes) else "bytearray"  # which a core does not take for bytes
         return {KIND: kind, "data": from_bytes(data if secrets is None else secrets.redact_json(data))}
     if isinstance(value, (list, tuple)):
-        return [_to_json(item, secrets, "") for item in value]
+        return [_to_json(item, secrets, name) for item in value]
     if isinstance(value, Mapping):
-        return _mapping(value, secrets)
-    if isinstance(value, (ChannelConfig, UserBroadcast)):
+        return _mapping(value, secrets, name)
+    if isinstance(value, (Allow, ChannelConfig, BroadcastReplay, UserBroadcast)):
         return {KIND: type(value).__name__, "data": _mapping(fields(value), secrets)}
     if attrs.has(type(value)) or isinstance(value, msgspec.Struct):
         return _mapping(fields(value), secrets)
     try:  # a date, a dataclass, …: as what the core makes of it
         return _to_json(msgspec.to_builtins(value, builtin_types=_BYTES), secrets, name)
-    except (TypeError, ValueError):
+    except (TypeError, *DECODE_ERRORS):
         return {KIND: "opaque", "data": type(value).__name__}
 
 
-def _mapping(value: Mapping[Any, Any], secrets: Secrets | None) -> Any:
+def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "") -> Any:
+    """`above`: the name of the mapping. What stands in a secret is one."""
     names = [_to_json(name, secrets, "") for name in value]
-    items = [_to_json(item, secrets, str(name)) for name, item in value.items()]
+    inside = above if is_secret_name(above) else None
+    items = [_to_json(item, secrets, inside or str(name)) for name, item in value.items()]
     if KIND in names or not all(isinstance(name, str) for name in value):
         return {KIND: "pairs", "data": [list(pair) for pair in zip(names, items, strict=True)]}
     return dict(zip(names, items, strict=True))
@@ -102,8 +106,12 @@ def from_json(value: Any) -> Any:
             return to_bytes(value["data"])
         case "bytearray":
             return bytearray(to_bytes(value["data"]))
+        case "Allow":
+            return Allow(**from_json(value["data"]))
         case "ChannelConfig":
             return ChannelConfig(**from_json(value["data"]))
+        case "BroadcastReplay":
+            return BroadcastReplay(**from_json(value["data"]))
         case "UserBroadcast":
             return UserBroadcast(**from_json(value["data"]))
         case "pairs":

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, get_args
 from presence_proto.client import PresenceClient
 from presence_proto.events import HubEvent, PresenceEvent, RealtimeEvent
 from presence_proto.hub import Hub
-from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.outputs import (
+    MERGED,
+    AccessTokenNeeded,
+    CloseTransport,
+    ConnId,
+    OpenTransport,
+    SendData,
+)
 from presence_proto.realtime import RealtimeClient
 
 if TYPE_CHECKING:
@@ -34,8 +41,9 @@ class Contract:
     """Drains one endpoint, and raises `ContractError` when it breaks a law on the way.
 
     - Draining runs no protocol code: the deadline is the same before and after it, and nothing is left.
-    - The deadline is `None` or lies in the future.
-    - `SendData` is never empty, and two for one connection never stand side by side.
+    - The deadline is `None` or lies in the future. That of a hub is now while bytes wait for a turn.
+    - `SendData` is never empty. Two for one connection stand side by side only when one of them is pongs, or
+      when they have more than 64 KiB together.
     - A `ConnId` is named only while it lives, ids grow, and a client has one at most.
     - An event is one of those that are documented for the endpoint.
     """
@@ -56,28 +64,31 @@ class Contract:
         self._live.discard(conn)
 
     def drain(self, now: float) -> list[Any]:
-        """Everything that `next_output` has, checked. `now` is that of the last fact."""
+        """All outputs, checked. `now` is that of the last fact."""
         # For each fact of a simulated world: a rule is put into words only when it is broken.
         endpoint = self._endpoint
-        outputs: list[Any] = []
         deadline = self.deadline = endpoint.next_deadline()
+        outputs = list(endpoint.drain())
         previous = None
-        while (output := endpoint.next_output()) is not None:
+        for output in outputs:
             self._check(output, previous)
-            outputs.append(output)
             previous = output
         if outputs:
-            require(endpoint.next_output() is None, "after None there is no more output")
+            require(not endpoint.drain(), "a drain takes all outputs: after it there are none")
             require(endpoint.next_deadline() == deadline, "draining does not change the deadline")
-        if deadline is not None and deadline <= now:
+        if deadline is not None and deadline <= now and not self._has_backlog():
             raise ContractError(f"the deadline {deadline} is not after {now}")
         return outputs
+
+    def _has_backlog(self) -> bool:
+        """Whether bytes wait for a turn. Then the deadline is now."""
+        return isinstance(self._endpoint, Hub) and self._endpoint.has_backlog
 
     def idle_tick(self, now: float) -> None:
         """Tick before the deadline: nothing may come of it."""
         deadline = self._endpoint.next_deadline()
         self._endpoint.tick(now=now)
-        require(self._endpoint.next_output() is None, "an early tick does nothing")
+        require(not self._endpoint.drain(), "an early tick does nothing")
         require(self._endpoint.next_deadline() == deadline, "an early tick does not change the deadline")
 
     def _check(self, output: Any, previous: Any) -> None:
@@ -86,8 +97,10 @@ class Contract:
             if conn not in self._live:
                 raise ContractError(f"data for connection {conn}, which is not open")
             require(len(output.data) > 0, "SendData is never empty")
-            merged = not (isinstance(previous, SendData) and previous.conn == conn)
-            require(merged, "two SendData for one connection stand side by side")
+            if isinstance(previous, SendData) and previous.conn == conn:
+                large = len(previous.data) + len(output.data) > MERGED
+                merged = previous.is_pong != output.is_pong or large
+                require(merged, "two SendData for one connection stand side by side")
         elif isinstance(output, OpenTransport):
             conn = output.conn
             require(not self._live, "a client has one connection at most")

@@ -70,8 +70,7 @@ class DelayLine(Outbox[Event]):
         self._line = deque(held for held in self._line if held[1].conn != conn)
         self._open.pop(conn, None)
         about = (_Chunks, CloseTransport)
-        for queue in (self._next, self._queue):
-            queue[:] = [one for one in queue if not (isinstance(one, about) and one.conn == conn)]
+        self._queue[:] = [one for one in self._queue if not (isinstance(one, about) and one.conn == conn)]
 
     def cut(self) -> None:
         """All transports break: nothing more is sent, and the closes that wait are aborts now."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+from presence_proto.outputs import ConnId, OpenTransport
 from presence_proto.testing.driver_lab import PATIENCE, PROMPT, Driver, DutyError, Exam, Lab, read_all, reset
 
 if TYPE_CHECKING:
@@ -123,6 +124,17 @@ def _expect_no_connection(lab: Lab, host: str, port: int) -> None:
     lab.run(exam, within=3 * PATIENCE)
     lab.require("transport_opened" not in exam.facts, "transport_opened came for a connection that failed")
     lab.require(bool(exam.reason), "transport_closed had no reason")
+
+
+@duty
+def a_dead_address_does_not_hold_up_the_others(lab: Lab) -> None:
+    """A name whose first address swallows what it is sent leads to the second one (RFC 8305)."""
+    with lab.half_dead_host(read_all) as server:
+        exam = Exam(OpenTransport(ConnId(1), "localhost", server.port, tls=False))
+        exam.on_opened = lambda: exam.end(lab.close(1))
+        exam.on_closed = exam.end
+        lab.run(exam)
+    lab.require("transport_opened" in exam.facts, f"no connection: {exam.reason}")
 
 
 @duty

@@ -12,10 +12,11 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from presence_proto.errors import reduce_exception
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from presence_proto.endpoint import Endpoint
 
@@ -32,6 +33,8 @@ class DutyError(AssertionError):
         super().__init__(f"{duty}: {reason}")
         self.duty = duty
         self.reason = reason
+
+    __reduce__ = reduce_exception
 
 
 class Driver(Protocol):
@@ -133,10 +136,12 @@ class Exam:
 
     # -- outputs
 
-    def next_output(self) -> Any:
-        """The next output."""
+    def drain(self) -> Sequence[Any]:
+        """All outputs, oldest first."""
         self.calls += 1
-        return self.outputs.popleft() if self.outputs else None
+        outputs = tuple(self.outputs)
+        self.outputs.clear()
+        return outputs
 
     def next_deadline(self) -> float | None:
         """The deadline, to be read when drained."""
@@ -161,21 +166,27 @@ class Exam:
 class Server:
     """A loopback server with a thread that runs `handler` for each connection; `None`: it accepts nobody."""
 
-    def __init__(self, handler: Handler | None, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        handler: Handler | None,
+        context: ssl.SSLContext | None,
+        address: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._handler = handler
         self._context = context
         self._threads: list[threading.Thread] = []
         self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0 if handler is None else 16)
+        self._listener = socket.create_server(address, family=family, backlog=0 if handler is None else 16)
         self.errors: list[Exception] = []
         self.port: int = self._listener.getsockname()[1]
         if handler is None:
             # A full backlog: what comes now is neither accepted nor refused.
             for _ in range(2):
-                sock = socket.socket()
+                sock = socket.socket(family)
                 sock.setblocking(False)
                 with suppress(BlockingIOError):
-                    sock.connect(("127.0.0.1", self.port))
+                    sock.connect(self._listener.getsockname())
                 self._sockets.append(sock)
             time.sleep(0.05)
         else:
@@ -228,6 +239,28 @@ class Server:
             sock.close()
 
 
+@contextmanager
+def localhost_is(first: str, second: str) -> Iterator[None]:
+    """Have `localhost` stand for these two addresses, in this order, for who asks Python's `socket`."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        found: list[Any] = real(host, port, *args, **kwargs)
+        if host not in ("localhost", b"localhost"):
+            return found
+        found = []
+        for address in (first, second):
+            with suppress(socket.gaierror):  # of the other family than the one that is asked for
+                found += real(address, port, *args, **kwargs)
+        return found
+
+    socket.getaddrinfo = getaddrinfo
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = real
+
+
 def read_all(sock: socket.socket) -> bytes:
     """Everything up to the end of the stream, in whatever way it ends."""
     data = bytearray()
@@ -246,6 +279,16 @@ def reset(sock: socket.socket) -> None:
         sock.close()
 
 
+def _has(address: str) -> bool:
+    """Whether this machine has an IPv6 address."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 class Lab:
     """Where one duty is checked: servers, and the driver under test in a thread of its own."""
 
@@ -254,6 +297,25 @@ class Lab:
         self.tls = context is not None
         self._make_driver = make_driver
         self._context = context
+
+    @contextmanager
+    def half_dead_host(self, handler: Handler) -> Iterator[Server]:
+        """A server at the second address of `localhost`, for the time of a `with` block, in plain TCP.
+
+        The first address takes no connection and refuses none. A driver that looks names up in a way of its
+        own may find the second one only.
+        """
+        dead_address = "::1" if _has("::1") else "127.0.0.2"
+        server = Server(handler, None)
+        try:
+            dead = Server(None, None, (dead_address, server.port))
+            try:
+                with localhost_is(dead_address, "127.0.0.1"):
+                    yield server
+            finally:
+                dead.close()
+        finally:
+            server.close()
 
     @contextmanager
     def server(self, handler: Handler | None) -> Iterator[Server]:

@@ -9,8 +9,9 @@ from attrs import frozen
 from presence_proto.hub.handshake import Refusal
 from presence_proto.hub.jarvis import JarvisSession
 from presence_proto.hub.phoenix import PhoenixSession
+from presence_proto.hub.rates import TOO_MANY_MESSAGES, Bucket
 from presence_proto.hub.supabase import SupabaseMember
-from presence_proto.serializer import decode_object
+from presence_proto.json_text import decode_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,58 +34,56 @@ class Faults:
     states_withheld: bool = False
     broadcasts_dropped: bool = False
     diffs_duplicated: bool = False
+    join_delay: float = 0.0  # seconds; more than those of the config
+    refusal_delay: float = 0.0  # seconds
     presence_limit: int | None = None  # calls of track and untrack in 30 seconds
     broadcast_limit: int | None = None  # in one second
     delay: float = 0.0  # seconds
     frozen: bool = False
 
 
-_LIMITED = {
-    "presence": (30.0, "Client presence rate limit exceeded"),
-    "broadcast": (1.0, "Too many messages per second"),
-}
-"""The events that have a limit: in how many seconds they are counted, and what Supabase says."""
-
-
 class FaultyPhoenixSession(PhoenixSession):
     """A Phoenix socket with the `faults` of its hub."""
 
-    __slots__ = ("_calls", "_faults")
+    __slots__ = ("_broadcasts", "_faults")
 
     def __init__(self, faults: Callable[[], Faults], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._faults = faults
-        self._calls: dict[tuple[str, str], list[float]] = {}  # when, by topic and event: of the last seconds
+        self._broadcasts: dict[str, Bucket] = {}  # by topic
 
     def _on_message(self, message: Message) -> None:
         faults, event = self._faults(), message.event
         if event == "phx_join":
             if faults.joins_ignored:
                 return
-            for limited in _LIMITED:
-                self._calls.pop((message.topic, limited), None)
+            self._broadcasts.pop(message.topic, None)
         elif message.topic == "phoenix" and event == "heartbeat":
             if faults.heartbeats_muted:
                 return
-        elif event in _LIMITED and self._is_member(message):
-            limit = faults.presence_limit if event == "presence" else faults.broadcast_limit
-            seconds, reason = _LIMITED[event]
-            if limit is not None and self._calls_within(seconds, message) > limit:
-                self.stop(message.topic, reason, crashed=False)
+        elif event == "broadcast" and faults.broadcast_limit is not None and self._is_member(message):
+            bucket = self._broadcasts.setdefault(message.topic, Bucket(1.0))
+            if not bucket.take(faults.broadcast_limit, self.topics.clock.now):
+                self.stop(message.topic, TOO_MANY_MESSAGES, crashed=False)
                 return
         super()._on_message(message)
+
+    def _join_delay(self) -> float:
+        return super()._join_delay() + self._faults().join_delay
+
+    def _refusal_delay(self) -> float:
+        return super()._refusal_delay() + self._faults().refusal_delay
 
     def _is_member(self, message: Message) -> bool:
         """Whether the message is of the channel as it is now. Only Supabase has limits."""
         channel = self._channels.get(message.topic)
         return isinstance(channel, SupabaseMember) and message.join_ref in (None, channel.ref)
 
-    def _calls_within(self, seconds: float, message: Message) -> int:
-        """How many calls like this one there were, this one included."""
-        now, key = self.topics.clock.now, (message.topic, message.event)
-        recent = [at for at in self._calls.get(key, ()) if now - at < seconds]
-        self._calls[key] = [*recent, now]
-        return len(recent) + 1
+    @property
+    def presence_limit(self) -> int | None:
+        """Presence calls of one channel in 30 s: the lower limit of the config's and the fault's."""
+        limits = super().presence_limit, self._faults().presence_limit
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def send(self, message: Message) -> None:
         """Send a message, unless it is to be withheld."""

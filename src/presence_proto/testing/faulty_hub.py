@@ -9,14 +9,13 @@ from attrs import evolve
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.hub.handshake import Refusal
-from presence_proto.hub.hub import ABNORMAL
-from presence_proto.hub.peer import Phase
+from presence_proto.hub.peer import ABNORMAL, Phase
 from presence_proto.testing.delay_line import DelayLine
 from presence_proto.testing.faults import Faults, FaultyJarvisSession, FaultyPhoenixSession
 from presence_proto.validators import MIN_SECONDS, is_number, is_unicode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from random import Random
 
     from presence_proto.config import HubConfig
@@ -77,6 +76,19 @@ class FaultyHub(Hub):
         """Read joins (of Jarvis: `connect`), and do nothing about them. Who is in a topic stays in it."""
         self._switch(now, joins_ignored=on)
 
+    def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0, *, now: float) -> None:
+        """Take so long for a join, and longer for a refused one. The defaults are Supabase's; 0 is no delay.
+
+        Joins of one connection run one after the other, and nothing else of it is handled meanwhile, as on
+        Phoenix. Not for Jarvis. A join that has begun keeps its time.
+        """
+        for name, seconds in (("join_delay", join_delay), ("refusal_delay", refusal_delay)):
+            if not is_number(seconds) or (seconds != 0 and seconds < MIN_SECONDS):
+                raise LocalProtocolError(
+                    f"{name} must be 0 or at least {MIN_SECONDS} seconds, not {seconds!r}"
+                )
+        self._switch(now, join_delay=join_delay, refusal_delay=refusal_delay)
+
     def withhold_states(self, on: bool = True, *, now: float) -> None:
         """Send no `presence_state`, as a server does that has presence disabled. Diffs still go out.
 
@@ -124,13 +136,13 @@ class FaultyHub(Hub):
         self._switch(now, frozen=True)
 
     def thaw(self, *, now: float) -> None:
-        """Go on: what was due is done now, late, and then what came in is handled."""
+        """Go on: what came in is handled now, late, and what was due is done."""
         self._clock.advance(now)  # raises before anything changes
         self._faults = evolve(self._faults, frozen=False)
-        self._advance(now)
         kept, self._kept = self._kept, []
         for fact, args, kwargs in kept:
             fact(*args, now=now, **kwargs)
+        self._advance(now)
 
     def cut_all(self, *, now: float) -> None:
         """Abort every transport, as a failing network does. What was held back is lost."""
@@ -156,10 +168,10 @@ class FaultyHub(Hub):
 
     # ---------------------------------------------------------------- freezing
 
-    def transport_opened(self, conn: ConnId, *, now: float) -> None:
+    def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
         """A transport was accepted."""
-        if not self._keeps(self.transport_opened, conn, now=now):
-            super().transport_opened(conn, now=now)
+        if not self._keeps(self.transport_opened, conn, now=now, address=address):
+            super().transport_opened(conn, now=now, address=address)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
         """Bytes came."""
@@ -191,17 +203,17 @@ class FaultyHub(Hub):
             self._kept.append((fact, args, kwargs))
         return self._faults.frozen
 
-    def _advance(self, now: float) -> None:
+    def _advance(self, now: float, *, ticks: bool = False) -> None:
         if self._faults.frozen:
             raise LocalProtocolError("the hub is frozen: thaw it first")
-        super()._advance(now)
+        super()._advance(now, ticks=ticks)
         self._line.release()
 
     # ---------------------------------------------------------------- outputs
 
-    def next_output(self) -> OpenTransport | SendData | CloseTransport | HubEvent | None:
-        """The next thing to do or to know, or `None`, as while it is frozen."""
-        return None if self._faults.frozen else super().next_output()
+    def drain(self) -> Sequence[OpenTransport | SendData | CloseTransport | HubEvent]:
+        """All outputs since the last drain, oldest first; none while the hub is frozen."""
+        return () if self._faults.frozen else super().drain()
 
     def next_deadline(self) -> float | None:
         """When to call `tick`, or `None`, as while it is frozen."""
@@ -216,18 +228,17 @@ class FaultyHub(Hub):
         self._line: DelayLine[HubEvent] = DelayLine(self._clock)
         return self._line
 
-    def _judge(self, request: HandshakeRequest) -> Admission | Refusal:
+    def _judge(self, request: HandshakeRequest, peer: Peer) -> Admission | Refusal:
         left = self._faults.handshakes_to_refuse
         if not left:
-            return super()._judge(request)
+            return super()._judge(request, peer)
         self._faults = evolve(self._faults, handshakes_to_refuse=left - 1)
         return self._faults.refusal
 
     def _session(self, peer: Peer, admission: Admission) -> Session:
         if admission.serializer is None:
             return FaultyJarvisSession(self._look, peer, self._topics, self._jarvis, admission.token)
-        topics, realtime = self._topics, admission.realtime
-        return FaultyPhoenixSession(self._look, peer, admission.serializer, topics, realtime=realtime)
+        return FaultyPhoenixSession(self._look, peer, self._topics, admission, admission.serializer)
 
     def _look(self) -> Faults:
         return self._faults

@@ -77,7 +77,8 @@ class RealtimeFold:
                 folded = self.presence.get(topic, {})
                 require(folded.keys() == held.keys(), f"{topic!r}: the events say {[*folded]}, not {[*held]}")
                 for key, metas in held.items():
-                    require(folded[key].keys() == metas.keys(), f"{topic!r}: the refs of {key!r} differ")
+                    require([*folded[key]] == [*metas], f"{topic!r}: the refs of {key!r} differ")
+                    require(repr(folded[key]) == repr(metas), f"{topic!r}: the metas of {key!r} differ")
 
 
 class PresenceFold:

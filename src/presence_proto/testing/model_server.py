@@ -51,7 +51,8 @@ class ModelServer(ScriptedServer):
     """A `ScriptedServer` that behaves by itself, until it is told not to.
 
     It accepts the connection, answers what the client says, tells states and diffs, and keeps the client's
-    own presence. `stall` makes it slow; for what is wrong there are `say` and the others.
+    own presence. `stall` makes it slow: heartbeats behind a join wait for it then, as on Phoenix. For what is
+    wrong there are `say` and the others.
 
         server = ModelServer(client)
         server.do(client.connect)
@@ -230,6 +231,13 @@ class ModelServer(ScriptedServer):
             self._asked[message.topic] = message.ref
             self.joins.setdefault(message.topic, []).append(message.ref)
 
+    def _answer_heartbeat(self, message: Message) -> None:
+        # Behind a join that waits it waits, too: a Phoenix socket does one thing after the other.
+        if any(waiting.event == "phx_join" for waiting in self.unanswered):
+            self.unanswered.append(message)
+        else:
+            super()._answer_heartbeat(message)
+
     def _drain(self) -> None:
         super()._drain()
         for event in self.events[self._followed :]:
@@ -269,7 +277,10 @@ class ModelServer(ScriptedServer):
     def _answer(self, message: Message) -> None:
         topic, payload = message.topic, message.payload
         life = self.lives.get(topic)
-        if message.event == "phx_join":
+        if topic == "phoenix":
+            super()._answer_heartbeat(message)
+            self.exchange()
+        elif message.event == "phx_join":
             self._let_in(message)
         elif life is None:
             response = {} if message.event == "phx_leave" else {"reason": "unmatched topic"}

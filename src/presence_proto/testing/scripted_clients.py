@@ -51,12 +51,12 @@ class ScriptedClients:
         self._contract = Contract(hub)
         self._last = 0
 
-    def open(self) -> ConnId:
+    def open(self, address: str | None = None) -> ConnId:
         """A transport without anybody behind it."""
         self._last += 1
         conn = ConnId(self._last)
         self._contract.accepted(conn)
-        self.hub.transport_opened(conn, now=self.now)
+        self.hub.transport_opened(conn, now=self.now, address=address)
         self.settle()
         return conn
 
@@ -82,6 +82,13 @@ class ScriptedClients:
 
     def settle(self) -> None:
         """Drain the hub, and bring the bytes to the clients and theirs to the hub, until nothing moves."""
+        self._settle()
+        # Bytes may wait for a turn.
+        while (deadline := self.hub.next_deadline()) is not None and deadline <= self.now:
+            self.hub.tick(now=self.now)
+            self._settle()
+
+    def _settle(self) -> None:
         for output in self._contract.drain(self.now):
             match output:
                 case SendData(conn, data):
@@ -126,6 +133,7 @@ class ScriptedClient:
     ) -> None:
         self.world = world
         self.conn = conn
+        self.target = target
         self.mute = mute
         options = {"deflate": False, "max_message_size": 1 << 24, "key": KEY, **options}
         self.websocket = WebSocket.client(Address("hub", 80, False, target), **options)

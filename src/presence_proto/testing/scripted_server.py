@@ -91,9 +91,11 @@ class ScriptedServer(InMemoryPair):
         self.received.append(message)
         is_heartbeat = message.topic == "phoenix" and message.event == "heartbeat"
         if is_heartbeat and self.answers_heartbeats and self.is_open:
-            payload = {"status": "ok", "response": {}}
-            reply = Message(None, message.ref, "phoenix", "phx_reply", payload)
-            self._websocket().send_text(self._serializer.encode(reply).data)
+            self._answer_heartbeat(message)
+
+    def _answer_heartbeat(self, message: Message) -> None:
+        reply = Message(None, message.ref, "phoenix", "phx_reply", {"status": "ok", "response": {}})
+        self._websocket().send_text(self._serializer.encode(reply).data)
 
     @property
     def _serializer(self) -> Serializer:

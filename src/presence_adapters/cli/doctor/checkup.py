@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from presence_adapters.cli.doctor.diagnosis import Diagnosis, diagnose
 from presence_adapters.cli.doctor.facts import Facts, Step
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.connecting import client_context
+from presence_adapters.error_words import os_error_words
 from presence_adapters.identity_file import IdentityError
 from presence_adapters.proxies import find_proxy
 from presence_adapters.settings import SettingsError
@@ -178,7 +178,7 @@ class Checkup:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except socket.gaierror as exc:
             unknown = exc.errno in _UNKNOWN
-            raise StepError(unknown_name=unknown, detail=str(exc.strerror).lower()) from None
+            raise StepError(unknown_name=unknown, detail=os_error_words(exc)) from None
         self._addresses = found
         names = list(dict.fromkeys(str(address[0]) for *_, address in found))
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -190,7 +190,7 @@ class Checkup:
         except TimeoutError:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except OSError as exc:
-            words = (os.strerror(exc.errno) if exc.errno else type(exc).__name__).lower()
+            words = os_error_words(exc)
             raise StepError(refused=isinstance(exc, ConnectionRefusedError), detail=words) from None
         address, port = self._peer = self._sock.getpeername()[:2]
         but = f", but not to {' and '.join(failed)}" if failed else ""
@@ -204,16 +204,21 @@ class Checkup:
         tunnel = ProxyTunnel(self._proxy, OpenTransport(ConnId(1), facts.host, facts.port, facts.tls))
         try:
             async with asyncio.timeout(self._timeout):
-                await loop.sock_sendall(sock, tunnel.request)
                 while not tunnel.is_open:
+                    await loop.sock_sendall(sock, tunnel.data_to_send())
                     data = await loop.sock_recv(sock, 65536)
                     answer += data
                     (tunnel.receive_data(data) if data else tunnel.receive_eof())
         except TimeoutError:
             raise StepError(silent=True) from None
-        except (ProxyError, OSError):
+        except (ProxyError, OSError) as exc:
             head = probes.parsed_head(answer)
-            raise StepError(answer=None if head is None else head.answer) from None
+            raise StepError(
+                answer=None if head is None else head.answer,
+                proxy_refusal=tunnel.refusal,
+                tunnel_is_open=tunnel.is_open,
+                detail=str(exc).partition(" refused: ")[2],
+            ) from None
         self._early_data = tunnel.early_data
         return f"a tunnel to {facts.host}:{facts.port}"
 

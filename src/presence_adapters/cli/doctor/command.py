@@ -31,8 +31,7 @@ def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None
     """Find out what is wrong between here and the room, and what to do about it.
 
     It goes all the way, step by step, until one fails: settings, host name, connection, proxy, TLS,
-    WebSocket, clocks, api key, channel, presence, heartbeat. Nobody in the room sees it. (On the Jarvis JSON
-    protocol you are online for that moment.)
+    WebSocket, clocks, api key, channel, presence, heartbeat. Nobody in the room sees it.
 
     Exit status 0 when all is well. 2: the settings are wrong, 3: presence is switched off, 4: there is no
     way into the channel, 1: there is something wrong in it. No secret is ever shown: what it says can be

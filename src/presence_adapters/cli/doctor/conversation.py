@@ -98,13 +98,14 @@ class Conversation(Generic[Core]):
         self.core.transport_closed(self._conn, now=self.now(), reason=reason)
 
     def _drain(self) -> None:
-        while (output := self.core.next_output()) is not None:
-            match output:
-                case OpenTransport():
-                    self._conn = output.conn
-                case SendData():
-                    self._writer.write(output.data)
-                case CloseTransport():
-                    self.ended = True
-                case _:
-                    self.heard.append(output)
+        while outputs := self.core.drain():
+            for output in outputs:
+                match output:
+                    case OpenTransport():
+                        self._conn = output.conn
+                    case SendData():
+                        self._writer.write(output.data)
+                    case CloseTransport():
+                        self.ended = True
+                    case _:
+                        self.heard.append(output)

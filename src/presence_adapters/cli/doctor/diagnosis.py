@@ -50,6 +50,7 @@ def _words(facts: Facts) -> dict[str, str]:
         "clock": facts.clock_words,
         "status": str(facts.answer.status) if facts.answer else "",
         "redirect": (facts.answer.redirect if facts.answer else None) or "",
+        "error": facts.answer.error if facts.answer else "",
         "detail": _without_stop(facts.detail),
         "refusal": _without_stop(facts.refusal or ""),
     }

@@ -52,13 +52,15 @@ def in_units(seconds: float) -> str:
 
 @frozen
 class Answer:
-    """An HTTP answer. `is_html`: it is a web page. `redirect`: the host that its `Location` names, and
-    `redirect_to_tls`: whether that is an `https://` or `wss://` URL."""
+    """An HTTP answer. `is_html`: it is a web page. `error`: what its body says is wrong. `redirect`: the host
+    that its `Location` names, and `redirect_to_tls`: whether that is an `https://` or `wss://` URL.
+    """
 
     status: int
     is_html: bool = False
     redirect: str | None = None
     redirect_to_tls: bool = False
+    error: str = ""
 
 
 @frozen
@@ -89,6 +91,8 @@ class Facts:
     problems: tuple[str, ...] = ()  # of the settings
     disabled_by: str | None = None  # where it is set that presence is not wanted
     proxy: str | None = None  # `host:port`
+    proxy_refusal: Literal["login", "unreachable", "forbidden"] | None = None
+    tunnel_is_open: bool = False
     has_key: bool = False
     key: Claims = field(factory=Claims)
     token: Claims = field(factory=Claims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.facts import Answer, Facts, Step
 from presence_adapters.cli.doctor.fault import OTHER_NETWORK, Fault, always, status
 
 _TOKEN_EXPIRED = "The access token has expired."
@@ -80,10 +80,19 @@ FAULTS = [
         lambda facts: facts.wire == "jarvis" and status(404)(facts),
     ),
     Fault(
+        "no-such-tenant",
+        Step.HANDSHAKE,
+        "{where} is a Supabase Realtime server, but has no project of that name (HTTP 404: {error}).",
+        "Correct the project ref in server_url. A project that is paused or deleted is unknown, too: look at "
+        "the Supabase dashboard. A server of your own takes the first label of the host for the project.",
+        lambda facts: status(404)(facts) and "tenant not found" in (facts.answer or Answer(0)).error.lower(),
+    ),
+    Fault(
         "wrong-path",
         Step.HANDSHAKE,
         "There is a web server at {where}, but nothing at {path} (HTTP 404).",
-        "Correct the path in server_url: /realtime/v1 for Supabase, mostly /socket for Phoenix.",
+        "Correct the path in server_url: /realtime/v1 for Supabase, mostly /socket for Phoenix, and for a "
+        "Realtime server without Supabase's gateway.",
         status(404),
     ),
     Fault(
@@ -140,7 +149,7 @@ FAULTS = [
         Step.HANDSHAKE,
         "{where} wants a certificate of whoever connects, and this command has none.",
         "Use an address without that. A program can give its client an ssl_context with a certificate.",
-        lambda facts: "certificate required" in facts.detail,
+        lambda facts: "certificate is required" in facts.detail,
     ),
     Fault(
         "hung-up",

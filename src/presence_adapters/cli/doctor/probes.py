@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from presence_adapters.cli.doctor.facts import Answer
+from presence_adapters.error_words import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,16 +98,16 @@ async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, 
 
 
 def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
-    """What is wrong with TLS, and in OpenSSL's words."""
+    """What is wrong with TLS, and in words."""
     match error:
         case ssl.SSLCertVerificationError():
-            return _VERIFY_CODES.get(error.verify_code, "bad certificate"), error.verify_message
+            return _VERIFY_CODES.get(error.verify_code, "bad certificate"), tls_error_words(error)
         case ssl.SSLEOFError() | ConnectionError():
             return "closed", "the connection was closed"
         case TimeoutError():
             return "silent", "no answer"
-    reason = str(getattr(error, "reason", None) or "it failed")
-    return "no TLS" if reason in _PLAIN_TEXT else "other", reason.replace("_", " ").lower()
+    reason = getattr(error, "reason", None)
+    return "no TLS" if reason in _PLAIN_TEXT else "other", os_error_words(error)
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
@@ -154,6 +155,9 @@ class Head:
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b.*")
 
 
+_ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON, perhaps in chunks
+
+
 def parsed_head(data: bytes) -> Head | None:
     """The head of an HTTP answer, with as much of its body as is there; `None` when it is none.
 
@@ -172,7 +176,10 @@ def parsed_head(data: bytes) -> Head | None:
     headers = BytesHeaderParser().parsebytes(fields)
     is_html = "html" in str(headers.get("content-type", "")).lower() or body.lstrip().startswith(b"<")
     host, is_to_tls = _target(headers.get("location"))
-    return Head(Answer(status, is_html, host, is_to_tls), _time(headers.get("date")))
+    error = _ERROR.search(body)
+    words = "" if error is None else error[1].decode("utf-8", "replace")
+    answer = Answer(status, is_html, host, is_to_tls, words if words.isprintable() else "")
+    return Head(answer, _time(headers.get("date")))
 
 
 def _target(location: Any) -> tuple[str | None, bool]:

@@ -159,10 +159,9 @@ class PhoenixTrial(Trial[RealtimeClient]):
 
 def _refusal(failed: JoinFailed) -> str:
     """Why a join has failed: the server's reason, or its whole answer if that has none."""
-    response = failed.response
-    if not response or (isinstance(response, dict) and isinstance(response.get("reason"), str)):
+    if not failed.response or not failed.reason.startswith("the server said "):
         return failed.reason
-    return f"{failed.reason}: {json.dumps(response, ensure_ascii=False)[:_LONGEST]}"
+    return f"{failed.reason}: {json.dumps(failed.response, ensure_ascii=False)[:_LONGEST]}"
 
 
 class JarvisTrial(Trial[PresenceClient]):

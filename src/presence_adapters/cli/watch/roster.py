@@ -35,7 +35,7 @@ class Roster(DataTable[Text]):
         self._client = client
         self._visible = visible
         self._was_seen = False
-        self._shown: dict[str, tuple[OnlineUser, int]] = {}  # by user id, with the number of devices
+        self._shown: dict[str, tuple[OnlineUser, int, bool]] = {}  # by user id: with devices, and if stale
 
     @property
     def chosen(self) -> str | None:
@@ -66,17 +66,17 @@ class Roster(DataTable[Text]):
         if not self.columns:
             return  # there is no size yet
         users = by_name(self._client.online_users) if self._visible else seen_users(self._client)
-        wanted = {user.user_id: (user, self._client.device_count(user.user_id) or 1) for user in users}
+        wanted = {user.user_id: self._state(user) for user in users}
         if wanted == self._shown:
             return
         chosen = self.chosen
         for user_id in self._shown.keys() - wanted.keys():
             self.remove_row(user_id)
-        for user_id, (user, devices) in wanted.items():
+        for user_id, state in wanted.items():
             if user_id not in self._shown:
-                self.add_row(*self._row(user, devices), key=user_id)
-            elif wanted[user_id] != self._shown[user_id]:
-                for column, cell in zip(COLUMNS, self._row(user, devices), strict=True):
+                self.add_row(*self._row(*state), key=user_id)
+            elif state != self._shown[user_id]:
+                for column, cell in zip(COLUMNS, self._row(*state), strict=True):
                     self.update_cell(user_id, column, cell)
         self._shown = wanted
         self.sort("who", key=lambda cell: cell.plain.casefold())
@@ -86,15 +86,25 @@ class Roster(DataTable[Text]):
         if user_id in self._shown:
             self.move_cursor(row=self.get_row_index(user_id))
 
-    def _row(self, user: OnlineUser, devices: int) -> tuple[Text, ...]:
+    def _state(self, user: OnlineUser) -> tuple[OnlineUser, int, bool]:
+        client, user_id = self._client, user.user_id
+        # While the whole room is stale, the table is dimmed, and not its rows.
+        is_stale = not client.is_stale and client.is_user_stale(user_id)
+        return user, client.device_count(user_id) or 1, is_stale
+
+    def _row(self, user: OnlineUser, devices: int, is_stale: bool) -> tuple[Text, ...]:
         ours = user.user_id == self._client.identity.user_id
-        return (
+        cells = (
             _cell(printable(user.display_name), "bold" if ours else ""),
             _cell(status_words(user), STATUS[user.status][1]),
             _cell(printable(user.activity or "")),
             _cell(online_since(user)),
             _cell(str(devices)),
         )
+        if is_stale:
+            for cell in cells:
+                cell.stylize("dim")
+        return cells
 
 
 def _cell(text: str, style: str = "") -> Text:

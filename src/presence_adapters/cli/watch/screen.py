@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
@@ -9,6 +10,7 @@ from textual.binding import Binding
 from textual.containers import Container
 from textual.widgets import Footer
 
+from presence_adapters.asyncio import ConnectError
 from presence_adapters.cli.exits import Failure, Unreachable
 from presence_adapters.cli.signals import on_stop_signal
 from presence_adapters.cli.visit import client_of
@@ -110,14 +112,15 @@ class RoomApp(App[str]):
         self._connection.update_state()
 
     async def _watch(self) -> None:
-        async for event in self._client:
-            for line in news(event, self._client.identity.user_id):
-                self._feed.add(line)
-            match event:
-                case Disconnected():
-                    self._connection.lost(event)
-                case Error(fatal=True):
-                    self.exit(printable(event.message))
+        with suppress(ConnectError):  # after the fatal Error
+            async for event in self._client:
+                for line in news(event, self._client.identity.user_id):
+                    self._feed.add(line)
+                match event:
+                    case Disconnected():
+                        self._connection.lost(event)
+                    case Error(fatal=True):
+                        self.exit(printable(event.message))
 
     # ---------------------------------------------------------------- keys
 

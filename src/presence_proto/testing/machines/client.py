@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import ChannelState
-from presence_proto.config import ChannelConfig, RealtimeConfig
+from presence_proto.config import RealtimeConfig
 from presence_proto.events import PushReplied
 from presence_proto.realtime import RealtimeClient
 from presence_proto.testing.folds import RealtimeFold

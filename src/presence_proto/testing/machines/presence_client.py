@@ -38,6 +38,7 @@ class PresenceClientMachine(ServerMachine):
         super().__init__()
         self.commands: set[int] = set()
         self.claimed: set[str] = set()  # users who said something of themselves that no track has confirmed
+        self.shown: set[str] = set()  # the users in the roster
 
     def make_client(self) -> PresenceClient:
         """A client at rest, without an `rng`: so there is no jitter."""
@@ -104,15 +105,22 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def the_roster_is_the_servers(self) -> None:
-        """Of now, or as it was last seen; and each user is shown as its latest device."""
+        """Of now, or as it was last seen; and each user is shown as its latest device.
+
+        There may be stale users in it, who were shown before.
+        """
         expected = self.server.expected(ROOM)
         users = {user.user_id: user for user in self.client.online_users}
-        assert users.keys() == expected.keys() | {self.me}, "who is in the roster"
+        assert users.keys() >= expected.keys() | {self.me}, "who is in the roster"
+        more = users.keys() - expected.keys() - {self.me}
+        assert more <= self.shown, "who was not shown before is not stale"
+        self.shown = {*users}
         knows = not self.server.dead  # else we cannot know yet
         assert not knows or self.client.is_stale != self.server.sees(ROOM), "whether the roster is stale"
         if not self.server.sees(ROOM):
             self.claimed |= users.keys()
             return
+        assert {key for key in users if self.client.is_user_stale(key)} == more, "who is stale"
         for key, metas in expected.items():
             if key != self.me and key not in self.claimed:
                 shown = replace(users[key], online_at=None)
@@ -131,6 +139,7 @@ class PresenceClientMachine(ServerMachine):
         super().healed()
         assert self.client.pending_commands == frozenset(), "a command without an outcome"
         assert self.server.has_joined(ROOM), "we are not in the room, and do not know"
+        assert not any(self.client.is_user_stale(key) for key in self.shown), "somebody is stale for ever"
         own = self.server.lives[ROOM].own
         metas = self.server.online(ROOM).get(self.me, ())
         shown = [meta for meta in metas if own and meta["phx_ref"] == own.ref]

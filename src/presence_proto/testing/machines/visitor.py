@@ -42,6 +42,11 @@ class Visitor:
         """Whether the connection is there."""
         return self.wire.conn not in self.wire.world.closed
 
+    @property
+    def is_on_supabase(self) -> bool:
+        """Whether it came to Supabase's mount."""
+        return self.wire.target.startswith("/realtime/")
+
     # ---------------------------------------------------------------- what it says
 
     def join(self, topic: str, key: str) -> None:
@@ -54,9 +59,11 @@ class Visitor:
         payload = supabase_join(key) if is_supabase(topic) else {"user_id": key}
         self._say(ref, topic, "phx_join", payload, ref)
 
-    def leave(self, topic: str) -> None:
+    def leave(self, topic: str, *, answered: bool = True) -> None:
         """Leave."""
         ref = self._next_ref()
+        if not answered:
+            self._unanswered.remove(ref)
         self._ending[self.joined[topic]] = topic
         self._say(ref, topic, "phx_leave", {}, self.joined.pop(topic))
         self.held.pop(topic, None)

@@ -30,7 +30,9 @@ def populate(world: SimWorld, clients: int, rng: Random, pace: float) -> None:
         kind, vsn = KINDS[(number + shift) % len(KINDS)], rng.choice(VSNS)
         name = NAMES[number] if number < len(NAMES) else f"user{number}"
         if kind == "channels":
-            config = RealtimeConfig(server_url="ws://hub.sim/realtime/v1", vsn=vsn)
+            config = RealtimeConfig(
+                server_url="ws://hub.sim/socket", vsn=vsn
+            )  # it joins both kinds of topics
             channels.append(world.add_client(RealtimeClient(config, rng=_rng(rng)), name=name))
             continue
         user_id = name

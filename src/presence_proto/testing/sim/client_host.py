@@ -22,7 +22,7 @@ class ClientHost(Host):
     """Where a client runs. `on_event` gets its events, after they were checked, and may call `do`.
 
     `patience`: seconds after which every command must have an outcome. `hears_chat`: whether its protocol has
-    chat.
+    chat. `has_grace`: whether its `restart_grace` is on.
     """
 
     def __init__(
@@ -35,10 +35,12 @@ class ClientHost(Host):
         clock: float,
         patience: float,
         hears_chat: bool = True,
+        has_grace: bool = True,
         on_event: Callable[[Any], None] | None = None,
     ) -> None:
         super().__init__(name, endpoint, stage, clock=clock)
         self.hears_chat = hears_chat
+        self.has_grace = has_grace
         self.patience = patience
         self.wanted = False  # the application wants to be connected
         self.connects = "ok"  # or "refuse", "hang", "slow": what its network does to connects

@@ -20,7 +20,7 @@ class SimFaults(Flag):
     CONNECTS = auto()  # connects are refused, hang, or are slow
     RESTARTS = auto()  # the hub is stopped or killed, and comes up again
     CHANNELS = auto()  # the hub crashes or closes channels, and closes connections
-    HUB = auto()  # the hub mutes heartbeats, ignores joins, refuses handshakes, says diffs twice
+    HUB = auto()  # the hub mutes heartbeats, ignores or delays joins, refuses handshakes, says diffs twice
     FREEZES = auto()  # a host does nothing for a while
     CLOCKS = auto()  # a clock leaps forward, or steps backward
     TICKS = auto()  # ticks come late, or too early
@@ -110,7 +110,8 @@ def _kick(world: SimWorld, rng: Random) -> None:
 
 
 def _bad_hub(world: SimWorld, rng: Random) -> None:
-    switch = rng.choice(("mute_heartbeats", "ignore_joins", "refuse_handshakes", "duplicate_diffs"))
+    switches = ("mute_heartbeats", "ignore_joins", "slow_joins", "refuse_handshakes", "duplicate_diffs")
+    switch = rng.choice(switches)
     world.spoil_hub(switch, _seconds(rng))
 
 

@@ -59,5 +59,4 @@ class TardyHub(FaultyHub):
     def _session(self, peer: Peer, admission: Admission) -> Session:
         if admission.serializer is None or peer.conn % 2:
             return super()._session(peer, admission)
-        topics, realtime = self._topics, admission.realtime
-        return TardySession(self._look, peer, admission.serializer, topics, realtime=realtime)
+        return TardySession(self._look, peer, self._topics, admission, admission.serializer)

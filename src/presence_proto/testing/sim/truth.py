@@ -54,7 +54,7 @@ class Truth:
         """What the hub said of a topic at `when` rests on the truth of this moment, or of a later one."""
         for began, ended in reversed(self._windows.get(topic, ())):
             if began <= when:
-                return began if when < ended else when
+                return began if when <= ended else when  # in one moment it may have been said before the diff
         return when
 
     def was_present(self, topic: str, key: str, since: float, until: float) -> bool:

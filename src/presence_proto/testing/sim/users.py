@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.config import ChannelConfig
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.events import UserStatus
 from presence_proto.testing.sim.watch import ChannelWatch
 

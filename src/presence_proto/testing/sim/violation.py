@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from presence_proto.errors import reduce_exception
+
 
 class SimViolation(AssertionError):  # noqa: N818 - it is a law that is broken, not the world
     """A law was broken in a simulated world.
@@ -18,6 +20,8 @@ class SimViolation(AssertionError):  # noqa: N818 - it is a law that is broken, 
         self.replay = replay
         self.tail = tail
         super().__init__(law, who, details)
+
+    __reduce__ = reduce_exception
 
     def __str__(self) -> str:
         lines = "".join(f"\n    {line}" for line in self.tail)

@@ -8,8 +8,9 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from presence_proto import events
+from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import ChannelState
-from presence_proto.config import ChannelConfig, join_params_are_the_meta
+from presence_proto.config import join_params_are_the_meta
 from presence_proto.testing.contract import ContractError
 from presence_proto.testing.folds import PresenceFold, RealtimeFold
 from presence_proto.testing.sim.laws import (
@@ -18,8 +19,10 @@ from presence_proto.testing.sim.laws import (
     FLICKER,
     FOLD,
     GHOST,
+    GRACE,
     HONEST,
     ONCE,
+    ORDER,
     QUIET,
     REACH,
     STORY,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from presence_proto.client import PresenceClient
+    from presence_proto.events import OnlineUser
     from presence_proto.realtime import RealtimeClient
     from presence_proto.testing.sim.client_host import ClientHost
     from presence_proto.testing.sim.post import Post
@@ -132,6 +136,8 @@ class RoomWatch(Watch):
         self._letters: dict[int, Letter] = {}  # by command id
         self._here_since: float | None = None
         self._was_here = False
+        self._hub_life = 0  # the hub's, when we were last in the room; 0: the application has left since
+        self._kept: dict[str, float] = {}  # users shown although they were not there at this moment
         self._told = inf  # from when on what we hear is the truth
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
@@ -163,23 +169,23 @@ class RoomWatch(Watch):
                 if self._here_since is not None or resumed != self._was_here:
                     self._broke(STORY, f"{'here' if self._here_since else 'away'}, {resumed=}")
                 self._here_since, self._was_here = self._stage.agenda.now, True
-                for user in users[1:]:
-                    self._is_there(user.user_id, sent)
+                self._comes(users[1:], sent)
             case events.UserOnline(user) | events.ActivityChanged(user):
                 self._is_there(user.user_id, sent)
             case events.UserOffline(user):
-                truth = self._stage.hub.truth
-                if sent is None or not truth.was_absent(ROOM, user.user_id, self._told, sent):
+                if not self._was_away(user.user_id, sent):
                     self._broke(FLICKER, f"{user.user_id} went offline, and was present without a break")
             case events.Disconnected(reason, retry_in):
                 self._here_since = None
+                if retry_in is None:  # the application left: no grace follows
+                    self._hub_life = 0
                 self._loses(reason, retry_in)
             case events.GameInvite(user_id, _, game):
-                self._hears(("invite", user_id, game))
+                self._hears(("invite", user_id, game), sent)
             case events.ChatMessage(user_id, _, _, content):
-                self._hears(("chat", user_id, content))
+                self._hears(("chat", user_id, content), sent)
             case events.Poked(user_id):
-                self._hears(("poke", user_id, self._own))
+                self._hears(("poke", user_id, self._own), sent)
             case events.CommandFailed(number, command):
                 if self._failed(number) != command:
                     self._broke(ANSWER, f"id {number} is no {command}")
@@ -200,7 +206,7 @@ class RoomWatch(Watch):
         if ROOM in self._stage.hub.truth.waiting:
             return None
         shown, there = {*self._fold.users}, {*self._stage.hub.truth.online(ROOM)}
-        shown.discard(self._own)
+        shown -= self._stale()
         there.discard(self._own)
         if shown == there:
             return None
@@ -217,6 +223,8 @@ class RoomWatch(Watch):
             return f"{name} is closed" if self._host.wanted else None
         if not client.is_connected:
             return f"{name} is not in the room"
+        if stale := self._stale():
+            return f"{name} waits for {sorted(stale)}, who may come back"
         if wrong := self.wrong_view():
             return f"{name} {wrong}"
         end = self._host.end
@@ -244,9 +252,38 @@ class RoomWatch(Watch):
                 self._broke(REACH, f"was there all the time since, and never heard {letter.message}")
         return None
 
-    def _is_there(self, user_id: str, sent: float | None) -> None:
+    def _comes(self, users: tuple[OnlineUser, ...], sent: float | None) -> None:
+        """We are in the room. Those who are shown are there, or they were shown before."""
+        shown, hub = self._fold.users, self._stage.hub
+        truth = hub.truth
+        for user in users:
+            user_id = user.user_id
+            if user_id not in shown or self._was_there(user_id, sent):
+                self._is_there(user_id, sent)
+            # Within a window somebody may have come and gone: then the welcome need not have had them.
+            if sent is not None and user_id in shown and truth.was_absent(ROOM, user_id, self._told, sent):
+                self._kept[user_id] = self._told
+        missing = shown.keys() - {user.user_id for user in users}
+        if hub.lives > self._hub_life > 0 and missing and self._host.has_grace:
+            self._broke(GRACE, f"{sorted(missing)} went when the hub was restarted")
+        self._hub_life = hub.lives
+
+    def _stale(self) -> set[str]:
+        return {user_id for user_id in self._fold.users if self._client.is_user_stale(user_id)}
+
+    def _was_there(self, user_id: str, sent: float | None) -> bool:
+        return sent is not None and self._stage.hub.truth.was_present(ROOM, user_id, self._told, sent)
+
+    def _was_away(self, user_id: str, sent: float | None) -> bool:
+        """Whether a user was away when the hub said so; or has been since the restart, as far as we know."""
         truth = self._stage.hub.truth
-        if sent is None or not truth.was_present(ROOM, user_id, self._told, sent):
+        since = self._kept.pop(user_id, None)
+        if since is not None and truth.was_absent(ROOM, user_id, since, self._stage.agenda.now):
+            return True
+        return sent is not None and truth.was_absent(ROOM, user_id, self._told, sent)
+
+    def _is_there(self, user_id: str, sent: float | None) -> None:
+        if not self._was_there(user_id, sent):
             self._broke(GHOST, f"{user_id} was not there when the hub said so")
 
     def _told_at(self, sent: float, *, comes: bool) -> float:
@@ -262,7 +299,13 @@ class RoomWatch(Watch):
         joined = min(sent, hub.joined_at(end.peer.conn, ROOM))
         return joined if comes else max(told, joined)
 
-    def _hears(self, message: Message) -> None:
+    def _hears(self, message: Message, sent: float | None) -> None:
+        sender = message[1]
+        is_shown = sender == self._own or sender in self._fold.users
+        # Who does not track is never seen, and what a connection that was cut had sent may come late.
+        is_there = sent is not None and not self._stage.hub.truth.was_absent(ROOM, sender, sent, sent)
+        if self._here_since is not None and is_there and not is_shown:
+            self._broke(ORDER, f"{message} was heard, and {sender} was not shown")
         self._heard[message] += 1
         if self._heard[message] > self._post.said[message]:
             self._broke(ONCE, f"{message} was heard {self._heard[message]} times")
@@ -305,6 +348,7 @@ class ChannelWatch(Watch):
         super().__init__(host, stage, RealtimeFold(client))
         self._client = client
         self.wants: dict[str, tuple[str, Mapping[str, Any] | None]] = {}
+        self._synced: set[str] = set()  # topics with a presence state, as far as the events have told
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Pushes have one outcome. Broadcasts may have none, and be done at once."""
@@ -332,11 +376,21 @@ class ChannelWatch(Watch):
             case events.ProtocolViolation(reason):
                 self._broke(HONEST, reason)
             case events.SocketDisconnected(reason, retry_in=retry_in):
+                self._synced.clear()
                 self._loses(reason, retry_in)
             case events.ChannelDown(topic, reason, retry_in) | events.JoinFailed(topic, reason, _, retry_in):
+                self._synced.discard(topic)
                 self._loses(f"{topic}: {reason}", retry_in)
+            case events.ChannelJoined(topic) | events.ChannelLeft(topic):
+                self._synced.discard(topic)
+            case events.PresenceSynced(topic):
+                self._synced.add(topic)
             case events.TrackFailed(topic, reason):
                 self._loses(f"{topic}: {reason}", 0.0)
+            case events.Broadcast(topic, "hello", {"from": sender}) | events.ChannelMessage(
+                topic, "hello", {"from": sender}
+            ):
+                self._hears(topic, sender, sent)
             case _:
                 pass
 
@@ -364,6 +418,12 @@ class ChannelWatch(Watch):
                 return f"{name} is {client.state_of(topic).name} in {topic}, and not synced"
         wrong = self.wrong_view()
         return None if wrong is None else f"{name} {wrong}"
+
+    def _hears(self, topic: str, sender: str, sent: float | None) -> None:
+        if sent is None or topic not in self._synced or sender in self._fold.presence[topic]:
+            return
+        if not self._stage.hub.truth.was_absent(topic, sender, sent, sent):
+            self._broke(ORDER, f"{sender} was heard in {topic}, and was not shown")
 
     def _is_pending(self, number: int) -> bool:
         return number in self._open

@@ -10,6 +10,8 @@ from attrs import evolve
 from presence_proto.config import HubConfig, PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.hub import SECOND_CHANCE
+from presence_proto.join_queue import PATIENCE
 from presence_proto.testing.faulty_hub import FaultyHub
 from presence_proto.testing.sim.agreement import disagreement
 from presence_proto.testing.sim.cast import populate
@@ -116,16 +118,19 @@ class SimWorld:
         """Seconds within which all must be well after `heal`: the sum of what the configs allow.
 
         To notice that a connection is dead, to see an attempt hang and wait for the next, to join, to see the
-        presence missing and join again, and to track; and for the hub, to see that a client is gone.
+        presence missing and join again, and to track; to see that nobody else returns after a restart, late
+        when the host slept; and for the hub, to see that a client is gone.
         """
         config, hub = PresenceConfig(server_url="ws://hub.sim"), self._hub_config
-        lost = config.heartbeat_interval + config.heartbeat_timeout + config.join_timeout
+        unanswered = PATIENCE * config.join_timeout
+        lost = config.heartbeat_interval + config.heartbeat_timeout + unanswered
         back = config.connect_timeout + config.max_reconnect_delay
-        join = config.join_timeout + config.max_reconnect_delay + config.state_timeout
+        join = unanswered + config.join_timeout + config.max_reconnect_delay + config.state_timeout
         tell = config.track_window + config.push_timeout + config.command_timeout
         gone = max(hub.idle_timeout, hub.eviction_timeout + hub.offline_grace) + hub.close_timeout
-        gone += hub.presence_window
-        return lost + back + join + tell + gone + MAX_STEP_BACK
+        gone += hub.presence_window + SECOND_CHANCE
+        grace = config.restart_grace + config.heartbeat_timeout
+        return lost + back + join + tell + grace + gone + MAX_STEP_BACK
 
     # ---------------------------------------------------------------- time
 
@@ -191,11 +196,13 @@ class SimWorld:
         on_event: Callable[[Any], None] | None = None,
         patience: float = 30.0,
         hears_chat: bool = True,
+        has_grace: bool = True,
     ) -> ClientHost:
         """Add a client of yours, which nobody uses but you, and return its host: `host.do("connect")`.
 
         `on_event` gets its events, and may call `do`. Every command that returns an id must have an outcome
-        within `patience` seconds. `hears_chat`: not so on the Jarvis JSON protocol. A `PresenceClient` and a
+        within `patience` seconds. `hears_chat`: not so on the Jarvis JSON protocol. `has_grace`: not so with
+        `restart_grace=0`. A `PresenceClient` and a
         `RealtimeClient` are held to all laws, other endpoints to the contract. For exact replays give it an
         `rng` of its own.
         """
@@ -209,6 +216,7 @@ class SimWorld:
             clock=self._any_clock(),
             patience=patience,
             hears_chat=hears_chat,
+            has_grace=has_grace,
             on_event=on_event,
         )
         self._clients[name] = host
@@ -285,20 +293,24 @@ class SimWorld:
             self.hub_do("disconnect", end.peer.conn, code)
 
     def spoil_hub(self, switch: str, seconds: float) -> None:
-        """Turn a switch of a `FaultyHub` on for so long; `"refuse_handshakes"` refuses the next two."""
+        """Turn a switch of a `FaultyHub` on for so long.
+
+        `"refuse_handshakes"` refuses the next two; with `"slow_joins"` a join takes 8 s, and a refusal 13 s.
+        """
         hub = self.hub
         if isinstance(hub, FaultyHub) and self._hub_host.is_up and not self._hub_host.is_frozen:
             self._struck(switch.replace("_", " "), "hub")
             if switch == "refuse_handshakes":
                 self.hub_do(switch, 2)
             else:
-                self.hub_do(switch, True)
-                self.after(seconds, self._unspoil, hub, switch)
+                on, off = ((8.0, 5.0), (0.0, 0.0)) if switch == "slow_joins" else ((True,), (False,))
+                self.hub_do(switch, *on)
+                self.after(seconds, self._unspoil, hub, switch, off)
 
-    def _unspoil(self, hub: Hub, switch: str) -> None:
+    def _unspoil(self, hub: Hub, switch: str, off: tuple[Any, ...]) -> None:
         if hub is self.hub and self._hub_host.is_up:
             self._hub_host.thaw()
-            self.hub_do(switch, False)
+            self.hub_do(switch, *off)
 
     def freeze(self, name: str, seconds: float, *, tick_first: bool = False) -> None:
         """For so long a client, or the `"hub"`, sees nothing of the world; then everything at once.

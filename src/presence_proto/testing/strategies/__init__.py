@@ -11,6 +11,7 @@ speaks: what `"server"` says is what a client under test is fed.
 
 from __future__ import annotations
 
+from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # before what needs it
 from presence_proto.testing.strategies.broken_streams import (
     STREAM_FAULTS,
     BrokenWebSocketStream,

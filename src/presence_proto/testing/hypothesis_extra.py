@@ -1,0 +1,11 @@
+"""Importing this without Hypothesis raises a `ModuleNotFoundError` that names the extra to install."""
+
+from __future__ import annotations
+
+try:
+    import hypothesis as hypothesis  # for others to import from here
+except ModuleNotFoundError as exc:
+    missing = str(exc.name).partition(".")[0]
+    raise ModuleNotFoundError(
+        f"{missing} is missing. Install it: pip install 'presence-proto[testing]'", name=missing
+    ) from None

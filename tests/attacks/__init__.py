@@ -1,0 +1,1 @@
+"""Attacks on a hub, with honest clients beside them. `rig` has the parts that they share."""
