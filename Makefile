@@ -2,7 +2,7 @@
 # make test     the tests that are not `long`, few examples each, and 100 % branch coverage of presence_proto; minutes
 # make test-all every test, all examples, and the same coverage; CI runs this
 # make lint     ruff and mypy
-# make fuzz     every fuzzer for SECONDS=60, JOBS=1 at a time, or TARGET=name alone; on Linux
+# make fuzz     every fuzzer for SECONDS=60, JOBS=1 at a time, or TARGET=name alone, by chance or by SEED; on Linux
 # make docs     build the site in build/docs; a warning is an error
 # make wheel-test  run a part of the tests against the built wheel, in an environment of its own
 # make bench    measure ourselves next to the official clients, in some minutes; the report is in build/, too
@@ -89,7 +89,8 @@ matrix:
 	$(PYTHON) tests/matrix.py
 
 fuzz: .venv/.fuzz
-	PYTHONPATH=tests $(BIN)/python -m fuzz run $(TARGET) --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1)
+	PYTHONPATH=tests $(BIN)/python -m fuzz run $(TARGET) --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1) \
+		--seed $(or $(SEED),0)
 
 clean:
 	rm -rf .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

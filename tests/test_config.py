@@ -244,7 +244,15 @@ def test_an_auth_token_that_a_config_took_can_be_sent_and_read(token: str) -> No
 
 
 @pytest.mark.parametrize(
-    "offered", [(), ("phoenix",), ("base64url.bearer.phx.!",), ("base64url.bearer.phx.YQYQY",), ("x", "_w")]
+    "offered",
+    [
+        (),
+        ("phoenix",),
+        ("base64url.bearer.phx.!",),
+        ("base64url.bearer.phx.YQYQY",),
+        ("base64url.bearer.phx.é",),
+        ("x", "_w"),
+    ],
 )
 def test_what_is_no_auth_token(offered: tuple[str, ...]) -> None:
     assert auth_token(offered) is None

@@ -57,16 +57,32 @@ def is_async(function: Any) -> bool:
     )
 
 
-def expires_in(token: str) -> float | None:
-    """Seconds until a token expires by our clock; `None` when it does not say when, or is no JWT."""
+def unverified_claims(token: str) -> dict[str, Any]:
+    """What a JWT says, and nothing if it is none. Read without a key: only the server can verify it."""
     import jwt  # here, since few clients need it
 
     try:
-        expiry = jwt.decode(token, options={"verify_signature": False}).get("exp")
-        left = expiry - time.time() if isinstance(expiry, (int, float)) else math.nan
-    except (jwt.InvalidTokenError, UnicodeError, OverflowError):
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, UnicodeError, RecursionError):
+        return {}
+    return claims
+
+
+def time_claim(claims: dict[str, Any], name: str) -> float | None:
+    """The time of a claim in seconds since 1970; `None` when it is no finite number."""
+    value = claims.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    return left if math.isfinite(left) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def expires_in(token: str) -> float | None:
+    """Seconds until a token expires by our clock; `None` when it does not say when, or is no JWT."""
+    expiry = time_claim(unverified_claims(token), "exp")
+    return None if expiry is None else expiry - time.time()
 
 
 def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -53,7 +52,7 @@ def auth_token(subprotocols: Iterable[str]) -> str | None:
             encoded = name.removeprefix(AUTH_TOKEN_PREFIX)
             try:
                 return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
-            except (Base64Error, UnicodeDecodeError):
+            except ValueError:  # not base64, not ASCII, or not the UTF-8 of a token
                 return None
     return None
 

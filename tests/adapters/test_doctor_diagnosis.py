@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
+from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
 from presence_adapters.cli.doctor.facts import Answer, Claims, Facts, Step, in_units
 from presence_adapters.cli.doctor.fault import Fault, always
 from presence_adapters.cli.doctor.probes import Head, parsed_head, why_no_tls
+
+
+def deep_jwt() -> str:
+    claims = b'{"exp":' + 100_000 * b"[" + 100_000 * b"]" + b"}"
+    return f"{jwt().partition('.')[0]}.{urlsafe_b64encode(claims).decode().rstrip('=')}.c"
+
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "diagnose.md"
 
@@ -151,6 +158,10 @@ def test_a_time_in_its_largest_unit(seconds: float, words: str) -> None:
         (jwt(exp=12, iat=3, nbf=4, ref="abc"), Claims(12.0, 4.0, "abc")),
         (jwt(exp="12", iat=True, ref=5), Claims()),
         (jwt(iat=3), Claims(None, 3.0, None)),
+        (jwt(exp=10**400, iat=float("inf"), nbf=float("nan")), Claims()),
+        (deep_jwt(), Claims()),
+        ("\ud800.e30.e30", Claims()),
+        ("é.e30.e30", Claims()),
     ],
 )
 def test_claims(token: str | None, claims: Claims) -> None:

@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 import traceback
+from base64 import b64encode
 from pathlib import Path
 
 from fuzz import campaign, shrinking, targets
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(targets.NAMES)}; default: all")
     run.add_argument("--seconds", type=int, default=60, help="for each target")
     run.add_argument("--jobs", type=int, default=1, help="so many targets at a time")
+    run.add_argument("--seed", type=int, default=0, help="the same again; 0, the default, is chance")
     run.add_argument("--folder", type=Path, default=FOLDER, help="where the corpora are kept")
     run.set_defaults(do=_run)
     replay = commands.add_parser("replay", help="run inputs, without a fuzzer")
@@ -45,12 +47,16 @@ def _run(chosen: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # no fuzzer is to outlive us
     names = list(dict.fromkeys(chosen.targets)) or list(targets.NAMES)
     print(f"{', '.join(names)}: {chosen.seconds} s each; the logs are {chosen.folder}/TARGET/log", flush=True)
-    rows, interrupted = campaign.run(names, chosen.folder, seconds=chosen.seconds, jobs=chosen.jobs)
+    rows, interrupted = campaign.run(
+        names, chosen.folder, seconds=chosen.seconds, jobs=chosen.jobs, seed=chosen.seed
+    )
     print(campaign.table(rows))
     for row in rows:
         for crash in row.crashes:
             command = f"PYTHONPATH=tests {sys.executable} -m fuzz replay {row.target} {crash}"
-            print(f"\n{row.target}: {crash}\n  {command}")
+            print(f"\n{row.target}: {crash}\n  {command}\n{b64encode(crash.read_bytes()).decode()}")
+        if row.reason:
+            print(row.reason)
         if row.broken:
             print(
                 f"\n{row.target}: the fuzzer itself ended too early, see {chosen.folder / row.target / 'log'}"

@@ -34,6 +34,7 @@ class Row:
     corpus: int  # inputs
     edges: int
     crashes: tuple[Path, ...]
+    reason: str  # why the last of them fails, as far as the log says it
     broken: bool  # it ended as it should not, without an input to blame
 
 
@@ -44,6 +45,7 @@ class Fuzzer:
     target: str
     folder: Path
     seconds: int
+    seed: int  # 0 is chance
     _interrupted: bool = field(default=False, init=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _started: float = field(factory=time.time, init=False)
@@ -64,6 +66,7 @@ class Fuzzer:
         dictionary = HERE / "dictionaries" / f"{self.target}.dict"
         options = {
             "max_total_time": self.seconds,
+            "seed": self.seed,
             "max_len": seeds.MAX_SIZE,
             "timeout": TIMEOUT,
             "rss_limit_mb": MEMORY,
@@ -76,6 +79,8 @@ class Fuzzer:
         command = [sys.executable, "-m", "fuzz.fuzzer", self.target]
         command += [f"-{name}={value}" for name, value in options.items()] + [str(path) for path in corpora]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+        if self.seed:
+            environment["PYTHONHASHSEED"] = str(self.seed)
         with self.log.open("wb") as log:
             self._started = time.time()
             self._process = subprocess.Popen(
@@ -110,7 +115,14 @@ class Fuzzer:
             if path.name.startswith(FINDINGS) and path.stat().st_mtime >= self._started - 1
         )
         broken = self._process.returncode != 0 and not crashes and not self._interrupted
-        return Row(self.target, *progress(self.log.read_text("utf-8", "replace")), crashes, broken)
+        log = self.log.read_text("utf-8", "replace")
+        return Row(self.target, *progress(log), crashes, reason(log) if crashes else "", broken)
+
+
+def reason(log: str) -> str:
+    """The traceback of what failed, as a log has it; empty when it was no exception."""
+    start = log.rfind("Traceback (most recent call last)")
+    return log[start:].partition("\n==")[0].strip() if start >= 0 else ""
 
 
 def progress(log: str) -> tuple[int, int, int, int]:
@@ -123,9 +135,9 @@ def progress(log: str) -> tuple[int, int, int, int]:
     return int(executions[-1]) if executions else 0, rate, corpus, edges
 
 
-def run(names: list[str], folder: Path, *, seconds: int, jobs: int) -> tuple[list[Row], bool]:
+def run(names: list[str], folder: Path, *, seconds: int, jobs: int, seed: int = 0) -> tuple[list[Row], bool]:
     """Run the targets `jobs` at a time. Returns their rows, and whether Ctrl-C came before the end."""
-    waiting = [Fuzzer(name, folder / name, seconds) for name in names]
+    waiting = [Fuzzer(name, folder / name, seconds, seed) for name in names]
     working: list[Fuzzer] = []
     rows = []
     try:

@@ -11,6 +11,7 @@ from fuzz import __main__, campaign, script, shrinking, targets
 from fuzz.campaign import Row
 from stack_depth import stack_depth
 
+RUN = ["run", "hub", "client", "--seed", "3"]
 LOG = """\
 INFO: Seed: 1
 #2\tINITED cov: 8 ft: 8 corp: 1/1b exec/s: 0 rss: 53Mb
@@ -50,8 +51,14 @@ def test_the_last_word_of_a_log_counts() -> None:
     assert campaign.progress("killed") == (0, 0, 0, 0)
 
 
+def test_a_log_says_what_failed() -> None:
+    found = "Traceback (most recent call last):\n  File ...\nValueError: not so"
+    assert campaign.reason(f"{LOG}\n{found}\n\n==7== ERROR: libFuzzer: exited\nMS: 1\n") == found
+    assert campaign.reason(LOG) == ""
+
+
 def test_the_table_stands_in_columns() -> None:
-    row = Row("hub", 2048, 410, 4, 12, (Path("crash-1"),), False)
+    row = Row("hub", 2048, 410, 4, 12, (Path("crash-1"),), "", False)
     assert campaign.table([row]).splitlines() == [
         "target  executions  exec/s  corpus  edges  crashes",
         "hub           2048     410       4     12        1",
@@ -81,10 +88,11 @@ def test_a_campaign_reports_what_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     crash = tmp_path / "crash-1"
+    crash.write_bytes(b"to blame")
     rows = [
-        Row("hub", 10, 1, 1, 1, (crash,), False),
-        Row("client", 10, 1, 1, 1, (), True),
-        Row("presence", 10, 1, 1, 1, (), False),
+        Row("hub", 10, 1, 1, 1, (crash,), "ValueError: not so", False),
+        Row("client", 10, 1, 1, 1, (), "", True),
+        Row("presence", 10, 1, 1, 1, (), "", False),
     ]
     started: list[object] = []
 
@@ -93,10 +101,10 @@ def test_a_campaign_reports_what_was_found(
         return rows, True
 
     monkeypatch.setattr(campaign, "run", run)
-    assert __main__.main(["run", "hub", "client", "--seconds", "5", "--folder", str(tmp_path)]) == 1
-    assert started == [(["hub", "client"], tmp_path, {"seconds": 5, "jobs": 1})]
+    assert __main__.main([*RUN, "--seconds", "5", "--folder", str(tmp_path)]) == 1
+    assert started == [(["hub", "client"], tmp_path, {"seconds": 5, "jobs": 1, "seed": 3})]
     printed = capsys.readouterr().out
-    assert f"-m fuzz replay hub {crash}" in printed
+    assert f"-m fuzz replay hub {crash}\ndG8gYmxhbWU=\nValueError: not so\n" in printed
     assert "client: the fuzzer itself ended too early" in printed
     assert printed.endswith("interrupted\n")
     with pytest.raises(SystemExit):
@@ -104,7 +112,7 @@ def test_a_campaign_reports_what_was_found(
     assert "there is no target 'nonsense'" in capsys.readouterr().err
     del rows[:2]
     assert __main__.main(["run", "--folder", str(tmp_path)]) == 0
-    assert started[-1] == (list(targets.NAMES), tmp_path, {"seconds": 60, "jobs": 1})
+    assert started[-1] == (list(targets.NAMES), tmp_path, {"seconds": 60, "jobs": 1, "seed": 0})
 
 
 def test_one_input_in_eight_runs_with_little_stack_left(monkeypatch: pytest.MonkeyPatch) -> None:

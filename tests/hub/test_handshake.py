@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import golden_files
-from hub_client import PHOENIX, SUPABASE, World, supabase_join
+from hub_client import PHOENIX, SUPABASE, World, supabase_join, upgrade
 from presence_proto.config import HubConfig
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, JoinRefused
 from presence_proto.outputs import CloseTransport, ConnId
@@ -239,3 +241,48 @@ def test_a_transport_that_ends_in_its_handshake() -> None:
     world.hub.transport_closed(ConnId(77), now=world.now)
     world.settle()
     assert world.take_events() == []
+
+
+HEADERS = (
+    *("Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Version", "Sec-WebSocket-Key"),
+    *("Host", "Origin", "x-api-key", "Connection", "Upgrade", "Content-Length", "X-Other"),
+)
+# What a header may hold of RFC 9110 §5.5; after the beginnings that lead to code of their own.
+VALUES = st.builds(
+    lambda start, rest: (start + rest).strip(),
+    st.sampled_from(
+        [
+            "",
+            "phoenix, base64url.bearer.phx.",
+            "permessage-deflate; client_max_window_bits=",
+            "http://",
+            "[::",
+        ]
+    ),
+    st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0", exclude_categories=["Cc"])),
+)
+QUERIES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(HEADERS), VALUES), max_size=4), QUERIES, st.sampled_from([None, KEYS])
+)
+def test_whatever_stands_in_a_request_is_answered(
+    headers: list[tuple[str, str]], query: str, config: HubConfig | None
+) -> None:
+    # The lines of `upgrade` but for those that are said otherwise: twice is refused before anybody looks.
+    said = {name for name, _ in headers}
+    lines = upgrade(f"/realtime/v1/websocket?vsn=2.0.0&apikey=secret&{query}").decode().split("\r\n")[:-2]
+    lines = lines[:1] + [line for line in lines[1:] if line.partition(":")[0] not in said]
+    request = "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "", ""]).encode(
+        "latin-1"
+    )
+    world = World(config)
+    conn = world.open()
+    world.receive(conn, request)
+    events = world.take_events()
+    if conn in world.hub.connections:
+        assert isinstance(events[0], ClientConnected)
+    else:
+        assert conn in world.closed
+        assert events
