@@ -9,7 +9,7 @@ from attrs import define, field
 
 from hub_client import SUPABASE, Client, supabase_join
 from presence_proto.config import HubConfig
-from presence_proto.websocket import Closed, Opened, PongReceived, Refused, TextMessage
+from presence_proto.websocket import Closed, HandshakeRefused, Opened, PongReceived, TextMessage
 
 if TYPE_CHECKING:
     from hub_client import World
@@ -40,7 +40,7 @@ class JarvisClient(Client):
                     self.inbox.append(json.loads(data))
                 case Opened():
                     self.opened = event
-                case Refused():
+                case HandshakeRefused():
                     self.refused = event
                 case Closed():
                     self.closed = event

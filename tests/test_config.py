@@ -190,7 +190,7 @@ def test_an_address_carries_no_token_unless_it_is_given_one() -> None:
         (PresenceConfig(server_url="ws://host.test"), "none"),
         (PresenceConfig(server_url="ws://host.test/socket"), "query"),
         (PresenceConfig(server_url="ws://host.test:8790"), "query"),
-        (PresenceConfig(server_url="ws://host.test/realtime/v1/websocket", wire="jarvis"), "query"),
+        (PresenceConfig(server_url="ws://host.test/realtime/v1/websocket", protocol="jarvis"), "query"),
     ],
 )
 def test_supabase_finds_no_token_in_the_url_and_others_do_unless_the_config_says_so(
@@ -463,10 +463,10 @@ def test_some_times_may_be_zero(name: str) -> None:
 
 
 def test_the_hub_speaks_what_it_knows() -> None:
-    for wire in ("both", "phoenix", "jarvis"):
-        assert make("HubConfig", wire=wire).wire == wire
+    for protocol in ("both", "phoenix", "jarvis"):
+        assert make("HubConfig", protocol=protocol).protocol == protocol
     for value in ("", "Both", None, 1, ["both"]):
-        refused("HubConfig", "wire", value, "'both', 'phoenix' or 'jarvis'")
+        refused("HubConfig", "protocol", value, "'both', 'phoenix' or 'jarvis'")
 
 
 def test_the_hub_stops_like_a_server_that_it_knows() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from presence_proto.outputs import CloseTransport, ConnId, OpenTransport
 from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
-from presence_proto.testing.driver_lab import Exam, Lab, localhost_is
+from presence_proto.testing.driver_lab import DriverLab, ScriptedEndpoint, localhost_is
 
 CONN = ConnId(1)
 OPEN = OpenTransport(CONN, "127.0.0.1", 1, tls=False)
@@ -31,14 +31,14 @@ class Obedient:
         pass
 
 
-def drained(*outputs: Any) -> Exam:
-    exam = Exam(*outputs)
+def drained(*outputs: Any) -> ScriptedEndpoint:
+    exam = ScriptedEndpoint(*outputs)
     exam.drain()
     return exam
 
 
 def test_what_a_driver_must_not_do_is_noted() -> None:
-    exam = Exam(OPEN)
+    exam = ScriptedEndpoint(OPEN)
     exam.next_deadline()
     exam.tick(now=5.0)
     assert exam.faults == [
@@ -75,11 +75,11 @@ def test_a_driver_that_raises_fails() -> None:
         raise KeyError("oh")
 
     with pytest.raises(DutyError, match=r"run\(\) raised KeyError"):
-        Lab("some duty", lambda: Obedient(work), None).run(Exam())
+        DriverLab("some duty", lambda: Obedient(work), None).run(ScriptedEndpoint())
 
 
 def test_a_fault_of_the_server_is_told_from_one_of_the_driver() -> None:
-    lab = Lab("some duty", Obedient, None)
+    lab = DriverLab("some duty", Obedient, None)
 
     def handler(sock: socket.socket) -> None:
         raise ZeroDivisionError("the server's")
@@ -97,7 +97,7 @@ def test_what_is_left_behind_once_may_be_kept(monkeypatch: pytest.MonkeyPatch, p
     stop = threading.Event()
     threads: list[threading.Thread] = []
 
-    def leave_a_thread(lab: Lab) -> None:
+    def leave_a_thread(lab: DriverLab) -> None:
         if len(threads) < patience:
             threads.append(threading.Thread(target=stop.wait))
             threads[-1].start()

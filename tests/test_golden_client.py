@@ -128,7 +128,7 @@ class Replay:
     def say(self, message: Message) -> None:
         client, topic = self.client, message.topic
         assert isinstance(message.ref, str)
-        client._wire._refs = int(message.ref) - 1  # the recorded numbering
+        client._socket._refs = int(message.ref) - 1  # the recorded numbering
         state = client.state_of(topic)
         if message.event == "phx_join":
             if state is ChannelState.WAITING:
@@ -136,7 +136,7 @@ class Replay:
                     deadline = client.next_deadline()
                     assert deadline is not None
                     self.now = deadline
-                    client._wire._refs = int(message.ref) - 1
+                    client._socket._refs = int(message.ref) - 1
                     client.tick(now=self.now)
             else:
                 client.join(topic, message.payload if isinstance(message.payload, dict) else {}, now=self.now)

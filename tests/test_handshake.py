@@ -9,9 +9,9 @@ from presence_proto.errors import LocalProtocolError
 from presence_proto.handshake import MAX_EARLY_DATA, MAX_HEADER_SIZE, MAX_REFUSAL_BODY
 from presence_proto.websocket import (
     Closed,
+    HandshakeRefused,
     HandshakeRequest,
     Opened,
-    Refused,
     State,
     TextMessage,
     WebSocket,
@@ -271,7 +271,7 @@ def test_a_refusal(answer: bytes, status: int, body: bytes) -> None:
     for chunks in ([answer], single_bytes(answer)):
         client = new_client()
         (refused,) = feed(client, *chunks)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, HandshakeRefused)
         assert (refused.status, refused.body) == (status, body)
         assert client.state is State.CLOSED
         assert feed(client, b"more", eof=True) == []
@@ -280,7 +280,7 @@ def test_a_refusal(answer: bytes, status: int, body: bytes) -> None:
 def test_the_headers_of_a_refusal() -> None:
     answer = http(REFUSED, ("X-Name", "caf\xe9"), ("x-name", "2"), ("Content-Length", "0"))
     assert feed(new_client(), answer) == [
-        Refused(403, (("x-name", "caf\xe9"), ("x-name", "2"), ("content-length", "0")), b"")
+        HandshakeRefused(403, (("x-name", "caf\xe9"), ("x-name", "2"), ("content-length", "0")), b"")
     ]
 
 
@@ -298,7 +298,7 @@ def test_a_refusal_that_the_end_of_the_stream_ends(answer: bytes) -> None:
         assert feed(client, *chunks) == []
         assert client.state is State.CONNECTING
         (refused,) = feed(client, eof=True)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, HandshakeRefused)
         assert refused.body == b"so far"
         assert events(client) == []
 
@@ -307,7 +307,7 @@ def test_a_refusal_whose_body_is_garbage_is_a_refusal_still() -> None:
     answer = http(REFUSED, ("transfer-encoding", "chunked"), body=b"6\r\nso far\r\nxyz\r\n")
     for chunks in ([answer], single_bytes(answer)):
         (refused,) = feed(new_client(), *chunks)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, HandshakeRefused)
         assert refused.body == b"so far"
 
 
@@ -320,7 +320,7 @@ def test_the_body_of_a_refusal_is_bounded(framing: tuple[str, str] | None) -> No
     for chunk in (1_000_000, 5000):
         data = head + body
         (refused,) = feed(new_client(), *[data[i : i + chunk] for i in range(0, len(data), chunk)])
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, HandshakeRefused)
         assert refused.body == body[:MAX_REFUSAL_BODY]
 
 
@@ -332,9 +332,9 @@ def test_the_stream_ends_before_an_answer() -> None:
 
 
 def test_the_repr_of_a_refusal_is_short_and_holds_no_headers() -> None:
-    refused = Refused(403, (("set-cookie", "secret"),), b"x" * 300)
-    assert repr(refused) == f"Refused(status=403, body=b'{'x' * 200}'… (300 bytes))"
-    assert repr(Refused(403, (), b"no")) == "Refused(status=403, body=b'no')"
+    refused = HandshakeRefused(403, (("set-cookie", "secret"),), b"x" * 300)
+    assert repr(refused) == f"HandshakeRefused(status=403, body=b'{'x' * 200}'… (300 bytes))"
+    assert repr(HandshakeRefused(403, (), b"no")) == "HandshakeRefused(status=403, body=b'no')"
 
 
 # ---------------------------------------------------------------------------------- server: the request

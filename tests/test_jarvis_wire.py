@@ -43,7 +43,7 @@ from presence_proto.events import (
 )
 def test_its_own_port_without_a_path_is_jarvis(url: str) -> None:
     assert PresenceConfig(server_url=url).speaks_jarvis
-    assert not PresenceConfig(server_url=url, wire="phoenix").speaks_jarvis
+    assert not PresenceConfig(server_url=url, protocol="phoenix").speaks_jarvis
 
 
 @pytest.mark.parametrize(
@@ -61,27 +61,27 @@ def test_its_own_port_without_a_path_is_jarvis(url: str) -> None:
 )
 def test_anything_else_is_phoenix_unless_it_says_jarvis(url: str) -> None:
     assert not PresenceConfig(server_url=url).speaks_jarvis
-    assert PresenceConfig(server_url=url, wire="jarvis").speaks_jarvis
+    assert PresenceConfig(server_url=url, protocol="jarvis").speaks_jarvis
 
 
 def test_a_supabase_project_is_phoenix() -> None:
     assert not PresenceConfig(project_ref="abc").speaks_jarvis
-    assert not PresenceConfig(project_ref="abc", wire="phoenix").speaks_jarvis
-    with pytest.raises(ConfigError, match="wire 'jarvis' needs a server_url"):
-        PresenceConfig(project_ref="abc", wire="jarvis")
+    assert not PresenceConfig(project_ref="abc", protocol="phoenix").speaks_jarvis
+    with pytest.raises(ConfigError, match="protocol 'jarvis' needs a server_url"):
+        PresenceConfig(project_ref="abc", protocol="jarvis")
 
 
-@pytest.mark.parametrize("wire", ["", "Jarvis", "json", 1, True, b"jarvis", ["jarvis"]])
-def test_another_wire_is_refused(wire: Any) -> None:
-    with pytest.raises(ConfigError, match="wire must be 'phoenix', 'jarvis' or None"):
-        PresenceConfig(server_url="ws://host", wire=wire)
+@pytest.mark.parametrize("protocol", ["", "Jarvis", "json", 1, True, b"jarvis", ["jarvis"]])
+def test_another_protocol_is_refused(protocol: Any) -> None:
+    with pytest.raises(ConfigError, match="protocol must be 'phoenix', 'jarvis' or None"):
+        PresenceConfig(server_url="ws://host", protocol=protocol)
 
 
 @pytest.mark.parametrize("url", ["ws://host:x", "ws://[::1:8790", "ws://host:99999", "ftp://host:8790", 8790])
-@pytest.mark.parametrize("wire", [None, "jarvis", "phoenix"])
-def test_what_is_no_url_is_refused_whatever_the_wire(url: Any, wire: Any) -> None:
+@pytest.mark.parametrize("protocol", [None, "jarvis", "phoenix"])
+def test_what_is_no_url_is_refused_whatever_the_wire(url: Any, protocol: Any) -> None:
     with pytest.raises(ConfigError, match="server_url"):
-        PresenceConfig(server_url=url, wire=wire)
+        PresenceConfig(server_url=url, protocol=protocol)
 
 
 # ------------------------------------------------------------------------------------ the URL
@@ -101,16 +101,16 @@ def test_what_is_no_url_is_refused_whatever_the_wire(url: Any, wire: Any) -> Non
     ],
 )
 def test_it_is_taken_as_it_is(url: str, target: str) -> None:
-    config = PresenceConfig(server_url=url, wire="jarvis")
+    config = PresenceConfig(server_url=url, protocol="jarvis")
     assert config.address().target == target
-    rig = JarvisRig(server_url=url, wire="jarvis")
+    rig = JarvisRig(server_url=url, protocol="jarvis")
     rig.connect()
     assert rig.requests[0].target == target
 
 
 def test_keys_and_tokens_are_parameters_as_configured() -> None:
     config = PresenceConfig(
-        server_url="ws://host/x?a=1", wire="jarvis", api_key="k y", params={"b": "2"}, token_param="jwt"
+        server_url="ws://host/x?a=1", protocol="jarvis", api_key="k y", params={"b": "2"}, token_param="jwt"
     )
     assert config.address("t").target == "/x?a=1&b=2&apikey=k+y&jwt=t"
     config = evolve(config, token_param="token", token_in="none")
@@ -134,7 +134,7 @@ def test_headers_and_subprotocols_are_sent() -> None:
 
 @pytest.mark.parametrize(("url", "port", "tls"), [("wss://h:8790", 8790, True), ("ws://h", 80, False)])
 def test_where_it_leads(url: str, port: int, tls: bool) -> None:
-    rig = JarvisRig(server_url=url, wire="jarvis")
+    rig = JarvisRig(server_url=url, protocol="jarvis")
     rig.connect()
     assert (rig.opens[0].host, rig.opens[0].port, rig.opens[0].tls) == ("h", port, tls)
 
@@ -166,7 +166,7 @@ def told(host: Host) -> set[str]:
     ],
 )
 def test_phoenix_at_a_jarvis_server(vsn: str, wrong: str) -> None:
-    lan = Lan(HubConfig(wire="jarvis"))
+    lan = Lan(HubConfig(protocol="jarvis"))
     host = lan.join("ann", "ws://hub", vsn=vsn)
     host.do(host.client.send_poke, "bob")
     lan.advance(40.0)
@@ -174,7 +174,7 @@ def test_phoenix_at_a_jarvis_server(vsn: str, wrong: str) -> None:
 
 
 def test_jarvis_at_a_phoenix_server() -> None:
-    lan = Lan(HubConfig(wire="phoenix"))
+    lan = Lan(HubConfig(protocol="phoenix"))
     host = lan.join("ann", "ws://hub:8790")
     assert told(host) == {"the server refused the connection: HTTP 404"}
     assert host.client.is_closed
@@ -182,7 +182,7 @@ def test_jarvis_at_a_phoenix_server() -> None:
 
 def test_jarvis_at_a_phoenix_socket() -> None:
     lan = Lan(HubConfig(presence_window=0))
-    host = lan.join("ann", "ws://hub/socket/websocket", wire="jarvis")
+    host = lan.join("ann", "ws://hub/socket/websocket", protocol="jarvis")
     host.do(host.client.send_poke, "bob")
     lan.advance(40.0)
     closed = "the server closed the connection with code 1011: malformed message"
@@ -192,7 +192,7 @@ def test_jarvis_at_a_phoenix_socket() -> None:
 
 def test_jarvis_at_a_supabase_socket_which_passes_it_over() -> None:
     lan = Lan(HubConfig(presence_window=0))
-    host = lan.join("ann", "ws://hub/realtime/v1/websocket?vsn=2.0.0", wire="jarvis")
+    host = lan.join("ann", "ws://hub/realtime/v1/websocket?vsn=2.0.0", protocol="jarvis")
     host.do(host.client.send_poke, "bob")
     lan.advance(40.0)
     silence = "no welcome within 10 s: the server does not let us in, or does not speak Jarvis JSON"

@@ -73,7 +73,7 @@ def snapshot(rig: Rig) -> Any:
         len(rig.events),
         len(rig.opens),
         len(rig.closes),
-        client._wire.token,
+        client._socket.token,
     )
 
 
@@ -424,7 +424,7 @@ def test_no_secret_is_in_any_event_output_exception_or_repr() -> None:
         headers={"Authorization": "Bearer s3cr3t-header"},
     )
     client = rig.client
-    shown: list[Any] = [client, client._wire, client._connection, client._config]
+    shown: list[Any] = [client, client._socket, client._connection, client._config]
     sent: list[Any] = []
     take = client.drain
 
@@ -446,7 +446,7 @@ def test_no_secret_is_in_any_event_output_exception_or_repr() -> None:
     [refusal] = rig.take()
     assert (refusal.status, refusal.response) == ("s3cr3t", {"s3cr3t-token": ["is no", "s3cr3t-token", 1]})
     rig.do(client.set_access_token, "s3cr3t-newer")
-    shown += [client._channels[LOUNGE], client._channels[LOUNGE]._life]
+    shown += [client._channels[LOUNGE], client._channels[LOUNGE]._current]
     rig.close(1011, "s3cr3t-token s3cr3t-key s3cr3t-param s3cr3t-header")
     rig.advance(1.0)
     rig.refuse(503, b"s3cr3t-newer s3cr3t-key")

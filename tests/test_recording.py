@@ -36,7 +36,7 @@ from presence_proto import (
 )
 from presence_proto.recording import header
 from presence_proto.recording import recorder as recorder_module
-from presence_proto.recording.frames import Body, Frame, Head, Inflater, Scanner
+from presence_proto.recording.frames import BodyPiece, FramePiece, HeadPiece, Inflater, Scanner
 from presence_proto.recording.outputs import Decoder
 from presence_proto.recording.values import dump, from_json, to_json
 from presence_proto.testing import ScriptedServer
@@ -526,33 +526,33 @@ def test_show_tells_results() -> None:
 def test_pieces() -> None:
     scanner = Scanner()
     assert scanner.feed(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 No") == [
-        Head(b"HTTP/1.1 100 Continue\r\n\r\n")
+        HeadPiece(b"HTTP/1.1 100 Continue\r\n\r\n")
     ]
-    assert scanner.feed(b"\n\nwhy") == [Head(b"HTTP/1.1 500 No\n\n"), Body(b"why")]
-    assert scanner.feed(b" not") == [Body(b" not")]
-    assert scanner.take_rest() == Body(b"")
+    assert scanner.feed(b"\n\nwhy") == [HeadPiece(b"HTTP/1.1 500 No\n\n"), BodyPiece(b"why")]
+    assert scanner.feed(b" not") == [BodyPiece(b" not")]
+    assert scanner.take_rest() == BodyPiece(b"")
 
     scanner = Scanner()
-    assert scanner.take_rest() == Head(b"")
-    assert scanner.feed(b"GET /\r\n\r\n") == [Head(b"GET /\r\n\r\n")]
+    assert scanner.take_rest() == HeadPiece(b"")
+    assert scanner.feed(b"GET /\r\n\r\n") == [HeadPiece(b"GET /\r\n\r\n")]
     for size in (0, 5, 126, 70_000):
         data = bytes(size)
         (frame,) = scanner.feed(masked(data, text=False))
-        assert isinstance(frame, Frame)
+        assert isinstance(frame, FramePiece)
         assert frame.payload == data
         assert frame.with_payload(data) == frame.raw
     for cut in (1, 3, 7):
         scanner = Scanner()
         scanner.feed(b"GET /\r\n\r\n" + masked(bytes(200))[:cut])
-        assert scanner.take_rest() == Frame(masked(bytes(200))[:cut], cut)
+        assert scanner.take_rest() == FramePiece(masked(bytes(200))[:cut], cut)
 
 
 def test_a_mask_is_taken_off_and_put_on() -> None:
-    frame = Frame(
+    frame = FramePiece(
         b"\x81\x85\x01\x02\x03\x04" + bytes(a ^ b for a, b in zip(b"hello", b"\1\2\3\4\1", strict=True)), 6
     )
     assert frame.payload == b"hello"
-    assert Frame(frame.with_payload(b"HELLO"), 6).payload == b"HELLO"
+    assert FramePiece(frame.with_payload(b"HELLO"), 6).payload == b"HELLO"
 
 
 def test_the_end_of_a_deflate_stream() -> None:

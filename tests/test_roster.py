@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from presence_proto.broadcasts import ActivityClaim
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
+from presence_proto.payloads import PendingActivity
 from presence_proto.presence import PresenceMap
 from presence_proto.roster import MAX_CLAIMS, Roster, user_from_meta
 
@@ -60,7 +60,7 @@ class Room:
         name: str | None = None,
         **extra: Any,
     ) -> list[Any]:
-        return self.roster.claim(ActivityClaim(user_id, status, activity, name, extra))
+        return self.roster.claim(PendingActivity(user_id, status, activity, name, extra))
 
 
 def _entries(metas: dict[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.broadcasts import ActivityClaim
 from presence_proto.encoded_users import UserDiff
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import OnlineUser, UserOffline, UserOnline, UserStatus
+from presence_proto.payloads import PendingActivity
 from presence_proto.presence import PresenceMap
 from presence_proto.roster import Roster
 from presence_proto.serializer import UserReader, V1Serializer, V2Serializer, serializer_for
@@ -64,7 +64,7 @@ diffs = st.fixed_dictionaries({"joins": one_entry, "leaves": one_entry}) | st.fi
 )
 states = st.tuples(st.dictionaries(keys, entries | entries | malformed, max_size=5), st.booleans())
 claims = st.builds(
-    ActivityClaim,
+    PendingActivity,
     st.sampled_from(["bo", "cy"]),
     st.sampled_from(UserStatus),
     st.none() | st.just("Chess"),

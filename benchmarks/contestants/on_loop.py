@@ -15,7 +15,13 @@ from typing import Any, cast
 from benchmarks.contestants.child import keyed, serve
 from benchmarks.contestants.ours import LIMIT, URL, Server
 from benchmarks.contestants.stream import Stream
-from presence_adapters.asyncio import READ_SIZE, Connection, Driver, PresenceClient, RealtimeClient
+from presence_adapters.asyncio import (
+    READ_SIZE,
+    AsyncioConnection,
+    AsyncioDriver,
+    PresenceClient,
+    RealtimeClient,
+)
 from presence_proto import Identity, OpenTransport, PresenceConfig, RealtimeConfig
 
 
@@ -24,7 +30,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.server = Server()
-        self.connection: Connection | None = None
+        self.connection: AsyncioConnection | None = None
 
     def is_closing(self) -> bool:
         """Never: it is there until the process ends."""
@@ -47,13 +53,13 @@ class Transport:
         connection.buffer_updated(size)
 
 
-class MemoryDriver(Driver):
+class MemoryDriver(AsyncioDriver):
     """A driver whose connections have such a `transport`."""
 
     transport: Transport
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = self.connections[wanted.conn] = Connection(self, wanted.conn)
+        connection = self.connections[wanted.conn] = AsyncioConnection(self, wanted.conn)
         self.transport.connection = connection
         transport = cast("asyncio.Transport", self.transport)
         asyncio.get_running_loop().call_soon(connection.connection_made, transport)

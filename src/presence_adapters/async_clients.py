@@ -171,7 +171,7 @@ class AsyncClient(Generic[Core, E]):
         except TimeoutError:
             raise WaitTimeoutError(f"not connected within {timeout:g} s", self._monitor.trouble) from None
         finally:
-            self._monitor.give_up(connected)
+            self._monitor.abort(connected)
 
     async def disconnect(self) -> None:
         """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
@@ -227,14 +227,14 @@ class AsyncClient(Generic[Core, E]):
         if self._driver.ended.is_set():
             raise self._monitor.ended()
 
-    def _answer(self) -> Answer:
-        return Answer(self._driver.event_type())
+    def _answer(self) -> AwaitedReply:
+        return AwaitedReply(self._driver.event_type())
 
 
 refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.blocking", "with", "for")
 
 
-class Answer:
+class AwaitedReply:
     """The one answer that somebody awaits."""
 
     def __init__(self, event: Event) -> None:

@@ -49,13 +49,13 @@ class Event(Protocol):
     async def wait(self) -> object: ...
 
 
-class Connection(Protocol):
+class DriverConnection(Protocol):
     """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
 
     forgotten: bool
 
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C", bound=DriverConnection)
 
 
 class AsyncDriver(ABC, Generic[C]):

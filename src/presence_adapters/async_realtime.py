@@ -105,7 +105,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
             trouble = self._monitor.trouble
             if route is not None:
                 trouble = route.trouble or trouble
-                self._routes.give_up(route, joined)
+                self._routes.abort(route, joined)
             if timeout is not None and isinstance(exc, TimeoutError):
                 raise JoinTimeoutError(topic, timeout, trouble) from None
             raise
@@ -205,7 +205,7 @@ class Channel:
                 f"{self.topic!r} not synced within {timeout:g} s", self._client._monitor.trouble
             ) from None
         finally:
-            self._client._routes.give_up(self._route, synced)
+            self._client._routes.abort(self._route, synced)
 
     async def leave(self) -> None:
         """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""

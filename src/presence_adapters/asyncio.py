@@ -57,10 +57,10 @@ READ_SIZE = 64 * 1024
 _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
-class Connection(asyncio.BufferedProtocol):
+class AsyncioConnection(asyncio.BufferedProtocol):
     """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
 
-    def __init__(self, driver: Driver, conn: ConnId) -> None:
+    def __init__(self, driver: AsyncioDriver, conn: ConnId) -> None:
         self.driver = driver
         self.conn = conn
         self.transport: asyncio.Transport | None = None
@@ -126,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
             self.making.cancel()
 
 
-class Driver(AsyncDriver[Connection]):
+class AsyncioDriver(AsyncDriver[AsyncioConnection]):
     """Each connection is an `asyncio.Protocol`; the one timer is a `TimerHandle`."""
 
     event_type = asyncio.Event
@@ -187,7 +187,7 @@ class Driver(AsyncDriver[Connection]):
         self.fact(self.endpoint.tick)
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = self.connections[wanted.conn] = Connection(self, wanted.conn)
+        connection = self.connections[wanted.conn] = AsyncioConnection(self, wanted.conn)
         self._make(connection, self._connect(connection, wanted))
 
     def _send(self, conn: ConnId, data: bytes) -> None:
@@ -238,7 +238,7 @@ class Driver(AsyncDriver[Connection]):
     # ---------------------------------------------------------------- connections
 
     def _make(
-        self, connection: Connection, making: Coroutine[Any, Any, str | None]
+        self, connection: AsyncioConnection, making: Coroutine[Any, Any, str | None]
     ) -> asyncio.Task[str | None]:
         self._begin(connection)
         connection.making = self._loop.create_task(making)
@@ -246,7 +246,7 @@ class Driver(AsyncDriver[Connection]):
         connection.making.add_done_callback(lambda task: self._made(connection, task))
         return connection.making
 
-    async def _connect(self, connection: Connection, wanted: OpenTransport) -> str | None:
+    async def _connect(self, connection: AsyncioConnection, wanted: OpenTransport) -> str | None:
         """Returns why there is no connection, if so."""
         try:
             if wanted.tls and self._ssl_context is None:
@@ -264,7 +264,7 @@ class Driver(AsyncDriver[Connection]):
             return why_not_connected(exc, wanted.host, wanted.port)
         return None
 
-    def _made(self, connection: Connection, task: asyncio.Task[str | None]) -> None:
+    def _made(self, connection: AsyncioConnection, task: asyncio.Task[str | None]) -> None:
         connection.making = None
         if connection.transport is None:
             connection.is_over = True
@@ -279,7 +279,7 @@ class Driver(AsyncDriver[Connection]):
             if failure is not None:
                 self.lost(connection, failure)
 
-    def lost(self, connection: Connection, reason: str) -> None:
+    def lost(self, connection: AsyncioConnection, reason: str) -> None:
         """A connection is gone, or could not be made."""
         if connection.lingering is not None:
             connection.lingering.cancel()
@@ -289,7 +289,7 @@ class Driver(AsyncDriver[Connection]):
             logger.debug("connection %d: over: %s", connection.conn, reason, extra={"conn": connection.conn})
             self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
 
-    def _check_over(self, connection: Connection) -> None:
+    def _check_over(self, connection: AsyncioConnection) -> None:
         if connection.is_over and connection.making is None:
             self._gone(connection)
 
@@ -302,9 +302,9 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
 
 class PresenceClient(AsyncPresenceClient):
     __doc__ = AsyncPresenceClient.__doc__
-    _driver_type = Driver
+    _driver_type = AsyncioDriver
 
 
 class RealtimeClient(AsyncRealtimeClient):
     __doc__ = AsyncRealtimeClient.__doc__
-    _driver_type = Driver
+    _driver_type = AsyncioDriver

@@ -12,12 +12,12 @@ from presence_proto import ProxyError, ProxyTunnel
 if TYPE_CHECKING:
     import ssl
 
-    from presence_adapters.asyncio import Connection
+    from presence_adapters.asyncio import AsyncioConnection
     from presence_proto import OpenTransport, Proxy
 
 
 async def connect_through(
-    proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: Connection
+    proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: AsyncioConnection
 ) -> None:
     """Connect `protocol` to where `wanted` leads; with TLS, if there is a `context`.
 
@@ -86,7 +86,7 @@ class _Asking(asyncio.Protocol):
         except ProxyError as closed:
             self._fail(exc or closed)
 
-    def hand_over(self, protocol: Connection) -> None:
+    def hand_over(self, protocol: AsyncioConnection) -> None:
         """From now on the connection is `protocol`'s."""
         assert self.transport is not None
         self.transport.set_protocol(protocol)

@@ -40,9 +40,9 @@ from presence_adapters.errors import (
 )
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.socket_clients import (
-    Answer,
     Core,
     Event,
+    PendingReply,
     SocketChannel,
     SocketClient,
     SocketPresenceClient,
@@ -114,7 +114,7 @@ class _Blocking(SocketClient[Core, Event]):
             connected.result()
         finally:
             with self._driver.lock:
-                self._monitor.give_up(connected)
+                self._monitor.abort(connected)
 
     def drive_in_background(self) -> None:
         """Have a thread of its own for whatever there is to do, until the client has ended."""
@@ -241,7 +241,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
         `ConnectError` when the client ends. Then the topic is left again.
         """
         checked_timeout(timeout)
-        joined = Answer()
+        joined = PendingReply()
         route = self._join(topic, params, joined)
         try:
             if not self._driver.wait(joined.done, timeout):
@@ -250,7 +250,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
             joined.result()
         except BaseException:
             with self._driver.lock:
-                self._routes.give_up(route, joined)
+                self._routes.abort(route, joined)
             raise
         with self._driver.lock:
             if route.channel is None:
@@ -305,12 +305,12 @@ class Channel(SocketChannel):
             synced.result()
         finally:
             with client._driver.lock:
-                client._routes.give_up(self._route, synced)
+                client._routes.abort(self._route, synced)
 
     def leave(self) -> None:
         """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
         self._client._check()
-        left = Answer()
+        left = PendingReply()
         with self._client._driver.lock:
             self._client._routes.leave(self._route, left)
         self._wait(left)
@@ -328,7 +328,7 @@ class Channel(SocketChannel):
     def __iter__(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
         return self.events()
 
-    def _wait(self, answer: Answer) -> Any:
+    def _wait(self, answer: PendingReply) -> Any:
         self._client._driver.wait(answer.done)
         return answer.result()
 

@@ -50,7 +50,7 @@ class ConnectionMonitor:
         """`waiter` gets `None` with the next success, or an exception when the client ends before."""
         self._waiters.append(waiter)
 
-    def give_up(self, waiter: Waiter) -> None:
+    def abort(self, waiter: Waiter) -> None:
         """`waiter` does not want the answer any more."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)

@@ -9,7 +9,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from presence_adapters.addresses import one_peer
-from presence_adapters.asyncio import Connection, Driver
+from presence_adapters.asyncio import AsyncioConnection, AsyncioDriver
 from presence_adapters.tls_handshakes import TlsHandshakes
 from presence_adapters.write_backlog import PATIENCE, PIECE, WriteBacklog, WriteBuffers
 from presence_proto import ConnId, LocalProtocolError
@@ -32,7 +32,7 @@ WRITE_TIMEOUT = 30.0  # seconds
 WRITE_BUDGET = 256 * 1024 * 1024  # bytes
 
 
-class Peer(Connection):
+class AcceptedConnection(AsyncioConnection):
     """A connection that was accepted. It gets its id when it is open.
 
     Its transport is given large writes in pieces, and nothing while it is full.
@@ -194,7 +194,7 @@ class Peer(Connection):
             self._watch.cancel()
 
 
-class HubDriver(Driver):
+class HubDriver(AsyncioDriver):
     """It drains once for all facts and commands of one pass of the loop, so that a busy hub writes once to
     each peer; the order of things stays the same. The limits of connections are the core's, and hold for TLS
     handshakes, too. While bytes of a peer wait for its turn in the hub, no more are read from it.
@@ -224,16 +224,18 @@ class HubDriver(Driver):
     ) -> None:
         super().__init__(hub, on_event, on_end, linger=linger)
         self.hub = hub
-        self._paused: set[Peer] = set()  # whom we do not read from
+        self._paused: set[AcceptedConnection] = set()  # whom we do not read from
         self.max_write_buffer = max_write_buffer
         self.write_timeout = write_timeout
         self._write_budget = write_budget
         self._on_slow = on_slow
         self.buffers = WriteBuffers()
-        self.debtors: dict[Peer, None] = {}  # those with a backlog
-        self._slow: list[tuple[Peer, str]] = []  # found since the last drain
+        self.debtors: dict[AcceptedConnection, None] = {}  # those with a backlog
+        self._slow: list[tuple[AcceptedConnection, str]] = []  # found since the last drain
         self._counts_addresses = max_connections_per_address is not None
-        self._handshakes: TlsHandshakes[Peer] = TlsHandshakes(max_connections, max_connections_per_address)
+        self._handshakes: TlsHandshakes[AcceptedConnection] = TlsHandshakes(
+            max_connections, max_connections_per_address
+        )
         self._last_conn = NOT_YET
         self._drain_soon: asyncio.Handle | None = None
 
@@ -243,7 +245,7 @@ class HubDriver(Driver):
         self, sock: socket.socket, address: str, ssl_context: ssl.SSLContext | None, timeout: float
     ) -> None:
         """A peer has connected. If it is to be TLS, `timeout` is for its handshake."""
-        peer = Peer(self, sock, one_peer(address) if self._counts_addresses else None)
+        peer = AcceptedConnection(self, sock, one_peer(address) if self._counts_addresses else None)
         task = self._make(peer, peer.welcome(ssl_context, timeout))
         # Cancelled before its first step, the coroutine never runs.
         task.add_done_callback(lambda _: peer.not_welcome())
@@ -254,13 +256,13 @@ class HubDriver(Driver):
                 oldest.cut()
             task.add_done_callback(lambda _: self._handshakes.end(peer))
 
-    def admit(self, peer: Peer) -> ConnId:
+    def admit(self, peer: AcceptedConnection) -> ConnId:
         """The id of a peer whose connection is open."""
         self._last_conn = ConnId(self._last_conn + 1)
         self.connections[self._last_conn] = peer
         return self._last_conn
 
-    def pause(self, peer: Peer) -> None:
+    def pause(self, peer: AcceptedConnection) -> None:
         """Read no more from a peer until the hub wants its data again."""
         if peer.transport is not None and not peer.transport.is_closing():
             peer.transport.pause_reading()
@@ -283,7 +285,7 @@ class HubDriver(Driver):
         else:
             self._cut_peer(connection, reset)
 
-    def _cut_peer(self, connection: Connection, reset: bool) -> None:
+    def _cut_peer(self, connection: AsyncioConnection, reset: bool) -> None:
         if connection.transport is None:
             return  # it has ended meanwhile
         connection.fate = "cut by the server"
@@ -306,7 +308,7 @@ class HubDriver(Driver):
 
     # ---------------------------------------------------------------- slow peers
 
-    def found_slow(self, peer: Peer, reason: str) -> None:
+    def found_slow(self, peer: AcceptedConnection, reason: str) -> None:
         """A peer is too slow. It is cut off when the drain that may be under way is over."""
         peer.is_slow = True
         self._slow.append((peer, reason))
@@ -322,16 +324,16 @@ class HubDriver(Driver):
                 if self.buffers.size <= self._write_budget:
                     break
 
-    def _largest_debtors(self) -> list[Peer]:
+    def _largest_debtors(self) -> list[AcceptedConnection]:
         """Those that owe most come first, but after those that have read nothing for a while."""
         recent = self.now() - PATIENCE
 
-        def is_reading(peer: Peer) -> bool:
+        def is_reading(peer: AcceptedConnection) -> bool:
             return peer.stalled_since is None or peer.stalled_since > recent
 
         return sorted(self.debtors, key=lambda peer: (is_reading(peer), -peer.unread))
 
-    def _free(self, peer: Peer) -> None:
+    def _free(self, peer: AcceptedConnection) -> None:
         """Have a peer hold less memory, or else none."""
         before = self.buffers.size
         if not peer.is_slow:
@@ -340,7 +342,7 @@ class HubDriver(Driver):
         if self.buffers.size == before:
             peer.cut()
 
-    def _dismiss(self, peer: Peer, reason: str, patience: int) -> None:
+    def _dismiss(self, peer: AcceptedConnection, reason: str, patience: int) -> None:
         """Drop what a peer has not begun to read, and tell it why, if `patience` bytes may go before that."""
         peer.is_slow = True
         peer.fate = reason

@@ -172,7 +172,7 @@ class HubThread:
 
     @property
     def jarvis_url(self) -> str:
-        """For clients of the Jarvis JSON protocol (`PresenceConfig(wire="jarvis")`)."""
+        """For clients of the Jarvis JSON protocol (`PresenceConfig(protocol="jarvis")`)."""
         return f"{self._base}/jarvis"
 
     @property

@@ -88,7 +88,7 @@ class Routes(Generic[Queue]):
             route.joiners.append(waiter)
         return route
 
-    def give_up(self, route: Route[Queue], waiter: Waiter) -> None:
+    def abort(self, route: Route[Queue], waiter: Waiter) -> None:
         """`waiter` does not want the answer any more. A route without a channel that nobody else wants is
         left.
         """

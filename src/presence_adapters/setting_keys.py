@@ -133,7 +133,7 @@ _ALL = [
     Key("identity_file", FILE),
     Key("tls_ca", FILE),
     Key("proxy", PROXY, secret=True, blank=False),  # it may hold a password
-    Key("wire", choice("phoenix", "jarvis")),
+    Key("protocol", choice("phoenix", "jarvis")),
     Key("channel", TEXT),
     Key("visible", SWITCH),
     Key("vsn", choice("1.0.0", "2.0.0")),
@@ -188,7 +188,7 @@ _MEANT = {
     "name": "display_name",
     "project": "server_url",
     "project_ref": "server_url",
-    "protocol": "wire",
+    "wire": "protocol",
     "token": "access_token",
     "url": "server_url",
     "user_id": "identity_file",
@@ -217,7 +217,7 @@ def unknown_key(name: str) -> str:
 
 @frozen
 class Origin:
-    """Where a value comes from. As a string it is for people: `config.toml:3`, `PRESENCE_WIRE`, `--wire`."""
+    """The source of a value. `str` of it is for people: `config.toml:3`, `PRESENCE_VSN`, `--vsn`."""
 
     kind: Literal["default", "file", "environment", "flag"]
     name: str = ""  # the path, the variable or the option

@@ -325,9 +325,9 @@ def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig
     if not _delays_agree(fields, entries, problems) or "server_url" not in entries:
         return None
     server = server_fields(entries["server_url"].value)
-    if fields.get("wire") == "jarvis" and "project_ref" in server:
+    if fields.get("protocol") == "jarvis" and "project_ref" in server:
         needs = 'needs a whole URL in server_url: a Supabase project speaks "phoenix"'
-        problems.append(f'{entries["wire"].origin}: wire "jarvis" {needs}')
+        problems.append(f'{entries["protocol"].origin}: protocol "jarvis" {needs}')
         return None
     try:
         return PresenceConfig(**fields, **server)

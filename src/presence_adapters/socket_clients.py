@@ -33,7 +33,7 @@ Event = TypeVar("Event")
 Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 
-class Answer:
+class PendingReply:
     """A `Waiter` of `routing`: what the server answers, once it has."""
 
     def __init__(self) -> None:
@@ -138,10 +138,10 @@ class SocketClient(Generic[Core, Event]):
         self._check_running()
         return self._driver.call(command, *args, **kwargs)
 
-    def _connected(self) -> Answer:
+    def _connected(self) -> PendingReply:
         """Done when it is connected, or will never be."""
         self._check_running()
-        connected = Answer()
+        connected = PendingReply()
         if self.is_connected:
             connected.set_result(None)
         else:
@@ -281,7 +281,7 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
         return self._core.channels
 
     def _join(
-        self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Answer
+        self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: PendingReply
     ) -> Route[EventQueue[core.RealtimeEvent]]:
         def join(*, now: float) -> Route[EventQueue[core.RealtimeEvent]]:
             self._core.join(topic, params, now=now)
@@ -344,18 +344,18 @@ class SocketChannel:
 
         return self._client._command(checked)
 
-    def _synced(self) -> Answer:
+    def _synced(self) -> PendingReply:
         """Done when the presence is the server's, or will never be."""
         self._client._check_running()
-        synced = Answer()
+        synced = PendingReply()
         if self.is_synced:
             synced.set_result(None)
         else:
             self._client._routes.await_sync(self._route, synced)
         return synced
 
-    def _push(self, event: str, payload: Any, timeout: float | None) -> Answer:
-        answer = Answer()
+    def _push(self, event: str, payload: Any, timeout: float | None) -> PendingReply:
+        answer = PendingReply()
 
         def push(topic: str, *, now: float) -> None:
             push_id = self._client._core.push(topic, event, payload, timeout=timeout, now=now)
@@ -364,9 +364,9 @@ class SocketChannel:
         self._command(push)
         return answer
 
-    def _broadcast(self, event: str, payload: Any) -> Answer:
+    def _broadcast(self, event: str, payload: Any) -> PendingReply:
         """Done at once when nobody acknowledges it."""
-        answer = Answer()
+        answer = PendingReply()
 
         def broadcast(topic: str, *, now: float) -> None:
             push_id = self._client._core.broadcast(topic, event, payload, now=now)

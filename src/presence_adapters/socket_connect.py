@@ -68,7 +68,7 @@ class Lookup:
         self._done.close()
 
 
-class Connect:
+class SocketConnect:
     """Connects to what `wanted` says. `step` until that gives a socket, or raises why there is none.
 
     The addresses are tried one beside the other, a `STAGGER` apart: the first that answers wins.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from presence_adapters.connecting import out_of_reach, why_lost, why_not_connected
-from presence_adapters.socket_connect import Connect
+from presence_adapters.socket_connect import SocketConnect
 from presence_proto import ProxyError, ProxyTunnel
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Link:
     """The connection that `wanted` asks for, through `proxy` if there is one. `step` does what can be done
     now, and so does `flush`.
 
-    For `context` see `Connect`.
+    For `context` see `SocketConnect`.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Link:
         self._proxy = proxy  # until it has made the tunnel
         self._tunnel: ProxyTunnel | None = None
         first = wanted if proxy is None else evolve(wanted, host=proxy.host, port=proxy.port)
-        self._connect: Connect | None = Connect(first, context)
+        self._connect: SocketConnect | None = SocketConnect(first, context)
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -148,7 +148,7 @@ class Link:
             self._unsent.clear()
             self._wire.clear()
 
-    def _connect_on(self, connect: Connect, data: list[bytes]) -> None:
+    def _connect_on(self, connect: SocketConnect, data: list[bytes]) -> None:
         try:
             self._sock = connect.step()
         finally:

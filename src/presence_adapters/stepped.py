@@ -40,9 +40,9 @@ from presence_adapters.errors import (
 )
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.socket_clients import (
-    Answer,
     Core,
     Event,
+    PendingReply,
     SocketChannel,
     SocketClient,
     SocketPresenceClient,
@@ -134,16 +134,18 @@ class _Stepped(SocketClient[Core, Event]):
         checked_timeout(timeout)
         connected = self._connected()
 
-        def give_up(seconds: float) -> Exception:
-            self._monitor.give_up(connected)
+        def abort(seconds: float) -> Exception:
+            self._monitor.abort(connected)
             return WaitTimeoutError(f"not connected within {seconds:g} s", self._monitor.trouble)
 
-        return self._limited(connected, timeout, give_up)
+        return self._limited(connected, timeout, abort)
 
-    def _limited(self, answer: Answer, timeout: float | None, give_up: Callable[[float], Exception]) -> Reply:
-        """The `Reply` for an answer. After `timeout` seconds its error is what `give_up` returns."""
+    def _limited(
+        self, answer: PendingReply, timeout: float | None, abort: Callable[[float], Exception]
+    ) -> Reply:
+        """The `Reply` for an answer. After `timeout` seconds its error is what `abort` returns."""
         if timeout is not None:
-            self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: give_up(timeout)))
+            self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: abort(timeout)))
         return Reply(answer)
 
     def _enforce_limits(self) -> None:
@@ -154,7 +156,7 @@ class _Stepped(SocketClient[Core, Event]):
             if limit.answer.done():
                 continue
             if limit.at <= now:
-                limit.answer.set_exception(limit.give_up())
+                limit.answer.set_exception(limit.abort())
             else:
                 waiting.append(limit)
         self._limits = waiting
@@ -217,16 +219,16 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
         kept it.
         """
         checked_timeout(timeout)
-        joined = Answer()
+        joined = PendingReply()
         route = self._join(topic, params, joined)
 
-        def give_up(seconds: float) -> Exception:
+        def abort(seconds: float) -> Exception:
             trouble = route.trouble or self._monitor.trouble
             self._routes.leave(route)
             return JoinTimeoutError(topic, seconds, trouble)
 
         if route.channel is None:
-            route.channel = Channel(self, route, params, self._limited(joined, timeout, give_up))
+            route.channel = Channel(self, route, params, self._limited(joined, timeout, abort))
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -234,7 +236,7 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 class Reply:
     """The server's answer, when it is there."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: PendingReply) -> None:
         self._answer = answer
 
     def __repr__(self) -> str:
@@ -306,13 +308,13 @@ class Channel(SocketChannel):
         checked_timeout(timeout)
         client, synced = self._client, self._synced()
 
-        def give_up(seconds: float) -> Exception:
-            client._routes.give_up(self._route, synced)
+        def abort(seconds: float) -> Exception:
+            client._routes.abort(self._route, synced)
             return WaitTimeoutError(
                 f"{self.topic!r} not synced within {seconds:g} s", client._monitor.trouble
             )
 
-        return client._limited(synced, timeout, give_up)
+        return client._limited(synced, timeout, abort)
 
     def leave(self) -> None:
         """Leave. The client forgets the channel; doing it twice is no error."""
@@ -327,8 +329,8 @@ class _Limit:
     """An answer that is given up at a time of the monotonic clock."""
 
     at: float
-    answer: Answer
-    give_up: Callable[[], Exception]
+    answer: PendingReply
+    abort: Callable[[], Exception]
 
 
 def _read(queue: EventQueue[Event]) -> Iterator[Event | EventsDropped]:

@@ -59,7 +59,7 @@ WRITE_BUFFER = 65536
 """Bytes that may wait to be written before commands wait, too."""
 
 
-class Connection:
+class TrioConnection:
     """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
 
     def __init__(self, wanted: OpenTransport) -> None:
@@ -73,7 +73,7 @@ class Connection:
         self.fate = "cut off"  # why it ended
 
 
-class Driver(AsyncDriver[Connection]):
+class TrioDriver(AsyncDriver[TrioConnection]):
     """Each connection is a task that writes and one that reads; the one timer is a task, too.
 
     They and the commands are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application,
@@ -136,7 +136,7 @@ class Driver(AsyncDriver[Connection]):
         self._alarm.deadline = inf if deadline is None else deadline
 
     def _open(self, wanted: OpenTransport) -> None:
-        connection = self.connections[wanted.conn] = Connection(wanted)
+        connection = self.connections[wanted.conn] = TrioConnection(wanted)
         self._begin(connection)
         self._nursery.start_soon(self._run, connection)
 
@@ -190,7 +190,7 @@ class Driver(AsyncDriver[Connection]):
             self.fact(self.endpoint.tick)
 
     @trio.lowlevel.enable_ki_protection
-    async def _run(self, connection: Connection) -> None:
+    async def _run(self, connection: TrioConnection) -> None:
         try:
             with connection.scope:
                 await self._connect_and_talk(connection)
@@ -203,7 +203,7 @@ class Driver(AsyncDriver[Connection]):
                 self.fact(self.endpoint.transport_closed, conn, reason=fate)
             self._gone(connection)
 
-    async def _connect_and_talk(self, connection: Connection) -> None:
+    async def _connect_and_talk(self, connection: TrioConnection) -> None:
         wanted = connection.wanted
         try:
             stream = await self._connect(connection)
@@ -223,7 +223,7 @@ class Driver(AsyncDriver[Connection]):
                 await self._write(connection, stream)
                 nursery.cancel_scope.cancel()
 
-    async def _connect(self, connection: Connection) -> trio.abc.Stream:
+    async def _connect(self, connection: TrioConnection) -> trio.abc.Stream:
         wanted = connection.wanted
         if self._proxy is None:
             stream: trio.abc.Stream = await trio.open_tcp_stream(wanted.host, wanted.port)
@@ -240,7 +240,7 @@ class Driver(AsyncDriver[Connection]):
             raise
         return tls
 
-    async def _connect_through(self, proxy: Proxy, connection: Connection) -> trio.abc.Stream:
+    async def _connect_through(self, proxy: Proxy, connection: TrioConnection) -> trio.abc.Stream:
         tunnel = ProxyTunnel(proxy, connection.wanted)
         try:
             stream = await trio.open_tcp_stream(proxy.host, proxy.port)
@@ -259,7 +259,7 @@ class Driver(AsyncDriver[Connection]):
         return stream
 
     @trio.lowlevel.enable_ki_protection
-    async def _read(self, connection: Connection, stream: trio.abc.Stream) -> None:
+    async def _read(self, connection: TrioConnection, stream: trio.abc.Stream) -> None:
         fate = "eof"
         try:
             async for data in stream:
@@ -271,10 +271,10 @@ class Driver(AsyncDriver[Connection]):
             connection.fate = fate
             connection.scope.cancel()
 
-    def _received(self, connection: Connection, data: bytes | bytearray) -> None:
+    def _received(self, connection: TrioConnection, data: bytes | bytearray) -> None:
         self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
 
-    async def _write(self, connection: Connection, stream: trio.abc.Stream) -> None:
+    async def _write(self, connection: TrioConnection, stream: trio.abc.Stream) -> None:
         """Write what there is, until the connection is to be closed and everything is written."""
         while connection.outgoing or not connection.forgotten:
             await connection.news.wait()
@@ -322,9 +322,9 @@ class _Client(AsyncClient[Core, E]):
 
 class PresenceClient(_Client[core.PresenceClient, core.PresenceEvent], AsyncPresenceClient):
     __doc__ = AsyncPresenceClient.__doc__
-    _driver_type = Driver
+    _driver_type = TrioDriver
 
 
 class RealtimeClient(_Client[core.RealtimeClient, core.RealtimeEvent], AsyncRealtimeClient):
     __doc__ = AsyncRealtimeClient.__doc__
-    _driver_type = Driver
+    _driver_type = TrioDriver

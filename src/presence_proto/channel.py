@@ -15,7 +15,7 @@ from presence_proto import encoded_presence, events
 from presence_proto.backoff import Backoff
 from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
-from presence_proto.channel_timers import Slot
+from presence_proto.channel_timers import ChannelTimer
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChannelEnd, PresenceDiffed
 from presence_proto.json_text import encode, encode_payload
@@ -27,12 +27,12 @@ from presence_proto.track import Tracker
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from presence_proto.phoenix_socket import PhoenixSocket, Push
     from presence_proto.serializer import Message
-    from presence_proto.wire import Push, Wire
 
 
 @define
-class Life:
+class ChannelJoin:
     """One life of a channel on the server."""
 
     join_ref: str
@@ -53,16 +53,16 @@ class Channel:
     __slots__ = (
         "_asked_again",
         "_backoff",
+        "_current",
         "_emit_broadcast",
         "_ever_joined",
         "_is_held",
-        "_life",
         "_payload",
         "_queue",
         "_refusals",
+        "_socket",
         "_tracker",
         "_was_synced",
-        "_wire",
         "is_parked",
         "params",
         "presence",
@@ -70,28 +70,28 @@ class Channel:
         "topic",
     )
 
-    def __init__(self, topic: str, params: ChannelConfig | Mapping[str, Any], wire: Wire) -> None:
+    def __init__(self, topic: str, params: ChannelConfig | Mapping[str, Any], socket: PhoenixSocket) -> None:
         self.topic = topic
         self.params: ChannelConfig | msgspec.Raw
         if isinstance(params, ChannelConfig):
-            self._payload = encode_payload(params.join_config(), wire.config.payload_nesting)
+            self._payload = encode_payload(params.join_config(), socket.config.payload_nesting)
             self.params = params
             self._tracker = Tracker(params.track_limit, params.track_window)
             replays = params.broadcast_replay is not None
         else:
-            self._payload = self.params = encode_payload(dict(params), wire.config.payload_nesting)
+            self._payload = self.params = encode_payload(dict(params), socket.config.payload_nesting)
             self._tracker = Tracker(None, 0.0)
             replays = False
-        wire.check(topic, "phx_join", self._payload)
-        config = wire.config
+        socket.check(topic, "phx_join", self._payload)
+        config = socket.config
         self.state = ChannelState.WAITING
-        self.presence = wire.new_presence()
-        self._wire = wire
-        self._emit_broadcast = ReplayFilter(wire.emit) if replays else wire.emit
-        self._life: Life | None = None
+        self.presence = socket.new_presence()
+        self._socket = socket
+        self._emit_broadcast = ReplayFilter(socket.emit) if replays else socket.emit
+        self._current: ChannelJoin | None = None
         self._queue: list[Push] = []  # pushes that wait for the join
         self._backoff = Backoff(
-            config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=wire.rng
+            config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=socket.rng
         )
         self._ever_joined = False
         self._was_synced = False
@@ -106,7 +106,7 @@ class Channel:
     @property
     def is_synced(self) -> bool:
         """Whether the presence is the server's of now, and not stale or not there yet."""
-        return self._life is not None and self._life.synced
+        return self._current is not None and self._current.synced
 
     @property
     def queued(self) -> int:
@@ -117,20 +117,20 @@ class Channel:
 
     def join(self, now: float) -> None:
         """Send `phx_join`: a new life begins. An earlier join of the topic is waited for first."""
-        wire = self._wire
-        self._is_held = self.topic in wire.joins
+        socket = self._socket
+        self._is_held = self.topic in socket.joins
         if self._is_held:
             return
         self.is_parked = False
         self._move(ChannelInput.JOIN_SENT)
         self._cancel_timers()
-        ref = wire.next_ref()
-        self._life = Life(ref, wire.token)
+        ref = socket.next_ref()
+        self._current = ChannelJoin(ref, socket.token)
         payload: Any = self._payload
         if isinstance(self.params, ChannelConfig):
-            payload = {"config": payload} | ({} if wire.token is None else {"access_token": wire.token})
-        wire.send(ref, self.topic, "phx_join", payload, ref=ref)
-        wire.joins.sent(self.topic, ref, now)
+            payload = {"config": payload} | ({} if socket.token is None else {"access_token": socket.token})
+        socket.send(ref, self.topic, "phx_join", payload, ref=ref)
+        socket.joins.sent(self.topic, ref, now)
 
     def leave(self, now: float) -> None:
         """Leave the channel: at once when there is nobody to ask, else when the server has answered."""
@@ -138,24 +138,24 @@ class Channel:
         if self.state is ChannelState.WAITING:
             self.left()
         else:
-            assert self._life is not None
+            assert self._current is not None
             self._move(ChannelInput.LEAVE_SENT)
             self._cancel_timers()
-            self._wire.timers.set((Slot.LEAVE, self.topic), now + self._wire.config.push_timeout)
-            self._life.leave_ref = self._send("phx_leave", {})
+            self._socket.timers.set((ChannelTimer.LEAVE, self.topic), now + self._socket.config.push_timeout)
+            self._current.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
         """The channel is left."""
         self._cancel_timers()
-        if self._life is not None:
-            self._wire.channel_ended(self._life.join_ref, "the channel was left", crashed=False)
+        if self._current is not None:
+            self._socket.channel_ended(self._current.join_ref, "the channel was left", crashed=False)
         self._move(ChannelInput.LEFT)
-        self._wire.emit(events.ChannelLeft(self.topic))
+        self._socket.emit(events.ChannelLeft(self.topic))
 
     def push(self, push: Push) -> None:
         """Send a push now, or keep it until the channel is joined."""
-        if self.state is ChannelState.JOINED and self._life is not None:
-            self._wire.send_push(push, self._life.join_ref)
+        if self.state is ChannelState.JOINED and self._current is not None:
+            self._socket.send_push(push, self._current.join_ref)
         else:
             self._queue.append(push)
 
@@ -166,17 +166,17 @@ class Channel:
 
     def refresh_token(self, now: float) -> None:
         """Use the access token in force if the server knows another: tell it, or join after a refusal."""
-        wire, life = self._wire, self._life
+        socket, current = self._socket, self._current
         if not isinstance(self.params, ChannelConfig):
             return
         if self.state is ChannelState.JOINED:
-            assert life is not None
-            if wire.token not in (None, life.token):
-                life.token = wire.token
-                self._send("access_token", {"access_token": wire.token})
-        elif self._refusals.had_other_token(wire.token):
+            assert current is not None
+            if socket.token not in (None, current.token):
+                current.token = socket.token
+                self._send("access_token", {"access_token": socket.token})
+        elif self._refusals.had_other_token(socket.token):
             self._refusals.token_changed()
-            if self.state is ChannelState.WAITING and wire.is_open:
+            if self.state is ChannelState.WAITING and socket.is_open:
                 self.join(now)
 
     def forget_refusals(self) -> None:
@@ -195,28 +195,28 @@ class Channel:
             was_joined = self.state is ChannelState.JOINED
             self._die()
             if was_joined:
-                self._wire.emit(events.ChannelDown(self.topic, reason, None, ChannelEnd.CONNECTION_LOST))
+                self._socket.emit(events.ChannelDown(self.topic, reason, None, ChannelEnd.CONNECTION_LOST))
         else:
             self._is_held = False
             self._cancel_timers()
 
     def join_answered(self, ref: str, status: str, response: Any, now: float) -> None:
         """The reply to the topic's join came that was unanswered, of this life or an earlier one."""
-        life = self._life
+        current = self._current
         if self._is_held:
             self.join(now)
-        elif life is not None and ref == life.join_ref and self.state is ChannelState.JOINING:
+        elif current is not None and ref == current.join_ref and self.state is ChannelState.JOINING:
             if status == "ok":
-                self._joined(life, response, now)
+                self._joined(current, response, now)
             else:
-                reason = self._wire.quote(words_of(response), f"the server said {status}")
+                reason = self._socket.quote(words_of(response), f"the server said {status}")
                 self._join_refused(reason, response, now)
 
     def join_is_late(self, retry_in: float) -> None:
         """The join has no answer yet. It is waited for."""
         if self.state is ChannelState.JOINING or self._is_held:
-            reason = f"no reply within {self._wire.config.join_timeout:g} s"
-            self._wire.emit(events.JoinFailed(self.topic, reason, None, retry_in))
+            reason = f"no reply within {self._socket.config.join_timeout:g} s"
+            self._socket.emit(events.JoinFailed(self.topic, reason, None, retry_in))
 
     def join_was_lost(self, now: float) -> None:
         """The server will not answer the topic's join, of this life or an earlier one. Join again."""
@@ -225,55 +225,61 @@ class Channel:
 
     def replied(self, ref: object) -> None:
         """A reply came that neither a push nor a join waits for."""
-        if ref is not None and self._life is not None and ref == self._life.leave_ref:
+        if ref is not None and self._current is not None and ref == self._current.leave_ref:
             self.left()
 
     def unmatched(self, join_ref: str, now: float) -> None:
         """The server does not know the topic that a push with this join_ref went to."""
-        if self.state is ChannelState.JOINED and self._life is not None and self._life.join_ref == join_ref:
+        if (
+            self.state is ChannelState.JOINED
+            and self._current is not None
+            and self._current.join_ref == join_ref
+        ):
             self._down("the server has forgotten the channel", ChannelEnd.FORGOTTEN, now)
 
     def hears_presence(self, message: Message) -> bool:
         """Whether a `presence_state` or `presence_diff` is of this life, and not of an earlier one."""
-        life = self._life
-        return life is not None and life.diffs is not None and message.join_ref in (None, life.join_ref)
+        current = self._current
+        if current is None or current.diffs is None:
+            return False
+        return message.join_ref in (None, current.join_ref)
 
     def receive(self, message: Message, now: float) -> None:
         """Anything but a reply came for the topic. Raises `RemoteProtocolError` when it is malformed."""
-        life = self._life
-        if life is None or (message.join_ref is not None and message.join_ref != life.join_ref):
+        current = self._current
+        if current is None or (message.join_ref is not None and message.join_ref != current.join_ref):
             return  # an echo of an earlier life; V1 servers send no join_ref
         event, payload = message.event, message.payload
         if event == "presence_diff":
-            if not life.synced:
-                self._early_diff(life, payload, now)
+            if not current.synced:
+                self._early_diff(current, payload, now)
             else:
                 changes: Any = self.presence.apply_diff(payload)
                 if changes:
-                    self._wire.emit(PresenceDiffed(self.topic, changes))
+                    self._socket.emit(PresenceDiffed(self.topic, changes))
         elif event == "presence_state":
-            self._presence_state(life, payload)
+            self._presence_state(current, payload)
         elif event in ("phx_close", "phx_error"):
-            if message.ref is None or message.ref == life.join_ref:
-                self._ended(life, event, payload, now)
+            if message.ref is None or message.ref == current.join_ref:
+                self._ended(current, event, payload, now)
         elif event == "broadcast" and isinstance(self.params, ChannelConfig):
             self._broadcast(payload)
         elif event == "system" and isinstance(self.params, ChannelConfig):
-            self._system(life, payload)
+            self._system(current, payload)
         else:
-            self._wire.emit(events.ChannelMessage(self.topic, event, payload))
+            self._socket.emit(events.ChannelMessage(self.topic, event, payload))
 
-    def expired(self, slot: Slot, now: float) -> None:
+    def expired(self, slot: ChannelTimer, now: float) -> None:
         """A timer of this channel fired."""
-        if slot is Slot.TRACK:
+        if slot is ChannelTimer.TRACK:
             self._track(now)
-        elif slot is Slot.STABLE:
+        elif slot is ChannelTimer.STABLE:
             self._backoff.reset()
-            self._wire.settled()
-        elif slot is Slot.STATE:
+            self._socket.reset_backoff()
+        elif slot is ChannelTimer.STATE:
             self._state_missing(now)
         else:
-            assert slot is Slot.LEAVE
+            assert slot is ChannelTimer.LEAVE
             self.left()
 
     def push_expired(self, push_id: int) -> bool:
@@ -281,7 +287,7 @@ class Channel:
         for push in self._queue:
             if push.push_id == push_id:
                 self._queue.remove(push)
-                self._wire.fail(push, "not joined in time")
+                self._socket.fail(push, "not joined in time")
                 return True
         return False
 
@@ -292,142 +298,152 @@ class Channel:
         assert following is not None, f"{event} in {self.state}"
         self.state = following
 
-    def _joined(self, life: Life, response: Any, now: float) -> None:
-        wire = self._wire
+    def _joined(self, current: ChannelJoin, response: Any, now: float) -> None:
+        socket = self._socket
         self._move(ChannelInput.JOIN_OK)
-        life.diffs = []
+        current.diffs = []
         rejoined, self._ever_joined = self._ever_joined, True
         self._refusals.forget()
-        wire.timers.set((Slot.STABLE, self.topic), now + wire.config.stable_after)
+        socket.timers.set((ChannelTimer.STABLE, self.topic), now + socket.config.stable_after)
         if isinstance(self.params, ChannelConfig) and self.params.presence:
-            wire.timers.set((Slot.STATE, self.topic), now + wire.config.state_timeout)
-        wire.emit(events.ChannelJoined(self.topic, response, rejoined))
+            socket.timers.set((ChannelTimer.STATE, self.topic), now + socket.config.state_timeout)
+        socket.emit(events.ChannelJoined(self.topic, response, rejoined))
         if isinstance(self.params, ChannelConfig) and not self.params.is_confirmed_by(response):
             reason = "the server has subscribed to other postgres_changes than the join asked for"
-            wire.emit(events.ProtocolViolation(reason, self.topic))
+            socket.emit(events.ProtocolViolation(reason, self.topic))
         self.refresh_token(now)
         self._tracker.start_over()
         self._track(now)
         while self._queue:
-            wire.send_push(self._queue.pop(0), life.join_ref)
+            socket.send_push(self._queue.pop(0), current.join_ref)
 
     def _join_refused(self, reason: str, response: Any, now: float, *, end: ChannelEnd | None = None) -> None:
         """The server answered the join with anything but ok; `end`: not even with a reply."""
-        wire, life = self._wire, self._life
-        assert life is not None
-        passing = self._refusals.add(reason, life.token) and end is None
+        socket, current = self._socket, self._current
+        assert current is not None
+        passing = self._refusals.add(reason, current.token) and end is None
         retry_in = None
         self._die()
-        if isinstance(self.params, ChannelConfig) and self._refusals.had_other_token(wire.token):
+        if isinstance(self.params, ChannelConfig) and self._refusals.had_other_token(socket.token):
             self._refusals.token_changed()  # that was about a token which has been replaced meanwhile
             passing, retry_in = True, 0.0
-            wire.timers.set((Slot.REJOIN, self.topic), now)
+            socket.timers.set((ChannelTimer.REJOIN, self.topic), now)
         elif self._refusals.are_final or self._stays_away_after(end):
             self.is_parked = True
         else:
             retry_in = self._rejoin_later(now)
         final = self.is_parked
-        wire.emit(events.JoinFailed(self.topic, reason, response, retry_in, True, passing, final))
+        socket.emit(events.JoinFailed(self.topic, reason, response, retry_in, True, passing, final))
 
     def _stays_away_after(self, end: ChannelEnd | None) -> bool:
-        return end is ChannelEnd.CLOSED and not self._wire.config.rejoin_after_close
+        return end is ChannelEnd.CLOSED and not self._socket.config.rejoin_after_close
 
-    def _ended(self, life: Life, event: str, payload: Any, now: float) -> None:
+    def _ended(self, current: ChannelJoin, event: str, payload: Any, now: float) -> None:
         """`phx_close` or `phx_error`: the server ended this life."""
-        self._wire.joins.answered(self.topic, life.join_ref, now)
+        self._socket.joins.answered(self.topic, current.join_ref, now)
         if self.state is ChannelState.LEAVING:
             self.left()
             return
         end = ChannelEnd.CLOSED if event == "phx_close" else ChannelEnd.CRASHED
         default = "the server closed the channel" if end is ChannelEnd.CLOSED else "the channel crashed"
-        reason = self._wire.quote(words_of(payload), life.complaint, default)
+        reason = self._socket.quote(words_of(payload), current.complaint, default)
         if self.state is ChannelState.JOINING:
             self._join_refused(reason, None, now, end=end)
         else:
             self._down(reason, end, now)
 
     def _down(self, reason: str, end: ChannelEnd, now: float) -> None:
-        assert self._life is not None
+        assert self._current is not None
         crashed = end is ChannelEnd.CRASHED
-        self._wire.channel_ended(self._life.join_ref, "the channel crashed before the reply", crashed=crashed)
+        self._socket.channel_ended(
+            self._current.join_ref, "the channel crashed before the reply", crashed=crashed
+        )
         self._die()
         stays_away = self._stays_away_after(end)
         retry_in = None if stays_away else self._rejoin_later(now)
-        self._wire.emit(events.ChannelDown(self.topic, reason, retry_in, end))
+        self._socket.emit(events.ChannelDown(self.topic, reason, retry_in, end))
         if stays_away:
             self._fail_queue(reason)
             self.left()
 
     def _die(self) -> None:
         self._cancel_timers()
-        self._life = None
+        self._current = None
         self._move(ChannelInput.DOWN)
 
     def _rejoin_later(self, now: float) -> float:
         delay = self._backoff.next()
-        self._wire.timers.set((Slot.REJOIN, self.topic), now + delay)
+        self._socket.timers.set((ChannelTimer.REJOIN, self.topic), now + delay)
         return delay
 
     def _cancel_timers(self) -> None:
-        for slot in (Slot.LEAVE, Slot.STATE, Slot.REJOIN, Slot.STABLE, Slot.TRACK):
-            self._wire.timers.cancel((slot, self.topic))
+        for slot in (
+            ChannelTimer.LEAVE,
+            ChannelTimer.STATE,
+            ChannelTimer.REJOIN,
+            ChannelTimer.STABLE,
+            ChannelTimer.TRACK,
+        ):
+            self._socket.timers.cancel((slot, self.topic))
 
     def _fail_queue(self, reason: str) -> None:
         while self._queue:
-            self._wire.fail(self._queue.pop(0), reason)
+            self._socket.fail(self._queue.pop(0), reason)
 
     def _send(self, event: str, payload: Any) -> str:
-        assert self._life is not None
-        return self._wire.send(self._life.join_ref, self.topic, event, payload)
+        assert self._current is not None
+        return self._socket.send(self._current.join_ref, self.topic, event, payload)
 
     # ---------------------------------------------------------------- presence
 
-    def _presence_state(self, life: Life, payload: Any) -> None:
-        if life.diffs is None:
+    def _presence_state(self, current: ChannelJoin, payload: Any) -> None:
+        if current.diffs is None:
             return  # before the join's reply: of an earlier life
         before = len(self.presence)
         changes = self.presence.apply_state(payload)
-        forgotten = self._was_synced and not life.synced and self.presence.nothing_continues(before, changes)
-        life.synced, self._was_synced, self._asked_again = True, True, False
-        self._wire.timers.cancel((Slot.STATE, self.topic))
-        self._wire.emit(events.PresenceSynced(self.topic, changes, forgotten))
-        waiting, life.diffs, life.diff_bytes = life.diffs, [], 0
+        forgotten = (
+            self._was_synced and not current.synced and self.presence.nothing_continues(before, changes)
+        )
+        current.synced, self._was_synced, self._asked_again = True, True, False
+        self._socket.timers.cancel((ChannelTimer.STATE, self.topic))
+        self._socket.emit(events.PresenceSynced(self.topic, changes, forgotten))
+        waiting, current.diffs, current.diff_bytes = current.diffs, [], 0
         for diff in waiting:
             try:
                 changed: Any = self.presence.apply_diff(diff)
             except RemoteProtocolError as exc:
-                self._wire.violated(exc, self.topic)
+                self._socket.violated(exc, self.topic)
             else:
                 if changed:
-                    self._wire.emit(PresenceDiffed(self.topic, changed))
+                    self._socket.emit(PresenceDiffed(self.topic, changed))
 
-    def _early_diff(self, life: Life, payload: Any, now: float) -> None:
+    def _early_diff(self, current: ChannelJoin, payload: Any, now: float) -> None:
         """A diff came before the state."""
-        if life.diffs is None:
+        if current.diffs is None:
             # Before the join's reply: of an earlier life, or of before the state that is still to come. The
             # state covers it, and applied after the state it could bring back somebody who has left since.
             return
         self.presence.check_nesting(payload)
-        life.diffs.append(payload)
-        if len(life.diffs) == 1 and not isinstance(self.params, ChannelConfig):
+        current.diffs.append(payload)
+        if len(current.diffs) == 1 and not isinstance(self.params, ChannelConfig):
             # Plain Phoenix has presence where the application sends it: only diffs say that a state is due.
-            self._wire.timers.set((Slot.STATE, self.topic), now + self._wire.config.state_timeout)
-        life.diff_bytes += encoded_presence.size(payload)
-        config, fault = self._wire.config, ""
-        if len(life.diffs) > config.max_pending_diffs:
+            self._socket.timers.set((ChannelTimer.STATE, self.topic), now + self._socket.config.state_timeout)
+        current.diff_bytes += encoded_presence.size(payload)
+        config, fault = self._socket.config, ""
+        if len(current.diffs) > config.max_pending_diffs:
             fault = "more diffs before the presence state than max_pending_diffs"
-        elif life.diff_bytes > config.max_pending_bytes:
+        elif current.diff_bytes > config.max_pending_bytes:
             fault = "more bytes of diffs before the presence state than max_pending_bytes"
-        while len(life.diffs) > config.max_pending_diffs or life.diff_bytes > config.max_pending_bytes:
+        while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
             # The oldest is the one that the state, still to come, covers most likely.
-            life.diff_bytes -= encoded_presence.size(life.diffs.pop(0))
+            current.diff_bytes -= encoded_presence.size(current.diffs.pop(0))
         if fault:
             raise RemoteProtocolError(fault)
 
     def _state_missing(self, now: float) -> None:
-        assert self._life is not None
+        assert self._current is not None
         if not isinstance(self.params, ChannelConfig):
-            waiting = len(self._life.diffs or ())
+            waiting = len(self._current.diffs or ())
             reason = (
                 f"no presence_state came, and {waiting} presence diffs wait for it: on the server, push "
                 '"presence_state" with Presence.list(socket) after the join'
@@ -438,19 +454,19 @@ class Channel:
             return
         else:
             reason = "no presence_state came: presence may be disabled on the server, or for this channel"
-        self._wire.emit(events.PresenceMissing(self.topic, reason))
+        self._socket.emit(events.PresenceMissing(self.topic, reason))
 
     def _track(self, now: float) -> None:
-        wire, timer = self._wire, (Slot.TRACK, self.topic)
+        socket, timer = self._socket, (ChannelTimer.TRACK, self.topic)
         due = self._tracker.due(now) if self.state is ChannelState.JOINED else None
         if due is None:
-            wire.timers.cancel(timer)
+            socket.timers.cancel(timer)
         elif due > now:
-            wire.timers.set(timer, due)
+            socket.timers.set(timer, due)
         else:
             event, payload = self._track_message(self._tracker.call(now))
-            expires = now + wire.config.push_timeout
-            self.push(wire.new_push(self.topic, event, payload, expires, is_track=True))
+            expires = now + socket.config.push_timeout
+            self.push(socket.new_push(self.topic, event, payload, expires, is_track=True))
 
     def _track_message(self, payload: msgspec.Raw | None) -> tuple[str, Any]:
         # Plain Phoenix has no message of its own for this: events `track` and `untrack` are our convention.
@@ -474,7 +490,7 @@ class Channel:
             raise RemoteProtocolError("a broadcast must be an object with a string event")
         self._emit_broadcast(broadcast)
 
-    def _system(self, life: Life, payload: Any) -> None:
+    def _system(self, current: ChannelJoin, payload: Any) -> None:
         if not isinstance(payload, dict):
             raise RemoteProtocolError("a system message must be an object")
         extension, status, message = (
@@ -482,5 +498,5 @@ class Channel:
             for name in ("extension", "status", "message")
         )
         if status == "error":
-            life.complaint = message
-        self._wire.emit(events.SystemMessage(self.topic, extension, status, message, payload))
+            current.complaint = message
+        self._socket.emit(events.SystemMessage(self.topic, extension, status, message, payload))

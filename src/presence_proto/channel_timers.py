@@ -8,7 +8,7 @@ from typing import TypeAlias
 from presence_proto.timers import Timers
 
 
-class Slot(IntEnum):  # whose hash is quicker than that of other enums
+class ChannelTimer(IntEnum):  # whose hash is quicker than that of other enums
     """What a timer is for. A timer is named by its slot and a topic, or by PUSH and the id of a push."""
 
     JOIN = auto()  # the answer to the join is late, or has been for long
@@ -20,4 +20,4 @@ class Slot(IntEnum):  # whose hash is quicker than that of other enums
     PUSH = auto()  # the push expires, or its reply is due
 
 
-ChannelTimers: TypeAlias = Timers[tuple[Slot, str | int]]
+ChannelTimers: TypeAlias = Timers[tuple[ChannelTimer, str | int]]

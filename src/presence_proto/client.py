@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from presence_proto import events
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import OnlineUser, UserStatus
-from presence_proto.jarvis import JarvisRoom
+from presence_proto.jarvis_room import JarvisRoom
 from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 from presence_proto.phoenix_room import PhoenixRoom
 from presence_proto.restart_grace import RestartGrace
 from presence_proto.room import (
-    Claimed,
+    ActivityReported,
     Delivered,
     Lost,
     Room,
@@ -347,7 +347,7 @@ class PresenceClient(SansIO):
                 self._synced(event)
             case events.PresenceDiffed():
                 self._outbox.emit_all(self._roster.apply(event.changes))
-            case Claimed():
+            case ActivityReported():
                 if self._connected:  # a stale roster waits for the state
                     self._outbox.emit_all(self._roster.claim(event.claim))
             case Said():

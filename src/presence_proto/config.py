@@ -24,9 +24,9 @@ from presence_proto.version import USER_AGENT
 Vsn = Literal["1.0.0", "2.0.0"]
 PresenceRule = Callable[[str, Any], "tuple[str, Mapping[str, Any]] | None"]
 PrivateRule = Callable[[str, "str | None"], Literal["read", "write", None]]
-Wire = Literal["phoenix", "jarvis"]
+ClientProtocol = Literal["phoenix", "jarvis"]
 TokenIn = Literal["query", "subprotocol", "none"]
-HubWire = Literal["both", "phoenix", "jarvis"]
+HubProtocol = Literal["both", "phoenix", "jarvis"]
 ShutdownLike = Literal["phoenix", "supabase"]
 
 JARVIS_PORT = 8790
@@ -343,13 +343,12 @@ class RealtimeConfig:
 class PresenceConfig(RealtimeConfig):
     """A `RealtimeConfig` for a room of users: the channel where everybody meets, and its budgets.
 
-    `wire` is the protocol: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON
-    protocol, which takes the `server_url` as it is). A URL without a path on port 8790, which is that
-    protocol's own, means `"jarvis"` unless `wire` says otherwise; on `"phoenix"` a URL without a path means
-    `/realtime/v1/websocket`.
+    `protocol`: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON protocol, which
+    takes the `server_url` as it is). A URL without a path on port 8790, the port of Jarvis servers, means
+    `"jarvis"` unless `protocol` is set. With `"phoenix"` a URL without a path means `/realtime/v1/websocket`.
     """
 
-    wire: Wire | None = field(default=None, validator=check.wire)
+    protocol: ClientProtocol | None = field(default=None, validator=check.protocol)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
     #: Whether we are in the room for others. False: we see it and speak in it, and are in nobody's roster.
@@ -365,15 +364,15 @@ class PresenceConfig(RealtimeConfig):
     @property
     def speaks_jarvis(self) -> bool:
         """Whether the protocol is the Jarvis JSON protocol."""
-        if self.wire is None and self.server_url is not None:
+        if self.protocol is None and self.server_url is not None:
             parts = urlsplit(self.server_url)
             return parts.port == JARVIS_PORT and not parts.path.strip("/")
-        return self.wire == "jarvis"
+        return self.protocol == "jarvis"
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        if self.wire == "jarvis" and self.project_ref is not None:
-            raise ConfigError("wire 'jarvis' needs a server_url: a Supabase project speaks 'phoenix'")
+        if self.protocol == "jarvis" and self.project_ref is not None:
+            raise ConfigError("protocol 'jarvis' needs a server_url: a Supabase project speaks 'phoenix'")
         if self.speaks_jarvis and self.token_in == "subprotocol":
             raise ConfigError(
                 "token_in 'subprotocol' is for Phoenix: the Jarvis JSON protocol takes 'query' or 'none'"
@@ -414,8 +413,8 @@ def _key_set(keys: Iterable[str] | None) -> frozenset[str] | None:
 class HubConfig:
     """The server side. The defaults suit development and tests.
 
-    `wire`: which protocols are spoken. With `"both"`, Phoenix on paths that end in `/websocket` and Jarvis
-    JSON on all others; with `"phoenix"` the others are not found; with `"jarvis"` every path is Jarvis'.
+    `protocol`: what the hub speaks. With `"both"`, Phoenix on paths that end in `/websocket`, Jarvis JSON on
+    all others; with `"phoenix"` the others are not found; with `"jarvis"` every path is Jarvis'.
     `api_keys`: what the `apikey` parameter of a `/realtime/…` URL, and of one for Jarvis, must be one of;
     `None` accepts anything, also none. With keys, `realtime:…` topics can be joined at such URLs only.
     `presence_rule(topic, params)`: the presence key and meta of a join of a plain Phoenix topic, or `None`
@@ -441,7 +440,7 @@ class HubConfig:
     is null.
     """
 
-    wire: HubWire = field(default="both", validator=check.hub_wire)
+    protocol: HubProtocol = field(default="both", validator=check.hub_protocol)
     api_keys: frozenset[str] | None = field(default=None, repr=False, converter=_key_set)
     allowed_origins: tuple[str, ...] = field(default=(), converter=origin_list)
     allowed_hosts: tuple[str, ...] | None = field(default=None, converter=host_list)

@@ -29,9 +29,9 @@ from presence_proto.timers import Timers
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     Opened,
     PingReceived,
-    Refused,
     TextMessage,
     WebSocket,
 )
@@ -59,7 +59,7 @@ class ConnectionState(Enum):
 _OPEN = ConnectionState.OPEN  # Python 3.11 takes as long to look up a member as to call a function
 
 
-class Slot(IntEnum):  # whose hash is quicker than that of other enums
+class ConnectionTimer(IntEnum):  # whose hash is quicker than that of other enums
     """The timers of a connection."""
 
     CONNECT = auto()
@@ -124,7 +124,7 @@ class Connection:
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
-        self.timers: Timers[Slot] = Timers()
+        self.timers: Timers[ConnectionTimer] = Timers()
         self.state = ConnectionState.IDLE
         """Where the connection is."""
         self._last_conn = 0
@@ -155,7 +155,7 @@ class Connection:
     @property
     def awaits_token(self) -> bool:
         """Whether it would connect, if `proceed` was called."""
-        return self.state is ConnectionState.WAITING and self.timers.get(Slot.RECONNECT) is None
+        return self.state is ConnectionState.WAITING and self.timers.get(ConnectionTimer.RECONNECT) is None
 
     @property
     def latency(self) -> float | None:
@@ -184,7 +184,7 @@ class Connection:
         self._last_conn += 1
         self._conn = ConnId(self._last_conn)
         self.state = ConnectionState.CONNECTING
-        self.timers.set(Slot.CONNECT, now + self._config.connect_timeout)
+        self.timers.set(ConnectionTimer.CONNECT, now + self._config.connect_timeout)
         self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
@@ -193,7 +193,7 @@ class Connection:
             assert self._websocket is not None
             self.state = ConnectionState.CLOSING
             self.timers.clear()
-            self.timers.set(Slot.CLOSE, now + self._config.close_timeout)
+            self.timers.set(ConnectionTimer.CLOSE, now + self._config.close_timeout)
             self._websocket.close(1000)
             self._flush()
         elif self.state in (ConnectionState.CONNECTING, ConnectionState.WAITING):
@@ -214,22 +214,22 @@ class Connection:
         """The reply to a heartbeat came."""
         if self._beaten_at is not None:  # else it answers nothing
             self._latency, self._beaten_at = now - self._beaten_at, None
-        self.timers.cancel(Slot.HEARTBEAT_REPLY)
+        self.timers.cancel(ConnectionTimer.HEARTBEAT_REPLY)
 
     def beat(self, now: float) -> None:
         """Send a heartbeat now, and the next one an interval later. Legal in OPEN."""
         assert self.state is ConnectionState.OPEN
         self._beat(now)
 
-    def be_patient_until(self, deadline: float) -> None:
+    def excuse_heartbeats_until(self, deadline: float) -> None:
         """A slow join blocks the server's socket: before `deadline` silence is no proof of death."""
         self._patient_until = deadline
 
-    def settled(self) -> None:
+    def reset_backoff(self) -> None:
         """Things have been well for a while: the next backoff starts over."""
         self._backoff.reset()
 
-    def give_up(self, reason: str, now: float) -> None:
+    def abort(self, reason: str, now: float) -> None:
         """This connection is no good: drop it, and try again. Legal in OPEN."""
         assert self.state is ConnectionState.OPEN
         self._lost(reason, now, abort=True)
@@ -272,17 +272,17 @@ class Connection:
         """Time passed."""
         while (deadline := self.timers.next_deadline()) is not None and deadline <= now:
             slot = self.timers.pop_expired(now)
-            if slot is Slot.CONNECT:
+            if slot is ConnectionTimer.CONNECT:
                 self._lost(f"no connection within {self._config.connect_timeout:g} s", now, abort=True)
-            elif slot is Slot.RECONNECT:
+            elif slot is ConnectionTimer.RECONNECT:
                 self.open(now)
-            elif slot is Slot.CLOSE:
+            elif slot is ConnectionTimer.CLOSE:
                 self._drop(abort=True)
                 self._end("disconnect was called")
-            elif slot is Slot.HEARTBEAT:
+            elif slot is ConnectionTimer.HEARTBEAT:
                 self._beat(now)
             elif now < self._patient_until:
-                self.timers.set(Slot.HEARTBEAT_REPLY, self._patient_until)
+                self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
                 # Nobody ticked for long: the host slept, and the reply may lie unread. Ask, do not guess.
                 self._beat(now)
@@ -324,7 +324,7 @@ class Connection:
             self._flush()
             if isinstance(event, Opened):
                 self._opened(now)
-            elif isinstance(event, Refused):
+            elif isinstance(event, HandshakeRefused):
                 self._refused(event, now)
             elif isinstance(event, Closed):
                 self._closed(event, now)
@@ -335,21 +335,21 @@ class Connection:
         self.state = ConnectionState.OPEN
         self._was_open = True
         self._was_refused = False
-        self.timers.cancel(Slot.CONNECT)
-        self.timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        self.timers.cancel(ConnectionTimer.CONNECT)
+        self.timers.set(ConnectionTimer.HEARTBEAT, now + self._config.heartbeat_interval)
         self._pending.append(Up())
 
     def _beat(self, now: float) -> None:
-        self.timers.set(Slot.HEARTBEAT, now + self._config.heartbeat_interval)
+        self.timers.set(ConnectionTimer.HEARTBEAT, now + self._config.heartbeat_interval)
         # While an earlier one is unanswered, its time counts.
-        if self.timers.get(Slot.HEARTBEAT_REPLY) is None:
-            self.timers.set(Slot.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
+        if self.timers.get(ConnectionTimer.HEARTBEAT_REPLY) is None:
+            self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
         if self._beaten_at is None:
             self._beaten_at = now
         if _HEARTBEAT_DUE not in self._pending:  # one is enough, however late the tick
             self._pending.append(_HEARTBEAT_DUE)
 
-    def _refused(self, refused: Refused, now: float) -> None:
+    def _refused(self, refused: HandshakeRefused, now: float) -> None:
         status = refused.status
         if status in (401, 403):
             # These do not heal, unless it was an access token that has just expired.
@@ -398,7 +398,7 @@ class Connection:
             return
         delay = max(self._backoff.next(), min(not_before, self._config.max_reconnect_delay))
         self.state = ConnectionState.WAITING
-        self.timers.set(Slot.RECONNECT, now + delay)
+        self.timers.set(ConnectionTimer.RECONNECT, now + delay)
         self._pending.append(Down(self.credentials.hide(reason), code, status, delay, False))
 
     def _end(

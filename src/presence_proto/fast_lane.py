@@ -51,7 +51,7 @@ MAX_MASKED = 1 << 14
 """Bytes of a masked payload up to which xor as one number is faster than what wsproto does."""
 
 
-class FastLane:
+class FrameReader:
     """The bytes that came and are not read yet.
 
     `limit` is the largest message in bytes; `masked`: frames must be, since they come from a client;

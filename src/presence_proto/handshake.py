@@ -51,7 +51,7 @@ class HandshakeRequest:
 
 
 @frozen
-class Refused:
+class HandshakeRefused:
     """The server answered with plain HTTP and not with an upgrade. The end.
 
     Names of headers are lower-case, values Latin-1. `body` has at most `MAX_REFUSAL_BODY` bytes, and is not
@@ -173,7 +173,7 @@ class ClientHandshake(HttpStream):
             raise LocalProtocolError("the target or a header of the request is not legal HTTP") from None
         self.request = self._h11.send(request) + self._h11.send(h11.EndOfMessage())
 
-    def next(self, *, eof: bool) -> Upgraded | Refused | None:
+    def next(self, *, eof: bool) -> Upgraded | HandshakeRefused | None:
         """How it ended, or `None` when the answer is not complete. `eof`: no more will come.
 
         Raises `RemoteProtocolError`.
@@ -198,7 +198,7 @@ class ClientHandshake(HttpStream):
         if self._response is None or not (complete or eof):
             return None
         body = bytes(self._body[:MAX_REFUSAL_BODY])
-        return Refused(self._response.status_code, _decode(self._response.headers), body)
+        return HandshakeRefused(self._response.status_code, _decode(self._response.headers), body)
 
     def _upgraded(self, response: h11.InformationalResponse) -> Upgraded:
         headers = _decode(response.headers)

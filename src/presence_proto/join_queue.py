@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from presence_proto.channel_timers import Slot
+from presence_proto.channel_timers import ChannelTimer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,17 +53,17 @@ class _Join:
 class JoinQueue:
     """The unanswered joins of one connection, at most one of a topic.
 
-    `timeout` is seconds. `be_patient_until` is told until when missing heartbeat replies are no news.
+    `timeout` is seconds. `excuse_heartbeats_until` is told until when missing heartbeat replies are no news.
     """
 
-    __slots__ = ("_be_patient_until", "_joins", "_moved_at", "_timeout", "_timers")
+    __slots__ = ("_excuse_heartbeats_until", "_joins", "_moved_at", "_timeout", "_timers")
 
     def __init__(
-        self, timers: ChannelTimers, timeout: float, be_patient_until: Callable[[float], None]
+        self, timers: ChannelTimers, timeout: float, excuse_heartbeats_until: Callable[[float], None]
     ) -> None:
         self._timers = timers
         self._timeout = timeout
-        self._be_patient_until = be_patient_until
+        self._excuse_heartbeats_until = excuse_heartbeats_until
         # By topic, in the order of sending: first those that the server has passed over, if there are any.
         self._joins: dict[str, _Join] = {}
         self._moved_at = -math.inf  # when the server last answered, or the first join was sent
@@ -91,7 +91,7 @@ class JoinQueue:
             self._moved_at = now
         self._joins[topic] = _Join(int(ref))
         if last is None or last.is_passed or last.is_late:
-            self._timers.set((Slot.JOIN, topic), now + self._timeout)
+            self._timers.set((ChannelTimer.JOIN, topic), now + self._timeout)
         self._be_patient()
 
     def answered(self, topic: str, ref: object, now: float) -> bool:
@@ -100,7 +100,7 @@ class JoinQueue:
         if join is None or ref != str(join.number):
             return False
         del self._joins[topic]
-        self._timers.cancel((Slot.JOIN, topic))
+        self._timers.cancel((ChannelTimer.JOIN, topic))
         self.passed(join.number, now)
         return True
 
@@ -118,7 +118,7 @@ class JoinQueue:
         join = self._joins[topic]
         if not join.is_late:
             join.is_late = True
-            self._timers.set((Slot.JOIN, topic), now + self.longest)
+            self._timers.set((ChannelTimer.JOIN, topic), now + self.longest)
             self._next_turn(now)
             return Overdue.LATE
         if not join.is_passed:
@@ -129,13 +129,13 @@ class JoinQueue:
     def connection_lost(self) -> None:
         """Nobody will answer."""
         for topic in self._joins:
-            self._timers.cancel((Slot.JOIN, topic))
+            self._timers.cancel((ChannelTimer.JOIN, topic))
         self._joins.clear()
         self._be_patient()
 
     def _next_turn(self, now: float) -> None:
         for topic, join in self._joins.items():
-            timer = (Slot.JOIN, topic)
+            timer = (ChannelTimer.JOIN, topic)
             if join.is_passed:
                 if self._timers.get(timer) is None:
                     self._timers.set(timer, now + self._timeout)
@@ -146,4 +146,4 @@ class JoinQueue:
     def _be_patient(self) -> None:
         last = next(reversed(self._joins.values()), None)
         blocks = last is not None and not last.is_passed
-        self._be_patient_until(self._moved_at + PATIENCE * self._timeout if blocks else -math.inf)
+        self._excuse_heartbeats_until(self._moved_at + PATIENCE * self._timeout if blocks else -math.inf)

@@ -1,4 +1,4 @@
-"""The room of the Jarvis presence system on Supabase Realtime: one channel, its presence and broadcasts."""
+"""The room of the Jarvis presence system on Supabase Realtime: one channel, its presence and payloads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from presence_proto import broadcasts, events
+from presence_proto import events, payloads
 from presence_proto.channel_config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import PresenceDiffed
 from presence_proto.json_text import encode
+from presence_proto.phoenix_socket import OuterClient
 from presence_proto.realtime import RealtimeClient
 from presence_proto.refusals import words_of
 from presence_proto.room import (
-    Claimed,
+    ActivityReported,
     Delivered,
     Lost,
     RoomEvent,
@@ -24,7 +25,6 @@ from presence_proto.room import (
     Undelivered,
 )
 from presence_proto.secrets import MAX_TEXT
-from presence_proto.wire import Host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,9 @@ class PhoenixRoom:
         self._outbox = outbox
         self._tell = tell
         self._topic = f"realtime:{config.channel}"
-        self._realtime = RealtimeClient(config, rng=rng, host=Host(clock, outbox, self._emitted, roster))
+        self._realtime = RealtimeClient(
+            config, rng=rng, host=OuterClient(clock, outbox, self._emitted, roster)
+        )
         self.next_deadline = self._realtime.next_deadline
         self._user_id = ""
         self._refusal: str | None = None  # why the server does not want us any more
@@ -253,15 +255,15 @@ class PhoenixRoom:
         try:
             match broadcast.event:
                 case "activity_update":
-                    claim = broadcasts.activity_update(payload)
+                    claim = payloads.activity_update(payload)
                     if claim is not None:
-                        yield Claimed(claim)
+                        yield ActivityReported(claim)
                 case "game_invite":
-                    yield Said(broadcasts.game_invite(payload))
+                    yield Said(payloads.game_invite(payload))
                 case "chat_message":
-                    yield Said(broadcasts.chat_message(payload))
+                    yield Said(payloads.chat_message(payload))
                 case "poke":
-                    target, poked = broadcasts.poke(payload)
+                    target, poked = payloads.poke(payload)
                     if target == self._user_id:
                         yield Said(poked)
                 case _:

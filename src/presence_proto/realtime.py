@@ -18,12 +18,13 @@ from presence_proto import events
 from presence_proto.channel import Channel
 from presence_proto.channel_config import ChannelConfig
 from presence_proto.channel_state import ChannelState
-from presence_proto.channel_timers import Slot
+from presence_proto.channel_timers import ChannelTimer
 from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.join_queue import Overdue
 from presence_proto.json_text import encode_payload
 from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
+from presence_proto.phoenix_socket import UNMATCHED, PhoenixSocket
 from presence_proto.presence import PresenceMap
 from presence_proto.sans_io import SansIO
 from presence_proto.serializer import Message, UserBroadcast, UserReader
@@ -31,7 +32,6 @@ from presence_proto.timers import Clock
 from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.validators import is_number
 from presence_proto.websocket import BinaryMessage, TextMessage
-from presence_proto.wire import UNMATCHED, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Down
     from presence_proto.outputs import ConnId
-    from presence_proto.wire import Host
+    from presence_proto.phoenix_socket import OuterClient
 
 # Python 3.11 takes as long to look up a member as to call a function.
 _CLOSED = ChannelState.CLOSED
@@ -61,16 +61,18 @@ class RealtimeClient(SansIO):
     """
 
     def __init__(
-        self, config: RealtimeConfig, *, rng: Random | None = None, host: Host | None = None
+        self, config: RealtimeConfig, *, rng: Random | None = None, host: OuterClient | None = None
     ) -> None:
         self._config = config
         self._clock = Clock() if host is None else host.clock
         self._outbox: Outbox[AccessTokenNeeded | events.RealtimeEvent] = (
             Outbox() if host is None else host.outbox
         )
-        self._connection = Connection(config, lambda: config.address(self._wire.token), self._outbox, rng=rng)
-        self._wire = Wire(config, self._connection, self._outbox, rng, host)
-        self._serializer = self._wire.serializer
+        self._connection = Connection(
+            config, lambda: config.address(self._socket.token), self._outbox, rng=rng
+        )
+        self._socket = PhoenixSocket(config, self._connection, self._outbox, rng, host)
+        self._serializer = self._socket.serializer
         decode = self._serializer.decode_text if host is None else UserReader(self._serializer).decode
         self._decode_text: Callable[[str], Message] = decode
         self._channels: dict[str, Channel] = {}
@@ -83,7 +85,7 @@ class RealtimeClient(SansIO):
     @property
     def is_connected(self) -> bool:
         """Whether the WebSocket is open."""
-        return self._wire.is_open
+        return self._socket.is_open
 
     @property
     def bytes_received(self) -> int:
@@ -141,7 +143,7 @@ class RealtimeClient(SansIO):
     def disconnect(self, *, now: float) -> None:
         """Close the connection for good. The channels stay wanted, and come back with `connect`."""
         now = self._clock.advance(now)
-        was_open = self._wire.is_open
+        was_open = self._socket.is_open
         self._connection.close(now)
         if was_open:  # nothing can be sent any more, and what still comes is not read
             self._lost("disconnect was called", "disconnect was called", retry=False)
@@ -171,14 +173,14 @@ class RealtimeClient(SansIO):
                 f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join "
                 f"{'realtime:' + topic!r}, or give a mapping if {topic!r} is a plain Phoenix topic"
             )
-        channel, old = Channel(topic, params, self._wire), self._channels.get(topic)
+        channel, old = Channel(topic, params, self._socket), self._channels.get(topic)
         if old is not None and old.state is not ChannelState.LEAVING:
             if old.params != channel.params:
                 raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
             now = self._clock.advance(now)
             if old.is_parked:
                 old.forget_refusals()
-                if self._wire.is_open:
+                if self._socket.is_open:
                     self._join(old, now)
             self._settle(now)  # what is due may have waited for this
             return
@@ -188,7 +190,7 @@ class RealtimeClient(SansIO):
         if old is not None:
             old.left()
         self._channels[topic] = channel
-        if self._wire.is_open:
+        if self._socket.is_open:
             self._join(channel, now)
         self._settle(now)
 
@@ -278,7 +280,7 @@ class RealtimeClient(SansIO):
         except ConfigError as exc:
             raise LocalProtocolError(str(exc)) from None
         now = self._clock.advance(now)
-        self._wire.token = token
+        self._socket.token = token
         self._connection.credentials.add(token)
         for channel in self._channels.values():
             channel.refresh_token(now)
@@ -368,14 +370,14 @@ class RealtimeClient(SansIO):
         elif not isinstance(payload, (bytes, UserBroadcast)):
             payload = encode_payload(payload, levels)
         now = self._clock.advance(now)
-        push = self._wire.new_push(topic, event, payload, now + timeout, wants_reply=wants_reply)
+        push = self._socket.new_push(topic, event, payload, now + timeout, wants_reply=wants_reply)
         channel.push(push)
         self._settle(now)
         return push.push_id
 
     def _first_deadline(self) -> float:
         """The earliest deadline of all timers, in seconds; infinite when there is none."""
-        first, second = self._connection.timers.first, self._wire.timers.first
+        first, second = self._connection.timers.first, self._socket.timers.first
         if second < first:
             first = second
         return min(first, self._tokens.timers.first) if self._config.asks_for_token else first
@@ -387,7 +389,7 @@ class RealtimeClient(SansIO):
         while self._first_deadline() <= now:
             self._connection.tick(now)
             self._pump(now)
-            while (timer := self._wire.timers.pop_expired(now)) is not None:
+            while (timer := self._socket.timers.pop_expired(now)) is not None:
                 self._expired(*timer, now)
             if self._tokens.tick(now):
                 self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
@@ -405,7 +407,7 @@ class RealtimeClient(SansIO):
             if isinstance(event, (TextMessage, BinaryMessage)):
                 self._receive(event.data, now)
             elif isinstance(event, HeartbeatDue):
-                self._heartbeats.add(self._wire.send(None, "phoenix", "heartbeat", {}))
+                self._heartbeats.add(self._socket.send(None, "phoenix", "heartbeat", {}))
             elif isinstance(event, Up):
                 self._up(now)
             elif isinstance(event, TokenDue):
@@ -414,13 +416,13 @@ class RealtimeClient(SansIO):
                 self._down(event)
 
     def _up(self, now: float) -> None:
-        self._wire.emit(events.SocketConnected())
-        self._wire.timers.set((Slot.STABLE, ""), now + self._config.stable_after)
+        self._socket.emit(events.SocketConnected())
+        self._socket.timers.set((ChannelTimer.STABLE, ""), now + self._config.stable_after)
         for channel in self._channels.values():
             channel.join(now)
 
     def _down(self, down: Down) -> None:
-        self._wire.emit(
+        self._socket.emit(
             events.SocketDisconnected(down.reason, down.code, down.status, down.retry_in, down.fatal)
         )
         self._lost("the connection ended", down.reason, retry=down.retry_in is not None)
@@ -431,8 +433,8 @@ class RealtimeClient(SansIO):
         self._heartbeats.clear()
         self._joining.clear()
         self._tokens.connection_lost()
-        self._wire.timers.cancel((Slot.STABLE, ""))
-        self._wire.connection_lost(details)
+        self._socket.timers.cancel((ChannelTimer.STABLE, ""))
+        self._socket.connection_lost(details)
         for channel in list(self._channels.values()):
             channel.connection_lost(reason, retry=retry)
             self._forget_if_left(channel)
@@ -456,8 +458,8 @@ class RealtimeClient(SansIO):
                 channel.join(now)
 
     def _no_token(self, reason: str, now: float) -> None:
-        words = self._wire.quote(f"no access token: {reason}")
-        self._wire.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
+        words = self._socket.quote(f"no access token: {reason}")
+        self._socket.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
 
     def _receive(self, data: str | bytes, now: float) -> None:
         topic = None
@@ -475,9 +477,9 @@ class RealtimeClient(SansIO):
                 if channel.state is _CLOSED:
                     self._forget_if_left(channel)
         except RemoteProtocolError as exc:
-            deep = self._wire.too_deep(data) if isinstance(data, str) else None
+            deep = self._socket.too_deep(data) if isinstance(data, str) else None
             if deep is None:
-                self._wire.violated(exc, topic)
+                self._socket.violated(exc, topic)
             else:
                 self._too_deep(*deep, now)
 
@@ -487,20 +489,20 @@ class RealtimeClient(SansIO):
         """
         topic = None if message is None else message.topic
         if message is None or message.event not in ("presence_state", "presence_diff"):
-            self._wire.violated(exc, topic)
+            self._socket.violated(exc, topic)
             return
         channel = self._channels.get(message.topic)
         if channel is not None and channel.hears_presence(message):
-            self._wire.violated(exc, topic)
+            self._socket.violated(exc, topic)
             try:
                 channel.receive(message, now)
             except RemoteProtocolError as other:
-                self._wire.violated(other, topic)
+                self._socket.violated(other, topic)
 
     def _reply(self, message: Message, channel: Channel | None, now: float) -> None:
         reply, ref = message.payload, message.ref
         if not isinstance(reply, dict) or not isinstance(reply.get("status"), str):
-            self._wire.emit(
+            self._socket.emit(
                 events.ProtocolViolation("a reply must be an object with a string status", message.topic)
             )
             self._join_answered(message, channel, "nothing that is a reply", None, now)
@@ -510,11 +512,11 @@ class RealtimeClient(SansIO):
             if ref in self._heartbeats:
                 self._heartbeats.clear()
                 self._connection.heartbeat_acked(now)
-                if self._wire.joins:
+                if self._socket.joins:
                     assert isinstance(ref, str)
-                    self._wire.joins.passed(int(ref), now)
+                    self._socket.joins.passed(int(ref), now)
             return
-        join_ref = self._wire.replied(ref, status, response)
+        join_ref = self._socket.replied(ref, status, response)
         if join_ref is None:
             if not self._join_answered(message, channel, status, response, now) and channel is not None:
                 channel.replied(ref)
@@ -527,7 +529,7 @@ class RealtimeClient(SansIO):
     ) -> bool:
         """The answer to a join, if it is one."""
         ref = message.ref
-        if not isinstance(ref, str) or not self._wire.joins.answered(message.topic, ref, now):
+        if not isinstance(ref, str) or not self._socket.joins.answered(message.topic, ref, now):
             return False
         if channel is not None:
             channel.join_answered(ref, status, response, now)
@@ -535,7 +537,7 @@ class RealtimeClient(SansIO):
 
     def _join_is_due(self, topic: str, now: float) -> None:
         """The timer of a join fired, of a channel or of one that was left meanwhile."""
-        joins, channel = self._wire.joins, self._channels.get(topic)
+        joins, channel = self._socket.joins, self._channels.get(topic)
         overdue = joins.expired(topic, now)
         if overdue is Overdue.LATE:
             if not any(int(ref) > joins.number_of(topic) for ref in self._heartbeats):
@@ -546,21 +548,21 @@ class RealtimeClient(SansIO):
         elif overdue is Overdue.REPEAT and channel is not None:
             channel.join_was_lost(now)
 
-    def _expired(self, slot: Slot, name: str | int, now: float) -> None:
-        if slot is Slot.PUSH:
+    def _expired(self, slot: ChannelTimer, name: str | int, now: float) -> None:
+        if slot is ChannelTimer.PUSH:
             assert isinstance(name, int)
-            if not self._wire.expired(name):
+            if not self._socket.expired(name):
                 any(channel.push_expired(name) for channel in self._channels.values())
         elif name == "":
             if not self._channels:
-                self._wire.settled()
-        elif slot is Slot.JOIN:
+                self._socket.reset_backoff()
+        elif slot is ChannelTimer.JOIN:
             assert isinstance(name, str)
             self._join_is_due(name, now)
         else:
             assert isinstance(name, str)
             channel = self._channels[name]
-            if slot is Slot.REJOIN:
+            if slot is ChannelTimer.REJOIN:
                 self._join(channel, now)
                 return
             channel.expired(slot, now)

@@ -11,9 +11,9 @@ from attrs import frozen
 from presence_proto.events import PresenceDiffed
 
 if TYPE_CHECKING:
-    from presence_proto.broadcasts import ActivityClaim
     from presence_proto.events import ChatMessage, GameInvite, OnlineUser, Poked
     from presence_proto.outputs import ConnId
+    from presence_proto.payloads import PendingActivity
     from presence_proto.presence import PresenceChange
 
 
@@ -29,10 +29,10 @@ class Synced:
 
 
 @frozen
-class Claimed:
+class ActivityReported:
     """Somebody says what they do; presence is to follow."""
 
-    claim: ActivityClaim
+    claim: PendingActivity
 
 
 @frozen
@@ -74,7 +74,9 @@ class Trouble:
     message: str
 
 
-RoomEvent: TypeAlias = Synced | PresenceDiffed | Claimed | Said | Lost | Delivered | Undelivered | Trouble
+RoomEvent: TypeAlias = (
+    Synced | PresenceDiffed | ActivityReported | Said | Lost | Delivered | Undelivered | Trouble
+)
 
 
 class Room(Protocol):

@@ -26,10 +26,10 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from presence_proto import encoded_presence
-from presence_proto.broadcasts import ActivityClaim
 from presence_proto.encoded_users import UserDiff, held_refs
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
 from presence_proto.json_text import DEFAULT_NESTING, nests_deeper
+from presence_proto.payloads import PendingActivity
 from presence_proto.presence import (
     ABOVE_ENTRY,
     ABOVE_STATE,
@@ -72,12 +72,12 @@ class _Device(Struct, gc=False):
     )
 
 
-class _Entry(Struct, gc=False):
+class _UserRecord(Struct, gc=False):
     """A user who is not just what their one device has tracked."""
 
     user: OnlineUser  # as shown
     devices: dict[str, _Device]  # by ref, the most recently joined one last; none: it is us, or a stale user
-    claims: tuple[ActivityClaim, ...] = ()  # not confirmed by a track yet, oldest first
+    claims: tuple[PendingActivity, ...] = ()  # not confirmed by a track yet, oldest first
     next_number: int = 0  # for the next device that joins
 
 
@@ -138,7 +138,7 @@ class Roster:
         self._max_metas = max_metas
         self._max_nesting = max_nesting
         self._most = 1  # no user has ever had more devices
-        self._entries: dict[str, _Device | _Entry] = {own.user_id: _Entry(own, {})}
+        self._entries: dict[str, _Device | _UserRecord] = {own.user_id: _UserRecord(own, {})}
         self._stale: dict[str, None] = {}  # the ids of entries without devices that are not ours, in order
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class Roster:
         entry = self._entries.get(user_id)
         if entry is None:
             return 0
-        return len(entry.devices) if isinstance(entry, _Entry) else 1
+        return len(entry.devices) if isinstance(entry, _UserRecord) else 1
 
     def is_stale(self, user_id: str) -> bool:
         """Whether the user is kept although the server's state did not have them."""
@@ -188,7 +188,7 @@ class Roster:
         claimed = [
             (user_id, entry)
             for user_id, entry in self._entries.items()
-            if isinstance(entry, _Entry) and entry.claims and user_id != self._own.user_id
+            if isinstance(entry, _UserRecord) and entry.claims and user_id != self._own.user_id
         ]
         for _, entry in claimed:
             entry.claims = ()
@@ -198,7 +198,7 @@ class Roster:
                 self._show(entry, _latest(entry.devices).user, happened)
         return happened
 
-    def claim(self, claim: ActivityClaim) -> list[RosterEvent]:
+    def claim(self, claim: PendingActivity) -> list[RosterEvent]:
         """Somebody else said what they do now; the track that says so too is on its way."""
         happened: list[RosterEvent] = []
         user_id = claim.user_id
@@ -214,7 +214,7 @@ class Roster:
     def set_own(self, own: OnlineUser) -> None:
         """We do something else now, and our track is on its way."""
         self._own = own
-        self._claimed(ActivityClaim(own.user_id, own.status, own.activity, own.display_name, {}), [])
+        self._claimed(PendingActivity(own.user_id, own.status, own.activity, own.display_name, {}), [])
 
     # ---------------------------------------------------------------- as a PresenceStore
 
@@ -372,11 +372,13 @@ class Roster:
         entry = self._entries.get(key)
         if entry is None:
             return {}
-        return entry.devices if isinstance(entry, _Entry) else {entry.ref: entry}
+        return entry.devices if isinstance(entry, _UserRecord) else {entry.ref: entry}
 
     def _held(self) -> int:
         """How many users have devices."""
-        return sum(not isinstance(entry, _Entry) or bool(entry.devices) for entry in self._entries.values())
+        return sum(
+            not isinstance(entry, _UserRecord) or bool(entry.devices) for entry in self._entries.values()
+        )
 
     def _check_size(
         self, joins: Mapping[str, Collection[str]], leaves: Mapping[str, Collection[str]]
@@ -427,7 +429,7 @@ class Roster:
 
     def _left(self, user_id: str, happened: list[RosterEvent]) -> None:
         if user_id == self._own.user_id:
-            self._entries[user_id] = _Entry(self._own, {})
+            self._entries[user_id] = _UserRecord(self._own, {})
         elif (entry := self._entries.pop(user_id, None)) is not None:
             self._stale.pop(user_id, None)
             happened.append(UserOffline(entry.user))
@@ -437,7 +439,7 @@ class Roster:
         others = []
         for change in changes:
             if change.kind == "left" and change.key != self._own.user_id:
-                self._entries[change.key] = _Entry(self._entries[change.key].user, {})
+                self._entries[change.key] = _UserRecord(self._entries[change.key].user, {})
                 self._stale[change.key] = None
             else:
                 others.append(change)
@@ -488,14 +490,14 @@ class Roster:
         if len(devices) == 1 and entry.user is shown.user:
             self._entries[user_id] = shown
 
-    def _entry(self, user_id: str) -> _Entry:
+    def _entry(self, user_id: str) -> _UserRecord:
         """What there is of the user, as an entry of its own from now on."""
         entry = self._entries[user_id]
         if isinstance(entry, _Device):
-            entry = self._entries[user_id] = _Entry(entry.user, {entry.ref: entry}, (), entry.number + 1)
+            entry = self._entries[user_id] = _UserRecord(entry.user, {entry.ref: entry}, (), entry.number + 1)
         return entry
 
-    def _claimed(self, claim: ActivityClaim, happened: list[RosterEvent]) -> None:
+    def _claimed(self, claim: PendingActivity, happened: list[RosterEvent]) -> None:
         entry = self._entry(claim.user_id)
         entry.claims = (*entry.claims, claim)[-MAX_CLAIMS:]
         tracked = _latest(entry.devices).user.extra if entry.devices else {}
@@ -508,7 +510,7 @@ class Roster:
         )
         self._show(entry, user, happened)
 
-    def _show(self, entry: _Entry, user: OnlineUser, happened: list[RosterEvent]) -> None:
+    def _show(self, entry: _UserRecord, user: OnlineUser, happened: list[RosterEvent]) -> None:
         previous, is_own = entry.user, user.user_id == self._own.user_id
         if not _look_the_same(user, previous):
             entry.user = user
@@ -540,10 +542,10 @@ def _dict_of(devices: Iterable[_Device]) -> dict[str, _Device]:
     return {device.ref: device for device in devices}
 
 
-def _kept(joined: tuple[_Device, ...]) -> _Device | _Entry:
+def _kept(joined: tuple[_Device, ...]) -> _Device | _UserRecord:
     """What is kept of a user who has just the devices that joined."""
     latest = joined[-1]
-    return latest if len(joined) == 1 else _Entry(latest.user, _dict_of(joined), (), len(joined))
+    return latest if len(joined) == 1 else _UserRecord(latest.user, _dict_of(joined), (), len(joined))
 
 
 def _of_devices(change: PresenceChange) -> DeviceChange:

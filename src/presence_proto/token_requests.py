@@ -25,7 +25,7 @@ LONGEST_AHEAD = 60.0
 """Seconds before the expiry at which a new token is asked for; a fifth of its time, when that is less."""
 
 
-class Slot(IntEnum):
+class TokenTimer(IntEnum):
     """The timers of the requests."""
 
     ANSWER = auto()  # the answer is due
@@ -39,7 +39,7 @@ class TokenRequests:
     def __init__(self, config: RealtimeConfig, outbox: Outbox[Any], rng: Random | None) -> None:
         self._config = config
         self._outbox = outbox
-        self.timers: Timers[Slot] = Timers()
+        self.timers: Timers[TokenTimer] = Timers()
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
@@ -51,11 +51,11 @@ class TokenRequests:
     @property
     def is_open(self) -> bool:
         """Whether an answer is awaited."""
-        return self.timers.get(Slot.ANSWER) is not None
+        return self.timers.get(TokenTimer.ANSWER) is not None
 
     def need(self, now: float) -> None:
         """A fresh token is needed. Asks for one, unless that is being done."""
-        if not self.is_open and self.timers.get(Slot.AGAIN) is None:
+        if not self.is_open and self.timers.get(TokenTimer.AGAIN) is None:
             self._ask(now)
 
     def answered(self, expires_in: float | None, now: float) -> None:
@@ -67,18 +67,18 @@ class TokenRequests:
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
-            self.timers.set(Slot.REFRESH, now + ahead)
+            self.timers.set(TokenTimer.REFRESH, now + ahead)
 
     def failed(self, now: float) -> float:
         """There is none. Returns the seconds until it is asked for again."""
         delay = self._backoff.next()
         self.timers.clear()
-        self.timers.set(Slot.AGAIN, now + delay)
+        self.timers.set(TokenTimer.AGAIN, now + delay)
         return delay
 
     def connection_lost(self) -> None:
         """Before the next connection a token is asked for anyway."""
-        self.timers.cancel(Slot.REFRESH)
+        self.timers.cancel(TokenTimer.REFRESH)
 
     def stop(self) -> None:
         """The client is leaving or at rest: it needs no token."""
@@ -88,13 +88,13 @@ class TokenRequests:
     def tick(self, now: float) -> bool:
         """Time passed. `True`: the time for an answer is up, so say that it has `failed`."""
         slot = self.timers.pop_expired(now)
-        if slot in (Slot.AGAIN, Slot.REFRESH):
+        if slot in (TokenTimer.AGAIN, TokenTimer.REFRESH):
             self._ask(now)
-        return slot is Slot.ANSWER
+        return slot is TokenTimer.ANSWER
 
     def _ask(self, now: float) -> None:
         self.timers.clear()
-        self.timers.set(Slot.ANSWER, now + self._config.access_token_timeout)
+        self.timers.set(TokenTimer.ANSWER, now + self._config.access_token_timeout)
         self._outbox.put(AccessTokenNeeded())
 
 

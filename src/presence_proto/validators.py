@@ -191,12 +191,12 @@ def vsn(instance: object, attribute: Attribute[Any], value: Any) -> None:
         raise ConfigError(f"{attribute.name} must be '1.0.0' or '2.0.0', not {value!r}")
 
 
-def wire(instance: object, attribute: Attribute[Any], value: Any) -> None:
+def protocol(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if value not in (None, "phoenix", "jarvis"):
         raise ConfigError(f"{attribute.name} must be 'phoenix', 'jarvis' or None, not {value!r}")
 
 
-def hub_wire(instance: object, attribute: Attribute[Any], value: Any) -> None:
+def hub_protocol(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if value not in ("both", "phoenix", "jarvis"):
         raise ConfigError(f"{attribute.name} must be 'both', 'phoenix' or 'jarvis', not {value!r}")
 

@@ -26,10 +26,10 @@ from wsproto.utilities import generate_nonce
 
 from presence_proto.deflate import Deflate, MessageLimit, deflate
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
-from presence_proto.fast_lane import MAX_MASKED, FastLane, xor
+from presence_proto.fast_lane import MAX_MASKED, FrameReader, xor
 from presence_proto.handshake import ClientHandshake, HandshakeError, ServerHandshake, Upgraded
+from presence_proto.handshake import HandshakeRefused as HandshakeRefused
 from presence_proto.handshake import HandshakeRequest as HandshakeRequest
-from presence_proto.handshake import Refused as Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,9 +95,16 @@ class Closed:
 
 
 WebSocketEvent: TypeAlias = (
-    HandshakeRequest | Opened | Refused | TextMessage | BinaryMessage | PingReceived | PongReceived | Closed
+    HandshakeRequest
+    | Opened
+    | HandshakeRefused
+    | TextMessage
+    | BinaryMessage
+    | PingReceived
+    | PongReceived
+    | Closed
 )
-_Last = TypeVar("_Last", Refused, Closed)
+_Last = TypeVar("_Last", HandshakeRefused, Closed)
 
 _ENDLESS = 1 << 62  # looks at fragments: as many as it takes
 
@@ -155,10 +162,10 @@ class WebSocket:
         "_eof",
         "_fragments",
         "_handshake",
-        "_lane",
         "_limit",
         "_out",
         "_read",
+        "_reader",
         "_server",
         "_state",
         "_wsproto",
@@ -171,7 +178,7 @@ class WebSocket:
         self._handshake: ClientHandshake | ServerHandshake | None = handshake  # while CONNECTING
         self._server = isinstance(handshake, ServerHandshake)
         self._wsproto: Connection | None = None  # while OPEN and CLOSING
-        self._lane: FastLane | None = None  # with the connection, in front of it
+        self._reader: FrameReader | None = None  # with the connection, in front of it
         self._read: Iterator[wsproto.Event] | None = None  # the connection reads what the lane handed over
         self._limit: MessageLimit | None = None  # with the connection
         self._added = 0  # by inflating, once closed
@@ -245,29 +252,29 @@ class WebSocket:
         """Take in what the transport read. Empty data does nothing, nor does any after the end."""
         if not data or self._eof:
             return
-        if self._lane is not None:
+        if self._reader is not None:
             self.has_unread, self.is_read = True, False
-            self._lane.receive(bytes(data))
+            self._reader.receive(bytes(data))
         elif self._handshake is not None:
             self._handshake.receive_data(data)
 
     def receive_eof(self) -> None:
         """The stream has ended; what came before is still read."""
         self._eof, self.is_read = True, False
-        if self._lane is not None:
-            self._lane.receive_eof()
+        if self._reader is not None:
+            self._reader.receive_eof()
 
     # ------------------------------------------------------------------------------------------ events
 
     def next_event(self, patience: int = _ENDLESS) -> WebSocketEvent | None:
-        """The next event, or `None` until there is more data. The last one is a `Refused` or a `Closed`.
+        """The next event, or `None` until there is more data. The last is a `HandshakeRefused` or a `Closed`.
 
         Fragments may go on without an event for long. After `patience` looks at them it is `None`, too, and
         `has_unread` is true.
         """
         event: WebSocketEvent | None = None
-        if self._lane is not None:
-            event = self._read_frames(self._lane, patience)
+        if self._reader is not None:
+            event = self._read_frames(self._reader, patience)
         elif self._handshake is not None:
             event = self._read_handshake(self._handshake)
         if event is None and self._eof and self._state is not State.CLOSED:
@@ -279,11 +286,11 @@ class WebSocket:
 
         Text is `str`. Empty when something else comes first, or nothing.
         """
-        lane = self._lane
-        if lane is None:
+        reader = self._reader
+        if reader is None:
             return []
-        messages = lane.take_all()
-        self.is_read = lane.is_empty
+        messages = reader.take_all()
+        self.is_read = reader.is_empty
         return messages
 
     def _read_handshake(self, handshake: ClientHandshake | ServerHandshake) -> WebSocketEvent | None:
@@ -301,24 +308,24 @@ class WebSocket:
             return Opened(result.subprotocol, self.uses_deflate)
         return None if result is None else self._end(result)
 
-    def _read_frames(self, lane: FastLane, patience: int) -> WebSocketEvent | None:
+    def _read_frames(self, reader: FrameReader, patience: int) -> WebSocketEvent | None:
         while True:
             if self._read is not None:
                 # wsproto parses while its events are consumed: at most one at a time.
                 event = self._read_event(next(self._read, None))
                 if event is not None:
                     return event
-            elif (message := lane.take()) is not None:
+            elif (message := reader.take()) is not None:
                 return TextMessage(message) if isinstance(message, str) else BinaryMessage(message)
-            elif lane.broken is not None:
-                return self._broken(lane.broken)
-            elif (small := lane.take_small()) is not None:
+            elif reader.broken is not None:
+                return self._broken(reader.broken)
+            elif (small := reader.take_small()) is not None:
                 if isinstance(small, tuple):
                     return self._read_control(*small)
                 return TextMessage(small) if isinstance(small, str) else BinaryMessage(small)
             elif patience <= 0:
                 return None
-            elif data := lane.hand_over():
+            elif data := reader.hand_over():
                 patience -= 1
                 assert self._wsproto is not None
                 self._wsproto.receive_data(data)
@@ -397,7 +404,9 @@ class WebSocket:
         self._wsproto = Connection(role, [upgraded.limit])
         limit = self._limit = upgraded.limit
         deflate = limit if isinstance(limit, Deflate) else None
-        self._lane = FastLane(upgraded.early_data, masked=self._server, limit=limit.limit, deflate=deflate)
+        self._reader = FrameReader(
+            upgraded.early_data, masked=self._server, limit=limit.limit, deflate=deflate
+        )
         self.deflate_bits = None if deflate is None else deflate.deflate_bits
         self._handshake = None
         self.has_unread = True  # there may be early data
@@ -409,7 +418,7 @@ class WebSocket:
     def _end(self, event: _Last) -> _Last:
         self._state, self._added = State.CLOSED, self.bytes_added
         self.has_unread = self.is_read = False
-        self._handshake = self._wsproto = self._lane = self._read = self._limit = self.deflate_bits = None
+        self._handshake = self._wsproto = self._reader = self._read = self._limit = self.deflate_bits = None
         self._fragments.clear()
         return event
 

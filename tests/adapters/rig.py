@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapters.fakes import CONN, FakeEndpoint, until
-from presence_adapters.asyncio import Driver
+from presence_adapters.asyncio import AsyncioDriver
 from presence_proto import OpenTransport
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Rig:
     """A driver, its endpoint, and what it reported."""
 
-    def __init__(self, driver_type: type[Driver], **options: Any) -> None:
+    def __init__(self, driver_type: type[AsyncioDriver], **options: Any) -> None:
         self.endpoint = FakeEndpoint()
         self.events: list[Any] = []
         self.ends: list[Exception | None] = []
@@ -35,7 +35,7 @@ class Rig:
         return self.facts(name)[0]
 
 
-async def started(driver_type: type[Driver] = Driver, **options: Any) -> Rig:
+async def started(driver_type: type[AsyncioDriver] = AsyncioDriver, **options: Any) -> Rig:
     rig = Rig(driver_type, **options)
     await rig.driver.start()
     return rig
@@ -81,7 +81,7 @@ async def peer(context: ssl.SSLContext | None = None, *, reads: bool = True) -> 
         await asyncio.sleep(0)
 
 
-async def opened(server: Peer, driver_type: type[Driver] = Driver, **options: Any) -> Rig:
+async def opened(server: Peer, driver_type: type[AsyncioDriver] = AsyncioDriver, **options: Any) -> Rig:
     rig = await started(driver_type, **options)
     rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
     await rig.fact("opened")

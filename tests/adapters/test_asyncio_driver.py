@@ -10,7 +10,7 @@ import pytest
 
 from adapters.fakes import CONN, FakeEndpoint, run, until
 from adapters.rig import opened, peer, started
-from presence_adapters.asyncio import Driver
+from presence_adapters.asyncio import AsyncioDriver
 from presence_adapters.hub_driver import HubDriver
 from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
 
@@ -172,8 +172,8 @@ def test_a_reset_is_told_in_words() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("driver_type", [Driver, HubDriver])
-def test_outputs_for_a_connection_that_is_gone_are_nothing(driver_type: type[Driver]) -> None:
+@pytest.mark.parametrize("driver_type", [AsyncioDriver, HubDriver])
+def test_outputs_for_a_connection_that_is_gone_are_nothing(driver_type: type[AsyncioDriver]) -> None:
     async def main() -> None:
         rig = await started(driver_type)
         rig.do(SendData(CONN, b"x"), CloseTransport(CONN), CloseTransport(ConnId(7), abort=True))
@@ -259,7 +259,7 @@ def test_a_bug_in_a_fact_ends_everything_and_is_told(fact: str, batch: bool) -> 
     async def main() -> None:
         async with peer() as server:
             bug = RuntimeError("bug")
-            rig = await started(HubDriver if batch else Driver)
+            rig = await started(HubDriver if batch else AsyncioDriver)
             rig.endpoint.on(fact, raising(bug))
             rig.endpoint.deadline = asyncio.get_running_loop().time() + (0.05 if fact == "tick" else 60)
             rig.do(OpenTransport(CONN, "127.0.0.1", server.port, tls=False))
@@ -317,7 +317,7 @@ def test_what_a_command_raises_is_the_callers_and_changes_nothing() -> None:
 
 
 def test_it_is_entered_once_and_first() -> None:
-    driver = Driver(FakeEndpoint(), print, print)
+    driver = AsyncioDriver(FakeEndpoint(), print, print)
     with pytest.raises(LocalProtocolError, match="not running yet"):
         driver.call(print)
 

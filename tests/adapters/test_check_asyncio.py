@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adapters.fakes import Certificates
-from presence_adapters.asyncio import Driver
+from presence_adapters.asyncio import AsyncioDriver
 from presence_proto.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ class OnAsyncio:
 
     async def _main(self, endpoint: Endpoint) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        driver = Driver(endpoint, lambda event: None, lambda error: None, ssl_context=self._ssl_context)
+        driver = AsyncioDriver(
+            endpoint, lambda event: None, lambda error: None, ssl_context=self._ssl_context
+        )
         await driver.start()
         try:
             driver.drain()

@@ -55,7 +55,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for module in (driver_check, driver_lab):
         monkeypatch.setattr(module, "PATIENCE", 1.0)
         monkeypatch.setattr(module, "PROMPT", 1.5)
-    for method in (driver_lab.Lab.run, driver_lab.Run.finish, driver_lab.Run.join):
+    for method in (driver_lab.DriverLab.run, driver_lab.DriverRun.finish, driver_lab.DriverRun.join):
         monkeypatch.setitem(method.__kwdefaults__, "within", 3.0)
     yield
     for link in LEAKED:

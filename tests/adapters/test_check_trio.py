@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from adapters.fakes import Certificates
-from presence_adapters.trio import Driver
+from presence_adapters.trio import TrioDriver
 from presence_proto.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OnTrio:
 
     async def _main(self, endpoint: Endpoint) -> None:
         self._token = trio.lowlevel.current_trio_token()
-        driver = Driver(endpoint, lambda event: None, lambda error: None, ssl_context=self._ssl_context)
+        driver = TrioDriver(endpoint, lambda event: None, lambda error: None, ssl_context=self._ssl_context)
         with trio.CancelScope() as self._scope:
             await driver.start()
             try:

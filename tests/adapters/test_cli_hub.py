@@ -45,12 +45,12 @@ def private(path: Path, text: str) -> Path:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("wire", "guarded"),
+    ("protocol", "guarded"),
     [("both", False), ("phoenix", True), ("jarvis", True)],
     ids=["both", "phoenix", "jarvis"],
 )
-def test_what_it_prints_works_as_it_is(wire: str, guarded: bool, tmp_path: Path) -> None:
-    options, env = ["--wire", wire], {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+def test_what_it_prints_works_as_it_is(protocol: str, guarded: bool, tmp_path: Path) -> None:
+    options, env = ["--protocol", protocol], {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     if guarded:
         authority = trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
@@ -64,7 +64,7 @@ def test_what_it_prints_works_as_it_is(wire: str, guarded: bool, tmp_path: Path)
         greeted = read_until(process, "Ctrl-C stops it.")
         names = re.findall(r"^  (\w+) clients +wss?://127\.0\.0\.1:\d+", greeted, re.MULTILINE)
         phoenix, jarvis = ["Supabase", "Phoenix"], ["Jarvis"]
-        assert names == (phoenix if wire != "jarvis" else []) + (jarvis if wire != "phoenix" else [])
+        assert names == (phoenix if protocol != "jarvis" else []) + (jarvis if protocol != "phoenix" else [])
 
         code = ["-u", "-W", "error", "-c", section(greeted, "A client to try")]
         with subprocess.Popen(
@@ -86,17 +86,19 @@ def test_what_it_prints_works_as_it_is(wire: str, guarded: bool, tmp_path: Path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [["--wire", "both"], ["--wire", "jarvis"], ["--wire", "phoenix"], []])
+@pytest.mark.parametrize(
+    "options", [["--protocol", "both"], ["--protocol", "jarvis"], ["--protocol", "phoenix"], []]
+)
 def test_the_older_protocol_is_shown_when_it_is_asked_for(options: list[str]) -> None:
     with running("hub", "--port", "0", *options) as process:
         greeted = read_until(process, "Ctrl-C stops it.")
         port = re.search(r":(\d+)", greeted)
         assert port is not None
         assert ("Jarvis" in greeted) is ({"both", "jarvis"} >= {*options[1:]} != set())
-        if options in ([], ["--wire", "both"]):  # it is spoken all the same
+        if options in ([], ["--protocol", "both"]):  # it is spoken all the same
 
             async def visit() -> None:
-                config = PresenceConfig(server_url=f"ws://127.0.0.1:{port[1]}", wire="jarvis")
+                config = PresenceConfig(server_url=f"ws://127.0.0.1:{port[1]}", protocol="jarvis")
                 async with PresenceClient(Identity("a", "A"), config) as client:
                     assert isinstance(await anext(client), Connected)
 
@@ -110,11 +112,11 @@ def test_the_help_of_other_commands_speaks_of_rooms_and_users() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
 @pytest.mark.parametrize("served", ["both", "alone"])
-def test_a_goodbye_tells_everybody_to_come_back(wire: str, served: str) -> None:
+def test_a_goodbye_tells_everybody_to_come_back(protocol: str, served: str) -> None:
     async def watch(url: str, process: Any) -> str:
-        config = PresenceConfig(server_url=url, wire=wire, reconnect_delay=60, max_reconnect_delay=60)  # type: ignore[arg-type]  # a parameter
+        config = PresenceConfig(server_url=url, protocol=protocol, reconnect_delay=60, max_reconnect_delay=60)  # type: ignore[arg-type]  # a parameter
         async with PresenceClient(Identity("a", "A"), config) as client:
             async for event in client:
                 if isinstance(event, Connected):
@@ -123,9 +125,9 @@ def test_a_goodbye_tells_everybody_to_come_back(wire: str, served: str) -> None:
                     return event.reason
         raise AssertionError
 
-    with running("hub", "--port", "0", "--wire", wire if served == "alone" else "both") as process:
+    with running("hub", "--port", "0", "--protocol", protocol if served == "alone" else "both") as process:
         greeted = read_until(process, "Ctrl-C stops it.")
-        url = re.search(rf"{'Jarvis' if wire == 'jarvis' else 'Supabase'} clients +(\S+)", greeted)
+        url = re.search(rf"{'Jarvis' if protocol == 'jarvis' else 'Supabase'} clients +(\S+)", greeted)
         assert url is not None
         assert "1012" in run(lambda: watch(url[1], process))
         process.communicate(timeout=10)
@@ -139,7 +141,7 @@ def test_the_limits_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> 
         configs.append(config)
 
     monkeypatch.setattr("presence_adapters.cli.hub.serve", serve)
-    options = "--wire jarvis --max-connections 3 --max-connections-per-address 2 --max-channels 4"
+    options = "--protocol jarvis --max-connections 3 --max-connections-per-address 2 --max-channels 4"
     options += " --max-message-size 500 --allow-origin https://a.example --allow-origin https://*.b.example"
     options += " --max-meta-size 10 --max-topic-size 20 --max-connection-size 30 --max-total-size 40"
     options += " --message-rate 7 --join-rate 8 --delivery-rate 0"
@@ -150,7 +152,7 @@ def test_the_limits_are_those_of_the_config(monkeypatch: pytest.MonkeyPatch) -> 
     assert configs == [
         HubConfig(**DEFAULTS, **RATES),  # type: ignore[arg-type]  # of several types
         HubConfig(
-            wire="jarvis",
+            protocol="jarvis",
             allowed_origins=("https://a.example", "https://*.b.example"),
             max_connections=3,
             max_connections_per_address=2,
@@ -205,7 +207,7 @@ def test_a_limit_holds_in_a_process_too() -> None:
         (["--presence-window", "nan"], "presence_window"),
         (["--max-message-size", "1M"], "'1M' is not a valid integer"),
         (["--host", ""], "--host is empty"),
-        (["--wire", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
+        (["--protocol", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
         (["--allow-origin", "a.example"], "allowed_origins: 'a.example' is not an origin"),
         (["--api-key-file", "/nowhere/key"], "File '/nowhere/key' does not exist"),
         (["--api-key-file", __file__], "gives more than one word: it must be the secret alone"),

@@ -232,12 +232,12 @@ def test_a_join_that_is_refused_says_why(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_lines(desk: Desk) -> None:
-    result = desk("online", "--jitter", "lots", "--wire", "morse")
+    result = desk("online", "--jitter", "lots", "--protocol", "morse")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert sorted(line.partition(" must")[0] for line in result.stderr.splitlines()) == [
         "Error: --jitter: jitter",
-        "Error: --wire: wire",
+        "Error: --protocol: protocol",
     ]
 
 
@@ -250,10 +250,10 @@ def test_no_server_is_set(desk: Desk) -> None:
 def test_warnings_and_flags(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / "other.toml"
     file.write_text('[presence]\nserver_url = "ws://127.0.0.1:1"\n')
-    env = {**desk.env, "PRESENCE_SERVER_URL": "", "PRESENCE_WIREE": "x"}
+    env = {**desk.env, "PRESENCE_SERVER_URL": "", "PRESENCE_PROTOCOLE": "x"}
     result = presence("online", "--config", str(file), "--server-url", desk.hub.url, **env)
     assert (result.exit_code, result.stdout) == (0, "The room is empty.\n")
-    assert result.stderr == "Warning: PRESENCE_WIREE: no such setting, did you mean PRESENCE_WIRE?\n"
+    assert result.stderr == "Warning: PRESENCE_PROTOCOLE: no such setting, did you mean PRESENCE_PROTOCOL?\n"
 
 
 def test_presence_can_be_switched_off(desk: Desk, tmp_path: Path) -> None:
@@ -492,8 +492,8 @@ def test_ctrl_c_ends_a_visit_that_waits(desk: Desk) -> None:
 
 def test_the_jarvis_protocol(tmp_path: Path) -> None:
     with HubThread(HubConfig(presence_window=0.0)) as hub:
-        desk = Desk(hub, tmp_path, PRESENCE_SERVER_URL=hub.jarvis_url, PRESENCE_WIRE="jarvis")
-        with desk.user("bob-1", "Bob", server_url=hub.jarvis_url, wire="jarvis") as bob:
+        desk = Desk(hub, tmp_path, PRESENCE_SERVER_URL=hub.jarvis_url, PRESENCE_PROTOCOL="jarvis")
+        with desk.user("bob-1", "Bob", server_url=hub.jarvis_url, protocol="jarvis") as bob:
             assert desk("poke", "Bob").stdout == "Poked Bob.\n"
             assert heard(bob, Poked).display_name == "Ann"
             assert desk("invite", "Go").stdout == "Invited to Go: Bob.\n"

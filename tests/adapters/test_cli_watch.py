@@ -23,7 +23,7 @@ from adapters.hub_thread import until
 from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
 from presence_adapters.cli.watch.feed import Feed
-from presence_adapters.cli.watch.roster import AROUND, Roster
+from presence_adapters.cli.watch.roster import AROUND, RosterTable
 from presence_adapters.cli.watch.screen import RoomApp
 from presence_adapters.hub_thread import HubThread
 from presence_proto import Identity, PresenceConfig
@@ -332,7 +332,7 @@ def test_a_user_who_may_come_back_after_a_restart_is_dimmed(
 ) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         await shows(pilot, "Bob is here")
-        roster = pilot.app.query_one(Roster)
+        roster = pilot.app.query_one(RosterTable)
 
         async def until_dimmed(dimmed: bool) -> None:
             async with asyncio.timeout(30):
@@ -355,7 +355,7 @@ def test_a_user_who_may_come_back_after_a_restart_is_dimmed(
 def test_more_users_than_rows_cost_no_column(hub: HubThread, tmp_path: Path) -> None:
     async def story(pilot: Pilot[Any], client: PresenceClient) -> None:
         await shows(pilot, "U9 is here")
-        roster = pilot.app.query_one(Roster)
+        roster = pilot.app.query_one(RosterTable)
         async with asyncio.timeout(10):
             while not roster.show_vertical_scrollbar:
                 await pilot.pause()

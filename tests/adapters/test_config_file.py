@@ -75,7 +75,7 @@ WRONG = [
     ("reconnect_delay = 60", "max_reconnect_delay, 30, must be at least reconnect_delay, 60"),
     ("max_reconnect_delay = 0.5", "max_reconnect_delay, 0.5, must be at least reconnect_delay, 1"),
     # words
-    ('wire = "supabase"', 'wire must be "phoenix" or "jarvis", not "supabase"'),
+    ('protocol = "supabase"', 'protocol must be "phoenix" or "jarvis", not "supabase"'),
     ("vsn = 2.0", 'vsn must be "1.0.0" or "2.0.0", not 2.0'),
     ('api_key = "two words"', "api_key must not hold spaces"),
     ('api_key = "copied\u200b"', "api_key must not hold spaces or characters that cannot be seen"),

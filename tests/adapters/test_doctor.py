@@ -40,7 +40,7 @@ from adapters.socks_proxy import SocksThread
 from adapters.test_cli import presence, read_until, running
 from presence_adapters.cli.doctor.checkup import Checkup, Finding
 from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
-from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.facts import CheckupStep, Facts
 from presence_adapters.cli.doctor.probes import in_thread, server_time, speaks_tls
 from presence_adapters.cli.doctor.report import as_json, as_text, exit_status, outcome
 from presence_adapters.hub_server import HubServer
@@ -176,7 +176,9 @@ def test_a_room_behind_a_socks_proxy(world: Workshop) -> None:
 
     findings = run(main)
     assert names(findings) == []
-    assert next(one.text for one in findings if one.step is Step.PROXY).startswith("a tunnel to room.test:")
+    assert next(one.text for one in findings if one.step is CheckupStep.PROXY).startswith(
+        "a tunnel to room.test:"
+    )
 
 
 def test_a_proxy_that_does_not_answer(world: Workshop) -> None:
@@ -234,7 +236,7 @@ def test_an_address_that_drops_what_comes_does_not_hide_the_next_one(world: Work
             world.monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: where)
             return await examined({"server_url": "ws://room.test", "timeout": 1.6})
 
-    tcp = next(finding for finding in run(main) if finding.step is Step.TCP)
+    tcp = next(finding for finding in run(main) if finding.step is CheckupStep.TCP)
     assert (outcome(tcp), tcp.text.partition(", ")[2]) == ("ok", "but not to 127.0.0.1")
 
 
@@ -264,16 +266,16 @@ def test_a_connection_that_is_reset(world: Workshop) -> None:
     assert "reset by peer" in cause
 
 
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
-def test_a_server_that_closes_the_websocket_at_once(wire: str, world: Workshop) -> None:
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
+def test_a_server_that_closes_the_websocket_at_once(protocol: str, world: Workshop) -> None:
     """It has opened it all the same: the handshake was fine."""
 
     async def main() -> list[Finding]:
         async with talker(code=1013) as port:
-            return await examined({"server_url": f"ws://127.0.0.1:{port}", "wire": wire})
+            return await examined({"server_url": f"ws://127.0.0.1:{port}", "protocol": protocol})
 
     name, cause = told(main)
-    assert name == ("wrong-wire" if wire == "jarvis" else "lost-in-join")
+    assert name == ("wrong-protocol" if protocol == "jarvis" else "lost-in-join")
     assert cause.endswith("code 1013: we are full.")
 
 
@@ -317,19 +319,19 @@ def test_a_refusal_without_a_reason_is_quoted(response: Any, world: Workshop) ->
 
 
 @pytest.mark.parametrize(
-    ("wire", "text", "name"),
+    ("protocol", "text", "name"),
     [
         ("jarvis", '{"type": "error", "message": "you have no permission"}', "no-rights"),
         ("jarvis", '{"type": "error", "message": "moon"}', "join-refused"),
-        ("jarvis", '{"type": 5}', "wrong-wire"),
-        ("phoenix", '{"type": "error", "message": "Invalid JSON"}', "wrong-wire-jarvis"),
-        ("phoenix", '{"topic": "t", "event": "e", "payload": {}, "ref": null}', "wrong-wire-jarvis"),
+        ("jarvis", '{"type": 5}', "wrong-protocol"),
+        ("phoenix", '{"type": "error", "message": "Invalid JSON"}', "wrong-protocol-jarvis"),
+        ("phoenix", '{"topic": "t", "event": "e", "payload": {}, "ref": null}', "wrong-protocol-jarvis"),
     ],
 )
-def test_what_a_server_says_to_a_join(wire: str, text: str, name: str, world: Workshop) -> None:
+def test_what_a_server_says_to_a_join(protocol: str, text: str, name: str, world: Workshop) -> None:
     async def main() -> list[Finding]:
         async with talker(text) as port:
-            return await examined({"server_url": f"ws://127.0.0.1:{port}", "wire": wire})
+            return await examined({"server_url": f"ws://127.0.0.1:{port}", "protocol": protocol})
 
     assert told(main)[0] == name
 
@@ -417,9 +419,9 @@ def outcomes(findings: list[Finding]) -> dict[str, str]:
     return {str(finding.step): outcome(finding) for finding in findings}
 
 
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-def test_all_is_well(wire: str, tls: bool, world: Workshop) -> None:
+def test_all_is_well(protocol: str, tls: bool, world: Workshop) -> None:
     seen: list[str | None] = []
 
     async def main() -> list[Finding]:
@@ -428,14 +430,19 @@ def test_all_is_well(wire: str, tls: bool, world: Workshop) -> None:
         async with HubServer(
             config, ssl_context=context, on_event=lambda event: seen.append(named(event))
         ) as hub:
-            given = {"server_url": hub.url, "wire": wire, "PRESENCE_API_KEY": KEY, "tls_ca": world.trust}
+            given = {
+                "server_url": hub.url,
+                "protocol": protocol,
+                "PRESENCE_API_KEY": KEY,
+                "tls_ca": world.trust,
+            }
             findings = await examined(given)
             assert hub.hub.connections == ()
             return findings
 
     findings = run(main)
     assert names(findings) == []
-    assert [finding.step for finding in findings] == list(Step)
+    assert [finding.step for finding in findings] == list(CheckupStep)
     skipped = {"proxy", "clock"} if tls else {"proxy", "clock", "TLS"}
     assert {step for step, how in outcomes(findings).items() if how != "ok"} == skipped
     assert exit_status(findings[-1]) == 0
@@ -507,8 +514,8 @@ def test_a_check_up_that_is_given_up_leaves_nothing(world: Workshop) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("last", [Step.TCP, Step.TLS, Step.JOIN])
-def test_one_who_has_seen_enough_leaves_nothing(last: Step, world: Workshop) -> None:
+@pytest.mark.parametrize("last", [CheckupStep.TCP, CheckupStep.TLS, CheckupStep.JOIN])
+def test_one_who_has_seen_enough_leaves_nothing(last: CheckupStep, world: Workshop) -> None:
     async def main() -> None:
         async with HubServer() as server:
             flags = {"server_url": server.url}
@@ -619,7 +626,7 @@ access_token_command = {command}
 
 
 def test_what_a_server_says_cannot_drive_the_terminal() -> None:
-    diagnosis = diagnose(Step.JOIN, Facts(refusal="\x1b[2Jgone\n"))
-    text = as_text(Finding(Step.JOIN, 0.0015, diagnosis=diagnosis)).plain
+    diagnosis = diagnose(CheckupStep.JOIN, Facts(refusal="\x1b[2Jgone\n"))
+    text = as_text(Finding(CheckupStep.JOIN, 0.0015, diagnosis=diagnosis)).plain
     assert "\x1b" not in text
     assert len(text.splitlines()) == 2

@@ -14,9 +14,9 @@ import pytest
 from adapters.broken_setups import jwt
 from presence_adapters.cli.doctor.claims import claims_of
 from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
-from presence_adapters.cli.doctor.facts import Answer, Claims, Facts, Step, in_units
+from presence_adapters.cli.doctor.facts import CheckupStep, Claims, Facts, HttpAnswer, in_units
 from presence_adapters.cli.doctor.fault import Fault, always
-from presence_adapters.cli.doctor.probes import Head, parsed_head, why_no_tls
+from presence_adapters.cli.doctor.probes import HttpHead, parsed_head, why_no_tls
 
 
 def deep_jwt() -> str:
@@ -31,9 +31,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "howto" / "diagnose.md"
 
 
 def test_every_step_has_faults_in_the_order_of_the_steps_and_the_last_one_fits_always() -> None:
-    order = list(Step)
+    order = list(CheckupStep)
     assert [fault.step for fault in FAULTS] == sorted((fault.step for fault in FAULTS), key=order.index)
-    for step in Step:
+    for step in CheckupStep:
         *special, last = [fault for fault in FAULTS if fault.step is step]
         assert last.fits is always
         assert always not in [fault.fits for fault in special]
@@ -51,61 +51,87 @@ def test_what_a_fault_says_is_whole_sentences(fault: Fault) -> None:
 @pytest.mark.parametrize(
     ("step", "facts", "name"),
     [
-        (Step.HANDSHAKE, {"answer": Answer(302, redirect="login.hotel.test")}, "portal"),
-        (Step.HANDSHAKE, {"answer": Answer(302, redirect="room.test")}, "no-websocket"),
-        (Step.HANDSHAKE, {"answer": Answer(302, redirect="login.hotel.test"), "tls": True}, "redirect"),
-        (Step.HANDSHAKE, {"answer": Answer(301, True, "room.test", True)}, "redirect-to-tls"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(302, redirect="login.hotel.test")}, "portal"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(302, redirect="room.test")}, "no-websocket"),
         (
-            Step.HANDSHAKE,
-            {"answer": Answer(301, True, "abc.supabase.co", True), "host": "abc.supabase.co"},
+            CheckupStep.HANDSHAKE,
+            {"answer": HttpAnswer(302, redirect="login.hotel.test"), "tls": True},
+            "redirect",
+        ),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(301, True, "room.test", True)}, "redirect-to-tls"),
+        (
+            CheckupStep.HANDSHAKE,
+            {"answer": HttpAnswer(301, True, "abc.supabase.co", True), "host": "abc.supabase.co"},
             "redirect-to-tls",
         ),
-        (Step.HANDSHAKE, {"answer": Answer(301, False, "room.test", True), "tls": True}, "no-websocket"),
-        (Step.HANDSHAKE, {"answer": Answer(402)}, "no-websocket"),
-        (Step.HANDSHAKE, {"answer": Answer(402), "host": "abc.supabase.co"}, "project-restricted"),
-        (Step.HANDSHAKE, {"answer": Answer(511)}, "portal"),
-        (Step.HANDSHAKE, {"answer": Answer(403, is_html=True)}, "no-websocket"),
-        (Step.HANDSHAKE, {"answer": Answer(403, is_html=True), "host": "abc.supabase.co"}, "portal"),
-        (Step.HANDSHAKE, {"answer": Answer(521, is_html=True), "host": "abc.supabase.co"}, "unavailable"),
-        (Step.HANDSHAKE, {"answer": Answer(404)}, "wrong-path"),
-        (Step.HANDSHAKE, {"answer": Answer(404), "wire": "jarvis"}, "wrong-wire-phoenix"),
-        (Step.HANDSHAKE, {"answer": Answer(400), "speaks_tls": True}, "tls-wanted"),
-        (Step.HANDSHAKE, {"silent": True}, "mute-server"),
-        (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 59.0}, "certificate-expired"),
-        (Step.TLS, {"tls_trouble": "expired", "clock_ahead": 61.0}, "clock-off-tls"),
-        (Step.TLS, {"tls_trouble": "self-signed", "clock_ahead": 9999.0}, "self-signed"),
-        (Step.PROXY, {"answer": Answer(400), "proxy_refusal": "forbidden"}, "no-proxy"),
-        (Step.PROXY, {"answer": Answer(511), "proxy_refusal": "forbidden"}, "proxy-refuses"),
-        (Step.PROXY, {"proxy_refusal": "unreachable"}, "proxy-no-way"),  # SOCKS
-        (Step.HANDSHAKE, {"answer": Answer(404, error="Tenant not found")}, "no-such-tenant"),
-        (Step.HANDSHAKE, {"answer": Answer(403, error="Tenant not found")}, "no-websocket"),
-        (Step.PROXY, {"answer": Answer(100)}, "no-proxy"),
-        (Step.TCP, {"proxy": "p:1", "refused": True}, "proxy-down"),
-        (Step.API_KEY, {"has_key": True, "token": Claims(expires=99.0), "now": 100.0}, "token-expired"),
+        (
+            CheckupStep.HANDSHAKE,
+            {"answer": HttpAnswer(301, False, "room.test", True), "tls": True},
+            "no-websocket",
+        ),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(402)}, "no-websocket"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(402), "host": "abc.supabase.co"}, "project-restricted"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(511)}, "portal"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(403, is_html=True)}, "no-websocket"),
+        (
+            CheckupStep.HANDSHAKE,
+            {"answer": HttpAnswer(403, is_html=True), "host": "abc.supabase.co"},
+            "portal",
+        ),
+        (
+            CheckupStep.HANDSHAKE,
+            {"answer": HttpAnswer(521, is_html=True), "host": "abc.supabase.co"},
+            "unavailable",
+        ),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(404)}, "wrong-path"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(404), "protocol": "jarvis"}, "wrong-protocol-phoenix"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(400), "speaks_tls": True}, "tls-wanted"),
+        (CheckupStep.HANDSHAKE, {"silent": True}, "mute-server"),
+        (CheckupStep.TLS, {"tls_trouble": "expired", "clock_ahead": 59.0}, "certificate-expired"),
+        (CheckupStep.TLS, {"tls_trouble": "expired", "clock_ahead": 61.0}, "clock-off-tls"),
+        (CheckupStep.TLS, {"tls_trouble": "self-signed", "clock_ahead": 9999.0}, "self-signed"),
+        (CheckupStep.PROXY, {"answer": HttpAnswer(400), "proxy_refusal": "forbidden"}, "no-proxy"),
+        (CheckupStep.PROXY, {"answer": HttpAnswer(511), "proxy_refusal": "forbidden"}, "proxy-refuses"),
+        (CheckupStep.PROXY, {"proxy_refusal": "unreachable"}, "proxy-no-way"),  # SOCKS
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(404, error="Tenant not found")}, "no-such-tenant"),
+        (CheckupStep.HANDSHAKE, {"answer": HttpAnswer(403, error="Tenant not found")}, "no-websocket"),
+        (CheckupStep.PROXY, {"answer": HttpAnswer(100)}, "no-proxy"),
+        (CheckupStep.TCP, {"proxy": "p:1", "refused": True}, "proxy-down"),
+        (
+            CheckupStep.API_KEY,
+            {"has_key": True, "token": Claims(expires=99.0), "now": 100.0},
+            "token-expired",
+        ),
         # By the server's clock it has not.
         (
-            Step.API_KEY,
+            CheckupStep.API_KEY,
             {"has_key": True, "token": Claims(expires=99.0), "now": 100.0, "clock_ahead": 50.0},
             "wrong-api-key",
         ),
-        (Step.API_KEY, {"has_key": True, "token": Claims(starts=200.0), "now": 100.0}, "token-early"),
-        (Step.API_KEY, {"has_key": True, "token": Claims(starts=150.0), "now": 100.0}, "wrong-api-key"),
-        (Step.JOIN, {"refusal": "no", "token": Claims(expires=1.0), "now": 2.0}, "token-expired-join"),
-        (Step.JOIN, {"refusal": "JwtSignatureError: Failed to validate JWT signature"}, "no-rights"),
-        (Step.JOIN, {"refusal": "too many channels joined"}, "rate-limited-join"),
-        (Step.JOIN, {"refusal": "your trial has expired"}, "join-refused"),
-        (Step.JOIN, {"refusal": "JWT expired"}, "token-expired-join"),
+        (CheckupStep.API_KEY, {"has_key": True, "token": Claims(starts=200.0), "now": 100.0}, "token-early"),
         (
-            Step.JOIN,
+            CheckupStep.API_KEY,
+            {"has_key": True, "token": Claims(starts=150.0), "now": 100.0},
+            "wrong-api-key",
+        ),
+        (CheckupStep.JOIN, {"refusal": "no", "token": Claims(expires=1.0), "now": 2.0}, "token-expired-join"),
+        (CheckupStep.JOIN, {"refusal": "JwtSignatureError: Failed to validate JWT signature"}, "no-rights"),
+        (CheckupStep.JOIN, {"refusal": "too many channels joined"}, "rate-limited-join"),
+        (CheckupStep.JOIN, {"refusal": "your trial has expired"}, "join-refused"),
+        (CheckupStep.JOIN, {"refusal": "JWT expired"}, "token-expired-join"),
+        (
+            CheckupStep.JOIN,
             {"refusal": "JWT expired", "key": Claims(expires=1.0), "now": 2.0},
             "api-key-expired-join",
         ),
-        (Step.JOIN, {"refusal": "this account is disabled"}, "join-refused"),
-        (Step.JOIN, {"unreadable": True, "wire": "jarvis"}, "wrong-wire"),
-        (Step.JOIN, {"ended": True, "wire": "phoenix"}, "lost-in-join"),
+        (CheckupStep.JOIN, {"refusal": "this account is disabled"}, "join-refused"),
+        (CheckupStep.JOIN, {"unreadable": True, "protocol": "jarvis"}, "wrong-protocol"),
+        (CheckupStep.JOIN, {"ended": True, "protocol": "phoenix"}, "lost-in-join"),
     ],
 )
-def test_the_special_fault_goes_before_the_general_one(step: Step, facts: dict[str, Any], name: str) -> None:
+def test_the_special_fault_goes_before_the_general_one(
+    step: CheckupStep, facts: dict[str, Any], name: str
+) -> None:
     assert diagnose(step, Facts(**{"host": "room.test", **facts})).fault.name == name
 
 
@@ -113,19 +139,21 @@ def test_the_words_are_filled_in() -> None:
     facts = Facts(
         host="room.test", port=443, tls_trouble="not yet valid", clock_ahead=-7200.0, detail="not yet valid"
     )
-    assert diagnose(Step.TLS, facts).cause == (
+    assert diagnose(CheckupStep.TLS, facts).cause == (
         "The clock of this machine is 2 hours behind by the server's: "
         "the certificate of room.test:443 looks not yet valid."
     )
     braces = Facts(refusal="{host} {0}")
-    assert diagnose(Step.JOIN, braces).cause == "The server refused the join: {host} {0}."
+    assert diagnose(CheckupStep.JOIN, braces).cause == "The server refused the join: {host} {0}."
     sentence = Facts(refusal="It is full moon. ")
-    assert diagnose(Step.JOIN, sentence).cause == "The server refused the join: It is full moon."
+    assert diagnose(CheckupStep.JOIN, sentence).cause == "The server refused the join: It is full moon."
 
 
 def test_an_ipv6_address_is_told_from_its_port() -> None:
     facts = Facts(host="::1", port=4000, refused=True)
-    assert diagnose(Step.TCP, facts).cause == "Nothing listens on [::1]:4000: the connection was refused."
+    assert (
+        diagnose(CheckupStep.TCP, facts).cause == "Nothing listens on [::1]:4000: the connection was refused."
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +205,7 @@ def test_a_date_without_a_zone_is_one_of_utc(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TZ", "JST-9")
     tzset()
     try:
-        assert parsed_head(data) == Head(Answer(403), 100.0)
+        assert parsed_head(data) == HttpHead(HttpAnswer(403), 100.0)
     finally:
         monkeypatch.undo()
         tzset()
@@ -189,25 +217,25 @@ def test_a_date_without_a_zone_is_one_of_utc(monkeypatch: pytest.MonkeyPatch) ->
         (b"", None),
         (b"SSH-2.0-OpenSSH\r\n", None),
         (b"HTTP/1.1 2x0 OK\r\n\r\n", None),
-        (b"HTTP/1.1 200 OK\r\n\r\n", Head(Answer(200), None)),
-        (b"HTTP/1.0 502\r\n", Head(Answer(502), None)),  # not all has come
-        (f"HTTP/1.1 403 No\r\n{DATE}\r\n\r\n".encode(), Head(Answer(403), 100.0)),
-        (b"HTTP/1.1 403 No\r\nDate: today\r\n\r\n", Head(Answer(403), None)),
-        (b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n", Head(Answer(103), None)),
-        (b"HTTP/1.1 100 Go on\r\n\r\n" * 3000 + b"HTTP/1.1 403 No\r\n\r\n", Head(Answer(403), None)),
-        (b"HTTP/1.1 101 Yes\r\n\r\nHTTP/1.1 403 No\r\n\r\n", Head(Answer(101), None)),
-        (b"HTTP/1.1 200 OK\r\nContent-Type: TEXT/HTML\r\n\r\n", Head(Answer(200, True), None)),
-        (b"HTTP/1.1 200 OK\r\n\r\n\n <html>", Head(Answer(200, True), None)),
+        (b"HTTP/1.1 200 OK\r\n\r\n", HttpHead(HttpAnswer(200), None)),
+        (b"HTTP/1.0 502\r\n", HttpHead(HttpAnswer(502), None)),  # not all has come
+        (f"HTTP/1.1 403 No\r\n{DATE}\r\n\r\n".encode(), HttpHead(HttpAnswer(403), 100.0)),
+        (b"HTTP/1.1 403 No\r\nDate: today\r\n\r\n", HttpHead(HttpAnswer(403), None)),
+        (b"HTTP/1.1 103 Early\r\nLink: x\r\n\r\n", HttpHead(HttpAnswer(103), None)),
+        (b"HTTP/1.1 100 Go on\r\n\r\n" * 3000 + b"HTTP/1.1 403 No\r\n\r\n", HttpHead(HttpAnswer(403), None)),
+        (b"HTTP/1.1 101 Yes\r\n\r\nHTTP/1.1 403 No\r\n\r\n", HttpHead(HttpAnswer(101), None)),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: TEXT/HTML\r\n\r\n", HttpHead(HttpAnswer(200, True), None)),
+        (b"HTTP/1.1 200 OK\r\n\r\n\n <html>", HttpHead(HttpAnswer(200, True), None)),
         (
             b"HTTP/1.1 302 Go\r\nLocation: https://a.test/?key=x\r\n\r\n",
-            Head(Answer(302, False, "a.test", True), None),
+            HttpHead(HttpAnswer(302, False, "a.test", True), None),
         ),
-        (b"HTTP/1.1 302 Go\r\nLocation: /login\r\n\r\n", Head(Answer(302), None)),
-        (b"HTTP/1.1 302 Go\r\nLocation: http://[x\r\n\r\n", Head(Answer(302), None)),
-        (b"HTTP/1.1 302 Go\r\nno header at all\r\n\xff: \xff\r\n\r\n", Head(Answer(302), None)),
+        (b"HTTP/1.1 302 Go\r\nLocation: /login\r\n\r\n", HttpHead(HttpAnswer(302), None)),
+        (b"HTTP/1.1 302 Go\r\nLocation: http://[x\r\n\r\n", HttpHead(HttpAnswer(302), None)),
+        (b"HTTP/1.1 302 Go\r\nno header at all\r\n\xff: \xff\r\n\r\n", HttpHead(HttpAnswer(302), None)),
     ],
 )
-def test_the_head_of_an_http_answer(data: bytes, head: Head | None) -> None:
+def test_the_head_of_an_http_answer(data: bytes, head: HttpHead | None) -> None:
     assert parsed_head(data) == head
 
 
@@ -262,8 +290,8 @@ def row(fault: Fault) -> str:
     return f"| `{fault.name}` | {cause} | {remedy} |"
 
 
-@pytest.mark.parametrize("step", list(Step))
-def test_the_page_has_every_fault_in_its_words(step: Step) -> None:
+@pytest.mark.parametrize("step", list(CheckupStep))
+def test_the_page_has_every_fault_in_its_words(step: CheckupStep) -> None:
     section = (
         PAGE.read_text("utf-8").partition(f"\n### {step[0].upper()}{step[1:]}\n")[2].partition("\n##")[0]
     )

@@ -278,7 +278,7 @@ def test_a_line_of_the_log_has_a_length(caplog: pytest.LogCaptureFixture) -> Non
     """Whatever a peer puts into its path or a topic."""
 
     async def main() -> None:
-        async with HubServer(HubConfig(wire="phoenix")) as server:
+        async with HubServer(HubConfig(protocol="phoenix")) as server:
             for path in ("/" + "x" * 12_000 + "/websocket?vsn=2.0.0", "/" + "x" * 12_000):
                 reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
                 request = upgrade(path).replace(b"Host: hub", b"Host: localhost")

@@ -11,7 +11,7 @@ import pytest
 from adapters.fakes import run, until
 from adapters.rig import Rig, started
 from presence_adapters import write_backlog
-from presence_adapters.hub_driver import HubDriver, Peer
+from presence_adapters.hub_driver import AcceptedConnection, HubDriver
 from presence_adapters.write_backlog import PIECE
 from presence_proto import CloseTransport, ConnId, SendData
 
@@ -83,7 +83,7 @@ class Slow:
             other.close()
             sock.close()
             transport = Transport()
-            peer = transport.protocol = Peer(self.rig.driver, sock, None)
+            peer = transport.protocol = AcceptedConnection(self.rig.driver, sock, None)
             self.rig.driver.existing.add(peer)
             peer.connection_made(transport)  # type: ignore[arg-type]
             made.append((peer.conn, transport))

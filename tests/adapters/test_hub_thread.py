@@ -91,9 +91,9 @@ def use_threads(config: PresenceConfig, wait: Callable[[], None]) -> None:
         wait()
 
 
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
 @pytest.mark.parametrize("use", [use_asyncio, use_threads])
-def test_it_serves_tests_of_any_kind(presence_hub: HubThread, use: Any, wire: Any) -> None:
+def test_it_serves_tests_of_any_kind(presence_hub: HubThread, use: Any, protocol: Any) -> None:
     def wait() -> None:
         found = presence_hub.wait_online(ROOM)
         assert found["alice"][0]["display_name"] == "Alice"
@@ -101,14 +101,14 @@ def test_it_serves_tests_of_any_kind(presence_hub: HubThread, use: Any, wire: An
         found["alice"].clear()  # it is a copy
         assert presence_hub.online(ROOM)["alice"]
 
-    url = presence_hub.url if wire == "phoenix" else presence_hub.jarvis_url
-    use(config(presence_hub, server_url=url, wire=wire), wait)
+    url = presence_hub.url if protocol == "phoenix" else presence_hub.jarvis_url
+    use(config(presence_hub, server_url=url, protocol=protocol), wait)
     presence_hub.wait_for(lambda: not presence_hub.connections)
 
 
 def test_the_key_is_demanded(presence_hub: HubThread) -> None:
-    for url, wire in [(presence_hub.url, "phoenix"), (presence_hub.jarvis_url, "jarvis")]:
-        with presence(presence_hub, server_url=url, wire=wire, api_key="a-wrong-one") as client:
+    for url, protocol in [(presence_hub.url, "phoenix"), (presence_hub.jarvis_url, "jarvis")]:
+        with presence(presence_hub, server_url=url, protocol=protocol, api_key="a-wrong-one") as client:
             error = next_of(client, Error)
             assert error.fatal
             assert "401" in error.message
@@ -183,7 +183,7 @@ def test_a_bug_of_the_hub_comes_out_at_the_end() -> None:
 
     hub = HubThread(HubConfig(wall_clock=wall_clock))
     hub.start()
-    with presence(hub, server_url=hub.jarvis_url, wire="jarvis") as client:
+    with presence(hub, server_url=hub.jarvis_url, protocol="jarvis") as client:
         next_of(client, Disconnected)
         with pytest.raises(LocalProtocolError, match="has ended"):
             hub.freeze()
@@ -302,12 +302,12 @@ def test_handshakes_are_refused(presence_hub: HubThread) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
-def test_heartbeats_are_muted(presence_hub: HubThread, wire: Any) -> None:
-    url = presence_hub.url if wire == "phoenix" else presence_hub.jarvis_url
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
+def test_heartbeats_are_muted(presence_hub: HubThread, protocol: Any) -> None:
+    url = presence_hub.url if protocol == "phoenix" else presence_hub.jarvis_url
     # After a join the client is more patient, for as long as the join may take.
     impatient = {"heartbeat_interval": 0.1, "heartbeat_timeout": 0.1, "join_timeout": 0.2}
-    with presence(presence_hub, server_url=url, wire=wire, **impatient) as client:
+    with presence(presence_hub, server_url=url, protocol=protocol, **impatient) as client:
         next_of(client, Connected)
         presence_hub.mute_heartbeats()
         assert "no " in next_of(client, Disconnected).reason

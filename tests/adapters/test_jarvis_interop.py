@@ -83,7 +83,7 @@ class JarvisServer:
     def client(self, user_id: str, **settings: Any) -> PresenceClient:
         config = PresenceConfig(
             server_url=f"ws://127.0.0.1:{self.port}/presence",
-            wire="jarvis",
+            protocol="jarvis",
             **{"reconnect_delay": 0.05, "max_reconnect_delay": 0.1, **settings},
         )
         return PresenceClient(Identity(user_id, user_id.title()), config)
@@ -288,7 +288,7 @@ def test_three_kinds_of_clients_in_a_room_of_ours() -> None:
         async with HubServer(HubConfig(offline_grace=1.0, presence_window=0)) as server:
             zoe = await Stranger.connect(server, "zoe")
             assert (await zoe.hear("welcome"))["users"] == []
-            config = PresenceConfig(server_url=server.url, wire="jarvis", heartbeat_interval=0.1)
+            config = PresenceConfig(server_url=server.url, protocol="jarvis", heartbeat_interval=0.1)
             async with PresenceClient(Identity("jay", "Jay"), config) as jay:
                 assert (await event(jay, Connected)).online_count == 2
                 assert (await zoe.hear("user_online"))["user_id"] == "jay"

@@ -13,7 +13,7 @@ from adapters.test_check_blocking import Waiting
 from adapters.test_check_stepped import SelectLoop
 from adapters.test_check_trio import OnTrio
 from presence_proto import ConnId, SendData
-from presence_proto.testing.driver_lab import PATIENCE, Exam, Lab, read_all
+from presence_proto.testing.driver_lab import PATIENCE, DriverLab, ScriptedEndpoint, read_all
 
 if TYPE_CHECKING:
     import socket
@@ -38,9 +38,9 @@ def heard_by_a_slow_peer(make: Any, *after: SendData) -> bytes:
         sock.sendall(b"x")
         heard.append(read_all(sock))
 
-    lab = Lab("pongs", lambda: make(None), None)
+    lab = DriverLab("pongs", lambda: make(None), None)
     with lab.server(handler) as server:
-        exam = Exam(lab.open(CONN, server.port))
+        exam = ScriptedEndpoint(lab.open(CONN, server.port))
         left = iter(PONGS)
 
         def pong() -> None:
@@ -77,9 +77,9 @@ def test_the_latest_comes_before_what_is_sent_after_it(make: Any) -> None:
 @on_all
 def test_while_there_is_room_every_ping_is_answered(make: Any) -> None:
     heard: list[bytes] = []
-    lab = Lab("pongs", lambda: make(None), None)
+    lab = DriverLab("pongs", lambda: make(None), None)
     with lab.server(lambda sock: heard.append(read_all(sock))) as server:
-        exam = Exam(lab.open(CONN, server.port))
+        exam = ScriptedEndpoint(lab.open(CONN, server.port))
         pongs = [SendData(CONN, payload, is_pong=True) for payload in PONGS[:100]]
         exam.on_opened = lambda: exam.end(*pongs, lab.close(CONN))
         lab.run(exam)

@@ -55,7 +55,7 @@ class TestTheMarker:
 @pytest.mark.parametrize(
     ("marker", "says"),
     [
-        ("presence_windw=1", "*the marker presence_hub: HubConfig has no 'presence_windw', but wire, *"),
+        ("presence_windw=1", "*the marker presence_hub: HubConfig has no 'presence_windw', but protocol, *"),
         ("presence_window=-1", "*the marker presence_hub: presence_window must be 0 or at least*"),
         ("1", "*the marker presence_hub takes options of HubConfig by name*"),
     ],

@@ -18,10 +18,10 @@ NAMES = ("ada", "bob", "cleo", "dan", "eve", "finn", "gina", "hugo", "iris", "ja
 PATIENCE = 100.0  # seconds, for machines that are busy
 
 
-def member(server: HubServer, name: str, wire: str, **settings: Any) -> PresenceClient:
-    if wire == "phoenix":
+def member(server: HubServer, name: str, protocol: str, **settings: Any) -> PresenceClient:
+    if protocol == "phoenix":
         return client(server, name, **settings)
-    config = PresenceConfig(server_url=server.url, wire="jarvis", reconnect_delay=0.05, **settings)
+    config = PresenceConfig(server_url=server.url, protocol="jarvis", reconnect_delay=0.05, **settings)
     return PresenceClient(Identity(name, name.title()), config)
 
 
@@ -38,15 +38,15 @@ def sees_all(one: PresenceClient) -> bool:
 
 @pytest.mark.long
 @pytest.mark.parametrize("end", ["abort", "close"])
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
-def test_ten_clients_come_back(wire: str, end: str) -> None:
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
+def test_ten_clients_come_back(protocol: str, end: str) -> None:
     """The hub is killed or stopped, and a new one is up after a second. Each client finds its way back."""
 
     async def main() -> None:
         first = HubServer()
         await first.start()
         async with asyncio.TaskGroup() as group, AsyncExitStack() as stack:
-            members = [await stack.enter_async_context(member(first, name, wire)) for name in NAMES]
+            members = [await stack.enter_async_context(member(first, name, protocol)) for name in NAMES]
             told: list[list[Any]] = [[] for _ in members]
             for one, events in zip(members, told, strict=True):
                 group.create_task(follow(one, events))
@@ -68,15 +68,15 @@ def test_ten_clients_come_back(wire: str, end: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("wire", ["phoenix", "jarvis"])
-def test_one_does_not_come_back(wire: str) -> None:
+@pytest.mark.parametrize("protocol", ["phoenix", "jarvis"])
+def test_one_does_not_come_back(protocol: str) -> None:
     async def main() -> None:
         first = HubServer()
         await first.start()
         told: list[Any] = []
-        async with asyncio.TaskGroup() as group, member(first, "ada", wire, restart_grace=0.3) as ada:
+        async with asyncio.TaskGroup() as group, member(first, "ada", protocol, restart_grace=0.3) as ada:
             group.create_task(follow(ada, told))
-            async with member(first, "bob", wire):
+            async with member(first, "bob", protocol):
                 await until(lambda: ada.online_count == 2, PATIENCE)
                 await first.abort()
             async with HubServer(port=first.port):

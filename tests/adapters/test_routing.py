@@ -209,7 +209,7 @@ def test_a_refused_rejoin_is_an_event() -> None:
 def test_who_gives_up_alone_leaves() -> None:
     rig = Rig()
     route, waiter = rig.joining()
-    rig.routes.give_up(route, waiter)
+    rig.routes.abort(route, waiter)
     assert rig.left == ["t"]
 
 
@@ -217,12 +217,12 @@ def test_who_gives_up_in_company_does_not_leave() -> None:
     rig = Rig()
     route, waiter = rig.joining()
     _, other = rig.joining()
-    rig.routes.give_up(route, waiter)
+    rig.routes.abort(route, waiter)
     assert rig.left == []
     rig.routes.handle(ChannelJoined("t", {}, False))
     assert other.result is None
     route.channel = "in use"
-    rig.routes.give_up(route, waiter)
+    rig.routes.abort(route, waiter)
     assert rig.left == []
 
 
@@ -230,7 +230,7 @@ def test_who_gives_up_in_the_moment_of_the_join_leaves() -> None:
     rig = Rig()
     route, waiter = rig.joining()
     rig.routes.handle(ChannelJoined("t", {}, False))
-    rig.routes.give_up(route, waiter)
+    rig.routes.abort(route, waiter)
     assert rig.left == ["t"]
 
 

@@ -100,11 +100,11 @@ def test_flags_go_over_the_environment_which_goes_over_the_file(
 
 def test_what_is_empty_is_not_set(tmp_path: Path) -> None:
     file = written(
-        tmp_path / "c.toml", 'server_url = "abc"', 'api_key = ""', 'display_name = ""', 'wire = ""'
+        tmp_path / "c.toml", 'server_url = "abc"', 'api_key = ""', 'display_name = ""', 'protocol = ""'
     )
     settings = load_settings(file, {"PRESENCE_SERVER_URL": "", "PRESENCE_JITTER": ""}, {"server_url": None})
     assert settings.config == PresenceConfig(project_ref="abc")
-    assert str(settings.source_of("wire")) == "the default"
+    assert str(settings.source_of("protocol")) == "the default"
 
 
 def test_an_empty_string_turns_off_what_has_a_default(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
         f'server_url = "{URL}"',
         'api_key = "key"',
         'access_token = "token"',
-        'wire = "phoenix"',
+        'protocol = "phoenix"',
         'token_in = "query"',
         'token_param = "jwt"',
         "track_window = 5",
@@ -184,7 +184,7 @@ def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
         server_url=URL,
         api_key="key",
         access_token="token",
-        wire="phoenix",
+        protocol="phoenix",
         token_in="query",
         token_param="jwt",
         track_window=5,
@@ -205,7 +205,7 @@ def test_everything_of_the_config_can_be_set(tmp_path: Path) -> None:
         ("HEARTBEAT_INTERVAL", "-1", "heartbeat_interval must be at least 0.001 seconds, not -1.0"),
         ("ENABLED", "maybe", 'enabled must be true or false, not "maybe"'),
         ("MAX_ROSTER", "1e3", 'max_roster must be a whole number, such as 100, not "1e3"'),
-        ("WIRE", "x" * 30, 'wire must be "phoenix" or "jarvis", not a string of 30 characters'),
+        ("PROTOCOL", "x" * 30, 'protocol must be "phoenix" or "jarvis", not a string of 30 characters'),
         ("DISPLAY_NAME", "\udcff", "display_name is not valid UTF-8"),
         ("HEADERS", "a=b", "headers can be set in the file only"),
         ("ACCESS_TOKEN_COMMAND", "a 'b", "access_token_command has a quotation mark that is never closed"),
@@ -255,11 +255,11 @@ def test_the_delays_must_agree_wherever_they_come_from(tmp_path: Path, where: st
 
 
 def test_jarvis_needs_a_url() -> None:
-    (problem,) = problems(None, {"PRESENCE_SERVER_URL": "abc"}, {"wire": "jarvis"})
+    (problem,) = problems(None, {"PRESENCE_SERVER_URL": "abc"}, {"protocol": "jarvis"})
     assert problem == (
-        '--wire: wire "jarvis" needs a whole URL in server_url: a Supabase project speaks "phoenix"'
+        '--protocol: protocol "jarvis" needs a whole URL in server_url: a Supabase project speaks "phoenix"'
     )
-    assert load_settings(None, {}, {"server_url": URL, "wire": "jarvis"}).config.speaks_jarvis
+    assert load_settings(None, {}, {"server_url": URL, "protocol": "jarvis"}).config.speaks_jarvis
 
 
 # ---------------------------------------------------------------------------------------------- which file

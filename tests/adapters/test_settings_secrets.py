@@ -273,7 +273,16 @@ def settings_say(*arguments: Any) -> str:
     return f"{settings} {settings.warnings} {sources} {said_by(lambda: settings.config)}"
 
 
-STRINGS = ["api_key", "access_token", "server_url", "wire", "vsn", "enabled", "heartbeat_interval", "channel"]
+STRINGS = [
+    "api_key",
+    "access_token",
+    "server_url",
+    "protocol",
+    "vsn",
+    "enabled",
+    "heartbeat_interval",
+    "channel",
+]
 STRINGS += ["max_roster", "headers", "params", "subprotocols", "token_param", "jitter", "display_name"]
 FORMS = [
     "{key} = '{secret}'",

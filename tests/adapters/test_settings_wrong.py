@@ -34,7 +34,7 @@ WRONG = {
     "identity_file": ("a\x01b", CONTROLS),
     "tls_ca": ("/nowhere/ca.pem", "cannot read /nowhere/ca.pem: no such file or directory"),
     "proxy": ("socks4://proxy.test:1080", "must start with http:// or socks5://: no other kind is supported"),
-    "wire": ("supabase", 'must be "phoenix" or "jarvis", not "supabase"'),
+    "protocol": ("supabase", 'must be "phoenix" or "jarvis", not "supabase"'),
     "channel": ("a\nb", CONTROLS),
     "visible": ("sometimes", 'must be true or false, not "sometimes"'),
     "vsn": ("3.0.0", 'must be "1.0.0" or "2.0.0", not "3.0.0"'),

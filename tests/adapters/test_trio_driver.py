@@ -14,7 +14,7 @@ import trio
 
 from adapters.fakes import CONN, Certificates, FakeEndpoint
 from adapters.hub_thread import nothing_left
-from presence_adapters.trio import Driver
+from presence_adapters.trio import TrioDriver
 from presence_proto import CloseTransport, OpenTransport, SendData
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ async def server(handler: Handler) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def driver(**options: Any) -> AsyncIterator[tuple[Driver, FakeEndpoint]]:
+async def driver(**options: Any) -> AsyncIterator[tuple[TrioDriver, FakeEndpoint]]:
     endpoint = FakeEndpoint()
-    one = Driver(endpoint, lambda event: None, lambda error: None, **options)
+    one = TrioDriver(endpoint, lambda event: None, lambda error: None, **options)
     await one.start()
     try:
         yield one, endpoint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 from trio.testing import MockClock, memory_stream_pair
 
-from presence_adapters.trio import Connection, Driver, PresenceClient
+from presence_adapters.trio import PresenceClient, TrioConnection, TrioDriver
 from presence_proto import ConnId, Hub, HubConfig, Identity, OpenTransport, PresenceConfig
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(main: Callable[[], Awaitable[T]], *, seconds: float = 5000.0) -> T:
     return trio.run(guarded, clock=MockClock(autojump_threshold=0))
 
 
-class MemoryHub(Driver):
+class MemoryHub(TrioDriver):
     """Every `trio.open_tcp_stream` connects to it, unless it refuses or is lost in the network."""
 
     def __init__(self, config: HubConfig | None = None) -> None:
@@ -58,7 +58,7 @@ class MemoryHub(Driver):
         self._open(OpenTransport(conn, "client", 1, tls=False))
         return theirs
 
-    async def _connect(self, connection: Connection) -> Any:
+    async def _connect(self, connection: TrioConnection) -> Any:
         await trio.lowlevel.checkpoint()
         return self._streams[connection.wanted.conn]
 

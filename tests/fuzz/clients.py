@@ -79,7 +79,7 @@ def _config(kind: Kind) -> RealtimeConfig:
     settings |= LIMITS | {"vsn": "1.0.0" if kind in _V1 else "2.0.0"}
     if kind not in _PRESENCE:
         return RealtimeConfig(access_token=TOKEN, **settings)
-    return PresenceConfig(wire="jarvis" if kind is Kind.JARVIS else "phoenix", **settings)
+    return PresenceConfig(protocol="jarvis" if kind is Kind.JARVIS else "phoenix", **settings)
 
 
 _CONFIGS = {kind: _config(kind) for kind in Kind}

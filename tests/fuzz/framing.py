@@ -21,8 +21,8 @@ from fuzz import cost, script
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     HandshakeRequest,
-    Refused,
     State,
     TextMessage,
     WebSocket,
@@ -141,7 +141,7 @@ def _run(websocket: WebSocket, pieces: list[bytes], chosen: Options) -> Outcome:
 
 def _check_outcome(outcome: Outcome, size: int, chosen: Options) -> None:
     events, out, state = outcome
-    ends = [isinstance(event, (Closed, Refused)) for event in events]
+    ends = [isinstance(event, (Closed, HandshakeRefused)) for event in events]
     assert not any(ends[:-1]), "nothing follows the end"
     assert (state is State.CLOSED) == any(ends), "the last event says that it is over"
     assert not (chosen.eof and state is not State.CLOSED), "the end of the stream ends it"

@@ -17,7 +17,7 @@ from fuzz.script import record
 from presence_proto import events, websocket
 from presence_proto.events import OnlineUser, UserOnline, UserStatus
 from presence_proto.hub.topic import Topic
-from presence_proto.jarvis import JarvisRoom
+from presence_proto.jarvis_room import JarvisRoom
 from presence_proto.presence import PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient
 from presence_proto.roster import Roster

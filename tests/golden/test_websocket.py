@@ -13,11 +13,11 @@ from presence_proto.config import Address
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     HandshakeRequest,
     Opened,
     PingReceived,
     PongReceived,
-    Refused,
     State,
     TextMessage,
     WebSocket,
@@ -102,7 +102,7 @@ def test_what_servers_sent(name: str, how: str) -> None:
         assert http.status is not None
         body = b"".join(cut(side(name, "in"), "as recorded")).partition(b"\r\n\r\n")[2]
         assert http.data in ("", body.decode())  # not every recorder kept it among the messages
-        expected = [Refused(http.status, http.headers, body)]
+        expected = [HandshakeRefused(http.status, http.headers, body)]
     for line in closes:
         if line.code in (None, 1006):
             expected.append(LOST)
@@ -178,7 +178,7 @@ def test_every_recording_of_bytes_is_replayed() -> None:
 @pytest.mark.parametrize("name", REFUSALS)
 def test_how_a_server_refuses(name: str, how: str) -> None:
     (refused,) = replay_client(name, how)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, HandshakeRefused)
     assert (refused.status, refused.body) == REFUSALS[name]
 
 

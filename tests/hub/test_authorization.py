@@ -12,7 +12,7 @@ from jarvis_client import ROOM, broadcasts, heard, jarvis, tracks
 from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined, TopicLeft
-from presence_proto.hub.member import Refused, authorize, join_request
+from presence_proto.hub.member import JoinRefusedError, authorize, join_request
 
 OWNERS = {"token of ann": "ann", "token of bob": "bob", "token of eve": "eve", "second token of ann": "ann"}
 NOT_YOURS = "Unauthorized: this key is not yours"
@@ -65,7 +65,7 @@ def quoting(request: JoinRequest) -> str | None:
     ],
 )
 def test_a_reason_goes_out_without_the_token(token: Any, reason: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(JoinRefusedError) as refused:
         authorize(quoting, join_request("room:a", token, None))
     assert (refused.value.reason, refused.value.detail) == (reason, "")
 
@@ -83,7 +83,7 @@ def test_a_rule_that_fails_refuses() -> None:
     def failing(request: JoinRequest) -> None:
         raise LookupError(request.token)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(JoinRefusedError) as refused:
         authorize(failing, join_request("room:a", "jwt-123", None))
     assert refused.value.reason == "join crashed"
     assert refused.value.detail == " (LookupError in a rule)"
@@ -91,7 +91,7 @@ def test_a_rule_that_fails_refuses() -> None:
 
 @pytest.mark.parametrize("answer", [True, False, 0, ("ann", {}), b"no"])
 def test_a_rule_that_answers_something_else_refuses(answer: Any) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(JoinRefusedError) as refused:
         authorize(lambda request: answer, join_request("room:a", None, None))
     assert refused.value.reason == "join crashed"
     assert repr(answer) in refused.value.detail

@@ -50,7 +50,7 @@ def test_no_vsn_is_v1() -> None:
 
 @pytest.mark.parametrize("target", ["/", "/socket", "/socket/websocket/", "/mywebsocket", "/realtime/v1"])
 def test_other_paths_are_not_found(target: str) -> None:
-    world = World(HubConfig(wire="phoenix"))
+    world = World(HubConfig(protocol="phoenix"))
     client = world.connect(target + "?vsn=2.0.0")
     assert client.refused is not None
     assert client.refused.status == 404
@@ -189,7 +189,7 @@ def test_what_is_no_upgrade_gets_plain_http(request_bytes: bytes, status: int) -
 
 
 def test_too_many_connections_are_told_so() -> None:
-    world = World(HubConfig(max_connections=2, wire="phoenix"))
+    world = World(HubConfig(max_connections=2, protocol="phoenix"))
     first, second = world.connect(), world.connect()
     third = world.connect()
     assert third.refused is not None

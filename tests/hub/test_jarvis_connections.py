@@ -31,7 +31,7 @@ def test_any_path_but_the_phoenix_ones(target: str) -> None:
 
 
 def test_a_port_of_its_own_has_every_path() -> None:
-    world = World(HubConfig(wire="jarvis"))
+    world = World(HubConfig(protocol="jarvis"))
     for target in (PHOENIX, "/realtime/v1/websocket?vsn=3", "/"):
         client = jarvis(world, "ann", target=target)
         assert client.take()[0]["type"] == "welcome"
@@ -43,7 +43,7 @@ def test_no_subprotocol_is_chosen() -> None:
     assert client.opened.subprotocol is None
 
 
-@pytest.mark.parametrize("wire", ["both", "jarvis"])
+@pytest.mark.parametrize("protocol", ["both", "jarvis"])
 @pytest.mark.parametrize(
     ("query", "headers", "status"),
     [
@@ -55,8 +55,10 @@ def test_no_subprotocol_is_chosen() -> None:
         ("", (("x-api-key", "right"),), None),
     ],
 )
-def test_where_keys_are_needed_jarvis_needs_one(wire: Any, query: str, headers: Any, status: Any) -> None:
-    client = jarvis(World(HubConfig(wire=wire, api_keys={"right"})), target="/" + query, headers=headers)
+def test_where_keys_are_needed_jarvis_needs_one(protocol: Any, query: str, headers: Any, status: Any) -> None:
+    client = jarvis(
+        World(HubConfig(protocol=protocol, api_keys={"right"})), target="/" + query, headers=headers
+    )
     assert (client.opened is None) == (status is not None)
     if client.refused is not None:
         assert client.refused.status == status

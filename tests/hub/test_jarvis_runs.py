@@ -58,7 +58,7 @@ class Network:
 def test_old_bytes_do_not_overwrite_what_the_later_connection_said() -> None:
     world = World(CONFIG)
     client = PresenceClient(
-        Identity("dan", "Dan"), PresenceConfig(server_url="ws://h:1", wire="jarvis"), rng=Random(7)
+        Identity("dan", "Dan"), PresenceConfig(server_url="ws://h:1", protocol="jarvis"), rng=Random(7)
     )
     network = Network(world, client)
     client.connect(now=world.now)

@@ -157,7 +157,7 @@ def test_of_two_origins_each_is_asked() -> None:
 
 
 def test_a_stranger_does_not_learn_whether_its_key_or_path_is_right() -> None:
-    config = HubConfig(api_keys={"secret"}, wire="phoenix")
+    config = HubConfig(api_keys={"secret"}, protocol="phoenix")
     for target in ("/realtime/v1/websocket?apikey=secret", "/realtime/v1/websocket?apikey=no", "/nowhere"):
         assert status(config, "localhost", "https://evil.example", target=target) == 403
 

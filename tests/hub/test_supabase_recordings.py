@@ -305,7 +305,7 @@ class Play:
             return objection_to(token, epoch + self.now, joining=self.joining)
 
         return HubConfig(
-            wire="phoenix",
+            protocol="phoenix",
             api_keys={part.key for part in played if part.key},
             authorize=None if self.parts[0].is_of_another_room else authorize,
             private_rule=lambda topic, token: allowed.get(topic, "write"),
@@ -444,7 +444,7 @@ def comparable(play: Play, messages: list[tuple[float, list[Any]]]) -> dict[tupl
         if event == "system" and payload["extension"] == "postgres_changes":
             play.met.add("subscription")
             continue
-        said = t, [join_ref, ref, event, settled(play, payload)]
+        said = t, [join_ref, ref, event, reset_backoff(play, payload)]
         if event == "broadcast":
             streams.setdefault((topic, "broadcasts"), []).append(said)
         elif event != "presence_diff":
@@ -460,7 +460,7 @@ def comparable(play: Play, messages: list[tuple[float, list[Any]]]) -> dict[tupl
     return streams
 
 
-def settled(play: Play, payload: Any) -> Any:
+def reset_backoff(play: Play, payload: Any) -> Any:
     """A payload without the ids of changes, and without what depends on the clock."""
     text = json.dumps(payload) if isinstance(payload, dict) else ""
     if "seconds ago" in text:

@@ -15,7 +15,7 @@ from presence_proto.outputs import ConnId
 from presence_proto.presence import PresenceMap
 
 if TYPE_CHECKING:
-    from presence_proto.hub.topic import Diff, Shared
+    from presence_proto.hub.topic import Diff, SharedMessage
 
 ROOM = "room:x"
 WINDOW = HubConfig(presence_window=1.0)
@@ -233,7 +233,7 @@ class Listener:
     conn: ConnId = field(default=ConnId(1))
     heard: list[Any] = field(factory=list)
 
-    def on_broadcast(self, shared: Shared) -> None:
+    def on_broadcast(self, shared: SharedMessage) -> None:
         self.heard.append(shared.message.event)
 
     def on_diff(self, diff: Diff) -> None:

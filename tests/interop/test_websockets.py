@@ -22,11 +22,11 @@ from presence_proto.config import Address
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     HandshakeRequest,
     Opened,
     PingReceived,
     PongReceived,
-    Refused,
     State,
     TextMessage,
     WebSocket,
@@ -214,7 +214,7 @@ def test_their_refusal() -> None:
     peer.receive(client.data_to_send())
     server.send_response(server.reject(503, "überlastet\n"))
     (refused,) = feed(client, peer.take())
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, HandshakeRefused)
     assert refused.status == 503
     assert refused.body.decode() == "überlastet\n"
 

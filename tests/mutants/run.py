@@ -35,10 +35,10 @@ NOT_OF_THE_CORE = (
 )
 """They need sockets, node or many seconds, and test the core only by the way."""
 
-_CHANNELS = ("test_channel*.py", "test_wire.py", "test_connection*.py", "test_realtime.py")
+_CHANNELS = ("test_channel*.py", "test_phoenix_socket.py", "test_connection*.py", "test_realtime.py")
 _JARVIS = ("test_jarvis*.py",)
 _CLIENT = ("test_client*.py", *_JARVIS)
-_FRAMES = ("test_websocket.py", "test_fast_lane.py", "properties/test_websocket.py")
+_FRAMES = ("test_websocket.py", "test_frames.py", "properties/test_websocket.py")
 
 ALWAYS = "tests/test_errors.py"
 """A small test that runs at the end without a mutant even if no other does."""
@@ -50,6 +50,7 @@ NEAREST = {
     "client": _CLIENT,
     "connection": ("test_connection*.py", *_JARVIS, *_CHANNELS),
     "fast_lane": _FRAMES,
+    "jarvis_room": _JARVIS,
     "hub/member": ("hub/test_phoenix.py", "hub/test_plain.py", "hub/test_supabase.py"),
     "origins": ("hub/test_origins.py",),
     "hub/peer": ("hub/test_hub.py",),
@@ -61,7 +62,7 @@ NEAREST = {
     "track": ("test_track.py", *_CHANNELS),
     "validators": ("test_config.py",),
     "websocket": _FRAMES,
-    "wire": ("test_wire.py", *_CHANNELS),
+    "phoenix_socket": ("test_phoenix_socket.py", *_CHANNELS),
 }
 """The tests that are nearest to a module, where those that bear its name are not, or not all."""
 

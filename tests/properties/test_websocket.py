@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from examples import times
 from presence_proto.fast_lane import MAX_MASKED as LONG
-from presence_proto.fast_lane import FastLane
+from presence_proto.fast_lane import FrameReader
 from presence_proto.testing import strategies as ps
 from presence_proto.testing.strategies import Binary, Close, Ping, Pong, Text
 from presence_proto.testing.strategies.streams import Saying, sayings
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     HandshakeRequest,
     PingReceived,
     PongReceived,
-    Refused,
     State,
     TextMessage,
     WebSocket,
@@ -158,7 +158,7 @@ def run(websocket: WebSocket, chunks: list[bytes], *, eof: bool) -> tuple[list[W
 
 
 def check_end(websocket: WebSocket, found: list[WebSocketEvent], *, eof: bool) -> None:
-    ends = [event for event in found if isinstance(event, Closed | Refused)]
+    ends = [event for event in found if isinstance(event, Closed | HandshakeRefused)]
     assert ends == found[-1:] if websocket.state is State.CLOSED else not ends
     assert websocket.state is State.CLOSED or not eof
     if websocket.state is State.CLOSED:
@@ -230,13 +230,13 @@ def test_no_bytes_raise_and_all_come_to_an_end(
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
 def test_no_bytes_raise_in_the_handshake(stream: bytes, server: bool, deflate: bool) -> None:
     found = feed(new(server=server, deflate=deflate), stream, eof=True)
-    assert isinstance(found[-1], Closed | Refused)
+    assert isinstance(found[-1], Closed | HandshakeRefused)
 
 
 # ---------------------------------------------------------------------------------------------- the fast lane
 
 
-class ClosedLane(FastLane):
+class ClosedLane(FrameReader):
     """wsproto reads everything, and gets it as it came."""
 
     def take(self) -> None:
@@ -349,13 +349,13 @@ def trace(websocket: WebSocket, chunks: list[bytes], *, closing_after: int) -> l
     limit=st.sampled_from([LIMIT, LIMIT, 20, 126]),
     closing_after=st.integers(0, 50),
 )
-def test_the_fast_lane_cannot_be_told_from_wsproto(
+def test_the_frame_reader_cannot_be_told_from_wsproto(
     data: st.DataObject, server: bool, deflate: bool, limit: int, closing_after: int
 ) -> None:
     chunks = data.draw(odd_chunks(masked=server, deflate=deflate))
     opened = open_server if server else open_client
     with_lane = trace(opened(deflate=deflate, limit=limit), chunks, closing_after=closing_after)
-    with mock.patch("presence_proto.websocket.FastLane", ClosedLane):
+    with mock.patch("presence_proto.websocket.FrameReader", ClosedLane):
         alone = opened(deflate=deflate, limit=limit)
     assert with_lane == trace(alone, chunks, closing_after=closing_after)
 

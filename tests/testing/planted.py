@@ -15,11 +15,11 @@ from presence_proto.hub.hub import Hub
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
 from presence_proto.phoenix_room import PhoenixRoom
+from presence_proto.phoenix_socket import PhoenixSocket
 from presence_proto.presence import PresenceChange, PresenceMap
 from presence_proto.roster import Roster
 from presence_proto.testing.machines import ClientMachine, HubMachine, PresenceClientMachine
 from presence_proto.track import Tracker
-from presence_proto.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,8 +59,8 @@ def bug(machine: Any, program: str, *, quick: bool = False) -> Callable[[Plant],
     ClientMachine,
     """
         state.start(topic="room:b")
-        devices_0 = state.come(key="ann", meta={}, topic="room:b")
-        state.change(device=devices_0, meta={"n": 1})
+        devices_0 = state.device_tracks(key="ann", meta={}, topic="room:b")
+        state.device_retracks(device=devices_0, meta={"n": 1})
     """,
     quick=True,
 )
@@ -78,7 +78,7 @@ def leaves_before_joins(monkeypatch: MonkeyPatch) -> None:
     ClientMachine,
     """
         state.start(topic="room:b")
-        state.come(key="ann", meta={}, topic="room:b")
+        state.device_tracks(key="ann", meta={}, topic="room:b")
         state.repeat_diff()
     """,
     quick=True,
@@ -99,9 +99,9 @@ def no_dedup_by_ref(monkeypatch: MonkeyPatch) -> None:
     ClientMachine,
     """
         state.start(topic="room:b")
-        devices_0 = state.come(key="ann", meta={}, topic="room:b")
+        devices_0 = state.device_tracks(key="ann", meta={}, topic="room:b")
         state.crash(event="phx_error", topic="room:b")
-        state.go(device=devices_0)
+        state.device_untracks(device=devices_0)
         state.wait(asleep=False, seconds=1.0)
     """,
     quick=True,
@@ -124,7 +124,7 @@ def a_state_only_adds(monkeypatch: MonkeyPatch) -> None:
         state.stall()
         state.wait(asleep=False, seconds=1.0)
         state.serve_one(latest=False)
-        state.come(key="ann", meta={}, topic="room:b")
+        state.device_tracks(key="ann", meta={}, topic="room:b")
         state.serve()
     """,
 )
@@ -206,12 +206,12 @@ def a_crashed_channel_stays_down(monkeypatch: MonkeyPatch) -> None:
     quick=True,
 )
 def replies_are_matched_in_order(monkeypatch: MonkeyPatch) -> None:
-    replied = Wire.replied
+    replied = PhoenixSocket.replied
 
-    def oldest(self: Wire, ref: Any, *reply: Any) -> Any:
+    def oldest(self: PhoenixSocket, ref: Any, *reply: Any) -> Any:
         return replied(self, next(iter(self._awaited), None) if ref in self._awaited else ref, *reply)
 
-    monkeypatch.setattr(Wire, "replied", oldest)
+    monkeypatch.setattr(PhoenixSocket, "replied", oldest)
 
 
 @bug(
@@ -224,7 +224,7 @@ def replies_are_matched_in_order(monkeypatch: MonkeyPatch) -> None:
     """,
 )
 def what_was_sent_is_not_failed_at_a_loss(monkeypatch: MonkeyPatch) -> None:
-    monkeypatch.setattr(Wire, "connection_lost", lambda self, reason: self.joins.connection_lost())
+    monkeypatch.setattr(PhoenixSocket, "connection_lost", lambda self, reason: self.joins.connection_lost())
 
 
 @bug(
@@ -304,9 +304,9 @@ def pokes_of_others_are_ours(monkeypatch: MonkeyPatch) -> None:
     PresenceClientMachine,
     """
         state.start()
-        state.come(key="ann", meta={"display_name": "Ann", "status": "online", "activity": None}, topic=ROOM)
-        devices_1 = state.come(key="ann", meta={"display_name": "Bob", "status": "idle"}, topic=ROOM)
-        state.go(device=devices_1)
+        state.device_tracks(key="ann", meta={"display_name": "Ann", "status": "online"}, topic=ROOM)
+        devices_1 = state.device_tracks(key="ann", meta={"display_name": "Bob", "status": "idle"}, topic=ROOM)
+        state.device_untracks(device=devices_1)
     """,
 )
 def the_first_device_leaving_takes_the_user_along(monkeypatch: MonkeyPatch) -> None:
@@ -325,7 +325,7 @@ def the_first_device_leaving_takes_the_user_along(monkeypatch: MonkeyPatch) -> N
     PresenceClientMachine,
     """
         state.start()
-        devices_0 = state.come(key="ann", meta={"display_name": "Ann"}, topic=ROOM)
+        devices_0 = state.device_tracks(key="ann", meta={"display_name": "Ann"}, topic=ROOM)
         state.act(activity="Chess", device=devices_0, status="online")
     """,
     quick=True,

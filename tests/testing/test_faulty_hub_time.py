@@ -195,7 +195,7 @@ def test_a_shorter_delay_overtakes_nothing() -> None:
 
 
 def test_events_and_aborts_do_not_wait_and_orderly_closes_do() -> None:
-    world = faulty(HubConfig(handshake_timeout=10, wire="phoenix"))
+    world = faulty(HubConfig(handshake_timeout=10, protocol="phoenix"))
     switch(world, "delay", 30)
     silent = world.open()
     refused = world.connect("/nowhere")
@@ -220,7 +220,7 @@ def test_who_is_gone_is_sent_nothing_late() -> None:
 
 
 def test_a_cut_loses_what_was_held_back() -> None:
-    world = faulty(HubConfig(wire="phoenix"))
+    world = faulty(HubConfig(protocol="phoenix"))
     ann, bo = joined(world, PHOENIX, PHOENIX)
     switch(world, "delay", 5)
     ann.say("1", "2", "room:x", "shout", {})

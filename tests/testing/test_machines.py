@@ -130,17 +130,17 @@ def test_whatever_others_say_a_presence_client_shows_what_they_track() -> None:
         """
         state.repeat_diff()
         state.start()
-        devices_0 = state.come(key="ann", meta={"display_name": "Ann", "status": "online"}, topic=ROOM)
+        devices_0 = state.device_tracks(key="ann", meta={"display_name": "Ann", "status": "online"}, topic=ROOM)
         state.repeat_diff()
         state.claim(activity="Chess", key="me", status="idle")
         state.claim(activity="Chess", key="ann", status="idle")
         state.act(activity="Go", device=devices_0, status="away")
-        """,
+        """,  # noqa: E501
     )
     ann = state.client.user("ann")
     assert (ann.status, ann.activity) == ("away", "Go")
     state.trouble("closes")
-    assert ROOM not in state.server.lives
+    assert ROOM not in state.server.channels
     state.claim("ann", "idle", "Chess")  # nobody is in the room to hear it
     check_invariants(state)
     assert state.client.user("ann") == ann

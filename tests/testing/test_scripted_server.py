@@ -160,8 +160,8 @@ def test_a_model_server_by_itself() -> None:
     server.connect()
     server.do(client.join, "room:a")
     server.do(client.join, "realtime:b", ChannelConfig(presence=False, broadcast_ack=True))
-    ann = server.come("realtime:b", "ann", {"n": 1})
-    server.change(ann, {"n": 2})
+    ann = server.track("realtime:b", "ann", {"n": 1})
+    server.retrack(ann, {"n": 2})
     assert server.sees("room:a")
     assert not server.sees("realtime:b")
     assert dict(client.presence("realtime:b")) == server.expected("realtime:b") == {}
@@ -179,9 +179,9 @@ def test_a_model_server_by_itself() -> None:
     server.do(client.join, "realtime:c", ChannelConfig())
     server.do(client.broadcast, "realtime:c", "hi", {})
     assert not server.unanswered, "no answer is wanted"
-    server.go(ann)
-    server.go(ann)
-    server.change(ann, {"n": 3})
+    server.untrack(ann)
+    server.untrack(ann)
+    server.retrack(ann, {"n": 3})
     assert server.online("realtime:b") == {}
     server.check()
 
@@ -204,11 +204,11 @@ def test_a_model_server_with_an_old_life_in_hand() -> None:
     assert client.state_of("room:a").name == "JOINED"
     assert server.rejoined == ["room:a"]
     server.say("1", "99", "room:a", "hi", {})
-    server.lives["room:a"].join_ref = "another life"
+    server.channels["room:a"].join_ref = "another life"
     server.do(client.push, "room:a", "ask", {})
     server.advance(12.0)
     assert type(server.take()[-1]).__name__ == "PushFailed", "what is meant for another life is passed over"
-    server.lives.clear()  # it has forgotten
+    server.channels.clear()  # it has forgotten
     server.do(client.push, "room:a", "ask", {})
     server.advance(40.0)
     assert client.state_of("room:a").name == "JOINED", "unmatched topic: joined again"

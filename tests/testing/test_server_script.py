@@ -23,27 +23,27 @@ from presence_proto import (
 from presence_proto.testing import ContractError, ModelServer, play
 from presence_proto.testing import server_script as steps
 from presence_proto.testing.server_script import (
-    Binary,
-    Broadcast,
-    Bytes,
-    Change,
-    Close,
-    Come,
     Connect,
     Crash,
     Cut,
     Die,
     Echo,
-    Go,
     Refuse,
     RepeatDiff,
-    Reply,
+    Retrack,
     Say,
+    SendBinary,
+    SendBroadcast,
+    SendBytes,
+    SendClose,
+    SendReply,
+    SendText,
     Serve,
     ServeOne,
     Sleep,
     Stall,
-    Text,
+    Track,
+    Untrack,
     Wait,
 )
 from presence_proto.testing.strategies.server_scripts import server_scripts
@@ -110,7 +110,7 @@ def names(server: ModelServer) -> list[str]:
 
 def test_who_comes_and_goes() -> None:
     told: list[Any] = []
-    script = [Come("ann"), Come("ann"), Change(1, {"status": "away"}), Go(0), Go(1), Go(2)]
+    script = [Track("ann"), Track("ann"), Retrack(1, {"status": "away"}), Untrack(0), Untrack(1), Untrack(2)]
     server = play(script, presence(), after_step=lambda server: told.append(names(server)))
     gone = [[], ["UserOffline"], []]
     assert told == [["Connected"], ["UserOnline"], [], ["ActivityChanged"], *gone]
@@ -121,21 +121,21 @@ def test_who_comes_and_goes() -> None:
 def test_what_somebody_says() -> None:
     poke = {"user_id": "ann", "display_name": "Ann", "target_user_id": "me"}
     for vsn in ("1.0.0", "2.0.0"):
-        assert names(play([Broadcast("poke", poke)], presence(vsn)))[-1] == "Poked"
-        assert names(play([Crash(), Broadcast("poke", poke)], presence(vsn)))[-1] == "Disconnected"
+        assert names(play([SendBroadcast("poke", poke)], presence(vsn)))[-1] == "Poked"
+        assert names(play([Crash(), SendBroadcast("poke", poke)], presence(vsn)))[-1] == "Disconnected"
 
 
 def test_a_lost_connection_comes_back_and_ghosts_can_go() -> None:
-    server = play([Come("ann"), Cut(noticed=False), Go(0), Wait(1.0)], presence())
+    server = play([Track("ann"), Cut(noticed=False), Untrack(0), Wait(1.0)], presence())
     assert names(server)[-3:] == ["Disconnected", "Connected", "UserOffline"]
     assert len(server.online(ROOM)["me"]) == 2
-    ghostly = [Cut(noticed=False), Wait(1.0), Go(0)]
+    ghostly = [Cut(noticed=False), Wait(1.0), Untrack(0)]
     assert len(play(ghostly, presence()).online(ROOM)["me"]) == 1
 
 
 @pytest.mark.parametrize(
     ("trouble", "wait"),
-    [(Cut(), 1.0), (Close(), 1.0), (Die(), 40.0), (Crash(), 1.0), (Crash("phx_close"), 1.0)],
+    [(Cut(), 1.0), (SendClose(), 1.0), (Die(), 40.0), (Crash(), 1.0), (Crash("phx_close"), 1.0)],
     ids=repr,
 )
 def test_trouble_passes(trouble: Any, wait: float) -> None:
@@ -151,11 +151,14 @@ def test_a_refused_connection_is_tried_again() -> None:
 
 
 def test_a_second_cut_and_a_close_without_a_connection_are_nothing() -> None:
-    assert names(play([Cut(), Cut(), Close(), Text("x")], presence())) == ["Connected", "Disconnected"]
+    assert names(play([Cut(), Cut(), SendClose(), SendText("x")], presence())) == [
+        "Connected",
+        "Disconnected",
+    ]
 
 
 def test_a_slow_server() -> None:
-    script = [Stall(), Crash(), Wait(1.0), Come("ann"), ServeOne(), Come("bob"), ServeOne()]
+    script = [Stall(), Crash(), Wait(1.0), Track("ann"), ServeOne(), Track("bob"), ServeOne()]
     server = play(script, presence())
     assert {user.user_id for user in server.client.online_users} == {"me", "ann", "bob"}
     assert len(server.unanswered) == 1, "our track"
@@ -201,10 +204,10 @@ def test_a_buggy_server() -> None:
         Echo(),
         Echo("phx_error"),
         Echo("phx_reply"),
-        Come("ann"),
+        Track("ann"),
         RepeatDiff(),
     ]
-    server = play([*script, Reply(), Reply(99), Reply(1, "error")], realtime())
+    server = play([*script, SendReply(), SendReply(99), SendReply(1, "error")], realtime())
     assert names(server).count("ChannelDown") == 1, "echoes are passed over"
     assert server.fold.presence["realtime:a"].keys() == {"me", "ann"}
     assert len(server.client.presence("realtime:a")["ann"]) == 1
@@ -218,7 +221,14 @@ def test_anything_may_be_said() -> None:
         Say("x", {1: 2}),
     ]
     server = play(
-        [*script, Connect(), Binary(b"\x09"), Bytes(b"\x81\x7f"), Bytes(b"\xff"), Say("hi", b"x", topic=1)],
+        [
+            *script,
+            Connect(),
+            SendBinary(b"\x09"),
+            SendBytes(b"\x81\x7f"),
+            SendBytes(b"\xff"),
+            Say("hi", b"x", topic=1),
+        ],
         realtime(),
     )
     assert [event.payload for event in server.events if type(event).__name__ == "ChannelMessage"] == [
@@ -231,8 +241,8 @@ def test_anything_may_be_said() -> None:
 
 
 def test_scripts_are_programs() -> None:
-    script = [Come("ann"), Cut(noticed=False), Say("hi", {"a": [1]}, ref="old"), Wait(1.0)]
-    told = "[Come('ann'), Cut(noticed=False), Say('hi', {'a': [1]}, ref='old'), Wait(1.0)]"
+    script = [Track("ann"), Cut(noticed=False), Say("hi", {"a": [1]}, ref="old"), Wait(1.0)]
+    told = "[Track('ann'), Cut(noticed=False), Say('hi', {'a': [1]}, ref='old'), Wait(1.0)]"
     assert repr(script) == told
     assert eval(told, vars(steps)) == script
 
@@ -244,7 +254,7 @@ def test_they_shrink_to_what_matters() -> None:
 
     limits = settings(max_examples=500, database=None, phases=[Phase.generate, Phase.shrink])
     script = find(server_scripts(), somebody_goes, settings=limits)
-    assert repr(script) == "[Come('ann'), Go(0)]"
+    assert repr(script) == "[Track('ann'), Untrack(0)]"
 
 
 def test_an_unknown_kind() -> None:
@@ -259,7 +269,7 @@ def test_a_client_that_breaks_its_word_is_caught(monkeypatch: pytest.MonkeyPatch
     apply = PresenceMap.apply_diff
     monkeypatch.setattr(PresenceMap, "apply_diff", lambda self, payload: apply(self, payload) * 2)
     with pytest.raises(ContractError, match="'me' joined, with"):
-        play([Come("ann")], realtime())
+        play([Track("ann")], realtime())
 
 
 def test_events_without_end_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,11 +36,11 @@ from presence_proto import (
     UserOffline,
     UserOnline,
 )
+from presence_proto.phoenix_socket import ChannelTimer
 from presence_proto.testing import ClientHost, LinkQuality, SimFaults, SimViolation, SimWorld
 from presence_proto.testing.sim import host as sim_host
 from presence_proto.testing.sim import laws
 from presence_proto.testing.sim.agreement import _share
-from presence_proto.wire import Slot
 
 URL = "ws://hub.sim/realtime/v1"
 BOB = OnlineUser("bob", "Bob")
@@ -191,7 +191,7 @@ def test_a_push_has_an_outcome_in_time() -> None:
     ada.do("join", "realtime:x")
     world.run(seconds=5)
     number = ada.do("push", "realtime:x", "nobody answers this")
-    ada.endpoint._wire.timers.cancel((Slot.PUSH, number))
+    ada.endpoint._socket.timers.cancel((ChannelTimer.PUSH, number))
     with pytest.raises(SimViolation, match="still pending") as caught:
         world.run(minutes=5)
     assert caught.value.law == laws.ANSWER
@@ -275,12 +275,12 @@ def test_the_keys_of_the_nameless_are_nobodys_business() -> None:
 def test_jarvis_devices_share_one_presence() -> None:
     world = a_world()
     hosts = []
-    for number, wire in enumerate(("phoenix", "jarvis", "jarvis")):
-        url = URL if wire == "phoenix" else "ws://hub.sim:8790/"
+    for number, protocol in enumerate(("phoenix", "jarvis", "jarvis")):
+        url = URL if protocol == "phoenix" else "ws://hub.sim:8790/"
         client = PresenceClient(
             Identity("ada", "Ada"), PresenceConfig(server_url=url), rng=Random(number), online_at=str(number)
         )
-        hosts.append(world.add_client(client, name=f"ada{number}", hears_chat=wire == "phoenix"))
+        hosts.append(world.add_client(client, name=f"ada{number}", hears_chat=protocol == "phoenix"))
         hosts[-1].do("connect")
     world.settle()
     for status, host in zip(("away", "idle", "in_game"), hosts, strict=True):

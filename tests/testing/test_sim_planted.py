@@ -14,9 +14,10 @@ from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
 from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.hub.hub import Hub
-from presence_proto.hub.jarvis_room import JarvisRoom
+from presence_proto.hub.jarvis_room import JarvisUsers
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
+from presence_proto.phoenix_socket import PhoenixSocket
 from presence_proto.presence import PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient
 from presence_proto.restart_grace import RestartGrace
@@ -24,7 +25,6 @@ from presence_proto.roster import Roster
 from presence_proto.testing import SimFaults, SimViolation, SimWorld
 from presence_proto.testing.sim import laws
 from presence_proto.track import Tracker
-from presence_proto.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +184,7 @@ def everybody_goes_offline_when_we_do(patch: Patch) -> None:
         changes: Any = self.presence.apply_state({})
         if isinstance(self.presence, Roster):
             changes = self.presence.sync(changes)
-        self._wire.emit(events.PresenceDiffed(self.topic, changes))
+        self._socket.emit(events.PresenceDiffed(self.topic, changes))
 
     patch(Channel, "connection_lost", forget)
 
@@ -239,7 +239,7 @@ NOBODY = PresenceChange("nobody", "joined", ({"phx_ref": "made up", "display_nam
 
 @bug(laws.ANSWER)
 def lost_commands_have_no_outcome(patch: Patch) -> None:
-    patch(Wire, "fail", lambda self, push, reason: self.timers.cancel(("none", push.push_id)))
+    patch(PhoenixSocket, "fail", lambda self, push, reason: self.timers.cancel(("none", push.push_id)))
 
 
 @bug(laws.ONCE, faults=SimFaults.NONE)
@@ -350,13 +350,13 @@ def broadcasts_overtake_the_diff_that_waits(patch: Patch) -> None:
 
 @bug(laws.VIEW)
 def jarvis_users_are_not_told_who_goes(patch: Patch) -> None:
-    tell = JarvisRoom._tell
+    tell = JarvisUsers._tell
 
-    def less(self: JarvisRoom, kind: str, *args: Any, **kwargs: Any) -> None:
+    def less(self: JarvisUsers, kind: str, *args: Any, **kwargs: Any) -> None:
         if kind != "user_offline":
             tell(self, kind, *args, **kwargs)
 
-    patch(JarvisRoom, "_tell", less)
+    patch(JarvisUsers, "_tell", less)
 
 
 @bug(laws.HONEST)

@@ -61,14 +61,14 @@ def empty(**options: Any) -> SimWorld:
     return SimWorld(1, clients=0, quality=GOOD, **options)
 
 
-def room_client(world: SimWorld, name: str, *, wire: Any = "phoenix", **options: Any) -> ClientHost:
+def room_client(world: SimWorld, name: str, *, protocol: Any = "phoenix", **options: Any) -> ClientHost:
     """Somebody in the room, who is online, and whose events are kept in the list `events`."""
-    url = "ws://hub.sim:8790/" if wire == "jarvis" else "ws://hub.sim/realtime/v1"
-    config = PresenceConfig(server_url=url, wire=wire)
+    url = "ws://hub.sim:8790/" if protocol == "jarvis" else "ws://hub.sim/realtime/v1"
+    config = PresenceConfig(server_url=url, protocol=protocol)
     client = PresenceClient(Identity(name, name.title()), config, rng=Random(name))
     happened: list[Any] = []
     host = world.add_client(
-        client, name=name, on_event=happened.append, hears_chat=wire == "phoenix", **options
+        client, name=name, on_event=happened.append, hears_chat=protocol == "phoenix", **options
     )
     EVENTS[host] = happened
     host.do("connect")
@@ -171,7 +171,7 @@ def test_a_client_of_ones_own_answers_a_poke() -> None:
     ada = world.add_client(client, name="ada", on_event=on_event)
     ada.do("connect")
     bob = room_client(world, "bob")
-    jack = room_client(world, "jack", wire="jarvis")
+    jack = room_client(world, "jack", protocol="jarvis")
     bob.do("send_poke", "ada")
     jack.do("send_poke", "ada")
     jack.do("send_invite", "Snake")

@@ -39,10 +39,10 @@ def greeting(
 
     `shows_jarvis`: whether it has the URL of the older JSON protocol, too, which few people need.
     """
-    phoenix, jarvis = config.wire != "jarvis", config.wire != "phoenix" and shows_jarvis
+    phoenix, jarvis = config.protocol != "jarvis", config.protocol != "phoenix" and shows_jarvis
     urls = [("Supabase", f"{url}/realtime/v1"), ("Phoenix", f"{url}/socket")] if phoenix else []
     urls += [("Jarvis", url)] if jarvis else []
-    server = {"server_url": f"{url}/realtime/v1"} if phoenix else {"server_url": url, "wire": "jarvis"}
+    server = {"server_url": f"{url}/realtime/v1"} if phoenix else {"server_url": url, "protocol": "jarvis"}
     arguments = [f"{name}={json.dumps(value)}" for name, value in server.items()]
     lines = [f"{name} = {json.dumps(value)}" for name, value in server.items()]
     imports = ""

@@ -102,7 +102,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     help="0 takes a free one.",
 )
 @click.option(
-    "--wire",
+    "--protocol",
     type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
     help="The protocols: Phoenix and Supabase, the older JSON protocol of Jarvis, or both.  [default: both]",
 )
@@ -135,7 +135,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 def hub(
     host: str,
     port: int,
-    wire: Literal["both", "phoenix", "jarvis"] | None,
+    protocol: Literal["both", "phoenix", "jarvis"] | None,
     api_key_file: Path | None,
     allowed_origins: tuple[str, ...],
     tls_cert: Path | None,
@@ -178,13 +178,16 @@ def hub(
             if value == 0 and fields_dict(HubConfig)[name].default is None:
                 given[name] = None
         config = HubConfig(
-            wire=wire or "both", api_keys=_keys(api_key_file), allowed_origins=allowed_origins, **given
+            protocol=protocol or "both",
+            api_keys=_keys(api_key_file),
+            allowed_origins=allowed_origins,
+            **given,
         )
         context = _context(tls_cert, tls_key)
         if controlled:
             control(host, port, context, log_level or "warning", config)
         else:
-            asked = wire is not None
+            asked = protocol is not None
             greet = partial(
                 greeting, config, certificate=tls_cert, api_key_file=api_key_file, shows_jarvis=asked
             )

@@ -67,7 +67,7 @@ def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
     path, _, query = request.target.partition("?")
     params = dict(parse_qsl(query, keep_blank_values=True))
     api_keys = config.api_keys
-    jarvis = config.wire == "jarvis" or (config.wire == "both" and not path.endswith(_PHOENIX))
+    jarvis = config.protocol == "jarvis" or (config.protocol == "both" and not path.endswith(_PHOENIX))
     supabase = not jarvis and path.endswith(_SUPABASE)
     serializer = None
     if not jarvis:

@@ -11,7 +11,7 @@ from presence_proto.hub import turns
 from presence_proto.hub.handshake import STOPPING, Admission, Refusal, judge
 from presence_proto.hub.ids import Grace, Leave, SlowJoin, TimerName
 from presence_proto.hub.jarvis import JarvisSession
-from presence_proto.hub.jarvis_room import JarvisRoom
+from presence_proto.hub.jarvis_room import JarvisUsers
 from presence_proto.hub.peer import ABNORMAL, Peer, Phase, Session
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.places import Places
@@ -68,7 +68,7 @@ class Hub(SansIO):
         self._timers: Timers[TimerName] = Timers()
         self._outbox = self._make_outbox()
         self._topics = Topics(self._config, self._clock, self._timers, self._outbox, rng)
-        self._jarvis = JarvisRoom(self._topics, self._timers)
+        self._jarvis = JarvisUsers(self._topics, self._timers)
         self._peers: dict[ConnId, Peer] = {}
         self._last_conn = -1
         self._places = Places(self._config)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.broadcasts import Fields
 from presence_proto.errors import PresenceError, RemoteProtocolError
 from presence_proto.events import JoinRefused, UserStatus
-from presence_proto.hub.jarvis_room import Run
-from presence_proto.hub.member import Refused, authorize, join_request
+from presence_proto.hub.jarvis_room import ClientRun
+from presence_proto.hub.member import JoinRefusedError, authorize, join_request
 from presence_proto.hub.rates import TOO_FAST
 from presence_proto.hub.topics import JARVIS_TOPIC
 from presence_proto.json_text import SMALL_TEXT, check_elements, decode_object, encode_payload
+from presence_proto.payloads import Fields
 from presence_proto.serializer import EncodedFrame
 from presence_proto.websocket import BinaryMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from presence_proto.hub.jarvis_room import JarvisConnection, JarvisRoom, JarvisUser
+    from presence_proto.hub.jarvis_room import JarvisConnection, JarvisUser, JarvisUsers
     from presence_proto.hub.peer import Peer
-    from presence_proto.hub.topic import Form
+    from presence_proto.hub.topic import EncodedMessage
     from presence_proto.hub.topics import Topics
     from presence_proto.outputs import ConnId
     from presence_proto.websocket import TextMessage
@@ -55,7 +55,7 @@ class JarvisSession:
         "run",
     )
 
-    def __init__(self, peer: Peer, topics: Topics, room: JarvisRoom, token: str | None) -> None:
+    def __init__(self, peer: Peer, topics: Topics, room: JarvisUsers, token: str | None) -> None:
         self._peer = peer
         self._token = token  # of the URL
         self._topics = topics
@@ -66,7 +66,7 @@ class JarvisSession:
         self._rates = topics.rates()
         self._size = 0  # bytes of the message that is handled
         self._for_good = False  # whether the end of this connection asks for no grace
-        self.run = Run("", 0)
+        self.run = ClientRun("", 0)
         """The client's run, as its `connect` says."""
 
     @property
@@ -173,7 +173,7 @@ class JarvisSession:
         for other in others:
             other.supersede()
 
-    def _others_of(self, run: Run, user_id: str) -> list[JarvisConnection]:
+    def _others_of(self, run: ClientRun, user_id: str) -> list[JarvisConnection]:
         """The other connections of the same run of a client."""
         sessions = self._room.sessions(user_id) if run.run_id else ()
         return [one for one in sessions if one is not self and one.run.run_id == run.run_id]
@@ -183,7 +183,7 @@ class JarvisSession:
         request = join_request(JARVIS_TOPIC, token, user_id)
         try:
             return authorize(self._topics.config.authorize, request) or user_id
-        except Refused as refused:
+        except JoinRefusedError as refused:
             self._topics.emit(JoinRefused(self.conn, JARVIS_TOPIC, refused.reason + refused.detail))
             raise RemoteProtocolError(refused.reason) from None
 
@@ -210,7 +210,7 @@ class JarvisSession:
 
     # -- talking to the client
 
-    def send_shared(self, form: Form) -> None:
+    def send_shared(self, form: EncodedMessage) -> None:
         """Send a message that others get, too."""
         self._peer.send_shared(form)
 
@@ -221,14 +221,14 @@ class JarvisSession:
         self._peer.close(code, reason, why or reason, timeout=self._topics.config.close_timeout)
 
 
-def _run(fields: Fields) -> Run:
+def _run(fields: Fields) -> ClientRun:
     """What `connect` says of the client's run. Raises `RemoteProtocolError` when that makes no sense."""
     run_id, connection = fields.optional("run_id") or "", fields.rest.pop("run_connection", 0)
     if len(run_id) > MAX_RUN_ID:
         raise RemoteProtocolError(f"run_id of connect has more than {MAX_RUN_ID} characters")
     if isinstance(connection, bool) or not isinstance(connection, int):
         raise RemoteProtocolError("run_connection of connect must be a whole number")
-    return Run(run_id, connection)
+    return ClientRun(run_id, connection)
 
 
 def _short(value: str, field: str, limit: int) -> str:

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from presence_proto import broadcasts
+from presence_proto import payloads
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import TopicJoined, TopicLeft, UserStatus
 from presence_proto.hub.allowance import Allowance, NoRoomError
 from presence_proto.hub.ids import Grace
 from presence_proto.hub.topic import (
     Diff,
-    Form,
+    EncodedMessage,
     Meta,
-    Shared,
+    SharedMessage,
     Topic,
     Tracked,
     broadcast_in,
@@ -53,7 +53,7 @@ MAX_NAMES = 100
 
 
 @frozen
-class Run:
+class ClientRun:
     """One run of a client, and the number of a connection in it. Without a run the `run_id` is empty."""
 
     run_id: str
@@ -63,13 +63,13 @@ class Run:
 class JarvisConnection(Protocol):
     """What the room needs of a connection of one of its users."""
 
-    run: Run
+    run: ClientRun
 
     @property
     def conn(self) -> ConnId:
         """The connection."""
 
-    def send_shared(self, form: Form) -> None:
+    def send_shared(self, form: EncodedMessage) -> None:
         """Send a message that others get, too."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
@@ -84,14 +84,14 @@ class JarvisUser:
 
     __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
 
-    def __init__(self, room: JarvisRoom, user_id: str) -> None:
+    def __init__(self, room: JarvisUsers, user_id: str) -> None:
         self._room = room
         self.user_id = user_id
         self.sessions: list[JarvisConnection] = []  # none while it is away
         self.absent_size = 0  # bytes of its meta while it is away
         self.had_second_chance = False  # to come back
 
-    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
         """What the room hears."""
 
     def on_diff(self, diff: Diff) -> None:
@@ -111,7 +111,7 @@ class _Shown:
 
     ref: str
     fields: Mapping[str, Any]
-    wire: bytes  # the same as JSON
+    encoded: bytes  # the same as JSON
 
     @property
     def name(self) -> str:
@@ -119,7 +119,7 @@ class _Shown:
         return name
 
 
-class JarvisRoom:
+class JarvisUsers:
     """All users. The room is in the topic while there are any."""
 
     __slots__ = ("_absent", "_shown", "_timers", "_topic", "_topics", "_users")
@@ -238,7 +238,7 @@ class JarvisRoom:
 
     def welcome(self, user: JarvisUser) -> EncodedFrame:
         """The first message for a user: the roster. Put together by hand, as little of it has changed."""
-        users = b",".join([shown.wire for key, shown in self._shown.items() if key != user.user_id])
+        users = b",".join([shown.encoded for key, shown in self._shown.items() if key != user.user_id])
         your_id = bytes(encode_payload(user.user_id))
         return EncodedFrame(b'{"type":"welcome","your_id":' + your_id + b',"users":[' + users + b"]}", True)
 
@@ -287,7 +287,7 @@ class JarvisRoom:
         """Poke one user, who may be absent."""
         self._topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
 
-    def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> Shared:
+    def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
         """A broadcast. It says who the user is; the user itself is not asked."""
         payload = {"user_id": user.user_id, "display_name": self._meta(user)["display_name"], **fields}
         return said(JARVIS_TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
@@ -311,7 +311,7 @@ class JarvisRoom:
             if key not in joined:
                 self._look(key, anew=True)
 
-    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
         """Pass on what Jarvis has a form for, if who says it is who it says.
 
         The user id of a broadcast must be the presence key of its sender; only the hub speaks for anybody.
@@ -322,14 +322,14 @@ class JarvisRoom:
         try:
             match event:
                 case "activity_update":
-                    self._claimed(broadcasts.activity_update(payload))
+                    self._claimed(payloads.activity_update(payload))
                 case "game_invite":
-                    invite = broadcasts.game_invite(payload)
+                    invite = payloads.game_invite(payload)
                     name = self._name(invite.user_id, invite.display_name)
                     fields = {"game": invite.game, "code": invite.code}
                     self._tell("game_invite", invite.user_id, name, fields)
                 case "poke":
-                    target, poked = broadcasts.poke(payload)
+                    target, poked = payloads.poke(payload)
                     name = self._name(poked.user_id, poked.display_name)
                     self._tell("poke", poked.user_id, name, {}, to=target)
                 case _:
@@ -356,7 +356,7 @@ class JarvisRoom:
             user = user_from_meta(key, tracked.meta)
             self._show(tracked.ref, key, user.display_name, user.status, user.activity)
 
-    def _claimed(self, claim: broadcasts.ActivityClaim | None) -> None:
+    def _claimed(self, claim: payloads.PendingActivity | None) -> None:
         """A user says to do something else. It stands until a newer meta of theirs comes, or one goes."""
         if claim is None or not self._is_short(claim):
             return
@@ -366,7 +366,7 @@ class JarvisRoom:
             name = claim.display_name or shown.name
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
 
-    def _is_short(self, claim: broadcasts.ActivityClaim) -> bool:
+    def _is_short(self, claim: payloads.PendingActivity) -> bool:
         """Whether the roster may keep a claim. It is counted nowhere, as metas are."""
         config = self._topics.config
         name, activity = claim.display_name or "", claim.activity or ""
@@ -399,7 +399,7 @@ class JarvisRoom:
     ) -> None:
         """Tell something of a user to one, or to all others."""
         message = {"type": kind, "user_id": user_id, "display_name": name, **fields, "ts": self._stamp()}
-        form = Form(EncodedFrame(bytes(encode_payload(message)), True))
+        form = EncodedMessage(EncodedFrame(bytes(encode_payload(message)), True))
         for user in self._users.values():
             if user.user_id == to or (to is None and user.user_id != user_id):
                 for session in user.sessions:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from presence_proto.authorization import AuthorizeRule
     from presence_proto.hub.allowance import Allowance
     from presence_proto.hub.rates import Rates
-    from presence_proto.hub.topic import Diff, Shared, Topic
+    from presence_proto.hub.topic import Diff, SharedMessage, Topic
     from presence_proto.hub.topics import Topics
     from presence_proto.outputs import ConnId
 
 Answer = TypeVar("Answer")
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer to the client, not an error of ours
+class JoinRefusedError(Exception):
     """A join is refused. The client is told the `reason`, the hub's user the `detail`, too."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -45,11 +45,11 @@ def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
         return rule(*args)
     except Exception as exc:
         # Only the name of the exception: its text may hold what the client sent, a token for one.
-        raise Refused("join crashed", f" ({type(exc).__name__} in a rule)") from exc
+        raise JoinRefusedError("join crashed", f" ({type(exc).__name__} in a rule)") from exc
 
 
 def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
-    """The presence key that the client gets. Raises `Refused` when it may not join, or when the rule fails.
+    """The presence key that the client gets. Raises `JoinRefusedError` if it may not join or the rule fails.
 
     A reason may quote the token: it is left out.
     """
@@ -59,8 +59,8 @@ def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
     if isinstance(answer, Allow):
         return request.key if answer.key is None else answer.key
     if not isinstance(answer, str):
-        raise Refused("join crashed", f" (the answer of authorize is {answer!r:.100})")
-    raise Refused(answer if request.token is None else hide(answer, [request.token]))
+        raise JoinRefusedError("join crashed", f" (the answer of authorize is {answer!r:.100})")
+    raise JoinRefusedError(answer if request.token is None else hide(answer, [request.token]))
 
 
 def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
@@ -100,7 +100,7 @@ class ChannelSocket(Protocol):
     def send(self, message: Message) -> None:
         """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
 
-    def send_shared(self, shared: Shared) -> None:
+    def send_shared(self, shared: SharedMessage) -> None:
         """Send a message that others get, too."""
 
     def keep(self, size: int) -> None:
@@ -208,7 +208,7 @@ class PhoenixMember(ABC):
         """The connection."""
         return self._session.conn
 
-    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
         """Pass a message on."""
         self._session.send_shared(shared)
 

@@ -11,7 +11,7 @@ from presence_proto.websocket import server_frame
 if TYPE_CHECKING:
     from presence_proto.events import HubEvent
     from presence_proto.hub.ids import TimerName
-    from presence_proto.hub.topic import Form
+    from presence_proto.hub.topic import EncodedMessage
     from presence_proto.outputs import ConnId
     from presence_proto.serializer import EncodedFrame
     from presence_proto.timers import Clock, Timers
@@ -111,7 +111,7 @@ class Peer:
         data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
         self.outbox.send(self.conn, data)
 
-    def send_shared(self, form: Form) -> None:
+    def send_shared(self, form: EncodedMessage) -> None:
         """Send a message that others get, too."""
         self.outbox.send(self.conn, form.frame(self.deflate_bits))
 

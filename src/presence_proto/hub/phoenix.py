@@ -8,7 +8,7 @@ from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import JoinRefused
 from presence_proto.hub.allowance import Allowance, NoRoomError
 from presence_proto.hub.ids import Leave, SlowJoin
-from presence_proto.hub.member import PhoenixMember, Refused, reply_to
+from presence_proto.hub.member import JoinRefusedError, PhoenixMember, reply_to
 from presence_proto.hub.plain import PlainMember
 from presence_proto.hub.rates import TOO_FAST, TOO_MANY_MESSAGES
 from presence_proto.hub.supabase import SupabaseMember
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from presence_proto.hub.handshake import Admission
     from presence_proto.hub.peer import Peer
-    from presence_proto.hub.topic import Shared
+    from presence_proto.hub.topic import SharedMessage
     from presence_proto.outputs import ConnId
     from presence_proto.serializer import Message, Serializer
     from presence_proto.websocket import BinaryMessage
@@ -231,7 +231,7 @@ class PhoenixSession:
         old = self._channels.get(message.topic)
         try:
             channel = self._admitted(message, old)
-        except Refused as exc:
+        except JoinRefusedError as exc:
             refused = exc  # Python forgets `exc` before the delay is over
             self._after(self._refusal_delay(), lambda: self._refuse(message, refused))
             return
@@ -241,7 +241,7 @@ class PhoenixSession:
         self._channels[message.topic] = channel
         channel.enter(message)
 
-    def _refuse(self, message: Message, refused: Refused) -> None:
+    def _refuse(self, message: Message, refused: JoinRefusedError) -> None:
         old = self._channels.get(message.topic)
         self.send(reply_to(message, message.join_ref, "error", {"reason": refused.reason}))
         self.topics.emit(JoinRefused(self.conn, message.topic, refused.reason + refused.detail))
@@ -249,19 +249,19 @@ class PhoenixSession:
             old.close("joined again, and refused")
 
     def _admitted(self, message: Message, old: PhoenixMember | None) -> PhoenixMember:
-        """The new channel, which takes the place of `old`. Raises `Refused`."""
+        """The new channel, which takes the place of `old`. Raises `JoinRefusedError`."""
         kind = SupabaseMember if message.topic.startswith(SUPABASE_PREFIX) else PlainMember
         if old is None and len(self._channels) >= self.topics.config.max_channels:
-            raise Refused(kind.TOO_MANY)
+            raise JoinRefusedError(kind.TOO_MANY)
         if not self.rates.allow_join():
-            raise Refused(kind.TOO_MANY_JOINS)
+            raise JoinRefusedError(kind.TOO_MANY_JOINS)
         channel = kind(self, message)
         more = channel.size - self.freed_by(message.topic)
         try:
             self.allowance.check(more)
             self.topics.total.check(more)
         except NoRoomError as exc:
-            raise Refused(str(exc)) from None
+            raise JoinRefusedError(str(exc)) from None
         return channel
 
     # -- for the channels
@@ -280,7 +280,7 @@ class PhoenixSession:
         """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
         self._peer.send(self._serializer.encode(message))
 
-    def send_shared(self, shared: Shared) -> None:
+    def send_shared(self, shared: SharedMessage) -> None:
         """Send a message that others get, too, if our serializer can carry it."""
         # Here in one, and not by calls: it is done for each receiver.
         frame = shared.frames.get(self._encoding) or shared.frame(self._encoding)

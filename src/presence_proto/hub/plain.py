@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub.allowance import NoRoomError
-from presence_proto.hub.member import PhoenixMember, Refused, ask, authorize, join_request
+from presence_proto.hub.member import JoinRefusedError, PhoenixMember, ask, authorize, join_request
 from presence_proto.hub.rates import TOO_FAST
-from presence_proto.hub.topic import Meta, Shared, is_reserved, said
+from presence_proto.hub.topic import Meta, SharedMessage, is_reserved, said
 from presence_proto.json_text import encode_payload
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class PlainMember(PhoenixMember):
     __slots__ = ("_key", "_meta")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `Refused`."""
+        """Raises `JoinRefusedError`."""
         super().__init__(session, message)
         if not isinstance(message.payload, Mapping):
-            raise Refused("join crashed", " (the payload is not an object)")
+            raise JoinRefusedError("join crashed", " (the payload is not an object)")
         config = session.topics.config
         # The presence rule comes first: it knows the key, and `authorize` is asked about that.
         answer = ask(config.presence_rule, self.name, message.payload)
@@ -70,7 +70,7 @@ class PlainMember(PhoenixMember):
             case event:
                 self._relay(message, said(self.name, event, message.payload))
 
-    def _relay(self, message: Message, shared: Shared) -> None:
+    def _relay(self, message: Message, shared: SharedMessage) -> None:
         if self._session.rates.allow_delivery(self._topic, shared.size):
             self._topic.broadcast(shared, speaker=self._key, skip=self)
             self.reply(message, "ok", {})
@@ -78,7 +78,7 @@ class PlainMember(PhoenixMember):
             self.reply(message, "error", {"reason": TOO_FAST})
 
     def _check_room(self, key: str) -> None:
-        """Raises `Refused` when there is no room for the channel with its meta.
+        """Raises `JoinRefusedError` when there is no room for the channel with its meta.
 
         After the join it would be too late: the client is told that it has joined before it is present.
         """
@@ -87,7 +87,7 @@ class PlainMember(PhoenixMember):
         try:
             session.topics.check(self.name, key, self._meta, session.allowance, freed=freed)
         except NoRoomError as exc:
-            raise Refused(str(exc)) from None
+            raise JoinRefusedError(str(exc)) from None
 
     def _track(self, message: Message) -> None:
         if self._key is None:
@@ -117,5 +117,5 @@ def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None,
             raise TypeError("the key is no string")
         encode_payload({key: dict(meta)}, levels + 1)
     except (LocalProtocolError, TypeError, ValueError) as exc:
-        raise Refused("join crashed", " (the presence rule's answer is no key and meta)") from exc
+        raise JoinRefusedError("join crashed", " (the presence rule's answer is no key and meta)") from exc
     return key, meta

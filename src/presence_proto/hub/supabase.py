@@ -8,13 +8,13 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from presence_proto.broadcasts import NAMED_EVENTS
 from presence_proto.hub.allowance import MetaTooLargeError, NoRoomError
-from presence_proto.hub.member import PhoenixMember, Refused, ask, authorize, join_request
+from presence_proto.hub.member import JoinRefusedError, PhoenixMember, ask, authorize, join_request
 from presence_proto.hub.rates import TOO_MANY_JOINS, TOO_MANY_MESSAGES, Bucket
 from presence_proto.hub.topic import Diff, broadcast_in, said, same_payload
 from presence_proto.hub.topics import JARVIS_TOPIC, SUPABASE_PREFIX
 from presence_proto.json_text import encode_payload
+from presence_proto.payloads import NAMED_EVENTS
 from presence_proto.serializer import Message, UserBroadcast
 
 if TYPE_CHECKING:
@@ -50,13 +50,15 @@ class SupabaseMember(PhoenixMember):
     )
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `Refused`."""
+        """Raises `JoinRefusedError`."""
         super().__init__(session, message)
         if self.name == SUPABASE_PREFIX:
-            raise Refused("TopicNameRequired: You must provide a topic name")
+            raise JoinRefusedError("TopicNameRequired: You must provide a topic name")
         payload = message.payload
         if not isinstance(payload, Mapping):
-            raise Refused(f"UnknownErrorOnChannel: expected params to be a :map, got: `{_inspect(payload)}`")
+            raise JoinRefusedError(
+                f"UnknownErrorOnChannel: expected params to be a :map, got: `{_inspect(payload)}`"
+            )
         config = _object(payload, "config")
         broadcast, presence = _object(config, "broadcast"), _object(config, "presence")
         self._ack = _boolean(broadcast, "ack")
@@ -76,7 +78,7 @@ class SupabaseMember(PhoenixMember):
         self._is_named = rule is not None and self.name == JARVIS_TOPIC
         self._may_write = True
         if not self._allow(token):
-            raise Refused(f"Unauthorized: {self._no_permission}")
+            raise JoinRefusedError(f"Unauthorized: {self._no_permission}")
         _check_replay(broadcast, private=self._private)
         self._key = session.topics.ids.key() if key is None else key
 
@@ -212,10 +214,10 @@ class SupabaseMember(PhoenixMember):
             return  # an API key of the new kind, `sb_…`, is not a user's token
         try:
             if self._authorized(token) not in (None, self._key):
-                raise Refused("The access token is for another presence key")
+                raise JoinRefusedError("The access token is for another presence key")
             if not self._allow(token):
-                raise Refused(self._no_permission)
-        except Refused as refused:
+                raise JoinRefusedError(self._no_permission)
+        except JoinRefusedError as refused:
             if refused.is_crash:
                 self.stop("crashed" + refused.detail, crashed=True)
             else:
@@ -226,13 +228,13 @@ class SupabaseMember(PhoenixMember):
     def _allow(self, token: object) -> bool:
         """Set what a client with this token may do, and tell whether it may do anything.
 
-        Raises `Refused` when the rule fails.
+        Raises `JoinRefusedError` when the rule fails.
         """
         rule = self._session.topics.config.private_rule
         if self._private and rule is not None:
             access = ask(rule, self.name, token if isinstance(token, str) else None)
             if access not in ("read", "write", None):
-                raise Refused("join crashed", f" (the private rule's answer is {access!r:.100})")
+                raise JoinRefusedError("join crashed", f" (the private rule's answer is {access!r:.100})")
             self._may_write = access == "write"
             return access is not None
         return True
@@ -243,7 +245,7 @@ class SupabaseMember(PhoenixMember):
         return f"You do not have permissions to read from this Channel topic: {channel}"
 
     def _authorized(self, token: object) -> str | None:
-        """The presence key for a client with this token, if there is one. Raises `Refused`."""
+        """The presence key for a client with this token, if there is one. Raises `JoinRefusedError`."""
         rule = self._session.topics.config.authorize
         return authorize(rule, join_request(self.name, token, self._asked_key))
 
@@ -257,12 +259,12 @@ def _digest(token: object) -> bytes | None:
 
 
 def _object(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of the join's payload, which may be missing. Raises `Refused`."""
+    """A part of the join's payload, which may be missing. Raises `JoinRefusedError`."""
     value = payload.get(name)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise Refused("UnknownErrorOnChannel: no function clause matching in Access.get/3")
+        raise JoinRefusedError("UnknownErrorOnChannel: no function clause matching in Access.get/3")
     return value
 
 
@@ -274,17 +276,19 @@ def _boolean(payload: Mapping[str, Any], name: str) -> bool:
 def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
     """Refuse what Supabase refuses; see `maybe_replay_messages` in its `realtime_channel.ex`.
 
-    Nothing is replayed: Supabase stores what its database sends, and the hub has none. Raises `Refused`.
+    Nothing is replayed: Supabase stores what its database sends, and the hub has none.
+
+    Raises `JoinRefusedError`.
     """
     if "replay" not in broadcast:
         return
     if not private:
-        raise Refused("UnableToReplayMessages: Replay is not allowed for public channels")
+        raise JoinRefusedError("UnableToReplayMessages: Replay is not allowed for public channels")
     replay = broadcast["replay"]
     if isinstance(replay, Mapping):
         for value in (replay.get("since"), replay.get("limit")):
             if value not in (None, False) and (isinstance(value, bool) or not isinstance(value, int)):
-                raise Refused("UnableToReplayMessages: Replay params are not valid")
+                raise JoinRefusedError("UnableToReplayMessages: Replay params are not valid")
 
 
 def _postgres_changes(message: Message) -> list[dict[str, Any]]:

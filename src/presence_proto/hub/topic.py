@@ -41,7 +41,7 @@ def is_reserved(event: str) -> bool:
     return event.startswith("phx_") or event in RESERVED_EVENTS
 
 
-class Form:
+class EncodedMessage:
     """A message as one protocol encodes it, for many receivers: framed once, deflated once per window."""
 
     __slots__ = ("_frames", "encoded")
@@ -63,7 +63,7 @@ Encoding: TypeAlias = tuple[Serializer, int | None]
 """How a connection gets what is sent: its serializer, and the window of its permessage-deflate, if any."""
 
 
-class Shared:
+class SharedMessage:
     """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
 
     `content` is the payload as it was before it was encoded, for who wants to read it. Raises
@@ -77,7 +77,7 @@ class Shared:
         self.content = content
         self.frames: dict[Encoding, bytes] = {}
         """Those that were asked for. Whoever has many receivers looks here first."""
-        self._forms: dict[str, Form | None] = {_V2.vsn: Form(_V2.encode(message))}
+        self._forms: dict[str, EncodedMessage | None] = {_V2.vsn: EncodedMessage(_V2.encode(message))}
 
     @property
     def size(self) -> int:
@@ -94,22 +94,22 @@ class Shared:
         frame = self.frames[encoding] = form.frame(deflate_bits)
         return frame
 
-    def form(self, serializer: Serializer) -> Form | None:
+    def form(self, serializer: Serializer) -> EncodedMessage | None:
         """The message as this serializer encodes it, or `None` when it cannot: V1 has no binary."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
-                self._forms[vsn] = Form(serializer.encode(self.message))
+                self._forms[vsn] = EncodedMessage(serializer.encode(self.message))
             except LocalProtocolError:
                 self._forms[vsn] = None
         return self._forms[vsn]
 
 
-def said(topic: str, event: str, payload: Any) -> Shared:
+def said(topic: str, event: str, payload: Any) -> SharedMessage:
     """What somebody says to a whole topic: JSON, bytes or a `UserBroadcast`. Raises `LocalProtocolError`."""
     # Encoded once for all forms.
     encoded = payload if isinstance(payload, (bytes, UserBroadcast)) else encode_payload(payload)
-    return Shared(Message(None, None, topic, event, encoded), payload)
+    return SharedMessage(Message(None, None, topic, event, encoded), payload)
 
 
 def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
@@ -133,14 +133,14 @@ class Tracked:
     key: str
     ref: str
     number: int
-    wire: bytes
+    encoded: bytes
     charge: int
     payer: Allowance | None
 
     @property
     def meta(self) -> Meta:
         """The meta, decoded anew. It is kept as JSON only: decoded, it takes several times the memory."""
-        return decode_object(self.wire, "a meta", MOST_NESTING)
+        return decode_object(self.encoded, "a meta", MOST_NESTING)
 
 
 @frozen(eq=False)
@@ -149,13 +149,13 @@ class Diff:
 
     joins: tuple[Tracked, ...]
     leaves: tuple[Tracked, ...]
-    shared: Shared
+    shared: SharedMessage
 
 
 class Member(Protocol):
     """Whoever is in a topic, whatever protocol it speaks."""
 
-    def on_broadcast(self, shared: Shared, speaker: str | None) -> None:
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
         """Somebody said something to all: the hub, or the `speaker` with this presence key.
 
         Must neither raise nor change the topic.
@@ -263,7 +263,9 @@ class Topic:
         self.untrack(member)
         del self._members[member]
 
-    def broadcast(self, shared: Shared, *, speaker: str | None = None, skip: Member | None = None) -> None:
+    def broadcast(
+        self, shared: SharedMessage, *, speaker: str | None = None, skip: Member | None = None
+    ) -> None:
         """Tell everybody, but not `skip`. `speaker`: the presence key of who says it, if it is a member's."""
         if speaker in self._coming:
             self.flush()
@@ -278,7 +280,7 @@ class Topic:
         self.reveal()
         # Put together by hand: a large room sends it to each that comes, and little has changed in between.
         for key in self._stale:
-            metas = b",".join([tracked.wire for tracked in self._metas[key].values()])
+            metas = b",".join([tracked.encoded for tracked in self._metas[key].values()])
             self._entries[key] = bytes(encode_payload(key)) + b':{"metas":[' + metas + b"]}"
         self._stale.clear()
         return Raw(b"{" + b",".join(self._entries.values()) + b"}")
@@ -297,8 +299,8 @@ class Topic:
         """
         if not payload.keys().isdisjoint(_REFS):
             payload = {name: value for name, value in payload.items() if name not in _REFS}
-        wire = bytes(encode_payload(payload))
-        size = len(wire) + len(bytes(encode_payload(key))) - 2  # without the quotes of the key
+        encoded = bytes(encode_payload(payload))
+        size = len(encoded) + len(bytes(encode_payload(key))) - 2  # without the quotes of the key
         if size > self._config.max_meta_size:
             raise MetaTooLargeError(
                 f"a meta and its key have at most {self._config.max_meta_size} bytes, not {size}"
@@ -309,7 +311,7 @@ class Topic:
             payer.check(more)
         self._allowance.check(more)
         self._total.check(more)
-        return wire, charge
+        return encoded, charge
 
     def track(self, member: Member, key: str, payload: Meta, payer: Allowance | None = None) -> Tracked:
         """Make `payload` the meta of a member under `key`, in place of the one before.
@@ -319,11 +321,11 @@ class Topic:
         `NoRoomError` when there is no room for it.
         """
         old = self._members[member]
-        wire, charge = self.check(key, payload, payer, freed=0 if old is None else old.charge)
+        encoded, charge = self.check(key, payload, payer, freed=0 if old is None else old.charge)
         ref = self._ids.ref()
         refs = f'{{"phx_ref":"{ref}"' if old is None else f'{{"phx_ref":"{ref}","phx_ref_prev":"{old.ref}"'
-        wire = refs.encode() + (b"," + wire[1:] if len(wire) > 2 else b"}")
-        new = Tracked(key, ref, self._ids.refs, wire, charge, payer)
+        encoded = refs.encode() + (b"," + encoded[1:] if len(encoded) > 2 else b"}")
+        new = Tracked(key, ref, self._ids.refs, encoded, charge, payer)
         self._count(new, charge)
         metas = self._metas.get(key)
         if metas is None:
@@ -391,7 +393,7 @@ class Topic:
                 del waiting[tracked.ref]
                 self._diff_size -= tracked.charge
         payload = {"joins": _by_key(joins), "leaves": _by_key(leaves)}
-        shared = Shared(Message(None, None, self.name, "presence_diff", payload))
+        shared = SharedMessage(Message(None, None, self.name, "presence_diff", payload))
         diff = Diff(joins, leaves, shared)
         for member in self._members:
             member.on_diff(diff)
@@ -431,5 +433,5 @@ def _first_keys(metas: Iterable[Tracked], limit: int) -> set[str]:
 def _by_key(metas: Iterable[Tracked]) -> dict[str, dict[str, list[Raw]]]:
     grouped: dict[str, dict[str, list[Raw]]] = {}
     for tracked in metas:
-        grouped.setdefault(tracked.key, {"metas": []})["metas"].append(Raw(tracked.wire))
+        grouped.setdefault(tracked.key, {"metas": []})["metas"].append(Raw(tracked.encoded))
     return grouped

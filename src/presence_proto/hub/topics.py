@@ -8,7 +8,7 @@ from presence_proto.errors import LocalProtocolError
 from presence_proto.hub.allowance import Allowance
 from presence_proto.hub.ids import Ids, TimerName
 from presence_proto.hub.rates import Rates, is_limited
-from presence_proto.hub.topic import LARGE_DIFF, Member, Meta, Shared, Topic, is_reserved, said
+from presence_proto.hub.topic import LARGE_DIFF, Member, Meta, SharedMessage, Topic, is_reserved, said
 from presence_proto.json_text import plain
 from presence_proto.serializer import UserBroadcast
 
@@ -25,7 +25,7 @@ JARVIS_TOPIC = "realtime:jarvis-presence"
 """Where the users of the Jarvis system meet, whichever protocol they speak."""
 
 
-def announcement(topic: str, event: str, payload: Any, levels: int) -> Shared:
+def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMessage:
     """What the hub's user says to a whole topic. `payload` is JSON of up to `levels` levels, or bytes.
 
     A Supabase topic gets it as a broadcast. Raises `LocalProtocolError` for what cannot be said.
@@ -149,7 +149,7 @@ class Topics:
 
     # -- for the hub
 
-    def broadcast(self, name: str, shared: Shared) -> None:
+    def broadcast(self, name: str, shared: SharedMessage) -> None:
         """Say something to everybody in a topic."""
         topic = self._topics.get(name)
         if topic is not None:

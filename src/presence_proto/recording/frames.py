@@ -18,21 +18,21 @@ _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
 
 
 @frozen
-class Head:
+class HeadPiece:
     """A start line, headers and the empty line."""
 
     raw: bytes
 
 
 @frozen
-class Body:
+class BodyPiece:
     """A part of what follows the head of a refusal."""
 
     raw: bytes
 
 
 @frozen
-class Frame:
+class FramePiece:
     """One frame, or the beginning of one. `header`: bytes before the payload."""
 
     raw: bytes
@@ -75,7 +75,7 @@ class Frame:
         return number.to_bytes(len(data), "big")
 
 
-Piece: TypeAlias = Head | Body | Frame
+Piece: TypeAlias = HeadPiece | BodyPiece | FramePiece
 
 
 class Scanner:
@@ -83,7 +83,7 @@ class Scanner:
 
     def __init__(self) -> None:
         self._rest = bytearray()
-        self._expects: type[Piece] = Head
+        self._expects: type[Piece] = HeadPiece
 
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces that are complete now."""
@@ -98,32 +98,32 @@ class Scanner:
         """The beginning of a piece, of which no more will come."""
         rest, header = bytes(self._rest), self._frame_header()
         self._rest.clear()
-        if self._expects is Frame:
-            return Frame(rest, len(rest) if header is None else header[0])
-        return Head(rest) if self._expects is Head else Body(rest)
+        if self._expects is FramePiece:
+            return FramePiece(rest, len(rest) if header is None else header[0])
+        return HeadPiece(rest) if self._expects is HeadPiece else BodyPiece(rest)
 
     def _next(self) -> Piece | None:
         if not self._rest:
             return None
-        if self._expects is Head:
+        if self._expects is HeadPiece:
             return self._head()
-        if self._expects is Body:
-            return Body(bytes(self._rest))
+        if self._expects is BodyPiece:
+            return BodyPiece(bytes(self._rest))
         header = self._frame_header()
         if header is None or len(self._rest) < sum(header):
             return None
-        return Frame(bytes(self._rest[: sum(header)]), header[0])
+        return FramePiece(bytes(self._rest[: sum(header)]), header[0])
 
-    def _head(self) -> Head | None:
+    def _head(self) -> HeadPiece | None:
         end = _HEAD_END.search(self._rest)
         if end is None:
             return None
-        head = Head(bytes(self._rest[: end.end()]))
+        head = HeadPiece(bytes(self._rest[: end.end()]))
         status = head.raw.split(None, 2)[1] if head.raw.startswith(b"HTTP/") and b" " in head.raw else b"101"
         if status == b"101":
-            self._expects = Frame  # early ones come with the request
+            self._expects = FramePiece  # early ones come with the request
         elif not status.startswith(b"1"):
-            self._expects = Body
+            self._expects = BodyPiece
         return head
 
     def _frame_header(self) -> tuple[int, int] | None:

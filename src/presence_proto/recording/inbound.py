@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from presence_proto.recording.frames import Body, Frame, Head, Inflater, Scanner
+from presence_proto.recording.frames import BodyPiece, FramePiece, HeadPiece, Inflater, Scanner
 from presence_proto.recording.http import redact_head
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ class Inbound:
         """Take bytes in. Raises `CannotRedactError`."""
         for piece in self._scanner.feed(data):
             match piece:
-                case Head():
+                case HeadPiece():
                     self._held.append(redact_head(piece.raw, self._secrets))
                     self._release()
-                case Body():
+                case BodyPiece():
                     self._held.append(piece)
-                case Frame() if piece.is_control:
+                case FramePiece() if piece.is_control:
                     self._held.append(piece.with_payload(self._secrets.redact(piece.payload)))
                     if len(self._held) == 1:
                         self._release()
@@ -65,7 +65,7 @@ class Inbound:
     def finish(self) -> None:
         """No more will be read of this connection. Raises `CannotRedactError`."""
         rest = self._scanner.take_rest()
-        if isinstance(rest, Head):
+        if isinstance(rest, HeadPiece):
             self._held.append(self._secrets.redact_end(redact_head(rest.raw, self._secrets)))
         else:
             self._held.append(rest)
@@ -73,16 +73,16 @@ class Inbound:
 
     def _release(self, *, cut: bool = False) -> None:
         """Make ready what is held: a message, or the beginning of one that was `cut` off."""
-        parts = [piece.payload if isinstance(piece, Frame) else piece.raw for piece in self._message()]
+        parts = [piece.payload if isinstance(piece, FramePiece) else piece.raw for piece in self._message()]
         payload = b"".join(parts)
         redacted = self._redacted(payload, cut)
         for piece in self._held:
             if isinstance(piece, bytes):
                 self._ready += piece
                 continue
-            size = len(piece.payload) if isinstance(piece, Frame) else len(piece.raw)
+            size = len(piece.payload) if isinstance(piece, FramePiece) else len(piece.raw)
             part, redacted = redacted[:size], redacted[size:]
-            self._ready += piece.with_payload(part) if isinstance(piece, Frame) else part
+            self._ready += piece.with_payload(part) if isinstance(piece, FramePiece) else part
         self._held.clear()
 
     def _message(self) -> list[Piece]:
@@ -90,7 +90,7 @@ class Inbound:
 
     def _redacted(self, payload: bytes, cut: bool) -> bytes:
         first = next(iter(self._message()), None)
-        if not (isinstance(first, Frame) and first.raw and first.compressed):
+        if not (isinstance(first, FramePiece) and first.raw and first.compressed):
             return self._without_secrets(payload, cut)
         inflated = self._inflater.inflate(payload, whole=not cut)
         if inflated is None:

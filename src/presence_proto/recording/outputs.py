@@ -14,8 +14,8 @@ from presence_proto.recording.frames import (
     PING,
     PONG,
     TEXT,
-    Frame,
-    Head,
+    FramePiece,
+    HeadPiece,
     Inflater,
     Scanner,
 )
@@ -53,8 +53,8 @@ class Decoder:
         """What is complete with these bytes."""
         return [
             self._frame(piece)
-            if isinstance(piece, Frame)
-            else {"http": self._http(piece.raw, isinstance(piece, Head))}
+            if isinstance(piece, FramePiece)
+            else {"http": self._http(piece.raw, isinstance(piece, HeadPiece))}
             for piece in self._scanner.feed(data)
         ]
 
@@ -63,7 +63,7 @@ class Decoder:
             raw = redact_head(raw, self._secrets) if is_head else self._secrets.redact_json(raw)
         return raw.decode("utf-8", "surrogateescape")
 
-    def _frame(self, frame: Frame) -> dict[str, Any]:
+    def _frame(self, frame: FramePiece) -> dict[str, Any]:
         payload = frame.payload
         more: dict[str, Any] = {} if frame.fin else {"fin": False}
         name = _NAMES.get(frame.opcode, f"opcode {frame.opcode}")

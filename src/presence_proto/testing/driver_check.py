@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
 from presence_proto.outputs import ConnId, OpenTransport
-from presence_proto.testing.driver_lab import PATIENCE, PROMPT, Driver, DutyError, Exam, Lab, read_all, reset
+from presence_proto.testing.driver_lab import (
+    PATIENCE,
+    PROMPT,
+    Driver,
+    DriverLab,
+    DutyError,
+    ScriptedEndpoint,
+    read_all,
+    reset,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +32,7 @@ __all__ = ["DUTIES", "Driver", "DutyError", "check_driver"]
 MIB = 1 << 20
 ON_TIME = 0.5  # seconds that a tick may be late on a busy machine
 
-Duty: TypeAlias = Callable[[Lab], None]
+Duty: TypeAlias = Callable[[DriverLab], None]
 DUTIES: dict[str, Duty] = {}
 """Every duty by name, in the order in which they are checked."""
 
@@ -52,7 +61,7 @@ def _leftover(
 ) -> str | None:
     """Check a duty, and say what is left behind."""
     threads, files = threading.active_count(), _open_files()
-    DUTIES[name](Lab(name, make_driver, server_context))
+    DUTIES[name](DriverLab(name, make_driver, server_context))
     if not _wait_until(lambda: threading.active_count() <= threads):
         return "thread"
     return None if _wait_until(lambda: _open_files() <= files) else "socket or file"
@@ -80,7 +89,7 @@ def duty(check: Duty) -> Duty:
 
 
 @duty
-def connect_talk_and_close(lab: Lab) -> None:
+def connect_talk_and_close(lab: DriverLab) -> None:
     """Open, send, receive, close in order, and return."""
     heard = []
 
@@ -89,7 +98,7 @@ def connect_talk_and_close(lab: Lab) -> None:
         heard.append(read_all(sock))
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_opened = lambda: exam.put(lab.send(1, b"one"), lab.send(1, b" two"))
 
         def on_data() -> None:
@@ -105,7 +114,7 @@ def connect_talk_and_close(lab: Lab) -> None:
 
 
 @duty
-def a_refused_connection_is_reported(lab: Lab) -> None:
+def a_refused_connection_is_reported(lab: DriverLab) -> None:
     """`transport_closed`, with a reason, when nobody listens."""
     with lab.server(lambda sock: None) as server:
         port = server.port
@@ -113,13 +122,13 @@ def a_refused_connection_is_reported(lab: Lab) -> None:
 
 
 @duty
-def a_name_that_does_not_resolve_is_reported(lab: Lab) -> None:
+def a_name_that_does_not_resolve_is_reported(lab: DriverLab) -> None:
     """`transport_closed`, with a reason, when there is no such host."""
     _expect_no_connection(lab, "no-such-host.invalid", 80)
 
 
-def _expect_no_connection(lab: Lab, host: str, port: int) -> None:
-    exam = Exam(lab.open(1, port, host))
+def _expect_no_connection(lab: DriverLab, host: str, port: int) -> None:
+    exam = ScriptedEndpoint(lab.open(1, port, host))
     exam.on_closed = exam.end
     lab.run(exam, within=3 * PATIENCE)
     lab.require("transport_opened" not in exam.facts, "transport_opened came for a connection that failed")
@@ -127,10 +136,10 @@ def _expect_no_connection(lab: Lab, host: str, port: int) -> None:
 
 
 @duty
-def a_dead_address_does_not_hold_up_the_others(lab: Lab) -> None:
+def a_dead_address_does_not_hold_up_the_others(lab: DriverLab) -> None:
     """A name whose first address swallows what it is sent leads to the second one (RFC 8305)."""
     with lab.half_dead_host(read_all) as server:
-        exam = Exam(OpenTransport(ConnId(1), "localhost", server.port, tls=False))
+        exam = ScriptedEndpoint(OpenTransport(ConnId(1), "localhost", server.port, tls=False))
         exam.on_opened = lambda: exam.end(lab.close(1))
         exam.on_closed = exam.end
         lab.run(exam)
@@ -138,17 +147,17 @@ def a_dead_address_does_not_hold_up_the_others(lab: Lab) -> None:
 
 
 @duty
-def a_connect_that_never_finishes_is_given_up(lab: Lab) -> None:
+def a_connect_that_never_finishes_is_given_up(lab: DriverLab) -> None:
     """The core's timeout fires meanwhile, and its `CloseTransport` stops the connect."""
     with lab.server(None) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.after(0.3, lambda: exam.end(lab.close(1, abort=True)))
         lab.run(exam, within=PROMPT)
     lab.require("transport_opened" not in exam.facts, "transport_opened came, though nobody accepted")
 
 
 @duty
-def a_connect_that_finishes_too_late_is_dropped(lab: Lab) -> None:
+def a_connect_that_finishes_too_late_is_dropped(lab: DriverLab) -> None:
     """Nobody hears of a connection that comes about after its `CloseTransport`."""
     heard = []
 
@@ -156,14 +165,14 @@ def a_connect_that_finishes_too_late_is_dropped(lab: Lab) -> None:
         heard.append(read_all(sock))
 
     with lab.server(None) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
-        def give_up() -> None:
+        def abort() -> None:
             exam.put(lab.close(1), lab.open(2, server.port))
             exam.on_opened = exam.on_closed = lambda: None
             exam.after(2.5, lambda: exam.end(lab.close(2)))
 
-        exam.after(0.2, give_up)
+        exam.after(0.2, abort)
         run = lab.start(exam)
         time.sleep(0.4)
         server.open_up(handler)
@@ -173,10 +182,10 @@ def a_connect_that_finishes_too_late_is_dropped(lab: Lab) -> None:
 
 
 @duty
-def the_core_reconnects(lab: Lab) -> None:
+def the_core_reconnects(lab: DriverLab) -> None:
     """A new connection is opened when the core asks for one, as often as it asks."""
     with lab.server(lambda sock: sock.sendall(b"bye")) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
         def again() -> None:
             rounds = exam.facts.count("transport_closed")
@@ -191,11 +200,11 @@ def the_core_reconnects(lab: Lab) -> None:
 
 
 @duty
-def outputs_are_carried_out_in_order(lab: Lab) -> None:
+def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
     """What is sent before a close arrives; what is opened after it is opened."""
     heard: list[bytes] = []
     with lab.server(lambda sock: heard.append(read_all(sock))) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
         def on_opened() -> None:
             if exam.facts.count("transport_opened") == 1:
@@ -213,7 +222,7 @@ def outputs_are_carried_out_in_order(lab: Lab) -> None:
 
 
 @duty
-def single_bytes_arrive_in_order(lab: Lab) -> None:
+def single_bytes_arrive_in_order(lab: DriverLab) -> None:
     """A stream that comes one byte at a time is the same stream."""
     sent = bytes(range(256))
 
@@ -224,14 +233,14 @@ def single_bytes_arrive_in_order(lab: Lab) -> None:
         read_all(sock)
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_data = lambda: _close_once(lab, exam, len(sent))
         lab.run(exam)
     lab.require(exam.received == sent, "the bytes are not those that were sent")
 
 
 @duty
-def much_data_arrives(lab: Lab) -> None:
+def much_data_arrives(lab: DriverLab) -> None:
     """16 MiB come in, and 16 MiB go out before an orderly close, to a peer that takes its time."""
     size, heard = 16 * MIB, []
     sent = os.urandom(MIB) * 16
@@ -242,7 +251,7 @@ def much_data_arrives(lab: Lab) -> None:
         heard.append(read_all(sock))
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
         def on_data() -> None:
             if len(exam.received) == size:
@@ -256,7 +265,7 @@ def much_data_arrives(lab: Lab) -> None:
 
 
 @duty
-def an_abort_waits_for_nobody(lab: Lab) -> None:
+def an_abort_waits_for_nobody(lab: DriverLab) -> None:
     """`abort=True` drops what is not written yet, and `run` returns although the peer reads nothing."""
     size, heard = 64 * MIB, []
     stop = threading.Event()
@@ -266,7 +275,7 @@ def an_abort_waits_for_nobody(lab: Lab) -> None:
         heard.append(len(read_all(sock)))
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
         def on_opened() -> None:
             exam.put(lab.send(1, bytes(size)))
@@ -282,7 +291,7 @@ def an_abort_waits_for_nobody(lab: Lab) -> None:
 
 
 @duty
-def a_blocked_write_blocks_nothing_else(lab: Lab) -> None:
+def a_blocked_write_blocks_nothing_else(lab: DriverLab) -> None:
     """While the peer does not read, data still comes in and ticks are on time; all that was sent arrives."""
     size, heard = 32 * MIB, []
     came_in = threading.Event()
@@ -295,7 +304,7 @@ def a_blocked_write_blocks_nothing_else(lab: Lab) -> None:
         heard.append(len(read_all(sock)))
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         ticks = [0]
 
         def on_tick() -> None:
@@ -320,16 +329,16 @@ def a_blocked_write_blocks_nothing_else(lab: Lab) -> None:
     lab.require(heard == [size], f"{heard} of {size} bytes were written")
 
 
-def _close_once(lab: Lab, exam: Exam, size: int) -> None:
+def _close_once(lab: DriverLab, exam: ScriptedEndpoint, size: int) -> None:
     if len(exam.received) == size:
         exam.end(lab.close(1))
 
 
 @duty
-def the_end_of_the_stream_is_reported(lab: Lab) -> None:
+def the_end_of_the_stream_is_reported(lab: DriverLab) -> None:
     """What came before the end is delivered first, and the end has a reason."""
     with lab.server(lambda sock: sock.sendall(b"last words")) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_closed = exam.end
         lab.run(exam)
     lab.require(exam.received == b"last words", f"{bytes(exam.received)!r} came before the end")
@@ -338,7 +347,7 @@ def the_end_of_the_stream_is_reported(lab: Lab) -> None:
 
 
 @duty
-def a_reset_is_reported(lab: Lab) -> None:
+def a_reset_is_reported(lab: DriverLab) -> None:
     """An RST is `transport_closed`, too."""
 
     def handler(sock: socket.socket) -> None:
@@ -346,7 +355,7 @@ def a_reset_is_reported(lab: Lab) -> None:
         reset(sock)
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_opened = lambda: exam.put(lab.send(1, b"hello"))
         exam.on_closed = exam.end
         lab.run(exam)
@@ -357,10 +366,10 @@ def a_reset_is_reported(lab: Lab) -> None:
 
 
 @duty
-def a_silent_peer_does_not_stop_the_clock(lab: Lab) -> None:
+def a_silent_peer_does_not_stop_the_clock(lab: DriverLab) -> None:
     """On a connection over which nothing comes, every deadline gets its tick, and not before it."""
     with lab.server(read_all) as server:
-        exam, ticks = Exam(lab.open(1, server.port)), [0]
+        exam, ticks = ScriptedEndpoint(lab.open(1, server.port)), [0]
 
         def on_tick() -> None:
             ticks[0] += 1
@@ -375,10 +384,10 @@ def a_silent_peer_does_not_stop_the_clock(lab: Lab) -> None:
 
 
 @duty
-def waiting_costs_nothing(lab: Lab) -> None:
+def waiting_costs_nothing(lab: DriverLab) -> None:
     """Between two deadlines a driver sleeps: it neither spins nor polls."""
     with lab.server(read_all) as server:
-        exam, calls = Exam(lab.open(1, server.port)), [0]
+        exam, calls = ScriptedEndpoint(lab.open(1, server.port)), [0]
 
         def over() -> None:
             calls[0] = exam.calls - calls[0]
@@ -394,7 +403,7 @@ def waiting_costs_nothing(lab: Lab) -> None:
 
 
 @duty
-def a_deadline_that_moves_is_followed(lab: Lab) -> None:
+def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
     """A deadline that a fact brings forward counts at once; one that is taken back gets no tick."""
 
     def handler(sock: socket.socket) -> None:
@@ -403,7 +412,7 @@ def a_deadline_that_moves_is_followed(lab: Lab) -> None:
         read_all(sock)
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_opened = lambda: exam.after(60.0, lambda: None)
         exam.on_data = lambda: exam.after(0.1, lambda: exam.end(lab.close(1)))
         lab.run(exam, within=PROMPT)
@@ -414,15 +423,15 @@ def a_deadline_that_moves_is_followed(lab: Lab) -> None:
 
 
 @duty
-def a_core_at_rest_needs_no_driver(lab: Lab) -> None:
+def a_core_at_rest_needs_no_driver(lab: DriverLab) -> None:
     """`run` returns at once when the core is closed from the start."""
-    exam = Exam()
+    exam = ScriptedEndpoint()
     exam.end()
     lab.run(exam, within=PROMPT)
 
 
 @duty
-def a_bug_in_the_core_comes_out(lab: Lab) -> None:
+def a_bug_in_the_core_comes_out(lab: DriverLab) -> None:
     """An exception of the core is not swallowed: `run` raises it, and nothing is left open."""
     closed = []
 
@@ -434,7 +443,7 @@ def a_bug_in_the_core_comes_out(lab: Lab) -> None:
         raise ZeroDivisionError("a bug")
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_data = on_data
         run = lab.start(exam)
         run.join(within=PROMPT)
@@ -454,27 +463,27 @@ def _mentions(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 
 @duty
-def a_cancelled_connect_leaves_nothing(lab: Lab) -> None:
+def a_cancelled_connect_leaves_nothing(lab: DriverLab) -> None:
     """Cancelled while it connects."""
     with lab.server(None) as server:
-        run = lab.start(Exam(lab.open(1, server.port)))
+        run = lab.start(ScriptedEndpoint(lab.open(1, server.port)))
         time.sleep(0.2)
         run.cancel()
 
 
 @duty
-def a_cancelled_idle_connection_leaves_nothing(lab: Lab) -> None:
+def a_cancelled_idle_connection_leaves_nothing(lab: DriverLab) -> None:
     """Cancelled while it waits for data; the peer sees the end."""
     _cancel_when_open(lab, lambda exam: None)
 
 
 @duty
-def a_cancelled_write_leaves_nothing(lab: Lab) -> None:
+def a_cancelled_write_leaves_nothing(lab: DriverLab) -> None:
     """Cancelled while the peer takes nothing; the peer sees the end."""
     _cancel_when_open(lab, lambda exam: exam.put(lab.send(1, bytes(32 * MIB))))
 
 
-def _cancel_when_open(lab: Lab, on_opened: Callable[[Exam], None]) -> None:
+def _cancel_when_open(lab: DriverLab, on_opened: Callable[[ScriptedEndpoint], None]) -> None:
     opened, ended, cancelled = threading.Event(), threading.Event(), threading.Event()
 
     def handler(sock: socket.socket) -> None:
@@ -483,7 +492,7 @@ def _cancel_when_open(lab: Lab, on_opened: Callable[[Exam], None]) -> None:
         ended.set()
 
     with lab.server(handler) as server:
-        exam = Exam(lab.open(1, server.port))
+        exam = ScriptedEndpoint(lab.open(1, server.port))
 
         def when_open() -> None:
             on_opened(exam)

@@ -53,7 +53,7 @@ class Driver(Protocol):
         ...
 
 
-class Exam:
+class ScriptedEndpoint:
     """A core that is a script. It does what `Endpoint` says, and notes what its driver does wrong.
 
     Facts are given to the `on_…` callables, which queue outputs with `put`, set the timer with `after`, and
@@ -289,7 +289,7 @@ def _has(address: str) -> bool:
     return True
 
 
-class Lab:
+class DriverLab:
     """Where one duty is checked: servers, and the driver under test in a thread of its own."""
 
     def __init__(self, duty: str, make_driver: Callable[[], Driver], context: ssl.SSLContext | None) -> None:
@@ -349,19 +349,19 @@ class Lab:
         if not condition:
             raise self.failed(reason)
 
-    def start(self, exam: Exam) -> Run:
+    def start(self, exam: ScriptedEndpoint) -> DriverRun:
         """Run a driver on `exam`."""
-        return Run(self, self._make_driver(), exam)
+        return DriverRun(self, self._make_driver(), exam)
 
-    def run(self, exam: Exam, *, within: float = PATIENCE) -> None:
+    def run(self, exam: ScriptedEndpoint, *, within: float = PATIENCE) -> None:
         """Run a driver on `exam` to its end, which must come, and find no fault."""
         self.start(exam).finish(within=within)
 
 
-class Run:
+class DriverRun:
     """One run of a driver."""
 
-    def __init__(self, lab: Lab, driver: Driver, exam: Exam) -> None:
+    def __init__(self, lab: DriverLab, driver: Driver, exam: ScriptedEndpoint) -> None:
         self.error: BaseException | None = None
         self._lab = lab
         self._driver = driver

@@ -16,7 +16,7 @@ from presence_proto.json_text import decode_object
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from presence_proto.hub.topic import Form, Shared
+    from presence_proto.hub.topic import EncodedMessage, SharedMessage
     from presence_proto.serializer import Message
 
 
@@ -90,7 +90,7 @@ class FaultyPhoenixSession(PhoenixSession):
         if message.event != "presence_state" or not self._faults().states_withheld:
             super().send(message)
 
-    def send_shared(self, shared: Shared) -> None:
+    def send_shared(self, shared: SharedMessage) -> None:
         """Send a message that others get, too: not at all, once or twice."""
         faults = self._faults()
         if shared.message.event == "presence_diff":
@@ -116,7 +116,7 @@ class FaultyJarvisSession(JarvisSession):
             return
         super()._on_message(message)
 
-    def send_shared(self, form: Form) -> None:
+    def send_shared(self, form: EncodedMessage) -> None:
         """Send a message that others get, too: not at all, once or twice."""
         faults = self._faults()
         if faults.broadcasts_dropped or faults.diffs_duplicated:

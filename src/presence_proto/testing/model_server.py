@@ -31,7 +31,7 @@ class Device:
 
 
 @define(eq=False)
-class Life:
+class ServerJoin:
     """One life of a channel on the server."""
 
     topic: str
@@ -56,7 +56,7 @@ class ModelServer(ScriptedServer):
 
         server = ModelServer(client)
         server.do(client.connect)
-        ann = server.come("realtime:lobby", "ann", {"mood": "calm"})
+        ann = server.track("realtime:lobby", "ann", {"mood": "calm"})
         server.cut()
         server.advance(1.0)      # back again
         server.check()           # the events, folded, are what the client holds
@@ -72,14 +72,14 @@ class ModelServer(ScriptedServer):
         super().__init__(client, now=now, deflate=deflate, chunk=chunk)
         self.fold: Fold = fold_of(client)
         self.presence: dict[str, Entries] = {}
-        self.lives: dict[str, Life] = {}  # the channels of this connection, by topic
+        self.channels: dict[str, ServerJoin] = {}  # the channels of this connection, by topic
         self.joins: dict[str, list[Any]] = {}  # the join_refs of all their lives on it
         self.unanswered: deque[Message] = deque()
         self.refusals: deque[int] = deque()  # the HTTP statuses that await the next upgrades
         self.stalls = False  # it reads, and neither accepts nor answers
         self.dead = False  # nothing arrives any more, on either side
         # Those that wait for their presence_state, which is of when they were let in: diffs may overtake it.
-        self._owed: deque[tuple[Life, Any]] = deque()
+        self._owed: deque[tuple[ServerJoin, Any]] = deque()
         self._asked: dict[str, Any] = {}  # the join_ref of the life that the client is in, or wants, by topic
         self._seen: set[str] = set()  # topics whose presence the client has been told, up to now
         self._stale: dict[str, Entries] = {}  # what it held of the others when it lost sight of them
@@ -90,18 +90,18 @@ class ModelServer(ScriptedServer):
 
     # ---------------------------------------------------------------- who is there
 
-    def come(self, topic: str, key: str, meta: Mapping[str, Any] | None = None) -> Device:
+    def track(self, topic: str, key: str, meta: Mapping[str, Any] | None = None) -> Device:
         """A device of a user comes online."""
         device = Device(topic, key, None)
         self._track(device, meta or {})
         return device
 
-    def change(self, device: Device, meta: Mapping[str, Any]) -> None:
+    def retrack(self, device: Device, meta: Mapping[str, Any]) -> None:
         """A device tracks another meta. Nothing happens when it has gone."""
         if device.ref is not None:
             self._track(device, meta)
 
-    def go(self, device: Device) -> None:
+    def untrack(self, device: Device) -> None:
         """A device goes offline. Nothing happens when it has gone."""
         if device.ref is not None:
             left = self._remove(device)
@@ -122,7 +122,9 @@ class ModelServer(ScriptedServer):
     def has_joined(self, topic: str) -> bool:
         """Whether client and server agree that the client is in the topic."""
         return (
-            topic in self._asked and topic in self.lives and self._asked[topic] == self.lives[topic].join_ref
+            topic in self._asked
+            and topic in self.channels
+            and self._asked[topic] == self.channels[topic].join_ref
         )
 
     @property
@@ -162,9 +164,9 @@ class ModelServer(ScriptedServer):
 
     def crash(self, topic: str, event: str = "phx_error") -> None:
         """End the channel, by `phx_error` or `phx_close`. Nothing happens when the server has none."""
-        life = self._end(topic)
-        if life is not None:
-            self.say(life.join_ref, life.join_ref, topic, event, {})
+        channel = self._end(topic)
+        if channel is not None:
+            self.say(channel.join_ref, channel.join_ref, topic, event, {})
 
     def echo(self, topic: str, event: str = "phx_close") -> None:
         """Say it of the life before the last, again. Nothing happens when there was none."""
@@ -193,17 +195,17 @@ class ModelServer(ScriptedServer):
 
         Our own presences go with it, unless the server has not `noticed`: then they are returned, as ghosts.
         """
-        own = [life.own for life in self.lives.values() if life.own is not None]
+        own = [channel.own for channel in self.channels.values() if channel.own is not None]
         for topic in [*self._asked]:
             self._lose_sight(topic)
-        self.lives.clear()
+        self.channels.clear()
         self.joins.clear()
         self.unanswered.clear()
         self._owed.clear()
         self._asked.clear()
         if noticed:
             for device in own:
-                self.go(device)
+                self.untrack(device)
         return [] if noticed else own
 
     def check(self) -> None:
@@ -270,81 +272,83 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- answers
 
     def _is_push(self, message: Message) -> bool:
-        life = self.lives.get(message.topic)
-        known = life is not None and life.join_ref == message.join_ref
+        channel = self.channels.get(message.topic)
+        known = channel is not None and channel.join_ref == message.join_ref
         return known and message.event not in _NO_PUSHES
 
     def _answer(self, message: Message) -> None:
         topic, payload = message.topic, message.payload
-        life = self.lives.get(topic)
+        channel = self.channels.get(topic)
         if topic == "phoenix":
             super()._answer_heartbeat(message)
             self.exchange()
         elif message.event == "phx_join":
             self._let_in(message)
-        elif life is None:
+        elif channel is None:
             response = {} if message.event == "phx_leave" else {"reason": "unmatched topic"}
             self.reply(message, "ok" if message.event == "phx_leave" else "error", response)
-        elif message.join_ref != life.join_ref:
+        elif message.join_ref != channel.join_ref:
             pass  # meant for an earlier life
         elif message.event == "phx_leave":
             self.reply(message)
             self.crash(topic, "phx_close")
         elif message.event == "access_token":
-            life.token = payload["access_token"]
+            channel.token = payload["access_token"]
         elif message.event == "presence":
-            self._own(life, payload.get("payload") if payload["event"] == "track" else None)
+            self._own(channel, payload.get("payload") if payload["event"] == "track" else None)
             self.reply(message)
         elif message.event in ("track", "untrack"):
-            self._own(life, payload if message.event == "track" else None)
+            self._own(channel, payload if message.event == "track" else None)
             self.reply(message)
-        elif message.event != "broadcast" or life.config["broadcast"]["ack"]:
+        elif message.event != "broadcast" or channel.config["broadcast"]["ack"]:
             self.reply(message, "ok", payload if isinstance(payload, dict) else {})
 
     def _let_in(self, join: Message) -> None:
         payload, old = join.payload, self._end(join.topic)
         config = payload.get("config", {})
         key = config["presence"]["key"] if config else payload.get("user_id")
-        life = Life(join.topic, join.ref, key or f"key-{join.ref}", config, token=payload.get("access_token"))
-        self.lives[join.topic] = life
-        if life.has_presence:
-            state = {key: {"metas": metas} for key, metas in self.online(life.topic).items()}
-            self._owed.append((life, state))
+        channel = ServerJoin(
+            join.topic, join.ref, key or f"key-{join.ref}", config, token=payload.get("access_token")
+        )
+        self.channels[join.topic] = channel
+        if channel.has_presence:
+            state = {key: {"metas": metas} for key, metas in self.online(channel.topic).items()}
+            self._owed.append((channel, state))
         self.reply(join)
         if old is not None and self.is_open:
             self.say(old.join_ref, old.join_ref, join.topic, "phx_close", {})
 
-    def _welcome(self, life: Life, state: Any) -> None:
-        if self.lives.get(life.topic) is not life:
+    def _welcome(self, channel: ServerJoin, state: Any) -> None:
+        if self.channels.get(channel.topic) is not channel:
             return
-        if self.has_joined(life.topic):
-            self._seen.add(life.topic)
-        self.say(life.join_ref, None, life.topic, "presence_state", state)
+        if self.has_joined(channel.topic):
+            self._seen.add(channel.topic)
+        self.say(channel.join_ref, None, channel.topic, "presence_state", state)
 
-    def _own(self, life: Life, meta: Mapping[str, Any] | None) -> None:
+    def _own(self, channel: ServerJoin, meta: Mapping[str, Any] | None) -> None:
         """The client tracks itself, or no more."""
         if meta is None:
-            if life.own is not None:
-                self.go(life.own)
-            life.own = None
-        elif life.own is None:
-            life.own = self.come(life.topic, life.key, meta)
+            if channel.own is not None:
+                self.untrack(channel.own)
+            channel.own = None
+        elif channel.own is None:
+            channel.own = self.track(channel.topic, channel.key, meta)
         else:
-            held = self.presence[life.topic][life.own.key][str(life.own.ref)]
+            held = self.presence[channel.topic][channel.own.key][str(channel.own.ref)]
             if {name: held[name] for name in held if name not in _REFS} != meta:
-                self.change(life.own, meta)
+                self.retrack(channel.own, meta)
 
     # ---------------------------------------------------------------- books
 
-    def _end(self, topic: str) -> Life | None:
+    def _end(self, topic: str) -> ServerJoin | None:
         """A life ends, and the client's presence with it."""
-        life = self.lives.pop(topic, None)
-        if life is not None:
-            if self._asked.get(topic) == life.join_ref:
+        channel = self.channels.pop(topic, None)
+        if channel is not None:
+            if self._asked.get(topic) == channel.join_ref:
                 self._lose_sight(topic)
-            if life.own is not None:
-                self.go(life.own)
-        return life
+            if channel.own is not None:
+                self.untrack(channel.own)
+        return channel
 
     def _lose_sight(self, topic: str) -> None:
         self._asked.pop(topic, None)
@@ -377,8 +381,8 @@ class ModelServer(ScriptedServer):
         self._tell_diff(*self._last_diff)
 
     def _tell_diff(self, topic: str, payload: Any) -> None:
-        life = self.lives.get(topic)
-        if life is not None and life.has_presence and self.is_open:
+        channel = self.channels.get(topic)
+        if channel is not None and channel.has_presence and self.is_open:
             self.say(None, None, topic, "presence_diff", payload)
 
 

@@ -11,9 +11,9 @@ from presence_proto.testing.contract import Contract
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
     Opened,
     PongReceived,
-    Refused,
     TextMessage,
     WebSocket,
 )
@@ -143,7 +143,7 @@ class ScriptedClient:
         self.inbox: list[Any] = []
         self.pongs: list[bytes] = []
         self.opened: Opened | None = None
-        self.refused: Refused | None = None
+        self.refused: HandshakeRefused | None = None
         self.closed: Closed | None = None
         self._out = b""
 
@@ -173,7 +173,7 @@ class ScriptedClient:
                     self.pongs.append(payload)
                 case Opened():
                     self.opened = event
-                case Refused():
+                case HandshakeRefused():
                     self.refused = event
                 case Closed():
                     self.closed = event

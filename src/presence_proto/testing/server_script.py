@@ -24,27 +24,27 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 __all__ = [
-    "Binary",
-    "Broadcast",
-    "Bytes",
-    "Change",
-    "Close",
-    "Come",
     "Connect",
     "Crash",
     "Cut",
     "Die",
     "Echo",
-    "Go",
     "Refuse",
     "RepeatDiff",
-    "Reply",
+    "Retrack",
     "Say",
+    "SendBinary",
+    "SendBroadcast",
+    "SendBytes",
+    "SendClose",
+    "SendReply",
+    "SendText",
     "Serve",
     "ServeOne",
     "Sleep",
     "Stall",
-    "Text",
+    "Track",
+    "Untrack",
     "Wait",
     "play",
 ]
@@ -57,7 +57,7 @@ Which: TypeAlias = Literal["now", "old", "none", "unknown"]
 T = TypeVar("T")
 
 
-class Stage:
+class ScriptContext:
     """One client and its `ModelServer`, for one script, and what the steps speak of: devices and topics."""
 
     def __init__(self, client: Any) -> None:
@@ -99,18 +99,18 @@ def play(
     is raised when it fails. Then `after_step(server)` is called: there is the place to hand `server.take()`
     to an application, and to check that.
     """
-    stage = Stage(client)
+    context = ScriptContext(client)
     for step in (Connect(), *script):
-        stage.do(step)
+        context.do(step)
         if after_step is not None:
-            after_step(stage.server)
-    return stage.server
+            after_step(context.server)
+    return context.server
 
 
 class Step(Protocol):
     """Something that happens."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """Do it. `LocalProtocolError` means that it makes no sense now."""
 
 
@@ -137,64 +137,64 @@ class _Printed:
 class Connect(_Printed):
     """The application wants to be connected."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """`connect`, if the client is at rest."""
-        if stage.server.client.is_closed:
-            stage.server.connect()
+        if context.server.client.is_closed:
+            context.server.connect()
 
 
 # ---------------------------------------------------------------------------------------------- who is there
 
 
 @frozen(repr=False)
-class Come(_Printed):
+class Track(_Printed):
     """A device of a user comes online."""
 
     key: str
     meta: Mapping[str, Any] = MappingProxyType({})
     topic: int = 0
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """A join in a diff, or in the next state."""
-        stage.devices.append(stage.server.come(stage.topic(self.topic), self.key, self.meta))
+        context.devices.append(context.server.track(context.topic(self.topic), self.key, self.meta))
 
 
 @frozen(repr=False)
-class Change(_Printed):
+class Retrack(_Printed):
     """A device tracks another meta."""
 
     device: int
     meta: Mapping[str, Any] = MappingProxyType({})
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """A join and a leave in one diff."""
-        stage.server.change(stage.device(self.device), self.meta)
+        context.server.retrack(context.device(self.device), self.meta)
 
 
 @frozen(repr=False)
-class Go(_Printed):
+class Untrack(_Printed):
     """A device goes offline."""
 
     device: int
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """A leave."""
-        stage.server.go(stage.device(self.device))
+        context.server.untrack(context.device(self.device))
 
 
 @frozen(repr=False)
-class Broadcast(_Printed):
+class SendBroadcast(_Printed):
     """Somebody broadcasts something."""
 
     event: str
     payload: Any
     topic: int = 0
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """Those who are in the topic hear it."""
-        topic = stage.topic(self.topic)
-        if topic in stage.server.lives:
-            stage.server.broadcast(self.event, self.payload, topic=topic)
+        topic = context.topic(self.topic)
+        if topic in context.server.channels:
+            context.server.broadcast(self.event, self.payload, topic=topic)
 
 
 # ---------------------------------------------------------------------------------------------- weather
@@ -206,32 +206,32 @@ class Cut(_Printed):
 
     noticed: bool = True
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """The ghosts are devices, so that they can go later."""
-        if stage.server.conn is None:
+        if context.server.conn is None:
             raise LocalProtocolError("there is no connection")
-        stage.devices += stage.server.hang_up(noticed=self.noticed)
-        stage.server.cut()
+        context.devices += context.server.hang_up(noticed=self.noticed)
+        context.server.cut()
 
 
 @frozen(repr=False)
 class Die(_Printed):
     """The network dies without a word. It is back when the client has noticed."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """Nothing arrives any more."""
-        stage.server.die()
+        context.server.die()
 
 
 @frozen(repr=False)
-class Close(_Printed):
+class SendClose(_Printed):
     """The server closes the connection, with a WebSocket close code."""
 
     code: int = 1012
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """The closing handshake."""
-        stage.server.close(self.code)
+        context.server.close(self.code)
 
 
 @frozen(repr=False)
@@ -240,9 +240,9 @@ class Refuse(_Printed):
 
     status: int = 503
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """It will."""
-        stage.server.refusals.append(self.status)
+        context.server.refusals.append(self.status)
 
 
 @frozen(repr=False)
@@ -252,9 +252,9 @@ class Crash(_Printed):
     event: Literal["phx_error", "phx_close"] = "phx_error"
     topic: int = 0
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """The client will join again."""
-        stage.server.crash(stage.topic(self.topic), self.event)
+        context.server.crash(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
@@ -263,9 +263,9 @@ class Wait(_Printed):
 
     seconds: float
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """With a tick at each deadline."""
-        stage.server.advance(self.seconds)
+        context.server.advance(self.seconds)
 
 
 @frozen(repr=False)
@@ -274,9 +274,9 @@ class Sleep(_Printed):
 
     seconds: float
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """With one late tick."""
-        stage.server.jump(self.seconds)
+        context.server.jump(self.seconds)
 
 
 # ---------------------------------------------------------------------------------------------- slow
@@ -286,9 +286,9 @@ class Sleep(_Printed):
 class Stall(_Printed):
     """The server stops to accept and to answer."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """Until `Serve`."""
-        stage.server.stall()
+        context.server.stall()
 
 
 @frozen(repr=False)
@@ -297,18 +297,18 @@ class ServeOne(_Printed):
 
     latest: bool = False
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """One step of several."""
-        stage.server.serve_one(latest=self.latest)
+        context.server.serve_one(latest=self.latest)
 
 
 @frozen(repr=False)
 class Serve(_Printed):
     """The server answers all that waits, and from now on at once."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """The end of a `Stall`."""
-        stage.server.serve()
+        context.server.serve()
 
 
 # ---------------------------------------------------------------------------------------------- buggy
@@ -318,9 +318,9 @@ class Serve(_Printed):
 class RepeatDiff(_Printed):
     """The last diff comes once more."""
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """It changes nothing."""
-        stage.server.repeat_diff()
+        context.server.repeat_diff()
 
 
 @frozen(repr=False)
@@ -330,24 +330,24 @@ class Echo(_Printed):
     event: Literal["phx_close", "phx_error", "phx_reply"] = "phx_close"
     topic: int = 0
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """It changes nothing."""
-        stage.server.echo(stage.topic(self.topic), self.event)
+        context.server.echo(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
-class Reply(_Printed):
+class SendReply(_Printed):
     """A reply to the last message of the client or one `back` from there, answered before or not."""
 
     back: int = 0
     status: str = "ok"
     response: Any = None
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """With its refs."""
-        said = stage.server.sent()
+        said = context.server.sent()
         if self.back < len(said):
-            stage.server.reply(said[-1 - self.back], self.status, self.response)
+            context.server.reply(said[-1 - self.back], self.status, self.response)
 
 
 @frozen(repr=False)
@@ -360,45 +360,45 @@ class Say(_Printed):
     ref: Which = "none"
     topic: int = 0
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """As it is."""
-        topic = stage.topic(self.topic)
-        joins = [join.ref for join in stage.server.sent("phx_join", topic)]
+        topic = context.topic(self.topic)
+        joins = [join.ref for join in context.server.sent("phx_join", topic)]
         refs = {"now": joins[-1], "old": joins[0], "none": None, "unknown": "999"}
-        stage.server.say(refs[self.join_ref], refs[self.ref], topic, self.event, self.payload)
+        context.server.say(refs[self.join_ref], refs[self.ref], topic, self.event, self.payload)
 
 
 # ---------------------------------------------------------------------------------------------- hostile
 
 
 @frozen(repr=False)
-class Text(_Printed):
+class SendText(_Printed):
     """Any text message."""
 
     text: str
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """As it is."""
-        stage.server.say_text(self.text)
+        context.server.say_text(self.text)
 
 
 @frozen(repr=False)
-class Binary(_Printed):
+class SendBinary(_Printed):
     """Any binary message."""
 
     data: bytes
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """As it is."""
-        stage.server.say_binary(self.data)
+        context.server.say_binary(self.data)
 
 
 @frozen(repr=False)
-class Bytes(_Printed):
+class SendBytes(_Printed):
     """Any bytes on the connection, also before the upgrade."""
 
     data: bytes
 
-    def happen(self, stage: Stage) -> None:
+    def happen(self, context: ScriptContext) -> None:
         """As they are."""
-        stage.server.deliver(self.data)
+        context.server.deliver(self.data)

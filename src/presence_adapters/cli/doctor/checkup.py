@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 from presence_adapters.cli.doctor import probes
 from presence_adapters.cli.doctor.claims import claims_of
 from presence_adapters.cli.doctor.diagnosis import Diagnosis, diagnose
-from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.facts import CheckupStep, Facts
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.connecting import client_context
 from presence_adapters.error_words import os_error_words
@@ -45,7 +45,7 @@ class Finding:
     `text`: what was found, or why there was nothing to do. `diagnosis`: what is wrong, and nothing else.
     """
 
-    step: Step
+    step: CheckupStep
     seconds: float | None
     text: str = ""
     diagnosis: Diagnosis | None = None
@@ -78,18 +78,18 @@ class Checkup:
 
     async def findings(self) -> AsyncGenerator[Finding]:
         """The steps as they are done. The first one with a grave fault is the last."""
-        steps: dict[Step, Callable[[], Awaitable[str | float | NotNeeded]]] = {
-            Step.CONFIG: self._check_config,
-            Step.DNS: self._check_name,
-            Step.TCP: self._check_port,
-            Step.PROXY: self._check_proxy,
-            Step.TLS: self._check_tls,
-            Step.HANDSHAKE: self._check_handshake,
-            Step.CLOCK: self._check_clock,
-            Step.API_KEY: self._check_key,
-            Step.JOIN: self._check_join,
-            Step.PRESENCE: self._check_presence,
-            Step.HEARTBEAT: self._check_heartbeat,
+        steps: dict[CheckupStep, Callable[[], Awaitable[str | float | NotNeeded]]] = {
+            CheckupStep.CONFIG: self._check_config,
+            CheckupStep.DNS: self._check_name,
+            CheckupStep.TCP: self._check_port,
+            CheckupStep.PROXY: self._check_proxy,
+            CheckupStep.TLS: self._check_tls,
+            CheckupStep.HANDSHAKE: self._check_handshake,
+            CheckupStep.CLOCK: self._check_clock,
+            CheckupStep.API_KEY: self._check_key,
+            CheckupStep.JOIN: self._check_join,
+            CheckupStep.PRESENCE: self._check_presence,
+            CheckupStep.HEARTBEAT: self._check_heartbeat,
         }
         try:
             for step, check in steps.items():
@@ -149,7 +149,7 @@ class Checkup:
             port=address.port,
             tls=address.tls,
             path=address.target.partition("?")[0],
-            wire="jarvis" if config.speaks_jarvis else "phoenix",
+            protocol="jarvis" if config.speaks_jarvis else "phoenix",
             channel=config.channel,
             proxy=None if self._proxy is None else str(self._proxy),
             has_key=config.api_key is not None,
@@ -257,7 +257,7 @@ class Checkup:
     async def _check_handshake(self) -> str:
         facts = self.facts
         assert self._stream is not None
-        make = JarvisTrial if facts.wire == "jarvis" else PhoenixTrial
+        make = JarvisTrial if facts.protocol == "jarvis" else PhoenixTrial
         self._trial = make(self._identity, self._config, self._stream, self._timeout)
         try:
             head = await self._trial.open()
@@ -306,7 +306,7 @@ class Checkup:
         return await self._trial.heartbeat()
 
 
-def _finding(step: Step, found: str | float | NotNeeded, seconds: float) -> Finding:
+def _finding(step: CheckupStep, found: str | float | NotNeeded, seconds: float) -> Finding:
     if isinstance(found, NotNeeded):
         return Finding(step, None, found.why)
     if isinstance(found, float):

@@ -13,7 +13,7 @@ from attrs import frozen
 from presence_adapters.cli.doctor import faults_at_the_server, faults_on_the_way
 
 if TYPE_CHECKING:
-    from presence_adapters.cli.doctor.facts import Facts, Step
+    from presence_adapters.cli.doctor.facts import CheckupStep, Facts
     from presence_adapters.cli.doctor.fault import Fault
 
 FAULTS = [*faults_on_the_way.FAULTS, *faults_at_the_server.FAULTS]
@@ -28,7 +28,7 @@ class Diagnosis:
     remedy: str
 
 
-def diagnose(step: Step, facts: Facts) -> Diagnosis:
+def diagnose(step: CheckupStep, facts: Facts) -> Diagnosis:
     """What it means that a step did not go well: the first of its faults that fits."""
     fault = next(fault for fault in FAULTS if fault.step is step and fault.fits(facts))
     words = _words(facts)

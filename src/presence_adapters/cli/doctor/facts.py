@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 
-class Step(StrEnum):
+class CheckupStep(StrEnum):
     """The steps of a check-up, in their order. Each needs those before it."""
 
     CONFIG = "config"
@@ -51,7 +51,7 @@ def in_units(seconds: float) -> str:
 
 
 @frozen
-class Answer:
+class HttpAnswer:
     """An HTTP answer. `is_html`: it is a web page. `error`: what its body says is wrong. `redirect`: the host
     that its `Location` names, and `redirect_to_tls`: whether that is an `https://` or `wss://` URL.
     """
@@ -83,7 +83,7 @@ class Facts:
     port: int = 0
     tls: bool = False
     path: str = "/"
-    wire: Literal["phoenix", "jarvis"] = "phoenix"
+    protocol: Literal["phoenix", "jarvis"] = "phoenix"
     channel: str = ""
     timeout: float = 10.0
     now: float = 0.0
@@ -104,7 +104,7 @@ class Facts:
     tls_trouble: TlsTrouble | None = None
     clock_ahead: float | None = None
     speaks_tls: bool = False  # on a port where we spoke plain text
-    answer: Answer | None = None
+    answer: HttpAnswer | None = None
     speaks_http: bool = True
     refusal: str | None = None  # of the join, in the server's words
     unreadable: bool = False  # what it said is not the protocol that we speak

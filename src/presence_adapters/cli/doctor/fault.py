@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from presence_adapters.cli.doctor.facts import Facts, Step
+from presence_adapters.cli.doctor.facts import CheckupStep, Facts
 
 if TYPE_CHECKING:
     from presence_adapters.cli.doctor.facts import TlsTrouble
@@ -25,7 +25,7 @@ class Fault:
     """
 
     name: str
-    step: Step
+    step: CheckupStep
     cause: str
     remedy: str
     fits: Condition

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from presence_adapters.cli.doctor.facts import Answer, Facts, Step
+from presence_adapters.cli.doctor.facts import CheckupStep, Facts, HttpAnswer
 from presence_adapters.cli.doctor.fault import OTHER_NETWORK, Fault, always, status
 
 _TOKEN_EXPIRED = "The access token has expired."
@@ -38,21 +38,21 @@ FAULTS = [
     # -- handshake
     Fault(
         "tls-wanted",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} speaks TLS, and was spoken to in plain text.",
         "Write wss:// instead of ws:// in server_url.",
         lambda facts: facts.speaks_tls,
     ),
     Fault(
         "redirect-to-tls",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} takes no plain text: it sends us on to TLS (HTTP {status}).",
         "Write wss:// instead of ws:// in server_url. Its port is another one: mostly it can be left out.",
         lambda facts: facts.sends_to_tls,
     ),
     Fault(
         "redirect",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} sends us to another host, {redirect} (HTTP {status}).",
         "If that is the server's right name, put it into server_url; otherwise correct the path.",
         # The certificate says that it is no stranger.
@@ -60,36 +60,38 @@ FAULTS = [
     ),
     Fault(
         "hidden-proxy",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "A proxy in front of {where} wants to know who you are (HTTP 407).",
         "Set HTTPS_PROXY with a user name and password, or ask whose network this is.",
         status(407),
     ),
     Fault(
         "portal",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "Something else answers in place of {where}, with a web page (HTTP {status}).",
         "Open any page in a browser and log in to the network, or get past the proxy.",
         _is_portal,
     ),
     Fault(
-        "wrong-wire-phoenix",
-        Step.HANDSHAKE,
+        "wrong-protocol-phoenix",
+        CheckupStep.HANDSHAKE,
         "{where} has nothing at {path} (HTTP 404) for the Jarvis JSON protocol.",
-        'If it is a Phoenix or Supabase server, set wire = "phoenix"; otherwise correct the path.',
-        lambda facts: facts.wire == "jarvis" and status(404)(facts),
+        'If it is a Phoenix or Supabase server, set protocol = "phoenix"; otherwise correct the path.',
+        lambda facts: facts.protocol == "jarvis" and status(404)(facts),
     ),
     Fault(
         "no-such-tenant",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} is a Supabase Realtime server, but has no project of that name (HTTP 404: {error}).",
         "Correct the project ref in server_url. A project that is paused or deleted is unknown, too: look at "
         "the Supabase dashboard. A server of your own takes the first label of the host for the project.",
-        lambda facts: status(404)(facts) and "tenant not found" in (facts.answer or Answer(0)).error.lower(),
+        lambda facts: (
+            status(404)(facts) and "tenant not found" in (facts.answer or HttpAnswer(0)).error.lower()
+        ),
     ),
     Fault(
         "wrong-path",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "There is a web server at {where}, but nothing at {path} (HTTP 404).",
         "Correct the path in server_url: /realtime/v1 for Supabase, mostly /socket for Phoenix, and for a "
         "Realtime server without Supabase's gateway.",
@@ -97,70 +99,70 @@ FAULTS = [
     ),
     Fault(
         "rate-limited",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} takes no more connections now (HTTP 429).",
         _WAIT,
         status(429),
     ),
     Fault(
         "project-paused",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "The project at {where} is paused (HTTP 540).",
         "Restore it in the Supabase dashboard.",
         status(540),
     ),
     Fault(
         "project-restricted",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "The project at {where} is restricted: over its quota, or a bill is not paid (HTTP 402).",
         "Look at usage and billing of the organization in the Supabase dashboard.",
         lambda facts: facts.project is not None and status(402)(facts),
     ),
     Fault(
         "unavailable",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} is there, but the server behind it is not well (HTTP {status}).",
         "Try again later. If it is yours, look at its log.",
         _is_unavailable,
     ),
     Fault(
         "no-websocket",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} answers as a web server does, not as a WebSocket server (HTTP {status}).",
         "Correct host, port and path in server_url. A proxy in between may know no WebSockets.",
         lambda facts: facts.answer is not None and facts.answer.status != 101,
     ),
     Fault(
         "broken-upgrade",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} agreed to a WebSocket, but not as the standard wants it: {detail}.",
         "Check that this is the server's own address. A proxy in between may have changed the answer.",
         status(101),
     ),
     Fault(
         "not-http",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "What listens on {where} does not speak HTTP.",
         "Correct the port in server_url.",
         lambda facts: not facts.speaks_http,
     ),
     Fault(
         "wants-certificate",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} wants a certificate of whoever connects, and this command has none.",
         "Use an address without that. A program can give its client an ssl_context with a certificate.",
         lambda facts: "certificate is required" in facts.detail,
     ),
     Fault(
         "hung-up",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} hung up without an answer.",
         f"Check that a Realtime server listens on this port. {OTHER_NETWORK}",
         lambda facts: facts.ended,
     ),
     Fault(
         "mute-server",
-        Step.HANDSHAKE,
+        CheckupStep.HANDSHAKE,
         "{where} accepts connections, but does not answer within {timeout} s.",
         "Look whether the server hangs, or is overloaded. Check that it speaks HTTP on this port.",
         always,
@@ -168,7 +170,7 @@ FAULTS = [
     # -- clock
     Fault(
         "clock-off",
-        Step.CLOCK,
+        CheckupStep.CLOCK,
         "The clock of this machine is {clock} by the server's.",
         "Set the clock, best by NTP: certificates and tokens are judged by it.",
         always,
@@ -177,29 +179,31 @@ FAULTS = [
     # -- api key
     Fault(
         "api-key-expired",
-        Step.API_KEY,
+        CheckupStep.API_KEY,
         "The api key has expired (HTTP {status}).",
         "Take the project's key of today from the dashboard.",
         lambda facts: facts.has_expired(facts.key),
     ),
     Fault(
         "token-expired",
-        Step.API_KEY,
+        CheckupStep.API_KEY,
         _TOKEN_EXPIRED,
         _NEW_TOKEN,
         lambda facts: facts.has_expired(facts.token),
     ),
-    Fault("token-early", Step.API_KEY, _TOKEN_EARLY, _CLOCKS, lambda facts: facts.is_early(facts.token)),
+    Fault(
+        "token-early", CheckupStep.API_KEY, _TOKEN_EARLY, _CLOCKS, lambda facts: facts.is_early(facts.token)
+    ),
     Fault(
         "api-key-missing",
-        Step.API_KEY,
+        CheckupStep.API_KEY,
         "{where} lets nobody in without an api key, and none is set (HTTP {status}).",
         "Set PRESENCE_API_KEY or api_key. A Phoenix server may want other params or headers.",
         lambda facts: not facts.has_key,
     ),
     Fault(
         "wrong-api-key",
-        Step.API_KEY,
+        CheckupStep.API_KEY,
         "{where} does not accept the api key (HTTP {status}).",
         "Take the key of this very project from the dashboard, whole and without spaces.",
         always,
@@ -207,49 +211,49 @@ FAULTS = [
     # -- join
     Fault(
         "api-key-expired-join",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server refused the join: the api key has expired.",
         "Take the project's key of today from the dashboard.",
         lambda facts: facts.says("expired") and facts.has_expired(facts.key),
     ),
     Fault(
         "token-expired-join",
-        Step.JOIN,
+        CheckupStep.JOIN,
         f"The server refused the join: {_TOKEN_EXPIRED}",
         _NEW_TOKEN,
         _is_expired,
     ),
     Fault(
         "token-early-join",
-        Step.JOIN,
+        CheckupStep.JOIN,
         f"The server refused the join: {_TOKEN_EARLY}",
         _CLOCKS,
         lambda facts: facts.refusal is not None and facts.is_early(facts.token),
     ),
     Fault(
         "rate-limited-join",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server limits the rate of joins, or of connections: {refusal}.",
         _WAIT,
         _rate_limited,
     ),
     Fault(
         "realtime-disabled",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "Realtime is disabled on the server: {refusal}.",
         "Enable the Realtime service: dashboard, Realtime, Settings.",
         lambda facts: facts.says("realtimedisabled", "realtime disabled", "realtime is disabled"),
     ),
     Fault(
         "private-only",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server has private channels only: {refusal}.",
         "Allow public access: dashboard, Realtime, Settings.",
         lambda facts: facts.says("privateonly", "only allows private"),
     ),
     Fault(
         "no-rights",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "You have no right to the channel {channel}: {refusal}.",
         "Set the access token of a user who has, or change the server's rules for this channel.",
         lambda facts: facts.says(
@@ -258,42 +262,42 @@ FAULTS = [
     ),
     Fault(
         "no-such-channel",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server knows no channel {channel}: {refusal}.",
         "Correct the setting channel. A plain Phoenix server must have channels for realtime:*.",
         lambda facts: facts.says("unmatched topic"),
     ),
     Fault(
         "join-refused",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server refused the join: {refusal}.",
         "Look at the server's log for the reason.",
         lambda facts: facts.refusal is not None,
     ),
     Fault(
-        "wrong-wire-jarvis",
-        Step.JOIN,
+        "wrong-protocol-jarvis",
+        CheckupStep.JOIN,
         "What {where} says is not Phoenix.",
-        'If it is a Jarvis server, set wire = "jarvis". If it is a very old Phoenix, set vsn = "1.0.0".',
-        lambda facts: facts.unreadable and facts.wire == "phoenix",
+        'If it is a Jarvis server, set protocol = "jarvis". If it is a very old Phoenix, set vsn = "1.0.0".',
+        lambda facts: facts.unreadable and facts.protocol == "phoenix",
     ),
     Fault(
-        "wrong-wire",
-        Step.JOIN,
+        "wrong-protocol",
+        CheckupStep.JOIN,
         "There is no talking to {where} in the Jarvis JSON protocol: {detail}.",
-        'If it is a Phoenix or Supabase server, set wire = "phoenix". If it is Jarvis, look at its log.',
-        lambda facts: facts.wire == "jarvis" and (facts.ended or facts.unreadable),
+        'If it is a Phoenix or Supabase server, set protocol = "phoenix". If it is Jarvis, look at its log.',
+        lambda facts: facts.protocol == "jarvis" and (facts.ended or facts.unreadable),
     ),
     Fault(
         "lost-in-join",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The connection was lost during the join: {detail}.",
         "Look at the server's log for the reason.",
         lambda facts: facts.ended,
     ),
     Fault(
         "join-unanswered",
-        Step.JOIN,
+        CheckupStep.JOIN,
         "The server did not answer the join of {channel} within {timeout} s.",
         "Look whether the server hangs or is overloaded. Check that it is one for Phoenix channels.",
         always,
@@ -301,21 +305,21 @@ FAULTS = [
     # -- presence
     Fault(
         "rate-limited-presence",
-        Step.PRESENCE,
+        CheckupStep.PRESENCE,
         "The server closed the channel because of a rate limit: {refusal}.",
         _WAIT,
         _rate_limited,
     ),
     Fault(
         "lost-in-presence",
-        Step.PRESENCE,
+        CheckupStep.PRESENCE,
         "The channel was closed before it said who is online: {detail}.",
         "Look at the server's log for the reason.",
         lambda facts: facts.ended,
     ),
     Fault(
         "presence-disabled",
-        Step.PRESENCE,
+        CheckupStep.PRESENCE,
         "We are in the channel, but the server does not say within {timeout} s who is online: presence seems "
         "to be disabled on it.",
         "Enable presence in the dashboard, under Realtime. A Phoenix channel must push presence_state.",
@@ -324,14 +328,14 @@ FAULTS = [
     # -- heartbeat
     Fault(
         "lost-in-heartbeat",
-        Step.HEARTBEAT,
+        CheckupStep.HEARTBEAT,
         "We lost the connection or the channel before a heartbeat came back: {detail}.",
         f"Look at the server's log for the reason. {OTHER_NETWORK}",
         lambda facts: facts.ended,
     ),
     Fault(
         "heartbeat-unanswered",
-        Step.HEARTBEAT,
+        CheckupStep.HEARTBEAT,
         "The server does not answer heartbeats within {timeout} s.",
         "Look whether the server hangs or is overloaded. A proxy may hold back what is small.",
         always,

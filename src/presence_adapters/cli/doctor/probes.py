@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from presence_adapters.cli.doctor.facts import Answer
+from presence_adapters.cli.doctor.facts import HttpAnswer
 from presence_adapters.error_words import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ async def server_time(host: str, address: str, port: int, timeout: float) -> flo
 
 
 @frozen
-class Head:
+class HttpHead:
     """The head of an HTTP answer. `date`: its `Date`, in seconds since 1970."""
 
-    answer: Answer
+    answer: HttpAnswer
     date: float | None
 
 
@@ -158,7 +158,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b.*")
 _ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON, perhaps in chunks
 
 
-def parsed_head(data: bytes) -> Head | None:
+def parsed_head(data: bytes) -> HttpHead | None:
     """The head of an HTTP answer, with as much of its body as is there; `None` when it is none.
 
     Of several, such as "103 Early Hints" and what it announces, the one that counts.
@@ -178,8 +178,8 @@ def parsed_head(data: bytes) -> Head | None:
     host, is_to_tls = _target(headers.get("location"))
     error = _ERROR.search(body)
     words = "" if error is None else error[1].decode("utf-8", "replace")
-    answer = Answer(status, is_html, host, is_to_tls, words if words.isprintable() else "")
-    return Head(answer, _time(headers.get("date")))
+    answer = HttpAnswer(status, is_html, host, is_to_tls, words if words.isprintable() else "")
+    return HttpHead(answer, _time(headers.get("date")))
 
 
 def _target(location: Any) -> tuple[str | None, bool]:

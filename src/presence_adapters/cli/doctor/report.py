@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from presence_adapters.cli.doctor.checkup import Checkup
-from presence_adapters.cli.doctor.facts import Step
+from presence_adapters.cli.doctor.facts import CheckupStep
 from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.json_lines import print_json
 from presence_adapters.cli.wording import printable
@@ -54,9 +54,9 @@ def exit_status(finding: Finding) -> Exit:
     if outcome(finding) != "failed":
         return Exit.OK
     assert finding.diagnosis is not None
-    if finding.step is Step.CONFIG:
+    if finding.step is CheckupStep.CONFIG:
         return Exit.DISABLED if finding.diagnosis.fault.name == "presence-off" else Exit.USAGE
-    return Exit.FAILED if finding.step in (Step.PRESENCE, Step.HEARTBEAT) else Exit.UNREACHABLE
+    return Exit.FAILED if finding.step in (CheckupStep.PRESENCE, CheckupStep.HEARTBEAT) else Exit.UNREACHABLE
 
 
 def as_json(finding: Finding) -> dict[str, Any]:

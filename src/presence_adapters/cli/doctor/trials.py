@@ -30,7 +30,7 @@ from presence_proto import (
 )
 
 if TYPE_CHECKING:
-    from presence_adapters.cli.doctor.probes import Head, Stream
+    from presence_adapters.cli.doctor.probes import HttpHead, Stream
     from presence_proto import Identity, PresenceConfig
 
 E = TypeVar("E")
@@ -58,7 +58,7 @@ class Trial(ABC, Generic[Core]):
         self.talk: Conversation[Core] = Conversation(core, stream)
         self.timeout = timeout
 
-    async def open(self) -> Head:
+    async def open(self) -> HttpHead:
         """Ask for the upgrade. Returns the answer, whatever it is, if it is HTTP."""
         self.talk.begin()
         await self.talk.until(lambda: self._is_open() or self.heard(*self.losses) is not None, self.timeout)

@@ -27,17 +27,17 @@ class Field:
     optional: bool = False
 
 
-class Form(ModalScreen[Answers | None]):
+class FieldsDialog(ModalScreen[Answers | None]):
     """Ends with what was written into the fields, without the space around it, or with `None`."""
 
     CSS = """
-    Form { align: center middle; }
-    Form > Vertical { width: 50; max-width: 90%; height: auto; max-height: 90%; border: round $primary;
-                      padding: 0 1; background: $surface; overflow-y: auto; scrollbar-size-vertical: 1; }
-    Form Label { margin-top: 1; }
-    Form Input, Form OptionList { border: none; height: auto; padding: 0 1; }
-    Form OptionList { text-wrap: nowrap; text-overflow: ellipsis; }
-    Form Input { height: 1; background: $boost; }
+    FieldsDialog { align: center middle; }
+    FieldsDialog > Vertical { width: 50; max-width: 90%; height: auto; max-height: 90%;
+                              border: round $primary; padding: 0 1; background: $surface; overflow-y: auto; scrollbar-size-vertical: 1; }
+    FieldsDialog Label { margin-top: 1; }
+    FieldsDialog Input, FieldsDialog OptionList { border: none; height: auto; padding: 0 1; }
+    FieldsDialog OptionList { text-wrap: nowrap; text-overflow: ellipsis; }
+    FieldsDialog Input { height: 1; background: $boost; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss", "Cancel")]
 

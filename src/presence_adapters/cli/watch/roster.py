@@ -27,7 +27,7 @@ AROUND = 2
 """Columns of space around a cell."""
 
 
-class Roster(DataTable[Text]):
+class RosterTable(DataTable[Text]):
     """Shows the users of a room, by name. `visible`: we are one of them, also before the server says so."""
 
     def __init__(self, client: PresenceClient, *, visible: bool) -> None:

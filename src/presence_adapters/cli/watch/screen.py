@@ -15,8 +15,8 @@ from presence_adapters.cli.exits import Failure, Unreachable
 from presence_adapters.cli.signals import on_stop_signal
 from presence_adapters.cli.visit import client_of
 from presence_adapters.cli.watch.feed import Feed
-from presence_adapters.cli.watch.form import Field, Form
-from presence_adapters.cli.watch.roster import Roster
+from presence_adapters.cli.watch.form import Field, FieldsDialog
+from presence_adapters.cli.watch.roster import RosterTable
 from presence_adapters.cli.watch.state import ConnectionLine
 from presence_adapters.cli.wording import Line, doing, news, printable
 from presence_proto import Disconnected, Error, PresenceError, UserStatus
@@ -67,11 +67,11 @@ class RoomApp(App[str]):
     ConnectionLine { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     #room { layout: vertical; height: 1fr; }
     .-wide #room { layout: horizontal; }
-    Roster, Feed { border: round $primary; border-title-color: $text; width: 1fr; height: 1fr; }
-    Roster { border: round $success; background: $background; scrollbar-size: 0 1; }
-    Roster.stale { border: round $error; text-opacity: 60%; }
+    RosterTable, Feed { border: round $primary; border-title-color: $text; width: 1fr; height: 1fr; }
+    RosterTable { border: round $success; background: $background; scrollbar-size: 0 1; }
+    RosterTable.stale { border: round $error; text-opacity: 60%; }
     Feed { background: $background; overflow-y: auto; scrollbar-gutter: stable; scrollbar-size: 0 2; }
-    .-low Roster, .-low Feed { border-right: none; border-bottom: none; border-left: none; }
+    .-low RosterTable, .-low Feed { border-right: none; border-bottom: none; border-left: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("s", "status", "Status"),
@@ -89,7 +89,7 @@ class RoomApp(App[str]):
         self.VERTICAL_BREAKPOINTS = [(0, "-low"), (HIGH, "-high")]
         self._client = client
         self._connection = ConnectionLine(client, server)
-        self._roster = Roster(client, visible=visible)
+        self._roster = RosterTable(client, visible=visible)
         self._feed = Feed()
         self._chat_channel = "lobby"
 
@@ -167,7 +167,7 @@ class RoomApp(App[str]):
                 then(*answers)
 
         # Until it is there: what is typed quickly is for it, too.
-        await self.push_screen(Form(title, *fields), answered)
+        await self.push_screen(FieldsDialog(title, *fields), answered)
 
     def _do(self, words: str, command: Callable[..., Awaitable[int]], *args: Any) -> None:
         async def run() -> None:

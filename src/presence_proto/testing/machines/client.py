@@ -144,12 +144,12 @@ class ClientMachine(ServerMachine):
         for topic, tracked in self.wanted.items():
             assert self.client.state_of(topic) is ChannelState.JOINED, f"{topic!r} is not joined"
             assert self.server.has_joined(topic), f"{topic!r} is not joined, and the client does not know"
-            life = self.server.lives[topic]
-            metas = self.server.online(topic).get(life.key, ()) if life.own else ()
-            own = [meta["n"] for meta in metas if life.own and meta["phx_ref"] == life.own.ref]
+            channel = self.server.channels[topic]
+            metas = self.server.online(topic).get(channel.key, ()) if channel.own else ()
+            own = [meta["n"] for meta in metas if channel.own and meta["phx_ref"] == channel.own.ref]
             assert own == ([] if tracked is None else [tracked]), f"we are not tracked in {topic!r}"
             if self.token is not None and topic.startswith("realtime:"):
-                assert life.token == self.token, f"{topic!r} has another token"
+                assert channel.token == self.token, f"{topic!r} has another token"
 
 
 def _by_ref(metas: Any) -> dict[str, Any]:

@@ -78,19 +78,19 @@ class HubMachine(BriefMachine):
     @rule(visitor=consumes(visitors))
     def drop(self, visitor: Visitor) -> None:
         """Its connection ends without a word."""
-        visitor.wire.drop()
+        visitor.client.drop()
         self._gone(visitor)
 
     @rule(visitor=consumes(visitors))
     def close(self, visitor: Visitor) -> None:
         """It says goodbye."""
-        visitor.wire.close()
+        visitor.client.close()
         self._gone(visitor)
 
     @rule(visitor=consumes(visitors))
     def disconnect(self, visitor: Visitor) -> None:
         """The hub closes its connection."""
-        self.hub.disconnect(visitor.wire.conn, now=self.clients.now)
+        self.hub.disconnect(visitor.client.conn, now=self.clients.now)
         self._gone(visitor)
         self.clients.settle()
 

@@ -82,7 +82,7 @@ class PresenceClientMachine(ServerMachine):
         before = len(self.server.events)
         was_claimed = device.key in self.claimed
         self._claim(device.key, status, activity)
-        self.server.change(device, {"display_name": "Ann", "status": status, "activity": activity})
+        self.server.retrack(device, {"display_name": "Ann", "status": status, "activity": activity})
         changes = [one for one in self.server.events[before:] if isinstance(one, ActivityChanged)]
         if device.ref is not None and self.server.has_joined(ROOM) and not was_claimed:
             self.claimed.discard(device.key)
@@ -97,7 +97,7 @@ class PresenceClientMachine(ServerMachine):
 
     def _say(self, event: str, payload: Any) -> list[Any]:
         before = len(self.server.events)
-        if ROOM in self.server.lives:
+        if ROOM in self.server.channels:
             self.server.broadcast(event, payload, topic=ROOM)
         return self.server.events[before:]
 
@@ -140,7 +140,7 @@ class PresenceClientMachine(ServerMachine):
         assert self.client.pending_commands == frozenset(), "a command without an outcome"
         assert self.server.has_joined(ROOM), "we are not in the room, and do not know"
         assert not any(self.client.is_user_stale(key) for key in self.shown), "somebody is stale for ever"
-        own = self.server.lives[ROOM].own
+        own = self.server.channels[ROOM].own
         metas = self.server.online(ROOM).get(self.me, ())
         shown = [meta for meta in metas if own and meta["phx_ref"] == own.ref]
         assert [(meta["status"], meta["activity"]) for meta in shown] == [

@@ -32,7 +32,7 @@ def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchSt
 
 
 a_topic = of_machine(lambda machine: st.sampled_from(machine.topics))
-a_joined_topic = of_machine(lambda machine: st.sampled_from(list(machine.server.lives)))
+a_joined_topic = of_machine(lambda machine: st.sampled_from(list(machine.server.channels)))
 a_rejoined_topic = of_machine(lambda machine: st.sampled_from(machine.server.rejoined))
 a_key = of_machine(lambda machine: machine.keys)
 a_meta = of_machine(lambda machine: machine.metas)
@@ -59,26 +59,26 @@ class ServerMachine(BriefMachine):
     # ---------------------------------------------------------------- who is there
 
     @rule(target=devices, topic=a_topic, key=a_key, meta=a_meta)
-    def come(self, topic: str, key: str, meta: Any) -> Device:
+    def device_tracks(self, topic: str, key: str, meta: Any) -> Device:
         """A device of a user comes online."""
-        return self.server.come(topic, key, meta)
+        return self.server.track(topic, key, meta)
 
     @rule(device=devices, meta=a_meta)
-    def change(self, device: Device, meta: Any) -> None:
+    def device_retracks(self, device: Device, meta: Any) -> None:
         """A device tracks another meta. Its user neither comes nor goes."""
         before = len(self.server.events)
-        self.server.change(device, meta)
+        self.server.retrack(device, meta)
         for event in self.server.events[before:]:
             assert not isinstance(event, (UserOnline, UserOffline)), "an update is no coming or going"
             for change in event.changes if isinstance(event, PresenceDiffed) else ():
                 assert change.kind == "updated", "an update is no coming or going"
 
     @rule(device=consumes(devices))
-    def go(self, device: Device) -> None:
+    def device_untracks(self, device: Device) -> None:
         """A device goes offline."""
-        self.server.go(device)
+        self.server.untrack(device)
 
-    @precondition(lambda self: self.server.lives)
+    @precondition(lambda self: self.server.channels)
     @rule()
     def repeat_diff(self) -> None:
         """The last diff comes once more."""
@@ -86,7 +86,7 @@ class ServerMachine(BriefMachine):
 
     # ---------------------------------------------------------------- the channel
 
-    @precondition(lambda self: self.server.lives)
+    @precondition(lambda self: self.server.channels)
     @rule(topic=a_joined_topic, event=st.sampled_from(["phx_error", "phx_close"]))
     def crash(self, topic: str, event: str) -> None:
         """The server ends a channel."""

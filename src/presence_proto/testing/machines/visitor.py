@@ -22,9 +22,9 @@ class Visitor:
     `strict`: a diff never repeats what is known. (One that was held back for a window may.)
     """
 
-    def __init__(self, name: str, wire: ScriptedClient, *, strict: bool) -> None:
+    def __init__(self, name: str, client: ScriptedClient, *, strict: bool) -> None:
         self.name = name
-        self.wire = wire
+        self.client = client
         self.joined: dict[str, str] = {}  # the join_refs
         self.held: dict[str, Entries] = {}
         self.heard: Counter[tuple[str, int]] = Counter()  # topic and number of what others said
@@ -40,12 +40,12 @@ class Visitor:
     @property
     def is_open(self) -> bool:
         """Whether the connection is there."""
-        return self.wire.conn not in self.wire.world.closed
+        return self.client.conn not in self.client.world.closed
 
     @property
     def is_on_supabase(self) -> bool:
         """Whether it came to Supabase's mount."""
-        return self.wire.target.startswith("/realtime/")
+        return self.client.target.startswith("/realtime/")
 
     # ---------------------------------------------------------------- what it says
 
@@ -88,7 +88,7 @@ class Visitor:
 
     def beat(self) -> None:
         """A heartbeat."""
-        self.wire.say(None, self._next_ref(), "phoenix", "heartbeat", {})
+        self.client.say(None, self._next_ref(), "phoenix", "heartbeat", {})
 
     def expect_the_end_of(self, topic: str) -> None:
         """The hub is about to end the channel."""
@@ -102,7 +102,7 @@ class Visitor:
             self._say(self._next_ref(), topic, event, meta)
 
     def _say(self, ref: str, topic: str, event: str, payload: Any, join_ref: str | None = None) -> None:
-        self.wire.say(join_ref or self.joined[topic], ref, topic, event, payload)
+        self.client.say(join_ref or self.joined[topic], ref, topic, event, payload)
 
     def _next_ref(self) -> str:
         self._refs += 1
@@ -114,7 +114,7 @@ class Visitor:
 
     def read(self) -> None:
         """Take in what came. Raises `ContractError` for what no hub may say."""
-        for _, ref, topic, event, payload in self.wire.take():
+        for _, ref, topic, event, payload in self.client.take():
             if event == "phx_reply":
                 require(ref in self._unanswered, f"{self}: a reply to {ref}, which waits for none")
                 require(payload["status"] == "ok", f"{self}: {topic!r} said {payload}")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Agenda:
+class Scheduler:
     """Things to do, in the order of their times; of one time, in the order in which they were put down.
 
     `now` is seconds since the world began.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from presence_proto.testing.sim.link import End
-    from presence_proto.testing.sim.post import Post
+    from presence_proto.testing.sim.post import MessageLog
     from presence_proto.testing.sim.stage import Stage
 
 
@@ -30,7 +30,7 @@ class ClientHost(Host):
         name: str,
         endpoint: Any,
         stage: Stage,
-        post: Post,
+        post: MessageLog,
         *,
         clock: float,
         patience: float,

@@ -37,7 +37,7 @@ class HubHost(Host):
     def __init__(self, make_hub: Callable[[], Hub], stage: Stage, *, clock: float, is_terse: bool) -> None:
         super().__init__("hub", make_hub(), stage, clock=clock)
         self.truth = Truth()
-        self.lives = 1
+        self.starts = 1
         self._make_hub = make_hub
         self._small = 0 if is_terse else SMALL
         self._joined: dict[tuple[ConnId, str], float] = {}  # no id comes twice, in whatever life
@@ -85,32 +85,32 @@ class HubHost(Host):
         if self.is_up and not self.endpoint.is_closed:
             self.is_up = False  # nobody new is let in
             self.do("shutdown")
-            self._agenda.after(LAST_WORDS, self._gone, self.lives, down)
+            self._agenda.after(LAST_WORDS, self._gone, self.starts, down)
 
     def kill(self, down: float, *, lost: bool = False) -> None:
         """End the process. `lost`: with its machine, and not even its system says goodbye to anybody."""
         if self.is_up:
             self._log.note(self.name, "is killed{}", " with its machine" if lost else "")
             self.is_up, self.is_lost = False, lost
-            self._gone(self.lives, down)
+            self._gone(self.starts, down)
 
     def start(self) -> None:
         """A new hub comes up, if there is none."""
         if not self.is_up:
             self._leave_all()
-            self.lives += 1
+            self.starts += 1
             self.is_up, self.is_lost = True, False
             self.endpoint, self._told = self._make_hub(), -inf
             self._contract = Contract(self.endpoint)
-            self._log.note(self.name, "is up, in its life number {}", self.lives)
+            self._log.note(self.name, "is up, in its life number {}", self.starts)
 
-    def _gone(self, life: int, down: float) -> None:
-        if life == self.lives and not self.is_up:
+    def _gone(self, start: int, down: float) -> None:
+        if start == self.starts and not self.is_up:
             self._leave_all()
-            self._agenda.after(down, self._start_again, life)
+            self._agenda.after(down, self._start_again, start)
 
-    def _start_again(self, life: int) -> None:
-        if life == self.lives:
+    def _start_again(self, start: int) -> None:
+        if start == self.starts:
             self.start()
 
     def _leave_all(self) -> None:

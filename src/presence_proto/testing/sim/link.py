@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.outputs import ConnId
-    from presence_proto.testing.sim.agenda import Agenda
+    from presence_proto.testing.sim.agenda import Scheduler
     from presence_proto.testing.sim.host import Host
     from presence_proto.testing.sim.stats import SimStats
 
@@ -65,7 +65,7 @@ class End:
     peer: End
 
     def __init__(
-        self, host: Host, conn: ConnId, quality: LinkQuality, agenda: Agenda, rng: Random, stats: SimStats
+        self, host: Host, conn: ConnId, quality: LinkQuality, agenda: Scheduler, rng: Random, stats: SimStats
     ) -> None:
         self.host = host
         self.conn = conn

@@ -14,7 +14,7 @@ from presence_proto import events
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from presence_proto.testing.sim.agenda import Agenda
+    from presence_proto.testing.sim.agenda import Scheduler
 
 TAIL = 40
 """Entries that are kept when the log is off."""
@@ -31,7 +31,7 @@ class SimLog:
     `listener` gets each line as it comes; then the log is on, and holds the tail only.
     """
 
-    def __init__(self, agenda: Agenda, *, on: bool, listener: Callable[[str], None] | None = None) -> None:
+    def __init__(self, agenda: Scheduler, *, on: bool, listener: Callable[[str], None] | None = None) -> None:
         self.is_on = on or listener is not None
         self._agenda = agenda
         self._listener = listener

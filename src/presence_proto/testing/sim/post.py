@@ -12,7 +12,7 @@ Message: TypeAlias = tuple[str, str, str]
 
 
 @frozen
-class Letter:
+class DeliveryRecord:
     """A message that a hub has acknowledged, said at a time of the world."""
 
     message: Message
@@ -20,13 +20,13 @@ class Letter:
 
 
 @define
-class Post:
+class MessageLog:
     """All messages of one room. `said` counts what was said, `taken` is what the hub has acknowledged."""
 
     said: Counter[Message]
-    taken: list[Letter]
+    taken: list[DeliveryRecord]
 
     @classmethod
-    def empty(cls) -> Post:
+    def empty(cls) -> MessageLog:
         """Nothing was said yet."""
         return cls(Counter(), [])

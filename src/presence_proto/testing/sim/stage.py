@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, NoReturn
 
 from presence_proto.outputs import ConnId
-from presence_proto.testing.sim.agenda import Agenda
+from presence_proto.testing.sim.agenda import Scheduler
 from presence_proto.testing.sim.link import End, LinkQuality
 from presence_proto.testing.sim.log import SimLog
 from presence_proto.testing.sim.stats import SimStats
@@ -31,7 +31,7 @@ class Stage:
     def __init__(
         self, seed: int, *, replay: str, log: bool | Callable[[str], None], quality: LinkQuality | None
     ) -> None:
-        self.agenda = Agenda()
+        self.agenda = Scheduler()
         self.stats = SimStats()
         self.log = SimLog(self.agenda, on=log is True, listener=log if callable(log) else None)
         self.rng = Random(f"{seed}/network")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from presence_proto.hub.handshake import Admission
     from presence_proto.hub.member import PhoenixMember
     from presence_proto.hub.peer import Peer, Session
-    from presence_proto.hub.topic import Shared
+    from presence_proto.hub.topic import SharedMessage
     from presence_proto.serializer import Message
 
 
@@ -32,7 +32,7 @@ class TardySession(FaultyPhoenixSession):
             super().send(message)
             self._catch_up(message.topic)
 
-    def send_shared(self, shared: Shared) -> None:
+    def send_shared(self, shared: SharedMessage) -> None:
         """Send a message that others get, too."""
         super().send_shared(shared)
         self._catch_up(shared.message.topic)

@@ -27,7 +27,7 @@ from presence_proto.testing.sim.laws import (
     REACH,
     STORY,
 )
-from presence_proto.testing.sim.post import Letter, Message
+from presence_proto.testing.sim.post import DeliveryRecord, Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from presence_proto.events import OnlineUser
     from presence_proto.realtime import RealtimeClient
     from presence_proto.testing.sim.client_host import ClientHost
-    from presence_proto.testing.sim.post import Post
+    from presence_proto.testing.sim.post import MessageLog
     from presence_proto.testing.sim.stage import Stage
 
 ROOM = "realtime:jarvis-presence"
@@ -127,16 +127,16 @@ class RoomWatch(Watch):
 
     _fold: PresenceFold
 
-    def __init__(self, host: ClientHost, client: PresenceClient, stage: Stage, post: Post) -> None:
+    def __init__(self, host: ClientHost, client: PresenceClient, stage: Stage, post: MessageLog) -> None:
         super().__init__(host, stage, PresenceFold(client))
         self._client = client
         self._own = client.identity.user_id
         self._post = post
         self._heard: Counter[Message] = Counter()
-        self._letters: dict[int, Letter] = {}  # by command id
+        self._letters: dict[int, DeliveryRecord] = {}  # by command id
         self._here_since: float | None = None
         self._was_here = False
-        self._hub_life = 0  # the hub's, when we were last in the room; 0: the application has left since
+        self._hub_start = 0  # the hub's, when we were last in the room; 0: the application has left since
         self._kept: dict[str, float] = {}  # users shown although they were not there at this moment
         self._told = inf  # from when on what we hear is the truth
 
@@ -156,7 +156,7 @@ class RoomWatch(Watch):
             kind, index, name = _SAYING[command]
             message = kind, self._own, str(_argument(args, kwargs, index, name))
             self._post.said[message] += 1
-            self._letters[result] = Letter(message, self._stage.agenda.now)
+            self._letters[result] = DeliveryRecord(message, self._stage.agenda.now)
         if not self._is_pending(result):
             # Done at once. It may be lost all the same, with the connection: nobody answers for it.
             self._letters.pop(result, None)
@@ -178,7 +178,7 @@ class RoomWatch(Watch):
             case events.Disconnected(reason, retry_in):
                 self._here_since = None
                 if retry_in is None:  # the application left: no grace follows
-                    self._hub_life = 0
+                    self._hub_start = 0
                 self._loses(reason, retry_in)
             case events.GameInvite(user_id, _, game):
                 self._hears(("invite", user_id, game), sent)
@@ -264,9 +264,9 @@ class RoomWatch(Watch):
             if sent is not None and user_id in shown and truth.was_absent(ROOM, user_id, self._told, sent):
                 self._kept[user_id] = self._told
         missing = shown.keys() - {user.user_id for user in users}
-        if hub.lives > self._hub_life > 0 and missing and self._host.has_grace:
+        if hub.starts > self._hub_start > 0 and missing and self._host.has_grace:
             self._broke(GRACE, f"{sorted(missing)} went when the hub was restarted")
-        self._hub_life = hub.lives
+        self._hub_start = hub.starts
 
     def _stale(self) -> set[str]:
         return {user_id for user_id in self._fold.users if self._client.is_user_stale(user_id)}

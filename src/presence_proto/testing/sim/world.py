@@ -19,7 +19,7 @@ from presence_proto.testing.sim.client_host import ClientHost
 from presence_proto.testing.sim.faults import MAX_STEP_BACK, Chaos, SimFaults
 from presence_proto.testing.sim.hub_host import HubHost
 from presence_proto.testing.sim.laws import LIVENESS
-from presence_proto.testing.sim.post import Post
+from presence_proto.testing.sim.post import MessageLog
 from presence_proto.testing.sim.stage import Stage
 from presence_proto.testing.sim.tardy_hub import TardyHub
 
@@ -77,7 +77,7 @@ class SimWorld:
         )
         self._hub_host.settle()
         self._stale_facts = 0.2 if SimFaults.STALE in faults else 0.0
-        self._post = Post.empty()
+        self._post = MessageLog.empty()
         self._clients: dict[str, ClientHost] = {}
         self._numbers = 0
         self.users_rest = False

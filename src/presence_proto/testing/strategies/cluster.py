@@ -21,7 +21,7 @@ NODES = (0, 1, 2)
 
 
 @frozen
-class Device:
+class ClusterDevice:
     """One meta that is there: a `ref`, and with it what was tracked, and perhaps the ref before."""
 
     user: str
@@ -36,7 +36,7 @@ class Device:
         return {"phx_ref": self.ref, **previous, **self.fields}
 
 
-Devices: TypeAlias = tuple[Device, ...]
+Devices: TypeAlias = tuple[ClusterDevice, ...]
 Change: TypeAlias = tuple[Any, ...]
 """A method of `Cluster`, and its arguments."""
 
@@ -50,7 +50,7 @@ class Told:
     there: Devices
 
 
-def entries_of(devices: Iterable[Device]) -> Entries:
+def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
     """A payload with these metas."""
     found: Entries = {}
     for device in devices:
@@ -75,7 +75,7 @@ class Cluster:
 
     def __init__(self, *, max_devices: int, room: int) -> None:
         self.told: list[Told] = []
-        self.there: dict[str, Device] = {}  # by ref
+        self.there: dict[str, ClusterDevice] = {}  # by ref
         self._away: dict[int, Devices] = {}  # what was on the nodes that are lost
         self._refs = 0
         self._max_devices = max_devices
@@ -176,33 +176,35 @@ class Cluster:
 
     # ----------------------------------------------------------------
 
-    def _device(self, index: int) -> Device:
+    def _device(self, index: int) -> ClusterDevice:
         return list(self.there.values())[index % len(self.there)]
 
-    def _new(self, user: str, node: int, fields: Mapping[str, Any], previous: str | None = None) -> Device:
+    def _new(
+        self, user: str, node: int, fields: Mapping[str, Any], previous: str | None = None
+    ) -> ClusterDevice:
         self._refs += 1
-        return Device(user, node, f"r{self._refs}", fields, previous)
+        return ClusterDevice(user, node, f"r{self._refs}", fields, previous)
 
-    def _add(self, device: Device) -> None:
+    def _add(self, device: ClusterDevice) -> None:
         self.there[device.ref] = device
 
-    def _remove(self, device: Device) -> None:
+    def _remove(self, device: ClusterDevice) -> None:
         del self.there[device.ref]
 
-    def _tell_each(self, devices: Devices, change: Callable[[Device], None], burst: bool) -> None:
+    def _tell_each(self, devices: Devices, change: Callable[[ClusterDevice], None], burst: bool) -> None:
         for group in [(device,) for device in devices] if burst else [devices]:
             before = dict(self.there)
             for device in group:
                 change(device)
             self._tell_since(before)
 
-    def _tell_since(self, before: Mapping[str, Device]) -> None:
+    def _tell_since(self, before: Mapping[str, ClusterDevice]) -> None:
         joins = [device for ref, device in self.there.items() if ref not in before]
         leaves = [device for ref, device in before.items() if ref not in self.there]
         if joins or leaves:
             self._tell_diff(joins, leaves)
 
-    def _tell_diff(self, joins: Iterable[Device], leaves: Iterable[Device]) -> None:
+    def _tell_diff(self, joins: Iterable[ClusterDevice], leaves: Iterable[ClusterDevice]) -> None:
         self._tell("presence_diff", {"joins": entries_of(joins), "leaves": entries_of(leaves)})
 
     def _tell(self, event: str, payload: dict[str, Any]) -> None:

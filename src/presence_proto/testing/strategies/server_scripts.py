@@ -39,16 +39,16 @@ _json = json_values(max_leaves=4)
 
 def _well_behaved(keys: st.SearchStrategy[str], metas: st.SearchStrategy[Any]) -> list[Any]:
     return [
-        st.builds(steps.Come, keys, metas, _topics),
-        st.builds(steps.Go, _numbers),
-        st.builds(steps.Change, _numbers, metas),
-        st.builds(steps.Come, keys, metas),
-        st.builds(steps.Broadcast, _broadcasts, _claims),
+        st.builds(steps.Track, keys, metas, _topics),
+        st.builds(steps.Untrack, _numbers),
+        st.builds(steps.Retrack, _numbers, metas),
+        st.builds(steps.Track, keys, metas),
+        st.builds(steps.SendBroadcast, _broadcasts, _claims),
         st.builds(steps.Wait, _seconds),
         st.builds(steps.Sleep, _seconds),
         st.builds(steps.Cut, st.sampled_from([True, False])),
         st.builds(steps.Die),
-        st.builds(steps.Close, st.sampled_from([1000, 1001, 1012])),
+        st.builds(steps.SendClose, st.sampled_from([1000, 1001, 1012])),
         st.builds(steps.Refuse, st.sampled_from([429, 503])),
         st.builds(steps.Crash, _ends, _topics),
     ]
@@ -64,7 +64,7 @@ _which = st.sampled_from(["now", "old", "none", "unknown"])
 _BUGGY: list[Any] = [
     st.builds(steps.RepeatDiff),
     st.builds(steps.Echo, st.sampled_from(["phx_close", "phx_error", "phx_reply"]), _topics),
-    st.builds(steps.Reply, _numbers, st.sampled_from(["ok", "error"]), _json),
+    st.builds(steps.SendReply, _numbers, st.sampled_from(["ok", "error"]), _json),
     st.builds(steps.Say, st.just("presence_diff"), diffs()),
     st.builds(steps.Say, st.just("presence_state"), entries()),
     st.builds(steps.Say, _ends, st.just({"reason": "no reason"}), _which, _which),
@@ -75,11 +75,11 @@ _names = st.sampled_from(
 )
 _HOSTILE: list[Any] = [
     st.builds(steps.Say, _names, _json | st.binary(max_size=8), _which, _which, _topics),
-    st.builds(steps.Text, texts()),
-    st.builds(steps.Text, st.sampled_from(['{"topic":"phoenix"}', '[null,null,"a","b"]', "[" * 9000])),
-    st.builds(steps.Binary, st.binary(max_size=30)),
-    st.builds(steps.Bytes, st.binary(max_size=30)),
-    st.builds(steps.Close, st.sampled_from([1002, 1007, 1009, 1011, 3000, 4999])),
+    st.builds(steps.SendText, texts()),
+    st.builds(steps.SendText, st.sampled_from(['{"topic":"phoenix"}', '[null,null,"a","b"]', "[" * 9000])),
+    st.builds(steps.SendBinary, st.binary(max_size=30)),
+    st.builds(steps.SendBytes, st.binary(max_size=30)),
+    st.builds(steps.SendClose, st.sampled_from([1002, 1007, 1009, 1011, 3000, 4999])),
     st.builds(steps.Refuse, st.sampled_from([301, 400, 401, 404, 500])),
 ]
 

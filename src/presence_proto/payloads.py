@@ -22,7 +22,7 @@ NAMED_EVENTS = frozenset({"activity_update", "game_invite", "poke", "chat_messag
 
 
 @frozen
-class ActivityClaim:
+class PendingActivity:
     """What a user says to be doing. A track that says so too is to follow; until then it is only a claim."""
 
     user_id: str
@@ -58,13 +58,13 @@ class Fields:
         return user_id, self.optional("display_name") or user_id
 
 
-def activity_update(payload: Any) -> ActivityClaim | None:
+def activity_update(payload: Any) -> PendingActivity | None:
     """Somebody does something else now; `None` for a status that we do not know: the track will show it."""
     fields = Fields("an activity_update broadcast", payload)
     user_id, display_name = fields.required("user_id"), fields.optional("display_name")
     status, activity = fields.required("status"), fields.optional("activity")
     try:
-        return ActivityClaim(user_id, UserStatus(status), activity, display_name, fields.rest)
+        return PendingActivity(user_id, UserStatus(status), activity, display_name, fields.rest)
     except ValueError:
         return None
 

@@ -8,7 +8,7 @@ from attrs import frozen
 from msgspec import Raw
 
 from presence_proto import events
-from presence_proto.channel_timers import ChannelTimers, Slot
+from presence_proto.channel_timers import ChannelTimer, ChannelTimers
 from presence_proto.connection import ConnectionState
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.join_queue import JoinQueue
@@ -46,7 +46,7 @@ class Push:
 
 
 @frozen
-class Host:
+class OuterClient:
     """What a client inside another one uses of it: its clock and outbox, its ear for events, its presence.
 
     Events are told at once, in the order of what came: nothing waits in a queue between the two.
@@ -58,7 +58,7 @@ class Host:
     presence: PresenceStore
 
 
-class Wire:
+class PhoenixSocket:
     """Numbers messages, sends them, and remembers who waits for which reply."""
 
     __slots__ = (
@@ -82,14 +82,14 @@ class Wire:
         connection: Connection,
         outbox: Outbox[AccessTokenNeeded | RealtimeEvent],
         rng: Random | None,
-        host: Host | None = None,
+        host: OuterClient | None = None,
     ) -> None:
         self.config = config
         self._host = host
         self.rng = rng
         self.token = config.access_token  # the one in force
         self.timers: ChannelTimers = Timers()
-        self.joins = JoinQueue(self.timers, config.join_timeout, connection.be_patient_until)
+        self.joins = JoinQueue(self.timers, config.join_timeout, connection.excuse_heartbeats_until)
         self._connection = connection
         self.emit = outbox.emit if host is None else host.emit  # report an event
         self.serializer: Serializer = serializer_for(config.vsn, server=False, max_nesting=config.max_nesting)
@@ -149,9 +149,9 @@ class Wire:
             return  # it is JSON already: to encode it once more takes 18,000 instructions, half a heartbeat
         self.serializer.encode(Message("0", "0", topic, event, payload))
 
-    def settled(self) -> None:
+    def reset_backoff(self) -> None:
         """Things have been well for a while: the reconnect backoff starts over."""
-        self._connection.settled()
+        self._connection.reset_backoff()
 
     def quote(self, *words: object) -> str:
         """The first of these that is text, for people: bounded, and without secrets, which it may quote."""
@@ -176,7 +176,7 @@ class Wire:
         """
         self.check(topic, event, payload)
         self._push_ids += 1
-        self.timers.set((Slot.PUSH, self._push_ids), expires)
+        self.timers.set((ChannelTimer.PUSH, self._push_ids), expires)
         return Push(self._push_ids, topic, event, payload, wants_reply, is_track)
 
     def send_push(self, push: Push, join_ref: str) -> None:
@@ -185,14 +185,14 @@ class Wire:
         if push.wants_reply:
             self._awaited[ref] = (push, join_ref)
         else:
-            self.timers.cancel((Slot.PUSH, push.push_id))
+            self.timers.cancel((ChannelTimer.PUSH, push.push_id))
 
     def replied(self, ref: object, status: str, response: Any) -> str | None:
         """A reply came. If a push waits for it, report it and return the join_ref that it went out with."""
         push, join_ref = self._awaited.pop(ref, (None, None)) if isinstance(ref, str) else (None, None)
         if push is None:
             return None
-        self.timers.cancel((Slot.PUSH, push.push_id))
+        self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         if not push.is_track:
             self.emit(events.PushReplied(push.push_id, push.topic, status, response))
         elif status != "ok" and response != UNMATCHED:  # the end of the channel is reported instead
@@ -202,7 +202,7 @@ class Wire:
 
     def fail(self, push: Push, reason: str) -> None:
         """No reply will come for a push."""
-        self.timers.cancel((Slot.PUSH, push.push_id))
+        self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         if push.is_track:
             self.emit(events.TrackFailed(push.topic, reason))
         else:
@@ -237,6 +237,6 @@ class Wire:
 
     def _drop(self, push: Push, reason: str) -> None:
         if push.is_track:
-            self.timers.cancel((Slot.PUSH, push.push_id))
+            self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         else:
             self.fail(push, reason)

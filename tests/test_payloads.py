@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto import broadcasts
-from presence_proto.broadcasts import ActivityClaim
+from presence_proto import payloads
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChatMessage, GameInvite, Poked, UserStatus
+from presence_proto.payloads import PendingActivity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,10 +29,10 @@ CHAT = {
 }
 
 PARSERS: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
-    "activity_update": (broadcasts.activity_update, ACTIVITY),
-    "game_invite": (broadcasts.game_invite, INVITE),
-    "poke": (broadcasts.poke, POKE),
-    "chat_message": (broadcasts.chat_message, CHAT),
+    "activity_update": (payloads.activity_update, ACTIVITY),
+    "game_invite": (payloads.game_invite, INVITE),
+    "poke": (payloads.poke, POKE),
+    "chat_message": (payloads.chat_message, CHAT),
 }
 REQUIRED = [
     ("activity_update", "user_id"),
@@ -64,20 +64,18 @@ JSON = st.recursive(
 
 
 def test_whole_payloads() -> None:
-    assert broadcasts.activity_update(ACTIVITY) == ActivityClaim("bo", UserStatus.IN_GAME, "Chess", "Bo", {})
-    assert broadcasts.game_invite(INVITE) == GameInvite("bo", "Bo", "Chess", "1234")
-    assert broadcasts.poke(POKE) == ("me", Poked("bo", "Bo"))
-    assert broadcasts.chat_message(CHAT) == ChatMessage(
-        "bo", "Bo", "lobby", "hi", "2026-01-01T00:00:00Z", "m1"
-    )
+    assert payloads.activity_update(ACTIVITY) == PendingActivity("bo", UserStatus.IN_GAME, "Chess", "Bo", {})
+    assert payloads.game_invite(INVITE) == GameInvite("bo", "Bo", "Chess", "1234")
+    assert payloads.poke(POKE) == ("me", Poked("bo", "Bo"))
+    assert payloads.chat_message(CHAT) == ChatMessage("bo", "Bo", "lobby", "hi", "2026-01-01T00:00:00Z", "m1")
 
 
 def test_only_what_is_required() -> None:
-    claim = broadcasts.activity_update({"user_id": "bo", "status": "idle"})
-    assert claim == ActivityClaim("bo", UserStatus.IDLE, None, None, {})
-    assert broadcasts.game_invite({"user_id": "bo", "game": "Chess"}) == GameInvite("bo", "bo", "Chess", None)
-    assert broadcasts.poke({"user_id": "bo", "target_user_id": "me"}) == ("me", Poked("bo", "bo"))
-    chat = broadcasts.chat_message({"user_id": "bo", "channel": "lobby", "content": "hi"})
+    claim = payloads.activity_update({"user_id": "bo", "status": "idle"})
+    assert claim == PendingActivity("bo", UserStatus.IDLE, None, None, {})
+    assert payloads.game_invite({"user_id": "bo", "game": "Chess"}) == GameInvite("bo", "bo", "Chess", None)
+    assert payloads.poke({"user_id": "bo", "target_user_id": "me"}) == ("me", Poked("bo", "bo"))
+    chat = payloads.chat_message({"user_id": "bo", "channel": "lobby", "content": "hi"})
     assert chat == ChatMessage("bo", "bo", "lobby", "hi", None, None)
 
 
@@ -133,7 +131,7 @@ def test_no_object(event: str, payload: Any) -> None:
 
 @pytest.mark.parametrize("status", ["invisible", "ONLINE", " "])
 def test_a_status_that_we_do_not_know_is_left_to_the_track(status: str) -> None:
-    assert broadcasts.activity_update({**ACTIVITY, "status": status}) is None
+    assert payloads.activity_update({**ACTIVITY, "status": status}) is None
 
 
 @given(

@@ -14,7 +14,7 @@ import pytest
 from wsproto.connection import Connection
 
 from presence_proto.deflate import Deflate
-from presence_proto.fast_lane import MAX_MASKED, FastLane, xor
+from presence_proto.fast_lane import MAX_MASKED, FrameReader, xor
 from presence_proto.websocket import Closed, PingReceived, PongReceived, TextMessage
 from websocket_bytes import (
     BINARY,
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 LIMIT = 70_000
 
 
-def lane(*data: bytes, masked: bool = False, limit: int = LIMIT) -> FastLane:
-    return FastLane(b"".join(data), masked=masked, limit=limit)
+def reader(*data: bytes, masked: bool = False, limit: int = LIMIT) -> FrameReader:
+    return FrameReader(b"".join(data), masked=masked, limit=limit)
 
 
-def taken(lane: FastLane) -> list[str | bytes]:
+def taken(reader: FrameReader) -> list[str | bytes]:
     found = []
-    while (message := lane.take()) is not None:
+    while (message := reader.take()) is not None:
         found.append(message)
     return found
 
 
-def handed_over(lane: FastLane) -> list[bytes]:
+def handed_over(reader: FrameReader) -> list[bytes]:
     found = []
-    while piece := lane.hand_over():
-        assert lane.take() is None, "the lane overtook wsproto"
+    while piece := reader.hand_over():
+        assert reader.take() is None, "the lane overtook wsproto"
         found.append(piece)
     return found
 
@@ -65,7 +65,7 @@ def test_plain_messages_are_taken(size: int, mask: bytes | None) -> None:
     if mask and size > MAX_MASKED:
         return
     text, data = "x" * size, bytes(size)
-    messages = lane(
+    messages = reader(
         frame(TEXT, text.encode(), mask=mask), frame(BINARY, data, mask=mask), masked=mask is not None
     )
     assert taken(messages) == [text, data]
@@ -73,7 +73,7 @@ def test_plain_messages_are_taken(size: int, mask: bytes | None) -> None:
 
 
 def test_text_is_unicode() -> None:
-    assert taken(lane(frame(TEXT, "größe €𝄞".encode()))) == ["größe €𝄞"]
+    assert taken(reader(frame(TEXT, "größe €𝄞".encode()))) == ["größe €𝄞"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_text_is_unicode() -> None:
     ],
 )
 def test_the_rest_is_handed_over_frame_by_frame(data: bytes) -> None:
-    waiting = lane(data, data)
+    waiting = reader(data, data)
     for _ in range(2):
         assert waiting.take() is None
         assert waiting.hand_over() == data
@@ -114,20 +114,20 @@ def test_the_rest_is_handed_over_frame_by_frame(data: bytes) -> None:
     ],
 )
 def test_a_length_must_be_in_its_shortest_form_and_a_client_masks(data: bytes) -> None:
-    waiting = lane(data, masked=data in (frame(TEXT, b"hi"), frame(TEXT, bytes(126))))
+    waiting = reader(data, masked=data in (frame(TEXT, b"hi"), frame(TEXT, bytes(126))))
     assert waiting.take() is None
     assert waiting.hand_over() == data
 
 
 def test_a_length_that_cannot_be_is_left_to_wsproto() -> None:
-    waiting = lane(b"\x81\x7f" + b"\xff" * 8 + b"x")
+    waiting = reader(b"\x81\x7f" + b"\xff" * 8 + b"x")
     assert waiting.take() is None
     assert waiting.hand_over() == b"\x81\x7f" + b"\xff" * 8 + b"x"
 
 
 def test_long_masked_messages_are_not_worth_it() -> None:
     fits, long = (frame(BINARY, bytes(MAX_MASKED + more), mask=MASK) for more in (0, 1))
-    waiting = lane(fits, long, masked=True)
+    waiting = reader(fits, long, masked=True)
     assert waiting.take() == bytes(MAX_MASKED)
     assert waiting.take() is None
     assert waiting.hand_over() == long
@@ -139,7 +139,7 @@ def test_long_masked_messages_are_not_worth_it() -> None:
 def test_wsproto_gets_what_is_cut_off_until_its_end(size: int, mask: bytes | None) -> None:
     data, plain = frame(TEXT, bytes(size), mask=mask), frame(TEXT, b"next", mask=mask)
     for cut in range(1, min(len(data), 20)):
-        waiting = lane(data[:cut], masked=mask is not None)
+        waiting = reader(data[:cut], masked=mask is not None)
         assert taken(waiting) == []
         assert handed_over(waiting) == [data[:cut]]
         waiting.receive(data[cut:] + plain)
@@ -154,7 +154,7 @@ def test_the_end_of_a_short_frame_of_a_server_is_waited_for(size: int, kind: int
     payload = "é".encode() * (size // 2)
     data, header = frame(kind, payload), 2 if size < 126 else 4
     for cut in (header, header + 1, len(data) - 1):
-        waiting = lane(data[:cut])
+        waiting = reader(data[:cut])
         for _ in range(2):
             assert waiting.take() is None
             assert waiting.hand_over() == b""
@@ -167,21 +167,21 @@ def test_the_end_of_a_short_frame_of_a_server_is_waited_for(size: int, kind: int
 )
 def test_text_that_is_wrong_already_is_not_waited_for(text: bytes, waits: bool) -> None:
     cut = frame(TEXT, text + b" and more")[: 2 + len(text)]
-    waiting = lane(cut)
+    waiting = reader(cut)
     assert waiting.take() is None
     assert waiting.hand_over() == (b"" if waits else cut)
 
 
 def test_the_end_of_a_compressed_frame_is_not_waited_for() -> None:
     cut = frame(TEXT, b"abc", rsv=4)[:-1]
-    waiting = FastLane(cut, masked=False, limit=LIMIT, deflate=Deflate(LIMIT, keep_inflating=False))
+    waiting = FrameReader(cut, masked=False, limit=LIMIT, deflate=Deflate(LIMIT, keep_inflating=False))
     assert waiting.take() is None
     assert waiting.hand_over() == cut
 
 
 def test_at_the_end_of_the_stream_nothing_is_waited_for() -> None:
     cut = frame(TEXT, b"hello")[:-1]
-    waiting = lane(cut)
+    waiting = reader(cut)
     assert waiting.take() is None
     assert waiting.hand_over() == b""
     waiting.receive_eof()
@@ -191,7 +191,7 @@ def test_at_the_end_of_the_stream_nothing_is_waited_for() -> None:
 
 def test_byte_by_byte_all_is_wsprotos() -> None:
     for data in (frame(TEXT, b"x" * 200), frame(PING, b"x", mask=MASK), frame(BINARY, bytes(65_536))):
-        waiting = lane()
+        waiting = reader()
         for byte in single_bytes(data):
             waiting.receive(byte)
             assert waiting.take() is None
@@ -206,7 +206,7 @@ def test_what_looks_like_a_frame_inside_another_is_none() -> None:
     # of the next one the second byte and the mask could be a frame, too
     for data in (outer, frame(TEXT, b"x", mask=b"\x80abc")):
         for cut in range(1, len(data)):
-            waiting = lane(data[:cut], masked=True)
+            waiting = reader(data[:cut], masked=True)
             assert handed_over(waiting) == [data[:cut]]
             waiting.receive(data[cut:])
             assert waiting.take() is None
@@ -220,7 +220,7 @@ def test_between_fragments_no_message_is_taken() -> None:
         frame(CONTINUATION, b"b", fin=False),
         frame(TEXT, b"a mistake"),
     ]
-    waiting = lane(*fragments, frame(BINARY, b"next"))
+    waiting = reader(*fragments, frame(BINARY, b"next"))
     for piece in fragments:
         assert waiting.take() is None
         assert waiting.take_fragments() is None
@@ -235,7 +235,7 @@ def test_between_fragments_no_message_is_taken() -> None:
 @pytest.mark.parametrize("payload", [b"", b"x", b"x" * 125])
 @pytest.mark.parametrize(("opcode", "is_ping"), [(PING, True), (PONG, False)])
 def test_pings_and_pongs_are_taken(opcode: int, is_ping: bool, payload: bytes, mask: bytes | None) -> None:
-    waiting = lane(frame(opcode, payload, mask=mask) * 2, masked=mask is not None)
+    waiting = reader(frame(opcode, payload, mask=mask) * 2, masked=mask is not None)
     assert waiting.take() is None
     assert [waiting.take_control() for _ in range(3)] == [(is_ping, payload), (is_ping, payload), None]
     assert waiting.hand_over() == b""
@@ -256,14 +256,14 @@ def test_pings_and_pongs_are_taken(opcode: int, is_ping: bool, payload: bytes, m
     ],
 )
 def test_other_control_frames_are_left(data: bytes) -> None:
-    waiting = lane(data)
+    waiting = reader(data)
     assert waiting.take_control() is None
     assert waiting.take() is not None or waiting.hand_over() in (data, b"")
 
 
 def test_a_ping_inside_a_message_is_taken_and_one_inside_a_frame_is_none() -> None:
     begun, ping = frame(TEXT, b"a", fin=False), frame(PING, b"?")
-    waiting = lane(begun, ping, frame(BINARY, bytes(300))[:10])
+    waiting = reader(begun, ping, frame(BINARY, bytes(300))[:10])
     assert waiting.take_control() is None
     assert waiting.hand_over() == begun
     assert waiting.take_control() == (True, b"?")
@@ -301,7 +301,7 @@ def fragments_of(*payloads: bytes, opcode: int = TEXT, mask: bytes | None = MASK
 
 
 def test_a_message_of_small_fragments_is_taken() -> None:
-    waiting = lane(
+    waiting = reader(
         fragments_of(b"\xe2", b"\x82", b"\xac"), fragments_of(b"a", b"b", opcode=BINARY), masked=True
     )
     assert [waiting.take_fragments() for _ in range(3)] == ["€", b"ab", None]
@@ -322,14 +322,14 @@ def test_a_message_of_small_fragments_is_taken() -> None:
     ],
 )
 def test_other_fragments_are_left(data: bytes) -> None:
-    waiting = lane(data, masked=True, limit=130)
+    waiting = reader(data, masked=True, limit=130)
     assert waiting.take_fragments() is None
     assert waiting.take_small() is None
     assert waiting.hand_over()
 
 
 def test_small_fragments_become_one_frame_for_wsproto() -> None:
-    waiting = lane(fragments_of(*[b"ab"] * 5, ends=False), masked=True)
+    waiting = reader(fragments_of(*[b"ab"] * 5, ends=False), masked=True)
     assert waiting.hand_over() == frame(TEXT, b"ab" * 5, fin=False, mask=bytes(4))
     waiting.receive(fragments_of(*[b"c" * 100] * 3, opcode=CONTINUATION))
     assert waiting.take_fragments() is None
@@ -339,13 +339,13 @@ def test_small_fragments_become_one_frame_for_wsproto() -> None:
 
 
 def test_fragments_are_put_together_up_to_the_limit() -> None:
-    waiting = lane(fragments_of(*[bytes(40)] * 5), masked=True, limit=130)
+    waiting = reader(fragments_of(*[bytes(40)] * 5), masked=True, limit=130)
     assert waiting.hand_over() == frame(TEXT, bytes(120), fin=False, mask=bytes(4))
     assert waiting.hand_over() == frame(CONTINUATION, bytes(40), fin=False, mask=MASK), "wsproto refuses it"
 
 
 def test_at_most_so_many_fragments_are_put_together() -> None:
-    waiting = lane(fragments_of(*[b"x"] * 150, ends=False), masked=True)
+    waiting = reader(fragments_of(*[b"x"] * 150, ends=False), masked=True)
     assert [len(waiting.hand_over()) - 6 for _ in range(3)] == [64, 64, 22]
 
 
@@ -373,7 +373,7 @@ def test_who_reads_may_stop_between_fragments() -> None:
 
 
 def test_data_that_came_before_the_rest_was_read() -> None:
-    waiting = lane(frame(TEXT, b"1"), frame(TEXT, b"2")[:2])
+    waiting = reader(frame(TEXT, b"1"), frame(TEXT, b"2")[:2])
     waiting.receive(b"2" + frame(TEXT, b"3"))
     assert waiting.take() == "1"
     waiting.receive(frame(TEXT, b"4"))
@@ -404,14 +404,14 @@ def test_data_that_came_before_the_rest_was_read() -> None:
 def test_all_at_once_are_what_comes_one_by_one(data: bytes, masked: bool) -> None:
     plain = frame(TEXT, b"y" * 150, mask=MASK if masked else None)
     for parts in ((plain, data, plain), (data, plain), (plain, plain, data)):
-        one_by_one, at_once = lane(*parts, masked=masked), lane(*parts, masked=masked)
+        one_by_one, at_once = reader(*parts, masked=masked), reader(*parts, masked=masked)
         assert at_once.take_all() == taken(one_by_one)
         assert at_once.hand_over() == one_by_one.hand_over()
 
 
 @pytest.mark.parametrize("size", [1, 200])
 def test_not_more_are_taken_at_once_than_fit_in_memory_twice(size: int) -> None:
-    waiting = lane(frame(TEXT, b"x" * size) * 1000)
+    waiting = reader(frame(TEXT, b"x" * size) * 1000)
     sizes = []
     while messages := waiting.take_all():
         sizes.append(len(messages))
@@ -419,7 +419,7 @@ def test_not_more_are_taken_at_once_than_fit_in_memory_twice(size: int) -> None:
 
 
 def test_inside_a_message_none_are_taken() -> None:
-    waiting = lane(frame(TEXT, b"a", fin=False), frame(TEXT, b"x" * 200))
+    waiting = reader(frame(TEXT, b"a", fin=False), frame(TEXT, b"x" * 200))
     assert waiting.hand_over() == frame(TEXT, b"a", fin=False)
     assert waiting.take_all() == []
 
@@ -529,10 +529,10 @@ def test_no_messages_without_a_connection() -> None:
     assert client.take_messages() == []
 
 
-@pytest.mark.parametrize("take", [taken, FastLane.take_all])
-def test_middle_sized_texts_have_a_limit(take: Callable[[FastLane], list[str | bytes]]) -> None:
+@pytest.mark.parametrize("take", [taken, FrameReader.take_all])
+def test_middle_sized_texts_have_a_limit(take: Callable[[FrameReader], list[str | bytes]]) -> None:
     fits, long = frame(TEXT, b"x" * 300), frame(TEXT, b"x" * 301)
-    waiting = lane(fits, long, limit=300)
+    waiting = reader(fits, long, limit=300)
     assert take(waiting) == ["x" * 300]
     assert waiting.hand_over() == long
 
@@ -549,9 +549,9 @@ def deflated_frame(opcode: int, data: bytes, mask: bytes | None = None) -> bytes
     return frame(opcode, deflated(data), rsv=4, mask=mask)
 
 
-def deflating_lane(*data: bytes, masked: bool = False, limit: int = LIMIT) -> FastLane:
+def deflating_lane(*data: bytes, masked: bool = False, limit: int = LIMIT) -> FrameReader:
     deflate = Deflate(limit, keep_inflating=False)
-    return FastLane(b"".join(data), masked=masked, limit=limit, deflate=deflate)
+    return FrameReader(b"".join(data), masked=masked, limit=limit, deflate=deflate)
 
 
 @pytest.mark.parametrize("mask", [None, MASK])
@@ -562,7 +562,7 @@ def test_compressed_messages_are_taken(size: int, mask: bytes | None) -> None:
         deflated_frame(BINARY, bytes(size), mask),
         frame(TEXT, b"plain", mask=mask),
     ]
-    for take in (taken, FastLane.take_all):
+    for take in (taken, FrameReader.take_all):
         messages = deflating_lane(*frames, masked=mask is not None)
         assert take(messages) == ["x" * size, bytes(size), "plain"]
         assert messages.broken is None
@@ -571,7 +571,7 @@ def test_compressed_messages_are_taken(size: int, mask: bytes | None) -> None:
 
 def test_compressed_messages_are_wsprotos_unless_deflate_was_agreed_on() -> None:
     data = deflated_frame(TEXT, b"x")
-    waiting = lane(data)
+    waiting = reader(data)
     assert waiting.take() is None
     assert waiting.hand_over() == data
 

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from attrs import evolve
 
-from presence_proto import broadcasts
-from presence_proto.broadcasts import Fields
+from presence_proto import payloads
 from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, TokenDue, Up
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.events import OnlineUser, Poked, PresenceDiffed
 from presence_proto.json_text import cut, decode_object, nests_deeper, too_deep
+from presence_proto.payloads import Fields
 from presence_proto.presence import Meta, PresenceChange
 from presence_proto.room import (
     Delivered,
@@ -59,7 +59,7 @@ NO_TOPIC = ""
 """There is one room, and it has no name."""
 
 
-class Slot(Enum):
+class JarvisTimer(Enum):
     """The timers, besides those of the messages that wait, which are named by their ids."""
 
     WELCOME = auto()
@@ -83,7 +83,7 @@ class JarvisRoom:
         self._clock = clock
         self._tell = tell
         self._connection = Connection(config, self._address, outbox, rng=rng)
-        self._timers: Timers[Slot | int] = Timers()
+        self._timers: Timers[JarvisTimer | int] = Timers()
         self._tokens = TokenRequests(config, outbox, rng)
         self._rng = rng
         self._run_id: str | None = None
@@ -250,7 +250,7 @@ class JarvisRoom:
             match event:
                 case Up():
                     self._introduce()
-                    self._timers.set(Slot.WELCOME, now + self._config.join_timeout)
+                    self._timers.set(JarvisTimer.WELCOME, now + self._config.join_timeout)
                 case TokenDue():
                     self._tokens.need(now)
                 case Down():
@@ -269,20 +269,20 @@ class JarvisRoom:
     def _out(self, reason: str, *, retry: bool) -> None:
         """We are not in the room any more. Without a `retry`, what waits to be said waits no longer."""
         self._welcomed = False
-        self._timers.cancel(Slot.WELCOME)
-        self._timers.cancel(Slot.STABLE)
+        self._timers.cancel(JarvisTimer.WELCOME)
+        self._timers.cancel(JarvisTimer.STABLE)
         for message_id in tuple(self._invites):
             self._fail(message_id, f"{reason} before the receipt")
         for message_id in () if retry else tuple(self._waiting):
             self._fail(message_id, reason)
 
-    def _expired(self, timer: Slot | int, now: float) -> None:
-        if timer is Slot.STABLE:
-            self._connection.settled()
-        elif timer is Slot.WELCOME:
+    def _expired(self, timer: JarvisTimer | int, now: float) -> None:
+        if timer is JarvisTimer.STABLE:
+            self._connection.reset_backoff()
+        elif timer is JarvisTimer.WELCOME:
             waited = f"no welcome within {self._config.join_timeout:g} s"
             why = "the server does not let us in, or does not speak Jarvis JSON"
-            self._connection.give_up(f"{waited}: {why}", now)
+            self._connection.abort(f"{waited}: {why}", now)
             self._pump(now)
         else:
             assert isinstance(timer, int)
@@ -380,7 +380,7 @@ class JarvisRoom:
                 if user_id != self._own.user_id:
                     emit(PresenceDiffed(NO_TOPIC, (self._remove(user_id),)))
             case "game_invite":
-                emit(Said(broadcasts.game_invite(message)))
+                emit(Said(payloads.game_invite(message)))
             case "poke":
                 emit(Said(Poked(*fields.sender(), fields.rest)))
             case "invite_sent":
@@ -403,8 +403,8 @@ class JarvisRoom:
         # server has forgotten.
         forgotten = self._was_welcomed and not self._welcomed
         self._welcomed = self._was_welcomed = True
-        self._timers.cancel(Slot.WELCOME)
-        self._timers.set(Slot.STABLE, now + self._config.stable_after)
+        self._timers.cancel(JarvisTimer.WELCOME)
+        self._timers.set(JarvisTimer.STABLE, now + self._config.stable_after)
         self._tell(Synced(tuple(changes), forgotten))
         # To the server, who was away for a short time is as before, and so is who has just started again.
         self._tell_activity()
