@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import PropertyMock, patch
 
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.cli.watch import feed
+from presence_adapters.cli.watch import screen
 from presence_adapters.cli.watch.screen import RoomApp
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import Identity, PresenceConfig, UserStatus
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def text_of(picture: str) -> str:
 async def draw(size: tuple[int, int], folder: Path) -> None:
     """Draw the pictures of one size."""
     with (
-        patch.object(feed, "datetime", Clock()),
+        patch.object(screen, "datetime", Clock()),
         patch.object(PresenceClient, "latency", PropertyMock(return_value=0.012)),
     ):
         await Scene(size, folder).play()

@@ -21,35 +21,40 @@ if TYPE_CHECKING:
 
 MODULES = (
     "presence_proto",
+    "presence_proto.hub",
     "presence_proto.recording",
     "presence_proto.testing",
     "presence_proto.testing.sim",
     "presence_proto.testing.strategies",
     "presence_proto.testing.machines",
     "presence_proto.testing.server_script",
+    "presence_proto.websocket",
     "presence_adapters.asyncio",
     "presence_adapters.trio",
     "presence_adapters.blocking",
     "presence_adapters.stepped",
+    "presence_adapters.server",
+    "presence_adapters.settings",
+    "presence_adapters.testing",
 )
 """Those with an `__all__`. What several of them have is described as the first one's."""
 
 ALSO_PUBLIC = (
-    "presence_adapters.hub_server.HubServer",
-    "presence_adapters.hub_thread.HubThread",
+    "presence_proto.config.join_params_are_the_meta",
+    "presence_proto.presence.Meta",
+    "presence_proto.serializer.Message",
+    "presence_proto.serializer.UserBroadcast",
+    "presence_proto.serializer.V1Serializer",
+    "presence_proto.serializer.V2Serializer",
+    "presence_proto.serializer.serializer_for",
     "presence_adapters.notifications.EVENT_TYPES",
     "presence_adapters.notifications.notification",
     "presence_adapters.pytest_plugin.presence_hub",
-    "presence_adapters.settings.Settings",
-    "presence_adapters.settings.SettingsError",
-    "presence_adapters.settings.default_config_path",
-    "presence_adapters.settings.default_identity_path",
-    "presence_adapters.settings.load_settings",
 )
 """Of modules without one: what users import from them."""
 
 
-UNIONS = ("PresenceOutput", "RealtimeOutput", "PresenceEvent", "RealtimeEvent", "HubEvent")
+UNIONS = ("PresenceOutput", "RealtimeOutput", "PresenceEvent", "RealtimeEvent")
 """The larger ones first: they have the smaller ones in them."""
 
 DEFAULTS = (

@@ -23,17 +23,15 @@ import golden_files
 from presence_proto import (
     ChannelState,
     LocalProtocolError,
-    Message,
     OpenTransport,
     RealtimeClient,
     RealtimeConfig,
-    Recorder,
     RemoteProtocolError,
     SendData,
-    WebSocket,
-    serializer_for,
 )
-from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage
+from presence_proto.recording import Recorder
+from presence_proto.serializer import Message, serializer_for
+from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket
 
 LONG = 1e6  # seconds: what the recording does not show, does not happen
 

@@ -8,8 +8,8 @@ from attrs import define, field
 
 from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig, Identity, PresenceConfig
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.hub import Hub
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
 
 

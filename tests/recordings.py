@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from presence_proto import Recorder, ReplayResult, replay
+from presence_proto.recording import Recorder, ReplayResult, replay
 
 
 class Recording:

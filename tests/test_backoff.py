@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.backoff import Backoff
+from presence_proto.timers import Backoff
 
 
 def test_delays_double_up_to_the_maximum() -> None:

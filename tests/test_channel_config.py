@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from presence_proto.channel_config import BroadcastReplay, ChannelConfig
+from presence_proto.config import BroadcastReplay, ChannelConfig
 from presence_proto.errors import ConfigError
 from presence_proto.validators import MAX_EPOCH_MS, MOST_NESTING
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
+from presence_proto.channel import ChannelState
+from presence_proto.config import ChannelConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     Broadcast,

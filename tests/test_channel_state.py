@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from presence_proto import channel
-from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
+from presence_proto.channel import TRANSITIONS, ChannelInput, ChannelState
 from presence_proto.events import ChannelLeft
 from rig import Rig, online, realtime
 

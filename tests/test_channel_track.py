@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from presence_proto.channel_config import ChannelConfig
+from presence_proto.config import ChannelConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ChannelDown, ChannelEnd, SystemMessage, TrackFailed
 from rig import Rig, online, realtime

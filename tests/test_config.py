@@ -11,9 +11,9 @@ from attrs import evolve, exceptions, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.channel_config import ChannelConfig
 from presence_proto.config import (
     Address,
+    ChannelConfig,
     HubConfig,
     Identity,
     PresenceConfig,

@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from presence_proto.channel_state import ChannelState
+from presence_proto.channel import ChannelState
 from presence_proto.config import RealtimeConfig
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ChannelMessage, SocketConnected, SocketDisconnected
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
 from presence_proto.version import VERSION
 from presence_proto.websocket import Closed

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.events import JoinFailed, SocketDisconnected
-from presence_proto.outputs import CloseTransport, ConnId
 from presence_proto.websocket import PongReceived
 from rig import Rig, online
 

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
+from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.events import SocketConnected, SocketDisconnected
-from presence_proto.outputs import CloseTransport, ConnId
 from presence_proto.websocket import Closed
 from rig import Rig, online, realtime
 

@@ -1,4 +1,4 @@
-"""`presence_proto.deflate`: negotiation, and what the extensions do to frames."""
+"""`presence_proto.websocket.deflate`: negotiation, and what the extensions do to frames."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameProtocol, Opcode, RsvBits
 
-from presence_proto.deflate import Deflate, MessageLimit, accept_offer, follow_answer, parse_extensions
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.websocket import BinaryMessage, Closed, PingReceived, State, TextMessage, WebSocket
+from presence_proto.websocket.deflate import (
+    Deflate,
+    MessageLimit,
+    accept_offer,
+    follow_answer,
+    parse_extensions,
+)
 from websocket_bytes import (
     BINARY,
     CLOSE,

@@ -12,7 +12,7 @@ from textwrap import dedent
 
 import pytest
 
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

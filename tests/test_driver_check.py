@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport
-from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
-from presence_proto.testing.driver_lab import DriverLab, ScriptedEndpoint, localhost_is
+from presence_adapters.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
+from presence_adapters.testing.driver_lab import DriverLab, ScriptedEndpoint, localhost_is
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport
 
 CONN = ConnId(1)
 OPEN = OpenTransport(CONN, "127.0.0.1", 1, tls=False)

@@ -21,9 +21,9 @@ import pytest
 
 from adapters.fakes import Certificates, until
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
+from presence_adapters.testing import DUTIES, check_driver
 from presence_proto import HubConfig, Identity, PresenceConfig, UserOffline, UserOnline, UserStatus
-from presence_proto.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

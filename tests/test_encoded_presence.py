@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from presence_entries import Entries, as_received, diff, entry, holding, meta, refs, snapshot
-from presence_proto import encoded_presence, json_text
-from presence_proto.encoded_presence import EncodedDiff
+from presence_proto import json_text
 from presence_proto.errors import RemoteProtocolError
-from presence_proto.presence import PresenceChange, PresenceMap
+from presence_proto.presence import EncodedDiff, PresenceChange, PresenceMap
+from presence_proto.presence import only_meta as only_meta_of
 from presence_proto.testing import strategies as ps
 
 
@@ -108,7 +108,7 @@ def test_a_diff_that_cannot_be_decoded_changes_nothing() -> None:
 def test_only_what_is_new_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     presence = told(ann=entry("1"), bob=entry("2", "3"), cy=entry("4"), di=entry("5"), ed=entry("6"))
     read = []
-    decode, only_meta = json_text.decode, encoded_presence.only_meta
+    decode, only_meta = json_text.decode, only_meta_of
 
     def watched(entry: msgspec.Raw, what: str, levels: int) -> Any:
         read.append(json.loads(bytes(entry)))

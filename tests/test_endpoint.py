@@ -16,8 +16,8 @@ from presence_proto import (
     RealtimeClient,
     RealtimeConfig,
 )
+from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
-from presence_proto.outputs import ConnId
 
 METHODS = ["transport_opened", "receive_data", "transport_closed", "tick", "drain", "next_deadline"]
 URL = "ws://127.0.0.1:1"

@@ -1,5 +1,5 @@
-"""`presence_proto.fast_lane`: what it takes, and what it hands over. That nobody can tell is a property of
-`WebSocket`, in `properties/test_websocket`.
+"""`presence_proto.websocket.frames`: what it takes, and what it hands over. That nobody can tell is a
+property of `WebSocket`, in `properties/test_websocket`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from unittest import mock
 import pytest
 from wsproto.connection import Connection
 
-from presence_proto.deflate import Deflate
-from presence_proto.fast_lane import MAX_MASKED, FrameReader, xor
 from presence_proto.websocket import Closed, PingReceived, PongReceived, TextMessage
+from presence_proto.websocket.deflate import Deflate
+from presence_proto.websocket.frames import MAX_MASKED, FrameReader, xor
 from websocket_bytes import (
     BINARY,
     CLOSE,

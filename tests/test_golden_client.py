@@ -17,15 +17,15 @@ from attrs import frozen
 import golden_expectations
 import golden_files
 from golden_habits import habits
-from presence_proto import handshake
-from presence_proto.channel_state import ChannelState
+from presence_proto.channel import ChannelState
 from presence_proto.config import RealtimeConfig
+from presence_proto.endpoint import OpenTransport, SendData
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import PresenceDiffed, PresenceSynced, SocketDisconnected
-from presence_proto.outputs import OpenTransport, SendData
 from presence_proto.realtime import RealtimeClient
 from presence_proto.serializer import Message, serializer_for
-from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket, server_frame
+from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket, handshake
+from presence_proto.websocket.protocol import server_frame
 
 NAMES = [name for name in golden_expectations.names() if not habits(name).again]
 """Without recorded clients that join a joined topic again, which ours never does."""

@@ -1,4 +1,4 @@
-"""`presence_proto.handshake`: the HTTP part, seen through `WebSocket`, byte for byte."""
+"""`presence_proto.websocket.handshake`: the HTTP part, seen through `WebSocket`, byte for byte."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from presence_proto.config import Address
 from presence_proto.errors import LocalProtocolError
-from presence_proto.handshake import MAX_EARLY_DATA, MAX_HEADER_SIZE, MAX_REFUSAL_BODY
 from presence_proto.websocket import (
     Closed,
     HandshakeRefused,
@@ -16,6 +15,7 @@ from presence_proto.websocket import (
     TextMessage,
     WebSocket,
 )
+from presence_proto.websocket.handshake import MAX_EARLY_DATA, MAX_HEADER_SIZE, MAX_REFUSAL_BODY
 from websocket_bytes import (
     ACCEPT,
     ADDRESS,

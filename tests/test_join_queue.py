@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from lan import Host, Lan
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
-from presence_proto.config import HubConfig, RealtimeConfig
+from presence_proto.channel import ChannelState
+from presence_proto.config import ChannelConfig, HubConfig, RealtimeConfig
 from presence_proto.events import ChannelJoined, ChannelLeft, JoinFailed, SocketDisconnected
 from presence_proto.realtime import RealtimeClient
 from rig import Rig, online

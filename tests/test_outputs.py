@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from presence_proto.endpoint import MERGED, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 from presence_proto.events import SocketConnected
-from presence_proto.outputs import MERGED, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 
 ONE, TWO = ConnId(1), ConnId(2)
 EVENT = SocketConnected()

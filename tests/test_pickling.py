@@ -89,7 +89,7 @@ def test_exceptions_events_and_outputs_survive(name: str, way: str) -> None:
     assert content(WAYS[way](value)) == content(value)
 
 
-MODULES = ("presence_proto.config", "presence_proto.channel_config")
+MODULES = ("presence_proto.config", "presence_proto.config")
 CONFIGS = [
     Identity("alice-123", "Alice", "token"),
     RealtimeConfig(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
-from presence_proto.config import RealtimeConfig
+from presence_proto.channel import ChannelState
+from presence_proto.config import ChannelConfig, RealtimeConfig
+from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import (
     ChannelDown,
@@ -26,7 +26,6 @@ from presence_proto.events import (
     PushFailed,
     PushReplied,
 )
-from presence_proto.outputs import ConnId
 from presence_proto.realtime import RealtimeClient
 from rig import Rig, online, realtime
 

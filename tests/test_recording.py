@@ -22,23 +22,18 @@ from presence_proto import (
     HubConfig,
     Identity,
     LocalProtocolError,
-    Narrator,
     PresenceClient,
     PresenceConfig,
     RealtimeClient,
     RealtimeConfig,
-    Recorder,
-    RecordingError,
-    UserBroadcast,
     UserStatus,
-    replay,
-    show_recording,
 )
-from presence_proto.recording import header
+from presence_proto.recording import Narrator, Recorder, RecordingError, replay, show_recording
+from presence_proto.recording import format as recording_format
 from presence_proto.recording import recorder as recorder_module
+from presence_proto.recording.format import Decoder, dump, from_json, to_json
 from presence_proto.recording.frames import BodyPiece, FramePiece, HeadPiece, Inflater, Scanner
-from presence_proto.recording.outputs import Decoder
-from presence_proto.recording.values import dump, from_json, to_json
+from presence_proto.serializer import UserBroadcast
 from presence_proto.testing import ScriptedServer
 from presence_proto.version import VERSION
 from recordings import Recording, drain
@@ -124,7 +119,7 @@ def test_every_fact_and_command_is_recorded(kind: type[Any]) -> None:
         for name, method in inspect.getmembers(kind, inspect.isfunction)
         if not name.startswith("_") and "now" in inspect.signature(method).parameters
     }
-    assert changing == {*header.FACTS, *header.COMMANDS[kind.__name__]}
+    assert changing == {*recording_format.FACTS, *recording_format.COMMANDS[kind.__name__]}
 
 
 def test_one_recorder_records_one_endpoint() -> None:

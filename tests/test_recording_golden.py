@@ -7,7 +7,8 @@ import pytest
 import golden_files
 from golden_habits import habits
 from golden_recordings import Session
-from presence_proto import SocketConnected, replay
+from presence_proto import SocketConnected
+from presence_proto.recording import replay
 
 RAW = golden_files.names(golden_files.RAW)
 OTHERWISE = [name for name in RAW if habits(name).again]

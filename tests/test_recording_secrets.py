@@ -17,16 +17,9 @@ from hypothesis import strategies as st
 
 from hub_client import KEY as NONCE
 from hub_client import World, masked, supabase_join
-from presence_proto import (
-    ConnId,
-    HubConfig,
-    Identity,
-    PresenceConfig,
-    RealtimeConfig,
-    UserBroadcast,
-    show_recording,
-)
+from presence_proto import ConnId, HubConfig, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.config import auth_token_subprotocol
+from presence_proto.recording import show_recording
 from presence_proto.recording.redaction import (
     MAX_NUMBERED,
     MAX_SOUGHT,
@@ -34,8 +27,9 @@ from presence_proto.recording.redaction import (
     VOCABULARY,
     Secrets,
 )
+from presence_proto.serializer import UserBroadcast
 from presence_proto.testing import ScriptedServer
-from presence_proto.websocket import server_frame
+from presence_proto.websocket.protocol import server_frame
 from recordings import Recording, drain
 
 KEY = "sk-live/Zürich+7 %41"

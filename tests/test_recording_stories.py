@@ -28,10 +28,10 @@ from presence_proto import (
     RealtimeClient,
     RealtimeConfig,
     SocketConnected,
-    replay,
 )
-from presence_proto.backoff import Backoff
-from presence_proto.hub import plain
+from presence_proto.hub import channels
+from presence_proto.recording import replay
+from presence_proto.timers import Backoff
 from presence_world import Op
 from properties import test_jarvis_laws as jarvis
 from properties import test_presence_laws as presence
@@ -244,7 +244,7 @@ def test_a_hub_that_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = recording.entries("called")
     assert len(asked) == 1
 
-    monkeypatch.setattr(plain, "authorize", lambda rule, request: rule(evolve(request, topic="other")))
+    monkeypatch.setattr(channels, "authorize", lambda rule, request: rule(evolve(request, topic="other")))
     expected, got = difference(recording)
     assert expected == asked[0]
     assert got == {
@@ -252,7 +252,7 @@ def test_a_hub_that_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
         "with": {"join": {"topic": "other", "token": None, "key": "u"}},
     }
 
-    monkeypatch.setattr(plain, "authorize", lambda rule, request: request.key)
+    monkeypatch.setattr(channels, "authorize", lambda rule, request: request.key)
     result = replay(recording.lines)
     assert result.difference is not None
     assert json.loads(result.difference.expected) == asked[0]
@@ -262,7 +262,7 @@ def test_a_hub_that_asks_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
         rule(request)
         return rule(request) or request.key
 
-    monkeypatch.setattr(plain, "authorize", ask_twice)
+    monkeypatch.setattr(channels, "authorize", ask_twice)
     result = replay(recording.lines)
     assert result.difference is not None
     assert result.difference.expected == "nothing"

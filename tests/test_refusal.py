@@ -1,4 +1,4 @@
-"""`presence_proto.refusal`: Retry-After and Location."""
+"""`presence_proto.connection`: Retry-After and Location."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.refusal import MAX_TARGET, redirect_target, retry_after
+from presence_proto.connection import MAX_TARGET, redirect_target, retry_after
 
 YEARS = st.datetimes(datetime(1, 3, 1), datetime(9999, 12, 31)).map(
     lambda moment: moment.replace(microsecond=0, tzinfo=UTC)

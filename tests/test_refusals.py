@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
-from presence_proto.config import RealtimeConfig
+from presence_proto.channel import ChannelState
+from presence_proto.config import ChannelConfig, RealtimeConfig
+from presence_proto.endpoint import AccessTokenNeeded
 from presence_proto.errors import ConfigError
 from presence_proto.events import (
     ChannelDown,
@@ -19,7 +19,6 @@ from presence_proto.events import (
     PushFailed,
     PushReplied,
 )
-from presence_proto.outputs import AccessTokenNeeded
 from presence_proto.refusals import Verdict, verdict, words_of
 from rig import Rig, online, realtime
 

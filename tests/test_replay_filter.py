@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from presence_proto.channel import KEPT, LONGEST_ID, ReplayFilter
 from presence_proto.events import Broadcast
-from presence_proto.replay_filter import KEPT, LONGEST_ID, ReplayFilter
 
 
 def live(number: int) -> dict[str, Any]:

@@ -8,8 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from jarvis_rig import JarvisRig, user
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.config import PresenceConfig
+from presence_proto.config import ChannelConfig, PresenceConfig
 from presence_proto.events import (
     ActivityChanged,
     Connected,

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.encoded_users import UserDiff
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import OnlineUser, UserOffline, UserOnline, UserStatus
 from presence_proto.payloads import PendingActivity
 from presence_proto.presence import PresenceMap
 from presence_proto.roster import Roster
-from presence_proto.serializer import UserReader, V1Serializer, V2Serializer, serializer_for
+from presence_proto.serializer import UserDiff, UserReader, V1Serializer, V2Serializer, serializer_for
 from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.errors import LocalProtocolError, PresenceError, RemoteProtocolError
 from presence_proto.json_text import encode_payload
+from presence_proto.presence import EncodedDiff
 from presence_proto.serializer import (
     EncodedFrame,
     Message,

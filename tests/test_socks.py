@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto import (
-    ConfigError,
-    ConnId,
-    LocalProtocolError,
-    OpenTransport,
-    Proxy,
-    ProxyError,
-    ProxyTunnel,
-)
+from presence_proto import ConfigError, ConnId, LocalProtocolError, OpenTransport, ProxyError
+from presence_proto.websocket import Proxy, ProxyTunnel
 
 PROXY = Proxy("proxy.example", 1080, scheme="socks5")
 LOGIN = Proxy("proxy.example", 1080, "ann", "s3cret-pw", "socks5")

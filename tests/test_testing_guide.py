@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from node_tools import INTEROP, require_node
-from presence_adapters.hub_thread import COMMANDS
+from presence_adapters.server.hub_thread import COMMANDS
 
 pytestmark = pytest.mark.long
 

@@ -26,11 +26,10 @@ from presence_proto import (
     JoinFailed,
     LocalProtocolError,
     RealtimeConfig,
-    Recorder,
     SocketConnected,
     SocketDisconnected,
-    replay,
 )
+from presence_proto.recording import Recorder, replay
 from presence_rig import PresenceRig
 from rig import Rig, realtime
 

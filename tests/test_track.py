@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto.track import Tracker
+from presence_proto.channel import Tracker
 
 A, B, C = (msgspec.Raw(f'{{"status":"{name}"}}'.encode()) for name in "abc")
 

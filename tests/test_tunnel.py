@@ -8,18 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_proto import (
-    ConfigError,
-    ConnId,
-    LocalProtocolError,
-    OpenTransport,
-    Proxy,
-    ProxyError,
-    ProxyTunnel,
-)
-from presence_proto.http_stream import MAX_HEADER_SIZE
-from presence_proto.tunnel import MAX_INTERIM
+from presence_proto import ConfigError, ConnId, LocalProtocolError, OpenTransport, ProxyError
 from presence_proto.version import USER_AGENT
+from presence_proto.websocket import Proxy, ProxyTunnel
+from presence_proto.websocket.handshake import MAX_HEADER_SIZE
+from presence_proto.websocket.tunnel import MAX_INTERIM
 
 PROXY = Proxy("proxy.example", 3128)
 NO_HTTP = "the answer of the proxy proxy.example:3128 is not HTTP, or too long"

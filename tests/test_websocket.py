@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from presence_proto.errors import LocalProtocolError
-from presence_proto.fast_lane import MAX_MASKED
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
@@ -20,8 +19,9 @@ from presence_proto.websocket import (
     State,
     TextMessage,
     WebSocket,
-    server_frame,
 )
+from presence_proto.websocket.frames import MAX_MASKED
+from presence_proto.websocket.protocol import server_frame
 from websocket_bytes import (
     ADDRESS,
     BINARY,

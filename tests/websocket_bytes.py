@@ -6,7 +6,7 @@ import struct
 
 from presence_proto.config import Address
 from presence_proto.testing.strategies import Binary, Close, Frame, Ping, Pong, Text
-from presence_proto.testing.strategies.wire import xor
+from presence_proto.testing.strategies.websocket import xor
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.servers.serving import serve
 from benchmarks.workloads import TOPIC
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import HubConfig
 
 

@@ -1,9 +1,9 @@
-"""The states of a channel, from the table in `presence_proto.channel_state`."""
+"""The states of a channel, from the table in `presence_proto.channel`."""
 
 from __future__ import annotations
 
 from diagrams.svg import Picture
-from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
+from presence_proto.channel import TRANSITIONS, ChannelInput, ChannelState
 
 WIDTH, HEIGHT = 148, 56
 

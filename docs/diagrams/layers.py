@@ -15,13 +15,13 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))
 
 from test_layers import ADAPTERS, CORE_SOURCES, ORDER, inner_imports
 
-VOCABULARY = ("version", "errors", "outputs", "endpoint", "validators", "json_text", "config", "events")
+VOCABULARY = ("version", "errors", "endpoint", "validators", "json_text", "config", "events")
 """The words that all speak: nearly every module imports them, and no arrow is drawn to them."""
 
-WHOLE = ("hub", "recording", "testing")
+WHOLE = ("hub", "recording", "testing", "websocket")
 """Packages that are one box."""
 
-ON_TOP = ("hub", "client", "tunnel")
+ON_TOP = ("hub", "client")
 """What adapters drive."""
 
 SAYINGS = {
@@ -36,36 +36,18 @@ SAYINGS = {
     "roster": "users, events",
     "restart_grace": "who may return",
     "channel": "one topic",
-    "channel_state": "its states",
     "presence": "state + diffs",
-    "encoded_presence": "presence as JSON",
-    "tunnel": "through proxies",
-    "socks": "SOCKS 5",
-    "http_stream": "h11",
-    "token_requests": "when to ask",
     "phoenix_socket": "refs, pushes",
     "connection": "comes back",
     "serializer": "V1, V2, binary",
     "websocket": "bytes, messages",
-    "handshake": "the upgrade",
-    "refusal": "back when, where",
-    "deflate": "compression",
-    "fast_lane": "plain frames",
     "timers": "named deadlines",
-    "backoff": "delays",
     "payloads": "payloads",
     "room": "what a room is",
-    "track": "the budget",
     "secrets": "what to hide",
     "refusals": "ask again or not",
-    "join_queue": "one at a time",
-    "channel_timers": "of one channel",
-    "sans_io": "no adapter",
-    "replay_filter": "told once",
-    "channel_config": "how to join",
     "authorization": "who may join",
     "origins": "which web pages",
-    "encoded_users": "users as JSON",
 }
 
 BOX, POINT, HEIGHT, GAP, ROW = 128, 6, 44, 18, 80

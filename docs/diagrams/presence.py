@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -10,7 +10,6 @@ from diagrams.svg import MONO_WIDTH, Picture
 from presence_proto import (
     Connected,
     Identity,
-    Meta,
     PresenceClient,
     PresenceConfig,
     PresenceMap,
@@ -18,6 +17,9 @@ from presence_proto import (
     RealtimeConfig,
 )
 from presence_proto.testing import ScriptedServer
+
+if TYPE_CHECKING:
+    from presence_proto.presence import Meta
 
 WIDTH, TOP, STEP, LINE = 860, 74, 26, 20
 SAID, HELD, HEARD = 28, 330, 590

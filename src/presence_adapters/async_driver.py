@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from presence_adapters.access_tokens import TokenProvider
     from presence_adapters.connection_monitor import ConnectionMonitor
     from presence_adapters.event_queue import ReadMeter
-    from presence_proto import ConnId, Endpoint, Proxy
+    from presence_proto import ConnId, Endpoint
+    from presence_proto.websocket import Proxy
 
 logger = logging.getLogger(__name__)
 

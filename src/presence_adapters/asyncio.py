@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from presence_adapters.access_tokens import ProviderCall, too_late
+from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
 from presence_adapters.async_driver import AsyncDriver
-from presence_adapters.async_presence import AsyncPresenceClient
-from presence_adapters.async_realtime import AsyncRealtimeClient, Channel
-from presence_adapters.asyncio_connect import open_socket
-from presence_adapters.asyncio_tunnel import connect_through
+from presence_adapters.asyncio_connect import connect_through, open_socket
 from presence_adapters.connecting import client_context, why_lost, why_not_connected
 from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, PushError, WaitTimeoutError
 from presence_adapters.event_queue import EventsDropped

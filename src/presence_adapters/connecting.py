@@ -2,17 +2,287 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
+import os
+import re
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from ipaddress import IPv6Address, ip_address
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from presence_adapters.error_words import os_error_words, tls_error_words
-from presence_proto import ProxyError
+from presence_proto import ConfigError, ProxyError
+from presence_proto.websocket import Proxy
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Iterable, Sequence
 
-    from presence_proto import OpenTransport, Proxy
+    from presence_proto import OpenTransport, RealtimeConfig
+
+
+# -------------------------------------------------------------------------------------------------- addresses
+# The addresses of a host: which to try, in which order, and what their failures come to (RFC 8305). And
+# those of peers.
+
+
+Found: TypeAlias = tuple[Any, ...]  # family, type, protocol, name, address: an item of `getaddrinfo`
+
+STAGGER = 0.25
+"""Seconds that an address has for itself. Then the next one is tried beside it (RFC 8305 §5)."""
+
+
+def look_up(host: str, port: int, flags: int = 0) -> list[Found]:
+    """What `getaddrinfo` finds for TCP. It may take long, and raises `OSError` or `UnicodeError`."""
+    return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
+
+
+def numeric(host: str, port: int) -> list[Found]:
+    """The address that `host` is itself; an empty list when it is a name. Does not wait."""
+    try:
+        return look_up(host, port, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
+
+
+def in_turn(found: Iterable[Found]) -> list[Found]:
+    """The addresses with their families in turn (RFC 8305 §4): a broken IPv6 costs one `STAGGER` only."""
+    families: dict[Any, list[Found]] = {}
+    for one in found:
+        families.setdefault(one[0], []).append(one)
+    return [one for turn in zip_longest(*families.values()) for one in turn if one is not None]
+
+
+def none_works(errors: Sequence[OSError]) -> OSError:
+    """What to raise when every address has failed; without an error there was no address."""
+    if not errors:
+        return socket.gaierror(socket.EAI_NONAME, "it has no address")
+    if len(errors) == 1:
+        return errors[0]
+    failure = OSError("no address of the host works")
+    failure.__cause__ = ExceptionGroup("the addresses", list(errors))  # as trio reports it
+    return failure
+
+
+def one_peer(address: str) -> str:
+    """What the addresses of one peer have in common: all of an IPv4 address, of IPv6 the network.
+
+    A customer has a /64 of IPv6 at least (RFC 6177), and may take another address of it each time.
+    """
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, IPv6Address):
+        return str(ip.ipv4_mapped or f"{IPv6Address(int(ip) >> 64 << 64)}/64")
+    return str(ip)
+
+
+# ---------------------------------------------------------------------------------------------------- proxies
+# Which proxy is on the way to a server: the one that is given, or the one of the environment.
+
+
+_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")  # a host, in brackets if it has colons, and a port
+
+
+def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
+    """The proxy on the way to the server of `config`, or `None` when the way is direct.
+
+    `given`: the URL of a proxy, for whatever server; `""` for none; `None` for what the environment says:
+    `https_proxy` for TLS, `http_proxy` without, or else `all_proxy`, in lower or upper case. Then loopback
+    and the hosts of `no_proxy` are reached directly. Raises `ConfigError` for a proxy that cannot be used.
+    """
+    if given is not None:
+        return Proxy.from_url(given) if given else None
+    address = config.address()
+    if _is_loopback(address.host):
+        return None
+    names = ("https_proxy" if address.tls else "http_proxy", "all_proxy")
+    name, url = next(((name, url) for name in names if (url := _variable(name)) is not None), ("", ""))
+    if not url or is_exempt(address.host, address.port, _variable("no_proxy") or ""):
+        return None
+    try:
+        return Proxy.from_url(url)
+    except ConfigError as exc:
+        way_round = f'to go without a proxy, set no_proxy={address.host}, or proxy=""'
+        raise ConfigError(f"{name} in the environment: {exc}; {way_round}") from None
+
+
+def is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    """Whether a server is to be reached without a proxy: the list `no_proxy` names it.
+
+    Its items are separated by commas or spaces: `*`; a host or a domain, with or without a leading dot or
+    `*.`, which stands for everything under it, too; an IP address, or a network such as `10.0.0.0/8`. All but
+    networks may end in a port; an IPv6 address stands in brackets then.
+    """
+    return any(_names(item, host.rstrip(".").lower(), port) for item in no_proxy.replace(",", " ").split())
+
+
+def _names(item: str, host: str, port: int) -> bool:
+    if item == "*":
+        return True
+    if with_port := _PORT.fullmatch(item):
+        item, wanted = with_port[1], with_port[2].lstrip("0")
+        if wanted != str(port):
+            return False
+    network, number = _network(item.strip("[]")), _network(host)
+    if network is not None:
+        return number is not None and number.version == network.version and _lies_in(number, network)
+    domain = item.lower().removeprefix("*").strip(".")
+    try:
+        domain = domain.encode("idna").decode("ascii")
+    except UnicodeError:
+        pass  # no name that a host can have
+    return bool(domain) and (host == domain or host.endswith(f".{domain}"))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """A network, or the one of an address alone."""
+    try:
+        return ipaddress.ip_network(text.partition("%")[0], strict=False)
+    except ValueError:
+        return None
+
+
+def _lies_in(number: ipaddress.IPv4Network | ipaddress.IPv6Network, network: object) -> bool:
+    return number.network_address in network  # type: ignore[operator]
+
+
+def _variable(name: str) -> str | None:
+    """A variable of the environment, in lower case first: an empty one hides the one in upper case."""
+    if name in os.environ:
+        return os.environ[name]
+    if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
+        return None  # a CGI program: HTTP_PROXY is the header `Proxy` of whoever asks (httpoxy)
+    return os.environ.get(name.upper())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+# ------------------------------------------------------------------------------------------------ error words
+# What errors of the operating system and of TLS mean, in our own words.
+#
+# The texts that the system, Python and OpenSSL have for such errors differ between machines and releases.
+# Their numbers and names do not. An error that is not in these tables is told by its number or name.
+
+
+_OS_ERRORS = {
+    errno.EACCES: "permission denied",
+    errno.EADDRINUSE: "address already in use",
+    errno.EADDRNOTAVAIL: "address not available on this machine",
+    errno.EAFNOSUPPORT: "address family not supported",
+    errno.EBADF: "file is closed",
+    errno.ECONNABORTED: "connection aborted",
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset by peer",
+    errno.EEXIST: "file exists",
+    errno.EHOSTUNREACH: "no route to host",
+    errno.EINVAL: "invalid argument",
+    errno.EIO: "input/output error",
+    errno.EISDIR: "is a directory",
+    errno.ELOOP: "too many symbolic links",
+    errno.EMFILE: "too many open files",
+    errno.ENAMETOOLONG: "file name too long",
+    errno.ENETDOWN: "network is down",
+    errno.ENETUNREACH: "network is unreachable",
+    errno.ENFILE: "too many open files in system",
+    errno.ENOBUFS: "no buffer space available",
+    errno.ENOENT: "no such file or directory",
+    errno.ENOMEM: "cannot allocate memory",
+    errno.ENOSPC: "no space left on device",
+    errno.ENOTCONN: "not connected",
+    errno.ENOTDIR: "not a directory",
+    errno.ENXIO: "no such device or address",
+    errno.EPERM: "operation not permitted",
+    errno.EPIPE: "broken pipe",
+    errno.EROFS: "read-only file system",
+    errno.ETIMEDOUT: "connection timed out",
+    errno.EAGAIN: "resource temporarily unavailable",
+}
+for _name, _words in (("EDQUOT", "disk quota exceeded"), ("EHOSTDOWN", "host is down")):
+    if hasattr(errno, _name):  # Windows lacks some
+        _OS_ERRORS[getattr(errno, _name)] = _words
+
+_NAME_ERRORS = {
+    getattr(socket, name): words
+    for name, words in {
+        "EAI_AGAIN": "the name server does not answer",
+        "EAI_FAIL": "the name server failed",
+        "EAI_FAMILY": "address family not supported",
+        "EAI_NODATA": "the name has no address",
+        "EAI_NONAME": "the name is not known",
+        "EAI_SERVICE": "the port is not known",
+    }.items()
+    if hasattr(socket, name)
+}
+
+# The verification errors of X.509 certificates, by their numbers in OpenSSL's x509_vfy.h.
+_CERTIFICATE_ERRORS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "a self-signed certificate is in its chain",
+    20: "its issuer is not known here",
+    21: "its issuer is not known here",
+    23: "it was revoked",
+    24: "a certificate in its chain may not issue others",
+    26: "it is not for servers",
+    62: "it is for another host name",
+    64: "it is for another IP address",
+}
+
+# By the names of OpenSSL's reasons, which it spells in capitals.
+_TLS_ERRORS = {
+    "CERTIFICATE_REQUIRED": "a client certificate is required",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate is not trusted",
+    "HTTP_REQUEST": "the other side speaks HTTP without TLS",
+    "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
+    "NO_PROTOCOLS_AVAILABLE": "no TLS version is allowed on both sides",
+    "NO_SHARED_CIPHER": "there is no cipher that both sides allow",
+    "PACKET_LENGTH_TOO_LONG": "the other side does not speak TLS",
+    "RECORD_LAYER_FAILURE": "the other side does not speak TLS",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the other side refused our certificate",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE": "the other side refused the TLS handshake",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a client certificate is required",
+    "TLSV1_ALERT_PROTOCOL_VERSION": "the other side refused our TLS version",
+    "TLSV1_ALERT_UNKNOWN_CA": "the other side does not trust the issuer of our certificate",
+    "UNEXPECTED_EOF_WHILE_READING": "the connection ended without a goodbye",
+    "UNSUPPORTED_PROTOCOL": "the other side refused our TLS version",
+    "WRONG_VERSION_NUMBER": "the other side does not speak TLS",
+}
+
+
+def os_error_words(error: OSError) -> str:
+    """Why a call of the system failed, without the path or address that it was about."""
+    if isinstance(error, ssl.SSLError):
+        return tls_error_words(error)
+    number = error.errno
+    if isinstance(error, socket.gaierror):
+        return _NAME_ERRORS.get(number or 0) or f"name look-up error {number}"
+    if number is None:
+        return "timed out" if isinstance(error, TimeoutError) else type(error).__name__
+    return _OS_ERRORS.get(number) or f"system error {errno.errorcode.get(number, number)}"
+
+
+def tls_error_words(error: ssl.SSLError) -> str:
+    """Why TLS failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        code: int | None = getattr(error, "verify_code", None)
+        return _CERTIFICATE_ERRORS.get(code or 0) or f"verification error {code}"
+    reason = getattr(error, "reason", None)
+    if reason is None:
+        return "TLS failed"
+    return _TLS_ERRORS.get(reason) or f"TLS error {reason}"
+
+
+# ------------------------------------------------------------------------------------------------- connecting
+
 
 _CLOSED_IN_TLS = "the connection was closed while TLS was set up"
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from presence_proto import LocalProtocolError, PresenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class ConnectError(PresenceError):
@@ -81,3 +84,47 @@ def checked_timeout(timeout: float | None) -> float | None:
         if not is_number or math.isnan(timeout) or timeout < 0:
             raise LocalProtocolError(f"timeout must be a number of seconds or None, not {timeout!r}")
     return timeout
+
+
+# -------------------------------------------------------------------------------------------- wrong statement
+# What a class answers when it is used in a statement that is another adapter's.
+
+
+METHODS = {
+    "with": ("__enter__", "__exit__"),
+    "async with": ("__aenter__", "__aexit__"),
+    "for": ("__iter__",),
+    "async for": ("__aiter__",),
+}
+
+
+def refuse(cls: type[Any], advice: str, *statements: str) -> None:
+    """Have these statements of `METHODS` raise a `TypeError` with `advice` for instances of `cls`.
+
+    Called after the class is made: type checkers find the mistake by themselves as long as they see no such
+    methods.
+    """
+
+    for statement in statements:
+        for name in METHODS[statement]:
+            setattr(cls, name, _refusing(statement, advice))
+
+
+def _refusing(statement: str, advice: str) -> Callable[..., NoReturn]:
+    def refuse(self: object, *args: object) -> NoReturn:
+        whole = f"{type(self).__module__}.{type(self).__name__}"
+        raise TypeError(f"{whole} does not support `{statement}`: {advice}")
+
+    return refuse
+
+
+# ----------------------------------------------------------------------------------------------------- extras
+# What to say when a package of an extra is not installed.
+
+
+def missing(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
+    """The exception to raise in place of `error`: it names the extra to install."""
+    package = str(error.name).partition(".")[0]
+    return ModuleNotFoundError(
+        f"{package} is missing. Install it: pip install 'presence-proto[{extra}]'", name=package
+    )

@@ -1,4 +1,4 @@
-"""The fixture `presence_hub`, a hub of the test's own: a `presence_adapters.hub_thread.HubThread`.
+"""The fixture `presence_hub`, a hub of the test's own: a `presence_adapters.server.HubThread`.
 
 Every run of pytest loads this where the package is installed, so it imports nothing until it is used.
 """
@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from presence_adapters.hub_thread import HubThread
+    from presence_adapters.server import HubThread
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +27,7 @@ def presence_hub(request: pytest.FixtureRequest) -> Iterator[HubThread]:
 
     It demands its `api_key`. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of `HubConfig`.
     """
-    from presence_adapters.hub_thread import HubThread, new_api_key
+    from presence_adapters.server.hub_thread import HubThread, new_api_key
     from presence_proto import ConfigError, HubConfig
 
     options: dict[str, Any] = {"api_keys": [new_api_key()]}

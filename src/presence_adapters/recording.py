@@ -1,7 +1,7 @@
 """The `record` option of every adapter, and the wire log: makes the core, plain or recorded, and keeps the
 file of a recording.
 
-See `presence_proto.Recorder` for what is in it, and `presence replay` for what it is good for.
+See `presence_proto.recording.Recorder` for what is in it, and `presence replay` for what it is good for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import presence_proto as core
-from presence_adapters.error_words import os_error_words
+from presence_adapters.connecting import os_error_words
 from presence_adapters.wall_clock import utc_now
 from presence_adapters.wire_log import wire_log
 
@@ -50,7 +50,11 @@ class Recording:
         self._was_opened = False
         self._wire_log = wire_log()
         is_wanted = target is not None or self._wire_log is not None
-        self._recorder = core.Recorder(self._write) if is_wanted else None
+        self._recorder: Recorder | None = None
+        if is_wanted:
+            from presence_proto.recording import Recorder  # here, since few clients are recorded
+
+            self._recorder = Recorder(self._write)
 
     # ---------------------------------------------------------------- cores
 

@@ -9,11 +9,11 @@ from attrs import evolve
 
 import presence_proto as core
 from presence_adapters.access_tokens import plain_provider, with_token
+from presence_adapters.connecting import find_proxy
 from presence_adapters.connection_monitor import ConnectionMonitor
 from presence_adapters.errors import forked, left_already
 from presence_adapters.event_queue import EventQueue, EventsDropped, ReadMeter
 from presence_adapters.notifications import OnNotification, logged, notification, who_and_where
-from presence_adapters.proxies import find_proxy
 from presence_adapters.recording import Recording
 from presence_adapters.room_view import RoomView
 from presence_adapters.routing import Route, Routes

@@ -37,6 +37,7 @@ from presence_adapters.errors import (
     PushError,
     WaitTimeoutError,
     checked_timeout,
+    refuse,
 )
 from presence_adapters.event_queue import EventQueue, EventsDropped
 from presence_adapters.socket_clients import (
@@ -49,7 +50,6 @@ from presence_adapters.socket_clients import (
     SocketRealtimeClient,
 )
 from presence_adapters.socket_link import CHUNK
-from presence_adapters.wrong_statement import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

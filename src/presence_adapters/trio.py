@@ -17,15 +17,27 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import presence_proto as core
 from presence_adapters.access_tokens import ask, too_late
-from presence_adapters.async_clients import AsyncClient, Core, E
+from presence_adapters.async_clients import (
+    AsyncClient,
+    AsyncPresenceClient,
+    AsyncRealtimeClient,
+    Channel,
+    Core,
+    E,
+)
 from presence_adapters.async_driver import AsyncDriver
-from presence_adapters.async_presence import AsyncPresenceClient
-from presence_adapters.async_realtime import AsyncRealtimeClient, Channel
 from presence_adapters.connecting import client_context, out_of_reach, why_lost, why_not_connected
-from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, PushError, WaitTimeoutError
+from presence_adapters.errors import (
+    ConnectError,
+    JoinError,
+    JoinTimeoutError,
+    PushError,
+    WaitTimeoutError,
+    missing,
+)
 from presence_adapters.event_queue import EventsDropped
-from presence_adapters.extras import missing
-from presence_proto import ProxyError, ProxyTunnel
+from presence_proto import ProxyError
+from presence_proto.websocket import ProxyTunnel
 
 try:
     import trio
@@ -37,7 +49,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from presence_adapters.access_tokens import TokenProvider
-    from presence_proto import ConnId, OpenTransport, Proxy
+    from presence_proto import ConnId, OpenTransport
+    from presence_proto.websocket import Proxy
 
 __all__ = [
     "Channel",

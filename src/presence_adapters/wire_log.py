@@ -25,7 +25,7 @@ def wire_log() -> Callable[[str], object] | None:
     """
     if not logger.isEnabledFor(logging.DEBUG):
         return None
-    from presence_proto import Narrator  # only here: it imports all of the recordings
+    from presence_proto.recording import Narrator
 
     number = next(_numbers)
     return Narrator(lambda words: logger.debug("%d %s", number, words, extra={"endpoint": number}))

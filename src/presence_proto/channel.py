@@ -6,29 +6,170 @@ what carries another one is an echo of an earlier life. `channel_state.py` has t
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from attrs import define, field
 
-from presence_proto import encoded_presence, events
-from presence_proto.backoff import Backoff
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import TRANSITIONS, ChannelInput, ChannelState
-from presence_proto.channel_timers import ChannelTimer
+from presence_proto import events
+from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChannelEnd, PresenceDiffed
 from presence_proto.json_text import encode, encode_payload
+from presence_proto.phoenix_socket import ChannelTimer
+from presence_proto.presence import diff_size
 from presence_proto.refusals import Refusals, words_of
-from presence_proto.replay_filter import ReplayFilter
 from presence_proto.serializer import UserBroadcast
-from presence_proto.track import Tracker
+from presence_proto.timers import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from presence_proto.events import Broadcast
     from presence_proto.phoenix_socket import PhoenixSocket, Push
     from presence_proto.serializer import Message
+
+
+# ---------------------------------------------------------------------------------------------- channel state
+# The states of a channel, and every move between them.
+#
+# A channel is *wanted* from `join` to `leave`, whatever happens to the connection. In between it lives
+# several lives on the server, one for each `phx_join`. While it is WAITING there is no connection, or a
+# rejoin waits for its delay. One that is CLOSED the client has forgotten.
+
+
+class ChannelState(Enum):
+    """Where a channel is."""
+
+    WAITING = auto()  #: Wanted, but no join is under way.
+    JOINING = auto()  #: `phx_join` was sent.
+    JOINED = auto()  #: The server said ok.
+    LEAVING = auto()  #: `phx_leave` was sent.
+    CLOSED = auto()  #: Left, or never joined.
+
+
+class ChannelInput(Enum):
+    """What moves a channel from one state to another."""
+
+    JOIN_SENT = auto()
+    JOIN_OK = auto()
+    DOWN = auto()  # join refused, phx_error, phx_close, or the connection was lost
+    LEAVE_SENT = auto()
+    LEFT = auto()  # the leave was answered, or there is nobody to ask
+
+
+TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
+    (ChannelState.WAITING, ChannelInput.JOIN_SENT): ChannelState.JOINING,
+    (ChannelState.WAITING, ChannelInput.LEFT): ChannelState.CLOSED,
+    (
+        ChannelState.JOINING,
+        ChannelInput.JOIN_SENT,
+    ): ChannelState.JOINING,  # the server never answered the last
+    (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
+    (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
+    (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
+    (ChannelState.JOINED, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # to ask for a lost presence_state
+    (ChannelState.JOINED, ChannelInput.DOWN): ChannelState.WAITING,
+    (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
+    (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
+}
+"""Every legal move. A pair that is not here cannot happen."""
+
+
+# ------------------------------------------------------------------------------------------------------ track
+# Our own presence payload in a channel: latest wins, and never more calls than the server allows.
+
+
+class Tracker:
+    """What we want to be tracked as, what the server was last told, and the budget of calls.
+
+    Supabase closes a channel that makes more than 5 track or untrack calls in 30 s, unchanged payloads
+    included. So calls are coalesced: only the latest wish is sent, when the budget allows, and never what was
+    sent last.
+    """
+
+    __slots__ = ("_calls", "_limit", "_sent", "_wanted", "_window")
+
+    def __init__(self, limit: int | None, window: float) -> None:
+        self._limit = limit
+        self._window = window  # seconds
+        self._calls: list[float] = []  # when the last calls were made, at most `limit` of them
+        self._wanted: msgspec.Raw | None = None
+        self._sent: msgspec.Raw | None = None
+
+    def want(self, payload: msgspec.Raw | None) -> None:
+        """Be tracked as `payload`, or not at all."""
+        self._wanted = payload
+
+    def start_over(self) -> None:
+        """The channel has a new life on the server, which knows nothing of us and has counted nothing."""
+        self._sent = None
+        self._calls.clear()
+
+    def due(self, now: float) -> float | None:
+        """When the next call may be made: `now` or later; `None` when there is nothing to say."""
+        if self._wanted == self._sent:
+            return None
+        if self._limit is None or len(self._calls) < self._limit:
+            return now
+        return max(now, self._calls[0] + self._window)
+
+    def call(self, now: float) -> msgspec.Raw | None:
+        """Make the call that is due: returns the payload to track, or `None` to untrack."""
+        if self._limit is not None:
+            if len(self._calls) == self._limit:
+                del self._calls[0]
+            self._calls.append(now)
+        self._sent = self._wanted
+        return self._sent
+
+
+# ---------------------------------------------------------------------------------------------- replay filter
+# Which replayed broadcasts of a Supabase channel are new to the application.
+
+
+KEPT = 100
+"""Ids. A replay has 25 broadcasts at most, but not always in the order in which they came at first."""
+
+LONGEST_ID = 100
+"""Characters. Supabase has UUIDs; what is longer is not remembered."""
+
+
+class ReplayFilter:
+    """Between a channel and its `emit`: what a replay after a rejoin repeats does not pass.
+
+    Supabase gives an id to each broadcast that it stores, and replays the newest of them. The time of a
+    broadcast it does not tell. So the client asks for the same ones after a rejoin as at first, and passes
+    over those that it has seen: what is left is what came after the last one, as far as `limit` reaches.
+    """
+
+    __slots__ = ("_emit", "_ids")
+
+    def __init__(self, emit: Callable[[Broadcast], object]) -> None:
+        self._emit = emit
+        self._ids: dict[str, None] = {}  # oldest first
+
+    def __call__(self, broadcast: Broadcast) -> None:
+        """Emit the broadcast if it is new."""
+        if self.is_new(broadcast.meta):
+            self._emit(broadcast)
+
+    def is_new(self, meta: Mapping[str, Any]) -> bool:
+        """Whether to tell the application of a broadcast with this meta. It is remembered."""
+        seen = meta.get("id")
+        if not isinstance(seen, str) or len(seen) > LONGEST_ID:
+            return True
+        # A live one is never dropped: its sender may have made up the id.
+        repeated = seen in self._ids and meta.get("replayed") is True
+        self._ids.pop(seen, None)
+        self._ids[seen] = None
+        if len(self._ids) > KEPT:
+            del self._ids[next(iter(self._ids))]
+        return not repeated
+
+
+# ---------------------------------------------------------------------------------------------------- channel
 
 
 @define
@@ -428,7 +569,7 @@ class Channel:
         if len(current.diffs) == 1 and not isinstance(self.params, ChannelConfig):
             # Plain Phoenix has presence where the application sends it: only diffs say that a state is due.
             self._socket.timers.set((ChannelTimer.STATE, self.topic), now + self._socket.config.state_timeout)
-        current.diff_bytes += encoded_presence.size(payload)
+        current.diff_bytes += diff_size(payload)
         config, fault = self._socket.config, ""
         if len(current.diffs) > config.max_pending_diffs:
             fault = "more diffs before the presence state than max_pending_diffs"
@@ -436,7 +577,7 @@ class Channel:
             fault = "more bytes of diffs before the presence state than max_pending_bytes"
         while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
             # The oldest is the one that the state, still to come, covers most likely.
-            current.diff_bytes -= encoded_presence.size(current.diffs.pop(0))
+            current.diff_bytes -= diff_size(current.diffs.pop(0))
         if fault:
             raise RemoteProtocolError(fault)
 

@@ -13,10 +13,18 @@ from attrs import evolve
 from msgspec.structs import replace
 
 from presence_proto import events
+from presence_proto.endpoint import (
+    AccessTokenNeeded,
+    CloseTransport,
+    ConnId,
+    OpenTransport,
+    Outbox,
+    SansIO,
+    SendData,
+)
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import OnlineUser, UserStatus
 from presence_proto.jarvis_room import JarvisRoom
-from presence_proto.outputs import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox, SendData
 from presence_proto.phoenix_room import PhoenixRoom
 from presence_proto.restart_grace import RestartGrace
 from presence_proto.room import (
@@ -31,7 +39,6 @@ from presence_proto.room import (
     Undelivered,
 )
 from presence_proto.roster import Roster
-from presence_proto.sans_io import SansIO
 from presence_proto.timers import Clock
 from presence_proto.validators import is_unicode
 

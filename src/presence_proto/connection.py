@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import quote
 
 from attrs import frozen
 
-from presence_proto.backoff import Backoff
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox
-from presence_proto.refusal import redirect_target, retry_after
+from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox
+from presence_proto.errors import LocalProtocolError
 from presence_proto.secrets import MAX_TEXT, Credentials
-from presence_proto.timers import Timers
+from presence_proto.timers import Backoff, Timers
+from presence_proto.validators import is_number
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
@@ -41,6 +43,152 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import Address, RealtimeConfig
+    from presence_proto.websocket.handshake import Headers
+
+
+# ---------------------------------------------------------------------------------------------------- refusal
+# What the headers of a refused handshake say: when to come back, and where the server is.
+
+
+MAX_TARGET = 200  # characters of a redirect's target that are shown
+
+# RFC 9110 §5.6.7. The two obsolete forms of a date are not read: no server has sent them for decades.
+_DATE = re.compile(
+    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*@)?")  # RFC 3986 §3, with its user info
+
+
+def retry_after(headers: Headers) -> float | None:
+    """Seconds to wait, from `Retry-After` (RFC 9110 §10.2.3); `None` without one that can be understood.
+
+    A date counts from the answer's own `Date`: the core has no wall clock, and ours might be wrong.
+    """
+    wanted = _first(headers, "retry-after")
+    if re.fullmatch(r"[0-9]+", wanted):
+        return float(wanted)  # not int, which refuses thousands of digits
+    due, sent = _seconds(wanted), _seconds(_first(headers, "date"))
+    return None if due is None or sent is None else max(0.0, due - sent)
+
+
+def redirect_target(headers: Headers) -> str | None:
+    """Where `Location` leads, for people: without user info, query and fragment, which may hold secrets."""
+    address, question_mark, _ = _first(headers, "location").partition("#")[0].partition("?")
+    if not address:
+        return None
+    address = quote(_AUTHORITY.sub(r"\1//", address, count=1), safe="/%:@!$&'()*+,;=~[]", encoding="latin-1")
+    return address[:MAX_TARGET] + ("?…" if question_mark else "")
+
+
+def _first(headers: Headers, wanted: str) -> str:
+    return next((value for name, value in headers if name == wanted), "")
+
+
+def _seconds(date: str) -> float | None:
+    """A date of HTTP, in seconds from an epoch of our own; `None` for what is not one."""
+    match = _DATE.fullmatch(date)
+    if match is None or match[2] not in _MONTHS:
+        return None
+    day, year, hour, minute, second = (int(match[number]) for number in (1, 3, 4, 5, 6))
+    # The Gregorian calendar, with years that begin in March, so that a leap day is the last of its year.
+    years, month = divmod(year * 12 + _MONTHS.index(match[2]) - 2, 12)
+    days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * month + 2) // 5 + day
+    return float(((days * 24 + hour) * 60 + minute) * 60 + second)
+
+
+# --------------------------------------------------------------------------------------------- token requests
+# When to ask the application for an access token: for connects and joins, and before the last one expires.
+#
+# A request is answered, or fails: because the application says so, or because it says nothing for too long.
+# What has failed is asked for again, with a backoff, for as long as the client is wanted.
+
+
+LONGEST_AHEAD = 60.0
+"""Seconds before the expiry at which a new token is asked for; a fifth of its time, when that is less."""
+
+
+class TokenTimer(IntEnum):
+    """The timers of the requests."""
+
+    ANSWER = auto()  # the answer is due
+    AGAIN = auto()  # there was none, or a bad one: ask again
+    REFRESH = auto()  # the token expires soon
+
+
+class TokenRequests:
+    """The requests of one client, one at a time. Without `asks_for_token` there are none."""
+
+    def __init__(self, config: RealtimeConfig, outbox: Outbox[Any], rng: Random | None) -> None:
+        self._config = config
+        self._outbox = outbox
+        self.timers: Timers[TokenTimer] = Timers()
+        self._backoff = Backoff(
+            config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
+        )
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, or `None`."""
+        return self.timers.next_deadline()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer is awaited."""
+        return self.timers.get(TokenTimer.ANSWER) is not None
+
+    def need(self, now: float) -> None:
+        """A fresh token is needed. Asks for one, unless that is being done."""
+        if not self.is_open and self.timers.get(TokenTimer.AGAIN) is None:
+            self._ask(now)
+
+    def answered(self, expires_in: float | None, now: float) -> None:
+        """There is a token, which is good for so long (seconds), or for ever. It may have expired already."""
+        self.timers.clear()
+        ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
+        if ahead is not None and ahead < self._config.reconnect_delay:
+            ahead = self._backoff.next()  # it may be our clock that is wrong: the server shall say
+        else:
+            self._backoff.reset()
+        if ahead is not None and self._config.asks_for_token:
+            self.timers.set(TokenTimer.REFRESH, now + ahead)
+
+    def failed(self, now: float) -> float:
+        """There is none. Returns the seconds until it is asked for again."""
+        delay = self._backoff.next()
+        self.timers.clear()
+        self.timers.set(TokenTimer.AGAIN, now + delay)
+        return delay
+
+    def connection_lost(self) -> None:
+        """Before the next connection a token is asked for anyway."""
+        self.timers.cancel(TokenTimer.REFRESH)
+
+    def stop(self) -> None:
+        """The client is leaving or at rest: it needs no token."""
+        self.timers.clear()
+        self._backoff.reset()
+
+    def tick(self, now: float) -> bool:
+        """Time passed. `True`: the time for an answer is up, so say that it has `failed`."""
+        slot = self.timers.pop_expired(now)
+        if slot in (TokenTimer.AGAIN, TokenTimer.REFRESH):
+            self._ask(now)
+        return slot is TokenTimer.ANSWER
+
+    def _ask(self, now: float) -> None:
+        self.timers.clear()
+        self.timers.set(TokenTimer.ANSWER, now + self._config.access_token_timeout)
+        self._outbox.put(AccessTokenNeeded())
+
+
+def check_expires_in(expires_in: float | None) -> None:
+    """Raise `LocalProtocolError` unless these are seconds, or `None`."""
+    if expires_in is not None and not is_number(expires_in):
+        raise LocalProtocolError(f"expires_in must be a finite number of seconds or None, not {expires_in!r}")
+
+
+# ------------------------------------------------------------------------------------------------- connection
+
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
 """4xx answers that mean "later", not "never"."""

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct, field
 
-from presence_proto.outputs import ConnId
+from presence_proto.endpoint import ConnId
 from presence_proto.presence import PresenceChange
 from presence_proto.secrets import HIDDEN
 

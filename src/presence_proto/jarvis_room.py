@@ -27,7 +27,16 @@ import msgspec
 from attrs import evolve
 
 from presence_proto import payloads
-from presence_proto.connection import Connection, ConnectionState, Down, HeartbeatDue, TokenDue, Up
+from presence_proto.connection import (
+    Connection,
+    ConnectionState,
+    Down,
+    HeartbeatDue,
+    TokenDue,
+    TokenRequests,
+    Up,
+    check_expires_in,
+)
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
 from presence_proto.events import OnlineUser, Poked, PresenceDiffed
 from presence_proto.json_text import cut, decode_object, nests_deeper, too_deep
@@ -42,7 +51,6 @@ from presence_proto.room import (
     Undelivered,
 )
 from presence_proto.timers import Clock, Timers
-from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import Address, PresenceConfig
-    from presence_proto.outputs import ConnId, Outbox
+    from presence_proto.endpoint import ConnId, Outbox
     from presence_proto.room import RoomEvent
     from presence_proto.websocket import BinaryMessage
 

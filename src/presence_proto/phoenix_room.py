@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from presence_proto import events, payloads
-from presence_proto.channel_config import ChannelConfig
+from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import PresenceDiffed
 from presence_proto.json_text import encode
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import PresenceConfig
+    from presence_proto.endpoint import ConnId, Outbox
     from presence_proto.events import OnlineUser
-    from presence_proto.outputs import ConnId, Outbox
     from presence_proto.presence import PresenceStore
     from presence_proto.timers import Clock
 

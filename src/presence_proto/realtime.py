@@ -15,21 +15,24 @@ from attrs import evolve
 from msgspec import Raw
 
 from presence_proto import events
-from presence_proto.channel import Channel
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
-from presence_proto.channel_timers import ChannelTimer
-from presence_proto.connection import Connection, ConnectionState, HeartbeatDue, TokenDue, Up
+from presence_proto.channel import Channel, ChannelState
+from presence_proto.config import ChannelConfig
+from presence_proto.connection import (
+    Connection,
+    ConnectionState,
+    HeartbeatDue,
+    TokenDue,
+    TokenRequests,
+    Up,
+    check_expires_in,
+)
+from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SansIO, SendData
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from presence_proto.join_queue import Overdue
 from presence_proto.json_text import encode_payload
-from presence_proto.outputs import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SendData
-from presence_proto.phoenix_socket import UNMATCHED, PhoenixSocket
+from presence_proto.phoenix_socket import UNMATCHED, ChannelTimer, Overdue, PhoenixSocket
 from presence_proto.presence import PresenceMap
-from presence_proto.sans_io import SansIO
 from presence_proto.serializer import Message, UserBroadcast, UserReader
 from presence_proto.timers import Clock
-from presence_proto.token_requests import TokenRequests, check_expires_in
 from presence_proto.validators import is_number
 from presence_proto.websocket import BinaryMessage, TextMessage
 
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
     from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Down
-    from presence_proto.outputs import ConnId
+    from presence_proto.endpoint import ConnId
     from presence_proto.phoenix_socket import OuterClient
 
 # Python 3.11 takes as long to look up a member as to call a function.

@@ -11,8 +11,8 @@ from attrs import frozen
 from presence_proto.events import PresenceDiffed
 
 if TYPE_CHECKING:
+    from presence_proto.endpoint import ConnId
     from presence_proto.events import ChatMessage, GameInvite, OnlineUser, Poked
-    from presence_proto.outputs import ConnId
     from presence_proto.payloads import PendingActivity
     from presence_proto.presence import PresenceChange
 

@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from presence_proto import encoded_presence
-from presence_proto.encoded_users import UserDiff, held_refs
 from presence_proto.events import ActivityChanged, OnlineUser, UserOffline, UserOnline, UserStatus
 from presence_proto.json_text import DEFAULT_NESTING, nests_deeper
 from presence_proto.payloads import PendingActivity
@@ -40,16 +38,17 @@ from presence_proto.presence import (
     continues,
     diff_entries,
     parse_entries,
+    state_entries,
     too_many_keys,
     too_many_metas,
 )
+from presence_proto.serializer import UserDiff, held_refs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from presence_proto.encoded_presence import Ref
-    from presence_proto.encoded_users import UserMeta
-    from presence_proto.presence import Meta
+    from presence_proto.presence import Meta, MetaRef
+    from presence_proto.serializer import UserMeta
 
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
@@ -248,7 +247,7 @@ class Roster:
         entries = there = payload
         if isinstance(payload, Raw):
             levels = self._max_nesting - ABOVE_STATE
-            entries = there = encoded_presence.entries(payload, levels)
+            entries = there = state_entries(payload, levels)
             if (refs := held_refs(payload)) is not None:
                 # What we hold is not read again, unless it nests so deeply that it has to be said.
                 entries = {
@@ -359,7 +358,7 @@ class Roster:
             return DeviceChange(key, "left", (), left)
         return DeviceChange(key, "updated", joined, left, continues(new, left))
 
-    def _holds(self, key: str, metas: list[Ref]) -> bool:
+    def _holds(self, key: str, metas: list[MetaRef]) -> bool:
         """Whether the user has just the devices with these refs."""
         entry = self._entries.get(key)
         if type(entry) is _Device:

@@ -27,9 +27,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from adapters.proxy import ProxyThread
-from presence_adapters.hub_server import HubServer
-from presence_proto import HubConfig, WebSocket
+from presence_adapters.server import HubServer
+from presence_proto import HubConfig
 from presence_proto.testing import FaultyHub
+from presence_proto.websocket import WebSocket
 
 World: TypeAlias = "Workshop"
 Answer: TypeAlias = bytes | Callable[[], bytes] | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from presence_adapters.hub_thread import HubThread
+    from presence_adapters.server import HubThread
 
 PRESENCE = [sys.executable, "-W", "error", "-m", "presence_adapters"]
 """The command in a process of its own. Not with `-X dev`: its asyncio says on stderr when it is slow."""

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adapters.fakes import sockets
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.server import HubThread
 from presence_proto import ConnId, HubConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from presence_adapters.hub_server import HubServer
+    from presence_adapters.server import HubServer
 
 
 def hub_thread(config: HubConfig | None = None, **options: Any) -> HubThread:

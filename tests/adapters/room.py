@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import Identity, PresenceConfig
 
 E = TypeVar("E")

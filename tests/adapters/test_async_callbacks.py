@@ -13,7 +13,7 @@ from adapters.trio_hub import client as trio_client
 from adapters.trio_hub import memory_hub
 from adapters.trio_hub import run as run_trio
 from presence_adapters.asyncio import ConnectError, PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_adapters.trio import PresenceClient as TrioPresenceClient
 from presence_proto import ConfigError, HubConfig, Identity, UserStatus
 

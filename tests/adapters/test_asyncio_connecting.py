@@ -15,8 +15,9 @@ from adapters.fakes import CONN, Certificates, run, until
 from adapters.hub_thread import nothing_left
 from adapters.proxy import ProxyThread
 from adapters.rig import Rig, opened, peer, started
-from presence_adapters.hub_driver import HubDriver
-from presence_proto import CloseTransport, OpenTransport, Proxy, SendData
+from presence_adapters.server.hub_driver import HubDriver
+from presence_proto import CloseTransport, OpenTransport, SendData
+from presence_proto.websocket import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

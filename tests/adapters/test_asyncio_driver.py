@@ -11,7 +11,7 @@ import pytest
 from adapters.fakes import CONN, FakeEndpoint, run, until
 from adapters.rig import opened, peer, started
 from presence_adapters.asyncio import AsyncioDriver
-from presence_adapters.hub_driver import HubDriver
+from presence_adapters.server.hub_driver import HubDriver
 from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from adapters.fakes import run, until
 from adapters.room import client, connects, next_of, rest_of
 from presence_adapters.asyncio import ConnectError, PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     Connected,
     Disconnected,

@@ -11,7 +11,7 @@ import pytest
 from adapters.fakes import Certificates, run, until
 from adapters.room import client, config, next_of, rest_of
 from presence_adapters.asyncio import ConnectError, EventsDropped, PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     ActivityChanged,
     ChatMessage,

@@ -18,7 +18,7 @@ from presence_adapters.asyncio import (
     PushError,
     RealtimeClient,
 )
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     Broadcast,
     ChannelConfig,

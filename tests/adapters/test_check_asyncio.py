@@ -9,7 +9,7 @@ import pytest
 
 from adapters.fakes import Certificates
 from presence_adapters.asyncio import AsyncioDriver
-from presence_proto.testing import DUTIES, check_driver
+from presence_adapters.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
     import ssl

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from adapters.fakes import Certificates
-from presence_adapters.blocking_driver import BlockingDriver
-from presence_proto.testing import DUTIES, check_driver
+from presence_adapters.blocking import BlockingDriver
+from presence_adapters.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
     import ssl

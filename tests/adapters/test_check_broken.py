@@ -18,7 +18,7 @@ from adapters.broken_drivers import (
     SwallowsBugs,
     WritesAndWaits,
 )
-from presence_proto.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
+from presence_adapters.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from adapters.fakes import Certificates
+from presence_adapters.testing import DUTIES, check_driver
 from presence_adapters.trio import TrioDriver
-from presence_proto.testing import DUTIES, check_driver
 
 if TYPE_CHECKING:
     import ssl

@@ -24,7 +24,7 @@ from adapters.command_line import PRESENCE
 from adapters.fakes import run
 from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.cli import demo, main, residents
+from presence_adapters.cli import demo, main
 from presence_adapters.cli.app import MODULES, app
 from presence_adapters.cli.exits import Exit
 from presence_proto import Connected, Disconnected, Identity, PresenceConfig
@@ -214,7 +214,7 @@ def test_everything_happens_in_the_demo(
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / 10)
 
-    monkeypatch.setattr(residents, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(demo, "asyncio", SimpleNamespace(sleep=sleep))
     run(lambda: demo.demo_room(6, 3, plain=True))
     output = capsys.readouterr().out
     check_plain(output)

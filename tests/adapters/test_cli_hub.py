@@ -22,9 +22,9 @@ from adapters.fakes import run
 from adapters.test_cli import environment, presence, read_until, running
 from cli_commands import COMMANDS, CONTEXT
 from presence_adapters.asyncio import PresenceClient, RealtimeClient
-from presence_adapters.cli.debug_log import PrintableFormatter
-from presence_adapters.cli.greeting import greeting
 from presence_adapters.cli.hub import DEFAULTS, RATES, STRICT, hub
+from presence_adapters.cli.output import PrintableFormatter
+from presence_adapters.cli.serve import greeting
 from presence_proto import Connected, Disconnected, HubConfig, Identity, PresenceConfig, RealtimeConfig
 
 KEY = "planted-0123456789"

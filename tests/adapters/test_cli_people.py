@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from presence_adapters.cli.exits import NoSuchUser
-from presence_adapters.cli.people import as_table, find_user, online_since
-from presence_adapters.cli.wording import describe, news, printable
+from presence_adapters.cli.output import as_table, describe, find_user, news, online_since, printable
 from presence_proto import Connected, OnlineUser, Poked, UserStatus
 
 ADA = OnlineUser("ada-1", "Ada")

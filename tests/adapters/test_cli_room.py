@@ -18,8 +18,8 @@ import pytest
 from adapters.command_line import PRESENCE, ROOM, Desk, lines, presence
 from adapters.hub_thread import until
 from presence_adapters.cli.exits import Failure
-from presence_adapters.cli.visit import confirmed, run
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.cli.one_shot import confirmed, run
+from presence_adapters.server import HubThread
 from presence_proto import (
     ActivityChanged,
     ChatMessage,

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from presence_adapters.asyncio import EventsDropped
-from presence_adapters.cli.view import LiveView, Tally
-from presence_adapters.cli.wording import STATUS, describe
+from presence_adapters.cli.demo import LiveView, Tally
+from presence_adapters.cli.output import STATUS, describe
 from presence_proto import (
     ActivityChanged,
     ChatMessage,

@@ -22,10 +22,8 @@ from adapters.command_line import PRESENCE, ROOM, Desk
 from adapters.hub_thread import until
 from adapters.terminal import Terminal
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.cli.watch.feed import Feed
-from presence_adapters.cli.watch.roster import AROUND, RosterTable
-from presence_adapters.cli.watch.screen import RoomApp
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.cli.watch.screen import AROUND, Feed, RoomApp, RosterTable
+from presence_adapters.server import HubThread
 from presence_proto import Identity, PresenceConfig
 
 if TYPE_CHECKING:
@@ -140,7 +138,7 @@ def test_without_textual_it_says_what_to_install(desk: Desk) -> None:
 @pytest.mark.long
 def test_a_bug_is_no_success(desk: Desk) -> None:
     code = "import sys; sys.argv = ['presence', 'watch']; from presence_adapters.cli import main"
-    code += "; from presence_adapters.cli.watch.feed import Feed; Feed.add = lambda *_: 1 / 0; main()"
+    code += "; from presence_adapters.cli.watch.screen import Feed; Feed.add = lambda *_: 1 / 0; main()"
     with Terminal([sys.executable, "-c", code], environment(desk), (80, 24)) as terminal:
         assert terminal.wait() == 1
         assert "ZeroDivisionError" in terminal.output

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from attrs import fields_dict
 
-from presence_adapters.config_file import read_config_file
-from presence_adapters.setting_keys import KEYS, nearest
-from presence_adapters.setting_kinds import shown, without_long_quotes
-from presence_adapters.settings import SettingsError, load_settings
+from presence_adapters.settings.files import read_config_file
+from presence_adapters.settings.keys import KEYS, nearest, shown, without_long_quotes
+from presence_adapters.settings.layers import SettingsError, load_settings
 from presence_proto import PresenceConfig
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"

@@ -38,14 +38,12 @@ from adapters.fakes import sockets
 from adapters.proxy import ProxyThread
 from adapters.socks_proxy import SocksThread
 from adapters.test_cli import presence, read_until, running
-from presence_adapters.cli.doctor.checkup import Checkup, Finding
-from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
+from presence_adapters.cli.doctor.checkup import Checkup, Finding, as_json, as_text, exit_status, outcome
 from presence_adapters.cli.doctor.facts import CheckupStep, Facts
+from presence_adapters.cli.doctor.faults import FAULTS, diagnose
 from presence_adapters.cli.doctor.probes import in_thread, server_time, speaks_tls
-from presence_adapters.cli.doctor.report import as_json, as_text, exit_status, outcome
-from presence_adapters.hub_server import HubServer
-from presence_adapters.hub_thread import HubThread
-from presence_adapters.settings import load_settings
+from presence_adapters.server import HubServer, HubThread
+from presence_adapters.settings.layers import load_settings
 from presence_proto import HubConfig
 from presence_proto.testing import FaultyHub
 

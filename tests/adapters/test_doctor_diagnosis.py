@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from adapters.broken_setups import jwt
-from presence_adapters.cli.doctor.claims import claims_of
-from presence_adapters.cli.doctor.diagnosis import FAULTS, diagnose
-from presence_adapters.cli.doctor.facts import CheckupStep, Claims, Facts, HttpAnswer, in_units
-from presence_adapters.cli.doctor.fault import Fault, always
+from presence_adapters.cli.doctor.facts import CheckupStep, Claims, Facts, HttpAnswer, claims_of, in_units
+from presence_adapters.cli.doctor.faults import FAULTS, Fault, always, diagnose
 from presence_adapters.cli.doctor.probes import HttpHead, parsed_head, why_no_tls
 
 

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent.parent
 
 NEEDED = [
     ("presence_adapters.trio", "trio", "trio"),
-    ("presence_adapters.settings", "platformdirs", "cli"),
+    ("presence_adapters.settings.layers", "platformdirs", "cli"),
     ("presence_proto.testing.strategies", "hypothesis", "testing"),
-    ("presence_proto.testing.strategies.frames", "hypothesis", "testing"),
+    ("presence_proto.testing.strategies.messages", "hypothesis", "testing"),
     ("presence_proto.testing.machines", "hypothesis", "testing"),
 ]
 
@@ -65,6 +65,6 @@ import sys
 sys.modules[{package!r}] = None
 import presence_proto, presence_proto.testing
 import presence_adapters.asyncio, presence_adapters.blocking, presence_adapters.stepped
-import presence_adapters.hub_server, presence_adapters.hub_thread, presence_adapters.pytest_plugin
+import presence_adapters.server, presence_adapters.pytest_plugin
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -19,7 +19,7 @@ from presence_adapters import blocking, stepped
 from presence_adapters import trio as on_trio
 from presence_adapters.asyncio import PresenceClient, RealtimeClient
 from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, WaitTimeoutError
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     ChannelConfig,
     Connected,

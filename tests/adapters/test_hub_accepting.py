@@ -17,11 +17,10 @@ import pytest
 
 from adapters.fakes import Certificates, run, until
 from hub_client import upgrade
-from presence_adapters import hub_server
-from presence_adapters.addresses import one_peer
-from presence_adapters.hub_server import HubServer
-from presence_adapters.open_files import raise_open_files_limit
-from presence_adapters.tls_handshakes import TlsHandshakes
+from presence_adapters.connecting import one_peer
+from presence_adapters.server import hub_server
+from presence_adapters.server.hub_driver import TlsHandshakes
+from presence_adapters.server.hub_server import HubServer, raise_open_files_limit
 from presence_proto import HubConfig
 
 # ---------------------------------------------------------------------------------------------- TLS

@@ -14,8 +14,8 @@ import pytest
 from adapters.command_line import PRESENCE
 from adapters.hub_thread import nothing_left
 from presence_adapters.blocking import ConnectError, PresenceClient
-from presence_adapters.cli.control import answers, described
-from presence_adapters.hub_thread import COMMANDS, HubThread
+from presence_adapters.cli.serve import answers, described
+from presence_adapters.server.hub_thread import COMMANDS, HubThread
 from presence_proto import Connected, Disconnected, Error, Identity, PresenceConfig
 
 if TYPE_CHECKING:

@@ -15,14 +15,11 @@ import pytest
 from adapters.fakes import Certificates, run, until
 from attacks.rig import Socket
 from hub_client import masked, upgrade
-from presence_adapters import write_backlog
 from presence_adapters.asyncio import ConnectError, PresenceClient, RealtimeClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer, hub_driver
 from presence_proto import (
     Broadcast,
     ChannelConfig,
-    ClientConnected,
-    ClientDisconnected,
     ConfigError,
     ConnId,
     Hub,
@@ -31,8 +28,8 @@ from presence_proto import (
     LocalProtocolError,
     PresenceConfig,
     RealtimeConfig,
-    TopicJoined,
 )
+from presence_proto.hub import ClientConnected, ClientDisconnected, TopicJoined
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -253,7 +250,7 @@ def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
                     async for _ in client:
                         pass
 
-    with caplog.at_level(logging.DEBUG, "presence_adapters.hub_server"):
+    with caplog.at_level(logging.DEBUG, "presence_adapters.server"):
         run(main)
     text = "\n".join(record.getMessage() for record in caplog.records)
     for words in (
@@ -268,7 +265,7 @@ def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
     for secret in ("right-key", "wrong-key", "secret-token"):
         assert secret not in text
     loggers = {record.name for record in caplog.records if record.levelno < logging.ERROR}
-    assert loggers == {"presence_adapters.hub_server"}
+    assert loggers == {"presence_adapters.server"}
 
 
 # ---------------------------------------------------------------------------------------------- slow peers
@@ -287,9 +284,9 @@ def test_a_line_of_the_log_has_a_length(caplog: pytest.LogCaptureFixture) -> Non
                 writer.close()
             await until(lambda: sum("connected" in record.message for record in caplog.records) >= 2)
 
-    caplog.set_level(logging.DEBUG, logger="presence_adapters.hub_server")
+    caplog.set_level(logging.DEBUG, logger="presence_adapters.server")
     run(main)
-    ours = [record.message for record in caplog.records if record.name == "presence_adapters.hub_server"]
+    ours = [record.message for record in caplog.records if record.name == "presence_adapters.server"]
     assert any("joined 'ttt" in line for line in ours)
     assert max(map(len, ours)) < 500
 
@@ -330,7 +327,7 @@ def test_a_slow_reader_is_cut_off_and_delays_nobody() -> None:
 def test_who_read_too_slowly_is_told_with_1013_and_the_log_has_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(write_backlog, "PATIENCE", 0.0)  # every write is old when the next one comes
+    monkeypatch.setattr(hub_driver, "PATIENCE", 0.0)  # every write is old when the next one comes
 
     async def main() -> None:
         async with HubServer(max_write_buffer=300_000) as server:
@@ -510,7 +507,7 @@ def test_a_cancelled_body_drops_everything_at_once() -> None:
 def test_a_system_without_room_for_another_connection_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("presence_adapters.hub_server.PAUSE", 0.01)
+    monkeypatch.setattr("presence_adapters.server.hub_server.PAUSE", 0.01)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

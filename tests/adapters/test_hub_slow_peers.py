@@ -10,9 +10,8 @@ import pytest
 
 from adapters.fakes import run, until
 from adapters.rig import Rig, started
-from presence_adapters import write_backlog
-from presence_adapters.hub_driver import AcceptedConnection, HubDriver
-from presence_adapters.write_backlog import PIECE
+from presence_adapters.server import hub_driver
+from presence_adapters.server.hub_driver import PIECE, AcceptedConnection, HubDriver
 from presence_proto import CloseTransport, ConnId, SendData
 
 SOCKETS = 1 << 20  # bytes; more than a pair of sockets holds
@@ -104,7 +103,7 @@ class Slow:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write is old when the next one comes."""
-    monkeypatch.setattr(write_backlog, "PATIENCE", 0.0)
+    monkeypatch.setattr(hub_driver, "PATIENCE", 0.0)
 
 
 # ---------------------------------------------------------------------------------------------- real sockets

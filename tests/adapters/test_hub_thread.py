@@ -14,7 +14,7 @@ import trio
 import presence_adapters.asyncio
 from adapters.hub_thread import nothing_left
 from presence_adapters.blocking import PresenceClient, RealtimeClient
-from presence_adapters.hub_thread import COMMANDS, HubThread
+from presence_adapters.server.hub_thread import COMMANDS, HubThread
 from presence_proto import (
     ChatMessage,
     Connected,

@@ -17,8 +17,8 @@ from uuid import UUID
 
 import pytest
 
-from presence_adapters import identity_file
-from presence_adapters.identity_file import (
+from presence_adapters.settings import identity_file
+from presence_adapters.settings.identity_file import (
     IdentityError,
     StoredIdentity,
     default_name,
@@ -230,7 +230,7 @@ def test_a_first_write_that_fails_leaves_nothing(path: Path, monkeypatch: pytest
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from presence_adapters.identity_file import load_identity, rename_identity
+from presence_adapters.settings.identity_file import load_identity, rename_identity
 
 step, path = sys.argv[1], Path(sys.argv[2])
 def killed(*_):
@@ -263,7 +263,7 @@ ROUNDS = 12  # with hard links, and as many without
 RACER = f"""
 import errno, os, sys, time
 from pathlib import Path
-from presence_adapters.identity_file import load_identity
+from presence_adapters.settings.identity_file import load_identity
 
 def no_links(*_):
     raise PermissionError(errno.EPERM, "no links")

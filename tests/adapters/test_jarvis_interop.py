@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from adapters.fakes import until
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     ActivityChanged,
     Connected,

@@ -13,7 +13,7 @@ import trio
 import presence_adapters.asyncio
 import presence_adapters.trio
 from presence_adapters import blocking, stepped
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.server import HubThread
 from presence_proto import (
     ChannelConfig,
     ChannelDown,

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from adapters.every_adapter import ON, Listen
 from adapters.hub_thread import hub_thread
 from presence_adapters.cli.app import app
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.server import HubThread
 from presence_adapters.stepped import PresenceClient
 from presence_proto import Connected, HubConfig, Identity, PresenceConfig
 

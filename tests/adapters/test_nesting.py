@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from adapters.fakes import run, until
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import HubConfig, Identity, PresenceConfig
 
 ROOM = "realtime:jarvis-presence"

@@ -37,10 +37,10 @@ from adapters.proxy import ProxyThread
 from adapters.test_cli import PRESENCE, environment, presence, read_until, running
 from cli_commands import COMMANDS as BY_NAME
 from presence_adapters.cli.app import app
-from presence_adapters.hub_server import HubServer
-from presence_adapters.hub_thread import HubThread
-from presence_adapters.settings import load_settings
-from presence_proto import HubConfig, Identity, PresenceConfig, Proxy
+from presence_adapters.server import HubServer, HubThread
+from presence_adapters.settings.layers import load_settings
+from presence_proto import HubConfig, Identity, PresenceConfig
+from presence_proto.websocket import Proxy
 
 KEY = "sb_secret_PLANTED-0/key+"
 TOKEN = jwt(sub="planted", exp=9_999_999_999)

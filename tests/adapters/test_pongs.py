@@ -12,8 +12,8 @@ from adapters.test_check_asyncio import OnAsyncio
 from adapters.test_check_blocking import Waiting
 from adapters.test_check_stepped import SelectLoop
 from adapters.test_check_trio import OnTrio
+from presence_adapters.testing.driver_lab import PATIENCE, DriverLab, ScriptedEndpoint, read_all
 from presence_proto import ConnId, SendData
-from presence_proto.testing.driver_lab import PATIENCE, DriverLab, ScriptedEndpoint, read_all
 
 if TYPE_CHECKING:
     import socket

@@ -15,7 +15,7 @@ import presence_adapters.trio
 from presence_proto import Identity, PresenceConfig
 
 if TYPE_CHECKING:
-    from presence_adapters.hub_thread import HubThread
+    from presence_adapters.server import HubThread
 
 ROOM = "realtime:jarvis-presence"
 

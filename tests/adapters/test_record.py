@@ -22,9 +22,8 @@ import presence_adapters.trio as on_trio
 from adapters.hub_thread import hub_thread, until
 from adapters.test_cli import presence, read_until, running
 from presence_adapters.cli.app import app
-from presence_adapters.hub_server import HubServer
-from presence_adapters.hub_thread import HubThread
 from presence_adapters.recording import Recording
+from presence_adapters.server import HubServer, HubThread
 from presence_proto import (
     ChannelConfig,
     ConfigError,
@@ -34,8 +33,8 @@ from presence_proto import (
     LocalProtocolError,
     PresenceConfig,
     RealtimeConfig,
-    replay,
 )
+from presence_proto.recording import replay
 from presence_proto.testing import FaultyHub
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 from adapters.fakes import run, until
 from adapters.room import client
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import Connected, Disconnected, Identity, PresenceConfig, UserOffline
 
 NAMES = ("ada", "bob", "cleo", "dan", "eve", "finn", "gina", "hugo", "iris", "jack")

@@ -11,7 +11,7 @@ import platformdirs
 import pytest
 import trustme
 
-from presence_adapters.settings import (
+from presence_adapters.settings.layers import (
     SettingsError,
     default_config_path,
     default_identity_path,

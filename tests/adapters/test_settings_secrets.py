@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from presence_adapters.secret_sources import LONGEST_SAYING, redacted, run_for_secret
-from presence_adapters.setting_keys import KEYS
-from presence_adapters.settings import SettingsError, load_settings
+from presence_adapters.settings.files import LONGEST_SAYING, redacted, run_for_secret
+from presence_adapters.settings.keys import KEYS
+from presence_adapters.settings.layers import SettingsError, load_settings
 from presence_proto import ConfigError
 
 PLANTED = "sb_secret_PLANTED_0123456789"

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from presence_adapters.cli.app import app
 from presence_adapters.cli.options import has_flag
-from presence_adapters.setting_keys import KEYS
-from presence_adapters.settings import SettingsError, load_settings
+from presence_adapters.settings.keys import KEYS
+from presence_adapters.settings.layers import SettingsError, load_settings
 
 NUMBER = "must be a number of seconds, such as 30"
 COUNT = "must be a whole number"

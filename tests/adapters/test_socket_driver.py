@@ -17,8 +17,8 @@ import pytest
 
 from adapters.fakes import CONN, Certificates, FakeEndpoint
 from adapters.hub_thread import nothing_left, until
-from presence_adapters import socket_connect
-from presence_adapters.addresses import STAGGER
+from presence_adapters import socket_link
+from presence_adapters.connecting import STAGGER
 from presence_adapters.errors import ConnectError
 from presence_adapters.socket_driver import MAX_UNSENT, SocketDriver
 from presence_adapters.socket_link import CHUNK
@@ -221,7 +221,7 @@ def test_all_addresses_are_tried(monkeypatch: pytest.MonkeyPatch, listener: sock
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("255.255.255.255", 80)),
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", listener.getsockname()),
     ]
-    monkeypatch.setattr(socket_connect, "STAGGER", 60.0)  # after a failure the next one need not wait
+    monkeypatch.setattr(socket_link, "STAGGER", 60.0)  # after a failure the next one need not wait
     with rig() as one:
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
         one.open(80, "some.example")
@@ -278,7 +278,7 @@ def test_a_failure_brings_the_next_address_forward(
             for port in (deaf, free_port(), port_of(listener))
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: list(found))
-        monkeypatch.setattr(socket_connect, "time", clock)
+        monkeypatch.setattr(socket_link, "time", clock)
         one.open(80, "some.example")
         one.until(lambda: on_the_way(one))
         clock.now += STAGGER  # only once: the second address is refused beside the first
@@ -378,7 +378,7 @@ def test_making_the_tls_context_delays_no_step(
         threads.append(threading.current_thread())
         return certificates.client
 
-    monkeypatch.setattr(socket_connect, "client_context", make)
+    monkeypatch.setattr(socket_link, "client_context", make)
     with rig(ssl_context=certificates.client if given else None) as one:
         for conn in (CONN, SECOND):
             one.open(port_of(listener), tls=True, conn=conn)
@@ -720,14 +720,14 @@ def test_what_is_sent_to_a_forgotten_connection_goes_nowhere(listener: socket.so
 def test_it_may_open_end_and_be_forgotten_in_one_step(
     listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_settled = socket_connect._is_settled
-    monkeypatch.setattr(socket_connect, "_is_settled", lambda sock: False)
+    is_settled = socket_link._is_settled
+    monkeypatch.setattr(socket_link, "_is_settled", lambda sock: False)
     with rig() as one:
         one.endpoint.on("opened", lambda conn: one.endpoint.outputs.append(CloseTransport(conn, abort=True)))
         one.open(port_of(listener))
         with Peer(listener):
             pass
-        monkeypatch.setattr(socket_connect, "_is_settled", is_settled)
+        monkeypatch.setattr(socket_link, "_is_settled", is_settled)
         time.sleep(0.02)
         one.step()
         assert one.facts() == [("opened", CONN)]

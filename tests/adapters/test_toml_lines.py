@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_adapters.toml_lines import KeyPath, key_lines
+from presence_adapters.settings.files import KeyPath, key_lines
 
 
 @pytest.mark.parametrize(

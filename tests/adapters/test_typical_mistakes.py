@@ -20,8 +20,7 @@ import presence_proto
 from adapters.fakes import run
 from adapters.hub_thread import hub_thread
 from presence_adapters.errors import ConnectError
-from presence_adapters.hub_server import HubServer
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.server import HubServer, HubThread
 from presence_proto import (
     ConfigError,
     Disconnected,
@@ -71,7 +70,7 @@ CORES = [
         "presence_adapters.asyncio (or .trio, .blocking, .stepped)",
     ),
     (presence_proto.RealtimeClient(REALTIME), "presence_adapters.asyncio (or .trio, .blocking, .stepped)"),
-    (presence_proto.Hub(), "presence_adapters.hub_server.HubServer"),
+    (presence_proto.Hub(), "presence_adapters.server.HubServer"),
 ]
 
 
@@ -96,8 +95,8 @@ WRONG: list[tuple[Callable[[], list[Any]], Callable[[Any], None], str]] = [
     (lambda: clients(presence_adapters.blocking), by_async_for, "use `with` and `for`"),
     (lambda: clients(presence_adapters.stepped), by_async_with, "use `with`"),
     (lambda: clients(presence_adapters.stepped), by_for, "use `for event in client.events()`"),
-    (lambda: [HubServer()], by_with, "use `async with`, or presence_adapters.hub_thread.HubThread"),
-    (lambda: [HubThread()], by_async_with, "use `with`, or presence_adapters.hub_server.HubServer"),
+    (lambda: [HubServer()], by_with, "use `async with`, or presence_adapters.server.HubThread"),
+    (lambda: [HubThread()], by_async_with, "use `with`, or presence_adapters.server.HubServer"),
 ]
 
 

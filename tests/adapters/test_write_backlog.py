@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presence_adapters.write_backlog import PATIENCE, PIECE, WriteBacklog, WriteBuffers
+from presence_adapters.server.hub_driver import PATIENCE, PIECE, WriteBacklog, WriteBuffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

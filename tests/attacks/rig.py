@@ -269,7 +269,7 @@ async def honest(
 async def _run_hub(arguments: str) -> None:
     import logging
 
-    from presence_adapters.hub_server import HubServer
+    from presence_adapters.server import HubServer
     from presence_proto import HubConfig
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")

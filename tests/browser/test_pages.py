@@ -9,7 +9,7 @@ import pytest
 
 from browser.browser import require_chromium, serving
 from node_tools import INTEROP, require_node
-from presence_adapters.hub_thread import HubThread
+from presence_adapters.server import HubThread
 from presence_proto import HubConfig
 
 if TYPE_CHECKING:

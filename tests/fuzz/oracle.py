@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from presence_proto.config import Address
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.presence import PresenceChange
 from presence_proto.testing import Contract
 

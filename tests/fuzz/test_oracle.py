@@ -14,7 +14,7 @@ from fuzz import cost, framing, script, targets
 from fuzz.framing import Mode
 from fuzz.oracle import API_KEY, TOKEN, documented, tells_secret
 from fuzz.script import record
-from presence_proto import events, websocket
+from presence_proto import events
 from presence_proto.events import OnlineUser, UserOnline, UserStatus
 from presence_proto.hub.topic import Topic
 from presence_proto.jarvis_room import JarvisRoom
@@ -24,7 +24,7 @@ from presence_proto.roster import Roster
 from presence_proto.secrets import Credentials
 from presence_proto.serializer import Message, V2Serializer
 from presence_proto.testing import ContractError
-from presence_proto.websocket import TextMessage, WebSocket
+from presence_proto.websocket import TextMessage, WebSocket, protocol
 
 
 @frozen
@@ -162,7 +162,7 @@ def test_a_message_over_the_limit_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
     data = b"\x81\x40" + b"a" * 64 + framing.options(Mode.STREAM, small=True)
     check = targets.load("websocket_client").check
     check(data)
-    monkeypatch.setattr(websocket, "TextMessage", lambda data: TextMessage(data * 2))
+    monkeypatch.setattr(protocol, "TextMessage", lambda data: TextMessage(data * 2))
     with pytest.raises(AssertionError, match="limit"):
         check(data)
 

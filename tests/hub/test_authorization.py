@@ -12,7 +12,7 @@ from jarvis_client import ROOM, broadcasts, heard, jarvis, tracks
 from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined, TopicLeft
-from presence_proto.hub.member import JoinRefusedError, authorize, join_request
+from presence_proto.hub.channels import JoinRefusedError, authorize, join_request
 
 OWNERS = {"token of ann": "ann", "token of bob": "bob", "token of eve": "eve", "second token of ann": "ann"}
 NOT_YOURS = "Unauthorized: this key is not yours"

@@ -12,7 +12,7 @@ from jarvis_client import jarvis, people, supabase
 from presence_proto.authorization import Allow
 from presence_proto.config import HubConfig
 from presence_proto.events import TopicLeft
-from presence_proto.hub.member import CHANNEL_COST
+from presence_proto.hub.channels import CHANNEL_COST
 from presence_proto.hub.topic import LARGE_DIFF, META_COST
 
 ROOM = "realtime:room"

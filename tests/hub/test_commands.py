@@ -22,6 +22,7 @@ from hub_client import (
     upgrade,
 )
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import ConnId, SendData
 from presence_proto.errors import ConfigError, LocalProtocolError
 from presence_proto.events import (
     ClientConnected,
@@ -30,7 +31,6 @@ from presence_proto.events import (
     TopicLeft,
 )
 from presence_proto.hub import Hub
-from presence_proto.outputs import ConnId, SendData
 from presence_proto.serializer import UserBroadcast
 
 OK = {"status": "ok", "response": {}}

@@ -14,6 +14,7 @@ from hub_client import (
     joined,
 )
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ClientDisconnected,
@@ -21,7 +22,6 @@ from presence_proto.events import (
     TopicLeft,
 )
 from presence_proto.hub import Hub
-from presence_proto.outputs import CloseTransport, ConnId
 
 OK = {"status": "ok", "response": {}}
 

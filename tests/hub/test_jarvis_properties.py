@@ -23,8 +23,8 @@ from jarvis_client import (
     supabase,
     tracks,
 )
+from presence_proto.endpoint import ConnId
 from presence_proto.events import UserStatus
-from presence_proto.outputs import ConnId
 from presence_proto.presence import PresenceMap
 
 fast = times(0.6)

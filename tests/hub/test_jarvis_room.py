@@ -22,7 +22,7 @@ from jarvis_client import (
     supabase,
     tracks,
 )
-from presence_proto.hub import jarvis_room
+from presence_proto.hub import jarvis as hub_jarvis
 from presence_proto.serializer import UserBroadcast
 
 
@@ -327,7 +327,7 @@ def test_an_invite_names_a_hundred_and_counts_the_others(
     world = World()
     users = people(world, *[f"user{number}" for number in range(130)])
     users[1].drop()  # and is away
-    monkeypatch.setattr(jarvis_room, "user_from_meta", None)  # nobody's meta is decoded for it
+    monkeypatch.setattr(hub_jarvis, "user_from_meta", None)  # nobody's meta is decoded for it
     [receipt] = users[0].tell("game_invite", game="snake")
     assert receipt["sent_to"] == [f"User{number}" for number in range(2, 102)]
     assert receipt["more"] == 28

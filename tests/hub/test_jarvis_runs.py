@@ -11,8 +11,8 @@ from hub_client import World, masked
 from jarvis_client import CONFIG, ROOM, JarvisClient, jarvis
 from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
+from presence_proto.endpoint import ConnId, OpenTransport, SendData
 from presence_proto.events import ClientDisconnected, UserStatus
-from presence_proto.outputs import ConnId, OpenTransport, SendData
 
 DAN = {"user_id": "dan", "display_name": "Dan"}
 

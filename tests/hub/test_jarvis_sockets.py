@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from presence_adapters.asyncio import PresenceClient
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import (
     ActivityChanged,
     Connected,

@@ -8,10 +8,9 @@ from attrs import define, field
 
 from hub_client import PHOENIX_V1, Client, World, supabase_join
 from presence_proto.config import HubConfig
-from presence_proto.hub.allowance import Allowance
-from presence_proto.hub.ids import Ids
-from presence_proto.hub.topic import Topic
-from presence_proto.outputs import ConnId
+from presence_proto.endpoint import ConnId
+from presence_proto.hub.limits import Allowance
+from presence_proto.hub.topic import Ids, Topic
 from presence_proto.presence import PresenceMap
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ import pytest
 
 from hub_client import PHOENIX, SUPABASE, World, joined, masked
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import ConnId, SendData
 from presence_proto.events import ClientDisconnected, TopicLeft
-from presence_proto.hub import Hub, turns
-from presence_proto.outputs import ConnId, SendData
-from presence_proto.websocket import server_frame
+from presence_proto.hub import Hub, limits
+from presence_proto.websocket.protocol import server_frame
 from websocket_bytes import CONTINUATION, MASK, PING, TEXT, frame
 
 TOPIC = "realtime:x"
 BEAT = masked(json.dumps([None, "7", "phoenix", "heartbeat", {}]).encode())
 REPLY = server_frame(b'[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]', text=True)
-A_TURN = turns.TURN // turns.MESSAGE  # small messages
+A_TURN = limits.TURN // limits.MESSAGE  # small messages
 
 
 def say(payload: Any, topic: str = TOPIC) -> bytes:
@@ -62,7 +62,7 @@ def test_a_read_is_handled_in_turns() -> None:
         heard += answered(hub, conn)
         ticks += 1
     assert heard == 1000
-    assert ticks == -(-1000 // A_TURN) // (turns.TICK // turns.TURN)
+    assert ticks == -(-1000 // A_TURN) // (limits.TICK // limits.TURN)
     assert not hub.has_backlog
     assert hub.wants_data(conn)
 
@@ -112,15 +112,15 @@ def test_receivers_are_work() -> None:
     hub = world.hub
     hub.receive_data(conns[0], say("hello") * 200, now=world.now)
     turn = written(hub)[conns[1]].count(b"hello")
-    assert turn == -(-turns.TURN // (turns.MESSAGE + 100))
+    assert turn == -(-limits.TURN // (limits.MESSAGE + 100))
 
 
 def test_bytes_to_receivers_are_work() -> None:
     world, conns = room(10)
     hub = world.hub
     hub.receive_data(conns[0], say("x" * 60_000) * 20, now=world.now)
-    units = turns.MESSAGE + (60_000 >> turns.BYTES_SHIFT) + turns.of_delivery(10, 60_000)
-    assert written(hub)[conns[1]].count(b"xx" * 30_000) == -(-turns.TURN // units)
+    units = limits.MESSAGE + (60_000 >> limits.BYTES_SHIFT) + limits.of_delivery(10, 60_000)
+    assert written(hub)[conns[1]].count(b"xx" * 30_000) == -(-limits.TURN // units)
 
 
 def test_bytes_are_work_as_inflated() -> None:

@@ -11,13 +11,13 @@ from interop.node_peers import NodePeer, PhoenixJsPeer, SupabaseJsPeer
 from interop.peers import OwnPlainPeer, OwnSupabasePeer, Peer, Roster, roster_of, until
 from interop.pypi_peer import PyPIPeer
 from node_tools import require_node
-from presence_adapters.hub_server import HubServer
+from presence_adapters.server import HubServer
 from presence_proto import HubConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from presence_proto import HubEvent
+    from presence_proto.hub import HubEvent
 
 KINDS: dict[str, tuple[type[Peer], str]] = {
     "realtime-js": (SupabaseJsPeer, "2.0.0"),

@@ -9,7 +9,8 @@ import pytest
 from interop.node_peers import SupabaseJsPeer
 from interop.peers import until
 from interop.stage import all_see, play
-from presence_proto import ClientConnected, HubConfig, TopicJoined, TopicLeft
+from presence_proto import HubConfig
+from presence_proto.hub import ClientConnected, TopicJoined, TopicLeft
 
 if TYPE_CHECKING:
     from interop.node_peers import PhoenixJsPeer

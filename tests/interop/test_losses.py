@@ -12,7 +12,8 @@ from websockets.exceptions import InvalidStatus
 from interop.node_peers import SupabaseJsPeer
 from interop.peers import API_KEY, until
 from interop.stage import all_see, play
-from presence_proto import ClientRefused, HubConfig, TopicJoined
+from presence_proto import HubConfig
+from presence_proto.hub import ClientRefused, TopicJoined
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -45,24 +45,30 @@ ALWAYS = "tests/test_errors.py"
 
 NEAREST = {
     "json_text": ("test_json_text.py", "test_serializer_refusals.py", "properties/test_nesting.py"),
-    "channel": _CHANNELS,
-    "channel_state": _CHANNELS,
+    "config": ("test_config.py", "test_channel_config.py"),
+    "timers": ("test_timers.py", "test_backoff.py"),
+    "channel": ("test_track.py", "test_replay_filter.py", *_CHANNELS),
     "client": _CLIENT,
-    "connection": ("test_connection*.py", *_JARVIS, *_CHANNELS),
-    "fast_lane": _FRAMES,
+    "connection": ("test_connection*.py", "test_refusal.py", "test_token_requests.py", *_JARVIS, *_CHANNELS),
+    "endpoint": ("test_endpoint.py", "test_outputs.py", *_CHANNELS, "hub/test_*.py"),
     "jarvis_room": _JARVIS,
-    "hub/member": ("hub/test_phoenix.py", "hub/test_plain.py", "hub/test_supabase.py"),
     "origins": ("hub/test_origins.py",),
-    "hub/peer": ("hub/test_hub.py",),
-    "hub/topics": ("hub/test_topic.py",),
-    "outputs": ("test_outputs.py", *_CHANNELS, "hub/test_*.py"),
     "phoenix_room": _CLIENT,
-    "presence": ("test_presence.py", "test_presence_*.py"),
+    "phoenix_socket": ("test_phoenix_socket.py", "test_join_queue.py", *_CHANNELS),
+    "presence": ("test_presence.py", "test_presence_*.py", "test_encoded_presence.py"),
     "realtime": ("test_realtime.py", *_CHANNELS),
-    "track": ("test_track.py", *_CHANNELS),
     "validators": ("test_config.py",),
-    "websocket": _FRAMES,
-    "phoenix_socket": ("test_phoenix_socket.py", *_CHANNELS),
+    "websocket/protocol": _FRAMES,
+    "websocket/frames": _FRAMES,
+    "websocket/deflate": ("test_deflate.py", *_FRAMES),
+    "websocket/handshake": ("test_handshake.py", "test_golden_client.py", "hub/test_handshake.py"),
+    "websocket/tunnel": ("test_tunnel.py", "test_socks.py"),
+    "hub/admission": ("hub/test_handshake.py", "hub/test_places.py"),
+    "hub/channels": ("hub/test_phoenix.py", "hub/test_plain.py", "hub/test_supabase*.py"),
+    "hub/limits": ("hub/test_rates.py", "hub/test_turns.py", "hub/test_bounds.py"),
+    "hub/peer": ("hub/test_hub.py",),
+    "recording/format": ("test_recording*.py",),
+    "recording/redaction": ("test_recording*.py",),
 }
 """The tests that are nearest to a module, where those that bear its name are not, or not all."""
 
@@ -72,8 +78,8 @@ def nearest(file: str) -> list[str]:
     module = file.removeprefix("presence_proto/").removesuffix(".py")
     folder, _, name = module.rpartition("/")
     patterns = NEAREST.get(module, (f"{folder}/test_{name}*.py".removeprefix("/"),))
-    if folder:
-        patterns = (*patterns, f"{folder}/test_*.py")
+    if (TESTS / folder).is_dir():
+        patterns = (*patterns, f"{folder}/test_*.py".removeprefix("/"))
     found = [str(path) for pattern in patterns for path in sorted(TESTS.glob(pattern))]
     return list(dict.fromkeys(found))
 

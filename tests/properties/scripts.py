@@ -12,11 +12,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
+from presence_proto.channel import ChannelState
+from presence_proto.config import ChannelConfig
+from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import SocketDisconnected
-from presence_proto.outputs import ConnId
 from presence_proto.serializer import Message, UserBroadcast
 from presence_proto.testing import RealtimeFold
 from presence_proto.websocket import State

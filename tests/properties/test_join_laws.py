@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lan import Lan
-from presence_proto.channel_state import ChannelState
+from presence_proto.channel import ChannelState
 from presence_proto.config import HubConfig, RealtimeConfig
+from presence_proto.endpoint import ConnId
 from presence_proto.events import ChannelJoined, JoinFailed, JoinRefused, SocketDisconnected, TopicJoined
-from presence_proto.outputs import ConnId
 from presence_proto.realtime import RealtimeClient
 from presence_proto.serializer import serializer_for
 from presence_proto.testing import FaultyHub

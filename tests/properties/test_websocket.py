@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import times
-from presence_proto.fast_lane import MAX_MASKED as LONG
-from presence_proto.fast_lane import FrameReader
 from presence_proto.testing import strategies as ps
 from presence_proto.testing.strategies import Binary, Close, Ping, Pong, Text
-from presence_proto.testing.strategies.streams import Saying, sayings
+from presence_proto.testing.strategies.websocket import Saying, sayings
 from presence_proto.websocket import (
     BinaryMessage,
     Closed,
@@ -27,6 +25,8 @@ from presence_proto.websocket import (
     WebSocket,
     WebSocketEvent,
 )
+from presence_proto.websocket.frames import MAX_MASKED as LONG
+from presence_proto.websocket.frames import FrameReader
 from websocket_bytes import (
     BINARY,
     CONTINUATION,
@@ -355,7 +355,7 @@ def test_the_frame_reader_cannot_be_told_from_wsproto(
     chunks = data.draw(odd_chunks(masked=server, deflate=deflate))
     opened = open_server if server else open_client
     with_lane = trace(opened(deflate=deflate, limit=limit), chunks, closing_after=closing_after)
-    with mock.patch("presence_proto.websocket.FrameReader", ClosedLane):
+    with mock.patch("presence_proto.websocket.protocol.FrameReader", ClosedLane):
         alone = opened(deflate=deflate, limit=limit)
     assert with_lane == trace(alone, chunks, closing_after=closing_after)
 

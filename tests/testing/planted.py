@@ -8,18 +8,16 @@ from attrs import frozen
 from msgspec import Raw, json, structs
 
 from presence_proto import events
-from presence_proto.channel import Channel
+from presence_proto.channel import Channel, Tracker
 from presence_proto.connection import Connection
-from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.hub.hub import Hub
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
 from presence_proto.phoenix_room import PhoenixRoom
 from presence_proto.phoenix_socket import PhoenixSocket
-from presence_proto.presence import PresenceChange, PresenceMap
+from presence_proto.presence import EncodedDiff, PresenceChange, PresenceMap
 from presence_proto.roster import Roster
 from presence_proto.testing.machines import ClientMachine, HubMachine, PresenceClientMachine
-from presence_proto.track import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,6 +24,7 @@ from faulty_rig import (
 )
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, joined, supabase_join
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ActivityChanged,
@@ -38,7 +39,6 @@ from presence_proto.events import (
     UserOnline,
     UserStatus,
 )
-from presence_proto.outputs import ConnId
 from presence_proto.testing import Faults, FaultyHub
 
 # ------------------------------------------------------------------------------------ handshakes

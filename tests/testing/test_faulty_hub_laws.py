@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from faulty_rig import BROADCAST, CLOSE, HEARTBEAT, TRACK
 from hub_client import SUPABASE, masked, supabase_join, upgrade
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.json_text import encode_payload
-from presence_proto.outputs import CloseTransport, ConnId
 from presence_proto.testing import Contract, FaultyHub
 
 

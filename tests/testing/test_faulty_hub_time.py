@@ -7,6 +7,7 @@ import pytest
 from faulty_rig import HEARTBEAT, Room, events_of, faulty, kinds, on_both, reasons, switch
 from hub_client import PHOENIX, SUPABASE, joined, masked, upgrade
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ClientConnected,
@@ -17,7 +18,6 @@ from presence_proto.events import (
     Poked,
     UserStatus,
 )
-from presence_proto.outputs import CloseTransport, ConnId
 from presence_proto.testing import Contract, Faults, FaultyHub
 
 # ------------------------------------------------------------------------------------ freezing

@@ -8,8 +8,7 @@ import pytest
 
 from presence_proto.events import PresenceDiffed
 from presence_proto.presence import PresenceChange
-from presence_proto.testing.contract import ContractError
-from presence_proto.testing.folds import RealtimeFold
+from presence_proto.testing.contract import ContractError, RealtimeFold
 from rig import online
 
 ROOM = "room:lobby"

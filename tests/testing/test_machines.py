@@ -13,8 +13,7 @@ from examples import times
 from presence_proto import Hub, HubConfig, RealtimeClient, RealtimeConfig
 from presence_proto.testing.machines import ClientMachine, HubMachine, PresenceClientMachine
 from presence_proto.testing.machines.brief import BriefMachine
-from presence_proto.testing.machines.presence_client import ROOM
-from presence_proto.testing.machines.server_side import ServerMachine
+from presence_proto.testing.machines.client import ROOM, ServerMachine
 from presence_proto.testing.scripted_clients import PHOENIX, SUPABASE
 from testing.planted import BUGS
 

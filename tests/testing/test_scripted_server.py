@@ -25,7 +25,7 @@ from presence_proto import (
     SocketConnected,
     SocketDisconnected,
 )
-from presence_proto.outputs import MERGED
+from presence_proto.endpoint import MERGED
 from presence_proto.testing import (
     Contract,
     ContractError,

@@ -38,9 +38,9 @@ from presence_proto import (
 )
 from presence_proto.phoenix_socket import ChannelTimer
 from presence_proto.testing import ClientHost, LinkQuality, SimFaults, SimViolation, SimWorld
-from presence_proto.testing.sim import host as sim_host
+from presence_proto.testing.sim import hosts as sim_hosts
 from presence_proto.testing.sim import laws
-from presence_proto.testing.sim.agreement import _share
+from presence_proto.testing.sim._judges import _share
 
 URL = "ws://hub.sim/realtime/v1"
 BOB = OnlineUser("bob", "Bob")
@@ -374,7 +374,7 @@ def test_the_bound_of_outputs_leaves_room_for_a_full_queue() -> None:
     for _ in range(100):
         ada.do("send_poke", "bob")
     ada.do("disconnect")
-    assert sim_host.MAX_OUTPUTS > 101
+    assert sim_hosts.MAX_OUTPUTS > 101
 
 
 def test_a_fact_that_was_due_is_no_reason_to_complain() -> None:

@@ -8,23 +8,21 @@ import msgspec
 import pytest
 
 from presence_proto import events
-from presence_proto.channel import Channel
+from presence_proto.channel import Channel, Tracker
 from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
-from presence_proto.encoded_presence import EncodedDiff
 from presence_proto.hub.hub import Hub
-from presence_proto.hub.jarvis_room import JarvisUsers
+from presence_proto.hub.jarvis import JarvisUsers
 from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
 from presence_proto.phoenix_socket import PhoenixSocket
-from presence_proto.presence import PresenceChange, PresenceMap
+from presence_proto.presence import EncodedDiff, PresenceChange, PresenceMap
 from presence_proto.realtime import RealtimeClient
 from presence_proto.restart_grace import RestartGrace
 from presence_proto.roster import Roster
 from presence_proto.testing import SimFaults, SimViolation, SimWorld
 from presence_proto.testing.sim import laws
-from presence_proto.track import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from hypothesis.vendor.pretty import pretty
 from examples import minimal
 from presence_proto import RealtimeClient, RealtimeConfig
 from presence_proto.testing import strategies as ps
-from presence_proto.testing.strategies.program import Program, brief
+from presence_proto.testing.strategies.values import Program, brief
 
 # ---------------------------------------------------------------------------------------------- chunks
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from attrs import fields_dict
 
-from presence_adapters.cli.control import control, described
-from presence_adapters.cli.greeting import greeting
-from presence_adapters.cli.serve import serve
-from presence_adapters.error_words import os_error_words
-from presence_adapters.secret_sources import read_secret
+from presence_adapters.cli.serve import control, described, greeting, serve
+from presence_adapters.connecting import os_error_words
+from presence_adapters.settings.files import read_secret
 from presence_proto import ConfigError, HubConfig
 
 if TYPE_CHECKING:

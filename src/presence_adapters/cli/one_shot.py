@@ -2,17 +2,198 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import signal
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from attrs import evolve
 
-from presence_adapters.cli.json_lines import print_json
-from presence_adapters.cli.people import as_json, as_table, find_user, seen_users
-from presence_adapters.cli.visit import confirmed, visit
-from presence_adapters.cli.wording import printable
+from presence_adapters.asyncio import ConnectError, PresenceClient
+from presence_adapters.cli.exits import Failure, Unreachable, WrongUsage
+from presence_adapters.cli.output import (
+    as_json,
+    as_table,
+    describe,
+    doing,
+    find_user,
+    print_event,
+    print_json,
+    printable,
+    seen_users,
+)
+from presence_proto import CommandFailed, Connected, Disconnected, Error, InviteSent, LocalProtocolError
 
 if TYPE_CHECKING:
-    from presence_adapters.settings import Settings
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+    from presence_adapters.asyncio import EventsDropped
+    from presence_adapters.settings.layers import Settings
+    from presence_proto import PresenceEvent, UserStatus
+
+
+# ---------------------------------------------------------------------------------------------------- signals
+# Ctrl-C and SIGTERM, for programs that end in an orderly way.
+
+
+@contextmanager
+def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM runs `callback` in the loop. The next one does what it did before: end it
+    for good.
+    """
+    loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
+
+    def stop(number: int, frame: object) -> None:
+        restore()
+        # Through the loop: a signal comes between any two lines of it, or while it sleeps.
+        loop.call_soon_threadsafe(callback)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        restore()
+
+
+async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None = None) -> None:
+    """Run `main` until it ends, `seconds` have passed, or SIGINT or SIGTERM comes. Raises what it raises."""
+    stop = asyncio.Event()
+    with on_stop_signal(stop.set):
+        running, stopping = asyncio.create_task(main), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([running, stopping], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+        finally:
+            running.cancel()
+            stopping.cancel()
+            await asyncio.wait([running, stopping])
+
+
+# ------------------------------------------------------------------------------------------------------ visit
+# A short visit to a room: go in unseen, say something, hear what became of it, leave.
+#
+#     async with visit(settings, timeout) as client:
+#         await confirmed(client, await client.send_poke("bob-1"))
+#
+# Nobody sees the visitor: it is in nobody's roster, so it changes nothing of what others see of a user who is
+# online elsewhere, and does not bring one online who is not. (The Jarvis JSON protocol has no way in unseen.
+# There the user is online for the time of the visit; status and activity stay as they are.)
+
+
+T = TypeVar("T")
+
+GOODBYE = 1.0
+"""Seconds that a visitor waits for the server to say goodbye, at most."""
+
+PAUSE = 0.02
+"""Seconds between two looks at whether the server has answered."""
+
+
+def run(main: Coroutine[None, None, T]) -> T:
+    """Run it in a loop of its own.
+
+    What makes no sense to the client, such as an empty text, is a `Failure` of the command line. So is a
+    server that lets us in no more.
+    """
+    try:
+        return asyncio.run(main)
+    except ConnectError as exc:
+        raise Unreachable(printable(exc.reason)) from None
+    except LocalProtocolError as exc:
+        raise WrongUsage(printable(str(exc))) from None
+
+
+def client_of(settings: Settings, **changes: Any) -> PresenceClient:
+    """A client as the settings have it. `changes` are fields of its config."""
+    return PresenceClient(
+        settings.identity(),
+        evolve(settings.config, **changes),
+        ssl_context=settings.ssl_context(),
+        proxy=settings.proxy,
+        access_token=settings.token_provider,
+    )
+
+
+@asynccontextmanager
+async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceClient]:
+    """A client that is in the room, unseen. `timeout`: seconds for everything.
+
+    Raises `Failure` when there is no way in, or when the time is up.
+    """
+    config = settings.config
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with client_of(settings, visible=False, close_timeout=min(config.close_timeout, GOODBYE)) as client:
+        await entered(client, timeout)
+        try:
+            async with asyncio.timeout_at(began + timeout):
+                yield client
+        except TimeoutError:
+            losses = [event for event in await _rest(client) if isinstance(event, Disconnected)]
+            why = f": {printable(losses[0].reason)}" if losses[:-1] else ""  # the last one is our goodbye
+            raise Failure(f"the server did not confirm it within {timeout:g} s{why}") from None
+
+
+async def entered(client: PresenceClient, timeout: float) -> None:
+    """Wait until the client is in the room, for `timeout` seconds at most.
+
+    Raises `Unreachable` when it does not get in.
+    """
+    reason = "it does not answer"
+    try:
+        async with asyncio.timeout(timeout):
+            async for event in client:
+                match event:
+                    case Connected():
+                        return
+                    case Error(fatal=True):
+                        break
+                    case Error():
+                        reason = event.message
+                    case Disconnected() if not reason.startswith("the server refused us"):
+                        reason = event.reason
+    except TimeoutError:
+        raise Unreachable(f"no way into the room within {timeout:g} s: {printable(reason)}") from None
+    raise Unreachable(f"no way into the room: {printable(reason)}")
+
+
+async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | None:
+    """Wait until the server has taken what a command said, and leave. Returns the receipt, if there is one.
+
+    Raises `Failure` when the server refuses, or will never know.
+    """
+    while command_id in client.pending_commands:
+        await asyncio.sleep(PAUSE)
+    receipt = None
+    for event in await _rest(client):
+        match event:
+            case CommandFailed(command_id=failed) if failed == command_id:
+                raise Failure(describe(event).text)
+            case InviteSent():
+                receipt = event
+    return receipt
+
+
+async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
+    """Leave, so that the events have an end, and return those that were not read yet."""
+    await client.disconnect()
+    rest: list[PresenceEvent | EventsDropped] = []
+    with suppress(ConnectError):  # after the last one, if the server has refused us for good
+        async for event in client:
+            rest.append(event)
+    return rest
+
+
+# --------------------------------------------------------------------------------------------------- one shot
+
 
 ENDLESS = 10_000
 """Columns of what is no terminal: nothing is cut off there."""
@@ -71,3 +252,81 @@ async def chat(settings: Settings, channel: str, text: str, timeout: float, *, a
         print_json({"channel": channel, "content": text})
     else:
         click.echo(f"Said in {printable(channel)}.")
+
+
+# ----------------------------------------------------------------------------------------------------- status
+# `presence status`: be online with a status, for as long as this runs.
+
+
+async def hold_status(
+    settings: Settings,
+    status: UserStatus,
+    activity: str | None,
+    timeout: float,
+    seconds: float | None,
+    *,
+    as_lines: bool,
+) -> None:
+    """Be seen with a status until the time is over or a signal comes; through lost connections, too.
+
+    Raises `Unreachable` when it is not in the room within `timeout`, or when the server lets us in no more.
+    """
+    activity = activity or None
+    words = f"You are {printable(doing(status, activity))}. Ctrl-C ends it."
+    async with client_of(settings) as client:
+        # Before the join: so others see this status first, and no other.
+        await client.update_activity(status, activity)
+
+        async def hold() -> None:
+            await entered(client, timeout)
+            if as_lines:
+                print_json({"user_id": client.identity.user_id, "status": status, "activity": activity})
+            else:
+                click.echo(words)
+            await _tell_losses(client, as_lines=as_lines)
+
+        await until_stopped(hold(), seconds)
+
+
+async def _tell_losses(client: PresenceClient, *, as_lines: bool) -> None:
+    async for event in client:
+        match event:
+            case Connected() | Disconnected() | Error() | CommandFailed() if as_lines:
+                print_event(event)
+            case Error(fatal=True):
+                raise Unreachable(printable(event.message))
+            case Connected() | Disconnected() | Error() | CommandFailed():
+                click.echo(describe(event).text)
+
+
+# ----------------------------------------------------------------------------------------------------- whoami
+# `presence whoami`.
+
+
+def show_identity(settings: Settings, name: str | None, *, as_lines: bool) -> None:
+    """Print who we are, after a change of the name if there is one.
+
+    Raises `ConfigError` for a name that cannot be shown, and `IdentityError`.
+    """
+    stored = settings.stored_identity() if name is None else settings.rename(name)
+    shown = settings.identity()
+    if as_lines:
+        print_json(
+            {
+                "user_id": shown.user_id,
+                "display_name": shown.display_name,
+                "name_chosen": stored.name_chosen,
+                "identity_file": str(settings.identity_path),
+            }
+        )
+        return
+    click.echo(f"{printable(shown.display_name)} ({shown.user_id})")
+    source = settings.source_of("display_name")
+    if source.kind != "default":
+        click.echo(
+            f"The name is that of {source}; {settings.identity_path} has {printable(stored.display_name)}."
+        )
+    elif stored.name_chosen:
+        click.echo(f"Kept in {settings.identity_path}.")
+    else:
+        click.echo(f"Kept in {settings.identity_path}. Nobody has chosen the name yet: --name does.")

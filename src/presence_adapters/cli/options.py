@@ -20,12 +20,11 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from presence_adapters.cli.debug_log import debug_log
 from presence_adapters.cli.exits import Disabled, WrongUsage
-from presence_adapters.identity_file import IdentityError
-from presence_adapters.setting_keys import KEYS, Key
-from presence_adapters.setting_kinds import FILE
-from presence_adapters.settings import Settings, load_settings
+from presence_adapters.cli.output import debug_log
+from presence_adapters.settings.identity_file import IdentityError
+from presence_adapters.settings.keys import FILE, KEYS, Key
+from presence_adapters.settings.layers import Settings, load_settings
 from presence_proto import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

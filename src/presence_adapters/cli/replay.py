@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from presence_adapters.error_words import os_error_words
-from presence_proto import RecordingError, replay, show_recording
+from presence_adapters.connecting import os_error_words
+from presence_proto.recording import RecordingError, replay, show_recording
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from presence_proto import Difference
+    from presence_proto.recording import Difference
 
 CONTEXT = 8
 """Lines that are shown before a difference."""

@@ -11,7 +11,7 @@ from presence_adapters.cli.options import Duration, settings_options
 from presence_proto import UserStatus
 
 if TYPE_CHECKING:
-    from presence_adapters.settings import Settings
+    from presence_adapters.settings.layers import Settings
 
 STATUSES = [str(status) for status in UserStatus]
 
@@ -56,9 +56,9 @@ def online(settings: Settings, timeout: float, as_lines: bool) -> None:
     Nobody sees you look. You are in the list only if you are online elsewhere, as with `presence watch`.
     With --json, one object for each user.
     """
-    from presence_adapters.cli import one_shot, visit
+    from presence_adapters.cli import one_shot
 
-    visit.run(one_shot.online(settings, timeout, as_lines=as_lines))
+    one_shot.run(one_shot.online(settings, timeout, as_lines=as_lines))
 
 
 @click.command()
@@ -84,8 +84,7 @@ def status(
     a lost connection. --timeout is for the first way in. If you are online elsewhere, too, others see what
     you have started last, and the rest again when that ends.
     """
-    from presence_adapters.cli.status import hold_status
-    from presence_adapters.cli.visit import run
+    from presence_adapters.cli.one_shot import hold_status, run
 
     run(hold_status(settings, UserStatus(status), activity, timeout, seconds, as_lines=as_lines))
 
@@ -100,9 +99,9 @@ def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
 
     USER is an id, or a name that only one user in the room has. Nobody else sees you come or go.
     """
-    from presence_adapters.cli import one_shot, visit
+    from presence_adapters.cli import one_shot
 
-    visit.run(one_shot.poke(settings, user, timeout, as_lines=as_lines))
+    one_shot.run(one_shot.poke(settings, user, timeout, as_lines=as_lines))
 
 
 @click.command()
@@ -113,9 +112,9 @@ def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
 @settings_options()
 def invite(settings: Settings, game: str, code: str | None, timeout: float, as_lines: bool) -> None:
     """Invite everybody in the room to a game, and say who that is."""
-    from presence_adapters.cli import one_shot, visit
+    from presence_adapters.cli import one_shot
 
-    visit.run(one_shot.invite(settings, game, code, timeout, as_lines=as_lines))
+    one_shot.run(one_shot.invite(settings, game, code, timeout, as_lines=as_lines))
 
 
 @click.command()
@@ -126,9 +125,9 @@ def invite(settings: Settings, game: str, code: str | None, timeout: float, as_l
 @settings_options()
 def chat(settings: Settings, channel: str, text: str, timeout: float, as_lines: bool) -> None:
     """Say TEXT in a chat channel of the room, such as lobby."""
-    from presence_adapters.cli import one_shot, visit
+    from presence_adapters.cli import one_shot
 
-    visit.run(one_shot.chat(settings, channel, text, timeout, as_lines=as_lines))
+    one_shot.run(one_shot.chat(settings, channel, text, timeout, as_lines=as_lines))
 
 
 @click.command()
@@ -141,6 +140,6 @@ def whoami(settings: Settings, name: str | None, as_lines: bool) -> None:
     It needs no server. Without an identity, one is made. A name that --name has chosen is seen from the next
     command on; programs that run have the old one.
     """
-    from presence_adapters.cli.whoami import show_identity
+    from presence_adapters.cli.one_shot import show_identity
 
     show_identity(settings, name, as_lines=as_lines)

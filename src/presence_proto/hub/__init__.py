@@ -1,11 +1,29 @@
 """The server side, for many connections at once: a sans-IO core like the clients'.
 
-`hub.py` has the transports and the time, `handshake.py` says who is let in, `phoenix.py` what one Phoenix
-connection may say, `plain.py` and `supabase.py` what its two kinds of channels do, `jarvis.py` what one
-connection of the Jarvis JSON protocol may say, `jarvis_room.py` who its users are, `topic.py` who is in a
-topic and what they are told.
+`hub.py` has the transports and the time, `peer.py` one transport, `admission.py` decides who is let in,
+`limits.py` how much one client may cause and keep. `phoenix.py` is one Phoenix connection, `channels.py`
+the two kinds of channels on it, `jarvis.py` the Jarvis JSON protocol and its users, `topic.py` who is in
+a topic and what they receive.
 """
 
+from presence_proto.events import (
+    ClientConnected,
+    ClientDisconnected,
+    ClientRefused,
+    HubEvent,
+    JoinRefused,
+    TopicJoined,
+    TopicLeft,
+)
 from presence_proto.hub.hub import Hub
 
-__all__ = ["Hub"]
+__all__ = [
+    "ClientConnected",
+    "ClientDisconnected",
+    "ClientRefused",
+    "Hub",
+    "HubEvent",
+    "JoinRefused",
+    "TopicJoined",
+    "TopicLeft",
+]

@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from presence_proto.config import HubConfig
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, Outbox, SansIO, SendData
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, HubEvent
-from presence_proto.hub import turns
-from presence_proto.hub.handshake import STOPPING, Admission, Refusal, judge
-from presence_proto.hub.ids import Grace, Leave, SlowJoin, TimerName
-from presence_proto.hub.jarvis import JarvisSession
-from presence_proto.hub.jarvis_room import JarvisUsers
+from presence_proto.hub import limits
+from presence_proto.hub.admission import STOPPING, Admission, Places, Refusal, judge
+from presence_proto.hub.jarvis import JarvisSession, JarvisUsers
 from presence_proto.hub.peer import ABNORMAL, Peer, Phase, Session
 from presence_proto.hub.phoenix import PhoenixSession
-from presence_proto.hub.places import Places
-from presence_proto.hub.topics import Topics, announcement
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
-from presence_proto.sans_io import SansIO
+from presence_proto.hub.topic import Grace, Leave, SlowJoin, TimerName, Topics, announcement
 from presence_proto.timers import Clock, Timers
 from presence_proto.validators import is_unicode
-from presence_proto.websocket import (
-    BinaryMessage,
-    Closed,
-    HandshakeRequest,
-    TextMessage,
-    WebSocket,
-    is_sendable,
-)
+from presence_proto.websocket import BinaryMessage, Closed, HandshakeRequest, TextMessage, WebSocket
+from presence_proto.websocket.protocol import is_sendable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +50,7 @@ class Hub(SansIO):
     turn, `next_deadline` is now, and `wants_data` says from whom not to read meanwhile.
     """
 
-    _adapters = "presence_adapters.hub_server.HubServer and presence_adapters.hub_thread.HubThread run it"
+    _adapters = "presence_adapters.server.HubServer and presence_adapters.server.HubThread run it"
 
     def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
         self._config = HubConfig() if config is None else config
@@ -174,7 +164,7 @@ class Hub(SansIO):
     def tick(self, *, now: float) -> None:
         """Time has passed. The connections with bytes that wait have turns, as many as fit into one tick."""
         self._clock.advance(now)
-        end = self._topics.work + turns.TICK
+        end = self._topics.work + limits.TICK
         while self._backlog and self._topics.work < end:
             self._turn(self._backlog.pop(next(iter(self._backlog))))
         self._advance(now, ticks=True)
@@ -277,12 +267,12 @@ class Hub(SansIO):
     def _turn(self, peer: Peer) -> None:
         """Handle what came from a connection, up to a turn's work. The rest waits."""
         topics, websocket = self._topics, peer.websocket
-        end = topics.work + turns.TURN
-        while peer.is_served and (event := websocket.next_event(turns.LOOKS)) is not None:
+        end = topics.work + limits.TURN
+        while peer.is_served and (event := websocket.next_event(limits.LOOKS)) is not None:
             peer.last_seen = self._clock.now
             match event:
                 case TextMessage() | BinaryMessage():
-                    topics.work += len(event.data) >> turns.BYTES_SHIFT
+                    topics.work += len(event.data) >> limits.BYTES_SHIFT
                     self._on_message(peer, event)
                 case HandshakeRequest():
                     self._on_request(peer, event)
@@ -291,7 +281,7 @@ class Hub(SansIO):
                 case _:
                     peer.flush()  # pings are answered, pongs ask for nothing
             topics.settle()
-            topics.work += turns.MESSAGE
+            topics.work += limits.MESSAGE
             if topics.work >= end:
                 break
         if peer.is_served and websocket.has_unread:

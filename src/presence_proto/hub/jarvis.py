@@ -2,28 +2,420 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from attrs import frozen
+
+from presence_proto import payloads
 from presence_proto.errors import PresenceError, RemoteProtocolError
-from presence_proto.events import JoinRefused, UserStatus
-from presence_proto.hub.jarvis_room import ClientRun
-from presence_proto.hub.member import JoinRefusedError, authorize, join_request
-from presence_proto.hub.rates import TOO_FAST
-from presence_proto.hub.topics import JARVIS_TOPIC
+from presence_proto.events import JoinRefused, TopicJoined, TopicLeft, UserStatus
+from presence_proto.hub.channels import JoinRefusedError, authorize, join_request
+from presence_proto.hub.limits import TOO_FAST, Allowance, NoRoomError
+from presence_proto.hub.topic import (
+    JARVIS_TOPIC,
+    Diff,
+    EncodedMessage,
+    Grace,
+    Meta,
+    SharedMessage,
+    Topic,
+    Tracked,
+    broadcast_in,
+    said,
+    same_payload,
+)
 from presence_proto.json_text import SMALL_TEXT, check_elements, decode_object, encode_payload
 from presence_proto.payloads import Fields
+from presence_proto.roster import user_from_meta
 from presence_proto.serializer import EncodedFrame
 from presence_proto.websocket import BinaryMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from presence_proto.hub.jarvis_room import JarvisConnection, JarvisUser, JarvisUsers
+    from presence_proto.endpoint import ConnId
     from presence_proto.hub.peer import Peer
-    from presence_proto.hub.topic import EncodedMessage
-    from presence_proto.hub.topics import Topics
-    from presence_proto.outputs import ConnId
+    from presence_proto.hub.topic import TimerName, Topics
+    from presence_proto.timers import Timers
     from presence_proto.websocket import TextMessage
+
+
+# ------------------------------------------------------------------------------------------------ jarvis room
+# The users of the Jarvis JSON protocol: who they are, and what they are told.
+#
+# They meet the Supabase clients of the Jarvis system in its topic, and there everything is said the Supabase
+# way. A user is one member of the topic with one meta, however many connections it has. The room is a member
+# too, of another kind: it hears what the topic is told, and tells the users, each message encoded once.
+#
+# All users are shown one roster, each without himself. It follows the presence of the topic: of a key with
+# several metas the latest is shown, and a change that a user would not see is not told. A broadcast of an
+# activity is shown at once; the track that says so too is then no change.
+
+
+ABSENT_SHARE = 4
+"""Absent users may hold one part in so many of what the topic may."""
+
+
+MAX_NAMES = 100
+"""Names in the answer to an invite, which says how many `more` heard it."""
+
+
+@frozen
+class ClientRun:
+    """One run of a client, and the number of a connection in it. Without a run the `run_id` is empty."""
+
+    run_id: str
+    connection: int
+
+
+class JarvisConnection(Protocol):
+    """What the room needs of a connection of one of its users."""
+
+    run: ClientRun
+
+    @property
+    def conn(self) -> ConnId:
+        """The connection."""
+
+    def send_shared(self, form: EncodedMessage) -> None:
+        """Send a message that others get, too."""
+
+    def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
+        """The hub ends the membership of a topic."""
+
+    def supersede(self) -> None:
+        """A later connection of the same run of the client is there."""
+
+
+class JarvisUser:
+    """A user, and its connections. It is a member of the topic for its presence; the room hears for it."""
+
+    __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
+
+    def __init__(self, room: JarvisUsers, user_id: str) -> None:
+        self._room = room
+        self.user_id = user_id
+        self.sessions: list[JarvisConnection] = []  # none while it is away
+        self.absent_size = 0  # bytes of its meta while it is away
+        self.had_second_chance = False  # to come back
+
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
+        """What the room hears."""
+
+    def on_diff(self, diff: Diff) -> None:
+        """What the room hears."""
+
+    def stop(self, reason: str, *, crashed: bool) -> None:
+        """The hub ends the membership: the connections are closed, and the user is offline at once."""
+        if not self.sessions:
+            self._room.forget(self)
+        for session in tuple(self.sessions):
+            session.stop(JARVIS_TOPIC, reason, crashed=crashed)
+
+
+@frozen
+class _Shown:
+    """What users are shown of one of them, and the ref of the meta that is behind it."""
+
+    ref: str
+    fields: Mapping[str, Any]
+    encoded: bytes  # the same as JSON
+
+    @property
+    def name(self) -> str:
+        name: str = self.fields["display_name"]
+        return name
+
+
+class JarvisUsers:
+    """All users. The room is in the topic while there are any."""
+
+    __slots__ = ("_absent", "_shown", "_timers", "_topic", "_topics", "_users")
+
+    _topic: Topic  # while there are users
+
+    def __init__(self, topics: Topics, timers: Timers[TimerName]) -> None:
+        self._topics = topics
+        self._timers = timers
+        self._users: dict[str, JarvisUser] = {}
+        self._shown: dict[str, _Shown] = {}  # the roster
+        # Of the metas of users who are away. They have no connection, whose limits would bound them.
+        self._absent = Allowance("the grace", topics.config.max_topic_size // ABSENT_SHARE)
+
+    def sessions(self, user_id: str) -> tuple[JarvisConnection, ...]:
+        """The connections of a user, the oldest first; none of a user who is not here."""
+        user = self._users.get(user_id)
+        return () if user is None else tuple(user.sessions)
+
+    # -- coming and going
+
+    def enter(self, session: JarvisConnection, user_id: str, display_name: str) -> JarvisUser:
+        """A connection says who it is. Who is here, or only away, is seen as before, but for the name.
+
+        Raises `NoRoomError`, and changes nothing, when the topic is full.
+        """
+        user = self._users.get(user_id)
+        if user is None:
+            user = self._new_user(user_id, display_name)
+        elif display_name != self._meta(user)["display_name"]:
+            self._topic.track(user, user_id, {**self._meta(user), "display_name": display_name})
+        self._is_back(user)
+        if session not in user.sessions:
+            user.sessions.append(session)
+            self._topics.emit(TopicJoined(session.conn, JARVIS_TOPIC, user_id))
+        return user
+
+    def leave(self, user: JarvisUser, session: JarvisConnection, reason: str, *, for_good: bool) -> None:
+        """A connection is over. With the last one goes the user: at once if `for_good`, or after a grace."""
+        user.sessions.remove(session)
+        self._topics.emit(TopicLeft(session.conn, JARVIS_TOPIC, reason))
+        if user.sessions:
+            return
+        config = self._topics.config
+        # Absent users hold no connection, so its limits do not bound them. They are bounded separately.
+        if for_good or not config.offline_grace or len(self._users) > config.max_connections:
+            self.forget(user)
+            return
+        size = self._tracked(user).charge
+        try:
+            self._absent.check(size)
+        except NoRoomError:
+            self.forget(user)
+            return
+        user.absent_size = size
+        self._absent.held += size
+        user.had_second_chance = False
+        self._timers.set(Grace(user.user_id), self._topics.clock.now + config.offline_grace)
+
+    def grace_ended(self, user_id: str, *, second_chance: float) -> None:
+        """The timer of a user has fired, who did not come back, or may have in these seconds, unread."""
+        user = self._users[user_id]
+        if second_chance and not user.had_second_chance:
+            user.had_second_chance = True
+            again = min(second_chance, self._topics.config.offline_grace)
+            self._timers.set(Grace(user_id), self._topics.clock.now + again)
+        else:
+            self.forget(user)
+
+    def forget(self, user: JarvisUser) -> None:
+        """A user without connections is offline."""
+        self._is_back(user)
+        del self._users[user.user_id]
+        self._topics.leave(self._topic, user)
+        if not self._users:
+            self._topics.leave(self._topic, self)
+            self._shown.clear()
+
+    def clear(self) -> None:
+        """The hub stops, and has closed all connections: nobody is awaited any more."""
+        for user in tuple(self._users.values()):
+            self.forget(user)
+
+    def _is_back(self, user: JarvisUser) -> None:
+        """A user is not away any more, if it was."""
+        self._timers.cancel(Grace(user.user_id))
+        self._absent.held -= user.absent_size
+        user.absent_size = 0
+
+    def _new_user(self, user_id: str, display_name: str) -> JarvisUser:
+        stamp = self._stamp()
+        meta = {
+            "user_id": user_id,
+            "display_name": display_name,
+            "status": UserStatus.ONLINE.value,
+            "activity": None,
+            **({} if stamp is None else {"online_at": stamp}),
+        }
+        self._topics.check(JARVIS_TOPIC, user_id, meta)
+        if not self._users:
+            self._topic = self._topics.enter(JARVIS_TOPIC, self)
+            self._topic.reveal()
+            for key in self._topic.online():
+                self._look(key)
+        user = self._users[user_id] = JarvisUser(self, user_id)
+        self._topics.enter(JARVIS_TOPIC, user)
+        self._topic.track(user, user_id, meta)
+        return user
+
+    @property
+    def topic(self) -> Topic:
+        """The topic, while there are users."""
+        return self._topic
+
+    # -- what users do
+
+    def welcome(self, user: JarvisUser) -> EncodedFrame:
+        """The first message for a user: the roster. Put together by hand, as little of it has changed."""
+        users = b",".join([shown.encoded for key, shown in self._shown.items() if key != user.user_id])
+        your_id = bytes(encode_payload(user.user_id))
+        return EncodedFrame(b'{"type":"welcome","your_id":' + your_id + b',"users":[' + users + b"]}", True)
+
+    def online_count(self, user: JarvisUser) -> int:
+        """How many different users there are, this one included."""
+        return len(self._shown) + (user.user_id not in self._shown)
+
+    def update(self, user: JarvisUser, status: UserStatus, activity: str | None, metadata: Any) -> None:
+        """A user does something else now.
+
+        Raises `LocalProtocolError` when the metadata cannot be told, and `NoRoomError` when it is too large.
+        """
+        more = {"status": status.value, "activity": activity}
+        if metadata is not None:
+            more["metadata"] = metadata
+        meta = self._meta(user)
+        payload = {name: value for name, value in meta.items() if name != "metadata"} | more
+        if same_payload(meta, payload):
+            return
+        shared = self._said(user, "activity_update", more)
+        self._topic.track(user, user.user_id, payload)
+        self._topic.broadcast(shared, speaker=user.user_id)
+
+    def invite(self, user: JarvisUser, game: str, code: str | None) -> tuple[list[str], int]:
+        """Invite all others to a game. Returns `MAX_NAMES` names of those who hear it, and how many do."""
+        payload = {"game": game} if code is None else {"game": game, "code": code}
+        self._topic.broadcast(self._said(user, "game_invite", payload), speaker=user.user_id)
+        away = [one.user_id for one in self._users.values() if not one.sessions]
+        deaf = {user.user_id, *(key for key in away if self._topic.count(key) == 1)}
+        return self._names(deaf), self._topic.count() - len(deaf)
+
+    def _names(self, deaf: set[str]) -> list[str]:
+        """The names of the first who are present and not `deaf`."""
+        names: dict[str, str] = {}
+        for _, tracked in self._topic.presences():
+            if tracked is not None and tracked.key not in names and tracked.key not in deaf:
+                shown = self._shown.get(tracked.key)
+                # Decoding a meta takes ten times as long. Few are not shown yet.
+                name = user_from_meta(tracked.key, tracked.meta).display_name if shown is None else shown.name
+                names[tracked.key] = name
+                if len(names) == MAX_NAMES:
+                    break
+        return list(names.values())
+
+    def poke(self, user: JarvisUser, target: str) -> None:
+        """Poke one user, who may be absent."""
+        self._topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
+
+    def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
+        """A broadcast. It says who the user is; the user itself is not asked."""
+        payload = {"user_id": user.user_id, "display_name": self._meta(user)["display_name"], **fields}
+        return said(JARVIS_TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
+
+    def _meta(self, user: JarvisUser) -> Meta:
+        return self._tracked(user).meta
+
+    def _tracked(self, user: JarvisUser) -> Tracked:
+        tracked = self._topic.tracked(user)
+        assert tracked is not None  # from its connect to its end
+        return tracked
+
+    # -- as a member of the topic
+
+    def on_diff(self, diff: Diff) -> None:
+        """The presence changed: show what is to be seen of it."""
+        joined = dict.fromkeys(tracked.key for tracked in diff.joins)
+        for key in joined:
+            self._look(key)
+        for key in dict.fromkeys(tracked.key for tracked in diff.leaves):
+            if key not in joined:
+                self._look(key, anew=True)
+
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
+        """Pass on what Jarvis has a form for, if who says it is who it says.
+
+        The user id of a broadcast must be the presence key of its sender; only the hub speaks for anybody.
+        """
+        event, payload = broadcast_in(shared.content)
+        if speaker is not None and payload.get("user_id") != speaker:
+            return
+        try:
+            match event:
+                case "activity_update":
+                    self._claimed(payloads.activity_update(payload))
+                case "game_invite":
+                    invite = payloads.game_invite(payload)
+                    name = self._name(invite.user_id, invite.display_name)
+                    fields = {"game": invite.game, "code": invite.code}
+                    self._tell("game_invite", invite.user_id, name, fields)
+                case "poke":
+                    target, poked = payloads.poke(payload)
+                    name = self._name(poked.user_id, poked.display_name)
+                    self._tell("poke", poked.user_id, name, {}, to=target)
+                case _:
+                    pass  # chat, and what else Jarvis has no form for
+        except RemoteProtocolError:
+            pass  # malformed: who got it the Supabase way may make of it what they can
+
+    def stop(self, reason: str, *, crashed: bool) -> None:
+        """The room goes with its last user."""
+
+    # -- the roster
+
+    def _look(self, key: str, *, anew: bool = False) -> None:
+        """Show what there is to be seen of a user now, if that is news.
+
+        `anew`: a claim is void. A device has left, which may have made it, and will not track it any more.
+        """
+        tracked, shown = self._topic.latest(key), self._shown.get(key)
+        if tracked is None:
+            if shown is not None:
+                del self._shown[key]
+                self._tell("user_offline", key, shown.name, {})
+        elif anew or shown is None or shown.ref != tracked.ref:
+            user = user_from_meta(key, tracked.meta)
+            self._show(tracked.ref, key, user.display_name, user.status, user.activity)
+
+    def _claimed(self, claim: payloads.PendingActivity | None) -> None:
+        """A user says to do something else. It stands until a newer meta of theirs comes, or one goes."""
+        if claim is None or not self._is_short(claim):
+            return
+        tracked, shown = self._topic.latest(claim.user_id), self._shown.get(claim.user_id)
+        if tracked is not None and shown is not None:
+            self._topic.reveal()
+            name = claim.display_name or shown.name
+            self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
+
+    def _is_short(self, claim: payloads.PendingActivity) -> bool:
+        """Whether the roster may keep a claim. It is counted nowhere, as metas are."""
+        config = self._topics.config
+        name, activity = claim.display_name or "", claim.activity or ""
+        return len(name.encode()) <= config.max_name_size and len(activity.encode()) <= config.max_text_size
+
+    def _show(self, ref: str, key: str, name: str, status: UserStatus, activity: str | None) -> None:
+        fields = {"user_id": key, "display_name": name, "status": status.value, "activity": activity}
+        shown = self._shown.get(key)
+        self._shown[key] = _Shown(ref, fields, bytes(encode_payload(fields)))
+        if shown is None:
+            self._tell("user_online", key, name, {})
+            # Nothing in that says what the user does.
+            before: Mapping[str, Any] = {**fields, "status": UserStatus.ONLINE.value, "activity": None}
+        else:
+            before = shown.fields
+        if fields != before:
+            self._tell("activity_changed", key, name, {"status": status.value, "activity": activity})
+
+    def _name(self, user_id: str, otherwise: str) -> str:
+        """The name that a user is shown with, or else what it calls itself."""
+        shown = self._shown.get(user_id)
+        return otherwise if shown is None else shown.name
+
+    def _stamp(self) -> str | None:
+        wall_clock = self._topics.config.wall_clock
+        return None if wall_clock is None else wall_clock()
+
+    def _tell(
+        self, kind: str, user_id: str, name: str, fields: Mapping[str, Any], *, to: str | None = None
+    ) -> None:
+        """Tell something of a user to one, or to all others."""
+        message = {"type": kind, "user_id": user_id, "display_name": name, **fields, "ts": self._stamp()}
+        form = EncodedMessage(EncodedFrame(bytes(encode_payload(message)), True))
+        for user in self._users.values():
+            if user.user_id == to or (to is None and user.user_id != user_id):
+                for session in user.sessions:
+                    session.send_shared(form)
+
+
+# ----------------------------------------------------------------------------------------------------- jarvis
+
 
 MAX_ERRORS = 100
 """Errors in a row. Who makes more of them does not listen."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
-from presence_proto.outputs import Outbox
-from presence_proto.websocket import server_frame
+from presence_proto.endpoint import Outbox
+from presence_proto.websocket.protocol import server_frame
 
 if TYPE_CHECKING:
+    from presence_proto.endpoint import ConnId
     from presence_proto.events import HubEvent
-    from presence_proto.hub.ids import TimerName
-    from presence_proto.hub.topic import EncodedMessage
-    from presence_proto.outputs import ConnId
+    from presence_proto.hub.topic import EncodedMessage, TimerName
     from presence_proto.serializer import EncodedFrame
     from presence_proto.timers import Clock, Timers
     from presence_proto.websocket import BinaryMessage, TextMessage, WebSocket

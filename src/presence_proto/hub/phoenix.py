@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING
 
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import JoinRefused
-from presence_proto.hub.allowance import Allowance, NoRoomError
-from presence_proto.hub.ids import Leave, SlowJoin
-from presence_proto.hub.member import JoinRefusedError, PhoenixMember, reply_to
-from presence_proto.hub.plain import PlainMember
-from presence_proto.hub.rates import TOO_FAST, TOO_MANY_MESSAGES
-from presence_proto.hub.supabase import SupabaseMember
-from presence_proto.hub.topics import SUPABASE_PREFIX, Topics
+from presence_proto.hub.channels import JoinRefusedError, PhoenixMember, PlainMember, SupabaseMember, reply_to
+from presence_proto.hub.limits import TOO_FAST, TOO_MANY_MESSAGES, Allowance, NoRoomError
+from presence_proto.hub.topic import SUPABASE_PREFIX, Leave, SlowJoin, Topics
 from presence_proto.json_text import SMALL_TEXT, check_elements
 from presence_proto.serializer import is_json_broadcast
 from presence_proto.websocket import TextMessage
@@ -20,10 +16,10 @@ from presence_proto.websocket import TextMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from presence_proto.hub.handshake import Admission
+    from presence_proto.endpoint import ConnId
+    from presence_proto.hub.admission import Admission
     from presence_proto.hub.peer import Peer
     from presence_proto.hub.topic import SharedMessage
-    from presence_proto.outputs import ConnId
     from presence_proto.serializer import Message, Serializer
     from presence_proto.websocket import BinaryMessage
 

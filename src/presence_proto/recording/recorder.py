@@ -11,22 +11,28 @@ from attrs import evolve, frozen
 
 from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig, join_params_are_the_meta
+from presence_proto.endpoint import CloseTransport, OpenTransport
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
-from presence_proto.outputs import CloseTransport, OpenTransport
 from presence_proto.realtime import RealtimeClient
-from presence_proto.recording.header import CALLS, COMMANDS, FACTS, header
-from presence_proto.recording.inbound import CannotRedactError, Inbound
-from presence_proto.recording.outputs import OutputTeller
-from presence_proto.recording.redaction import Secrets
-from presence_proto.recording.values import dump, from_bytes, to_json
+from presence_proto.recording.format import (
+    CALLS,
+    COMMANDS,
+    FACTS,
+    OutputTeller,
+    dump,
+    from_bytes,
+    header,
+    to_json,
+)
+from presence_proto.recording.redaction import CannotRedactError, Inbound, Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
-    from presence_proto.outputs import ConnId
+    from presence_proto.endpoint import ConnId
 
 MAX_HELD = 64 * 1024 * 1024
 """Characters of lines that may wait for a message to be complete. With more the recording ends."""

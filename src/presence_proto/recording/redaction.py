@@ -12,11 +12,17 @@ import re
 from base64 import b64encode
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
-from presence_proto.secrets import MIN_SECRET, is_secret_name
+from presence_proto.config import auth_token, auth_token_subprotocol
+from presence_proto.recording.frames import BodyPiece, FramePiece, HeadPiece, Inflater, Scanner
+from presence_proto.secrets import BEARER_PREFIX, MIN_SECRET, header_pieces, is_secret_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from presence_proto.recording.frames import Piece
+
 
 T = TypeVar("T")
 
@@ -422,3 +428,189 @@ def _bytes(text: str) -> bytes:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "surrogatepass")
+
+
+# ------------------------------------------------------------------------------------------------------- http
+# The heads of upgrade requests and answers, without what is secret in them.
+
+
+# Whatever other headers hold is taken for a secret.
+HARMLESS = frozenset(
+    {
+        *(b"host", b"upgrade", b"connection", b"origin", b"user-agent", b"server", b"date", b"vary", b"via"),
+        *(
+            b"sec-websocket-key",
+            b"sec-websocket-accept",
+            b"sec-websocket-version",
+            b"sec-websocket-extensions",
+        ),
+        *(b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"),
+        *(b"accept", b"accept-encoding", b"accept-language", b"allow", b"cache-control", b"pragma", b"age"),
+    }
+)
+SUBPROTOCOLS = b"sec-websocket-protocol"
+_BEARER = BEARER_PREFIX.encode()
+_LONG = 20
+"""Bytes. A longer subprotocol is more likely a token."""
+
+_LINE = re.compile(rb"([^:\s]+)(:[ \t]*)(.*)", re.DOTALL)
+
+
+def redact_head(head: bytes, secrets: Secrets) -> bytes:
+    """A start line and headers, of the same length."""
+    first, *lines = head.split(b"\n")
+    method, space, target = first.partition(b" ")
+    redacted = [first if method.startswith(b"HTTP/") else method + space + redact_url(target, secrets)]
+    name = b""
+    for line in lines:
+        match = _LINE.match(line)
+        if match is None or line[:1] in b" \t":  # goes on with the header before it
+            redacted.append(redact_header(name, line, secrets))
+        else:
+            name = match[1].lower()
+            redacted.append(match[1] + match[2] + redact_header(name, match[3], secrets))
+    return secrets.redact(b"\n".join(redacted))
+
+
+def redact_header(name: bytes, value: bytes, secrets: Secrets) -> bytes:
+    """The value of a header; `name` in lower case."""
+    if name == SUBPROTOCOLS:
+        return re.sub(rb"[^,\s]+", lambda one: redact_subprotocol(one[0], secrets), value)
+    if name in HARMLESS:
+        return value
+    if not is_secret_name(name.decode("latin-1")):
+        return secrets.hide_words(value)
+    match = re.fullmatch(rb"(\s*)(.*?)(\s*)", value, re.DOTALL)  # a line ends with "\r"
+    assert match is not None
+    pieces = [
+        (piece.encode("latin-1"), is_secret)
+        for piece, is_secret in header_pieces(name.decode("latin-1"), match[2].decode("latin-1"))
+    ]
+    hidden = b"".join(secrets.hide_bytes(piece) if is_secret else piece for piece, is_secret in pieces)
+    return match[1] + hidden + match[3]
+
+
+def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
+    """One subprotocol; some clients hide a token in it."""
+    encoded = auth_token((subprotocol.decode("latin-1"),))
+    if encoded and auth_token_subprotocol(encoded).encode() == subprotocol:
+        # The token is known by itself, and a replay encodes its stand-in.
+        return auth_token_subprotocol(secrets.hide(encoded)).encode()
+    if subprotocol.startswith(_BEARER):
+        scheme, dot, token = subprotocol.rpartition(b".")
+        return scheme + dot + secrets.hide_bytes(token)
+    return secrets.hide_words(subprotocol) if len(subprotocol) > _LONG else subprotocol
+
+
+def redact_url(url: bytes, secrets: Secrets) -> bytes:
+    """A URL or a request's target, and what may follow it in its line: all values of its query but `vsn`.
+
+    Those that are not named like a secret are hidden in their place only.
+    """
+    address, question_mark, rest = url.partition(b"?")
+    query = re.match(rb"\S*", rest)
+    assert query is not None
+    params = []
+    for param in query[0].split(b"&"):
+        name, equals, value = param.partition(b"=") if b"=" in param else (b"", b"", param)
+        if name != b"vsn":
+            # What has no name may be anything.
+            is_secret = not equals or is_secret_name(unquote_to_bytes(name).decode("utf-8", "replace"))
+            value = secrets.hide_in_query(value, seek=is_secret)
+        params.append(name + equals + value)
+    return address + question_mark + b"&".join(params) + rest[query.end() :]
+
+
+# ---------------------------------------------------------------------------------------------------- inbound
+# What comes in on one connection, without secrets, byte for byte as long as it was.
+#
+# A secret may be cut by chunks and by fragments, so bytes are ready to be written when the message is
+# complete that they belong to.
+
+
+class CannotRedactError(Exception):
+    """These bytes hold a secret, or may, in a way in which it cannot be replaced. The text says why."""
+
+
+class Inbound:
+    """Takes the bytes of one connection. `ready` counts those that `take` can give back now.
+
+    `limit`: how many bytes a message may have. After `CannotRedactError` it is of no more use.
+    """
+
+    def __init__(self, secrets: Secrets, limit: int) -> None:
+        self._secrets = secrets
+        self._scanner = Scanner()
+        self._inflater = Inflater(limit)
+        self._held: list[Piece | bytes] = []  # of a message that is not complete; bytes are redacted already
+        self._ready = bytearray()
+
+    @property
+    def ready(self) -> int:
+        """How many bytes can be taken."""
+        return len(self._ready)
+
+    def take(self, count: int) -> bytes:
+        """The next of the bytes that are ready."""
+        taken = bytes(self._ready[:count])
+        del self._ready[:count]
+        return taken
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes in. Raises `CannotRedactError`."""
+        for piece in self._scanner.feed(data):
+            match piece:
+                case HeadPiece():
+                    self._held.append(redact_head(piece.raw, self._secrets))
+                    self._release()
+                case BodyPiece():
+                    self._held.append(piece)
+                case FramePiece() if piece.is_control:
+                    self._held.append(piece.with_payload(self._secrets.redact(piece.payload)))
+                    if len(self._held) == 1:
+                        self._release()
+                case _:
+                    self._held.append(piece)
+                    if piece.fin:
+                        self._release()
+
+    def finish(self) -> None:
+        """No more will be read of this connection. Raises `CannotRedactError`."""
+        rest = self._scanner.take_rest()
+        if isinstance(rest, HeadPiece):
+            self._held.append(self._secrets.redact_end(redact_head(rest.raw, self._secrets)))
+        else:
+            self._held.append(rest)
+        self._release(cut=True)
+
+    def _release(self, *, cut: bool = False) -> None:
+        """Make ready what is held: a message, or the beginning of one that was `cut` off."""
+        parts = [piece.payload if isinstance(piece, FramePiece) else piece.raw for piece in self._message()]
+        payload = b"".join(parts)
+        redacted = self._redacted(payload, cut)
+        for piece in self._held:
+            if isinstance(piece, bytes):
+                self._ready += piece
+                continue
+            size = len(piece.payload) if isinstance(piece, FramePiece) else len(piece.raw)
+            part, redacted = redacted[:size], redacted[size:]
+            self._ready += piece.with_payload(part) if isinstance(piece, FramePiece) else part
+        self._held.clear()
+
+    def _message(self) -> list[Piece]:
+        return [piece for piece in self._held if not isinstance(piece, bytes)]
+
+    def _redacted(self, payload: bytes, cut: bool) -> bytes:
+        first = next(iter(self._message()), None)
+        if not (isinstance(first, FramePiece) and first.raw and first.compressed):
+            return self._without_secrets(payload, cut)
+        inflated = self._inflater.inflate(payload, whole=not cut)
+        if inflated is None:
+            raise CannotRedactError("a compressed message is too large to look for secrets in it")
+        if self._without_secrets(inflated, cut) != inflated:
+            raise CannotRedactError("a compressed message holds a secret")
+        return self._without_secrets(payload, cut)  # it may be compressed by its own word only
+
+    def _without_secrets(self, payload: bytes, cut: bool) -> bytes:
+        redacted = self._secrets.redact_json(payload)
+        return self._secrets.redact_end(redacted) if cut else redacted

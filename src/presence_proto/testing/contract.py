@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
+from presence_proto import events
+from presence_proto.channel import ChannelState
 from presence_proto.client import PresenceClient
+from presence_proto.endpoint import MERGED, AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.events import HubEvent, PresenceEvent, RealtimeEvent
 from presence_proto.hub import Hub
-from presence_proto.outputs import (
-    MERGED,
-    AccessTokenNeeded,
-    CloseTransport,
-    ConnId,
-    OpenTransport,
-    SendData,
-)
 from presence_proto.realtime import RealtimeClient
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from presence_proto.endpoint import Endpoint
+    from presence_proto.events import OnlineUser
+    from presence_proto.presence import Meta, PresenceChange
+
 
 _EVENTS: tuple[tuple[type, tuple[type, ...]], ...] = (
     (RealtimeClient, (AccessTokenNeeded, *get_args(RealtimeEvent))),
@@ -113,3 +113,179 @@ class Contract:
             self._live.remove(conn)
         elif not isinstance(output, self._events):
             raise ContractError(f"{output!r} is no documented event")
+
+
+# ------------------------------------------------------------------------------------------------------ folds
+# What an application makes of a client's events, checked against what the client says of itself.
+#
+# Folding the events must reproduce the roster, or the presence of each topic, at every point; and the events
+# must come in an order that makes sense. `ContractError` is raised when they do not.
+
+
+class RealtimeFold:
+    """Follows the events of one `RealtimeClient`.
+
+    - A connection comes up before it goes down, a channel likewise; attempts have a sane delay.
+    - A push has one outcome at most.
+    - The changes of the presence, folded, are the presence.
+    """
+
+    def __init__(self, client: RealtimeClient) -> None:
+        self._client = client
+        self.connected = False
+        self.joined: set[str] = set()
+        self.missing: set[str] = set()  # topics where the client has given up on the presence state
+        self.outcomes: dict[int, events.PushReplied | events.PushFailed] = {}
+        self.presence: dict[str, dict[str, dict[str, Meta]]] = {}  # topic -> key -> phx_ref -> meta
+
+    def follow(self, event: Any) -> None:
+        """Take in the next event."""
+        match event:
+            case events.SocketConnected():
+                require(not self.connected, "connected twice")
+                self.connected = True
+            case events.SocketDisconnected(retry_in=retry_in, fatal=fatal):
+                require(retry_in is None or retry_in > 0, f"the next attempt is in {retry_in} s")
+                require(not (fatal and retry_in is not None), "what is fatal is not tried again")
+                self.connected = False
+            case events.ChannelJoined(topic=topic):
+                require(self.connected, f"{topic!r} was joined without a connection")
+                self.joined.add(topic)
+                self.missing.discard(topic)
+            case events.ChannelDown(topic=topic):
+                require(topic in self.joined, f"{topic!r} is down, and was not up")
+                self.joined.remove(topic)
+            case events.JoinFailed(topic=topic):
+                self.joined.discard(topic)
+            case events.ChannelLeft(topic=topic):
+                self.joined.discard(topic)
+                self.presence.pop(topic, None)
+            case events.PushReplied(push_id=push_id) | events.PushFailed(push_id=push_id):
+                require(push_id not in self.outcomes, f"push {push_id} has two outcomes")
+                self.outcomes[push_id] = event
+            case events.PresenceSynced() | events.PresenceDiffed():
+                fold_changes(self.presence.setdefault(event.topic, {}), event.changes)
+            case events.PresenceMissing(topic=topic):
+                self.missing.add(topic)
+
+    def check(self) -> None:
+        """The client is drained: compare."""
+        client = self._client
+        require(client.next_deadline() is not None or client.is_closed, "a client that waits has a deadline")
+        for topic in client.channels:
+            if client.state_of(topic) is not ChannelState.LEAVING:
+                held = {key: _by_ref(metas) for key, metas in client.presence(topic).items()}
+                folded = self.presence.get(topic, {})
+                require(folded.keys() == held.keys(), f"{topic!r}: the events say {[*folded]}, not {[*held]}")
+                for key, metas in held.items():
+                    require([*folded[key]] == [*metas], f"{topic!r}: the refs of {key!r} differ")
+                    require(repr(folded[key]) == repr(metas), f"{topic!r}: the metas of {key!r} differ")
+
+
+class PresenceFold:
+    """Follows the events of one `PresenceClient`: its `users` are the others in the roster.
+
+    - Before the first `Connected`, and after a `Disconnected`, nobody comes, goes or changes.
+    - What follows a `Connected` that resumes is the net differences, each of them once.
+    - Nobody comes twice; who goes or changes is as it was last shown; a change changes something.
+    - `online_users` has us first, nobody twice, and the others as folded.
+    """
+
+    def __init__(self, client: PresenceClient) -> None:
+        self._client = client
+        self._own = client.identity.user_id
+        self.connected = False
+        self.users: dict[str, OnlineUser] = {}
+        self.owed: list[Any] = []  # net differences that are still to be told
+        self.failed: dict[int, events.CommandFailed] = {}
+
+    def follow(self, event: Any) -> None:
+        """Take in the next event."""
+        match event:
+            case events.Connected():
+                require(not self.connected, "connected twice")
+                self.connected = True
+                self._enter(event)
+            case events.Disconnected():
+                self.connected = False
+            case events.UserOnline() | events.UserOffline() | events.ActivityChanged():
+                require(self.connected, f"{event!r} while we are out of the room")
+                if self.owed:
+                    require(event in self.owed, f"{event!r} is no net difference, or was told before")
+                    self.owed.remove(event)
+                else:
+                    self._changed(event)
+            case events.CommandFailed(command_id=command_id):
+                require(command_id not in self.failed, f"command {command_id} failed twice")
+                self.failed[command_id] = event
+
+    def check(self) -> None:
+        """The client is drained: compare."""
+        client = self._client
+        require(client.is_connected == self.connected, "is_connected is what the events say")
+        require(not self.owed, f"net differences were not told: {self.owed}")
+        own, *others = client.online_users
+        require(own.user_id == self._own, "we are the first in the roster")
+        require({user.user_id: user for user in others} == self.users, "the roster is what the events say")
+        require(client.online_count == len(self.users) + 1, "nobody is counted twice")
+
+    def _enter(self, event: events.Connected) -> None:
+        users = {user.user_id: user for user in event.users}
+        require(event.online_count == len(event.users) == len(users), "nobody is counted twice")
+        del users[self._own]
+        if event.resumed:
+            self.owed = differences(self.users, users)
+        self.users = users
+
+    def _changed(self, event: events.UserOnline | events.UserOffline | events.ActivityChanged) -> None:
+        user_id, shown = event.user.user_id, self.users.get(event.user.user_id)
+        if isinstance(event, events.UserOnline):
+            require(shown is None and user_id != self._own, f"{user_id!r} came online twice")
+        elif isinstance(event, events.UserOffline):
+            require(shown == event.user, f"{user_id!r} went offline as another than it was shown")
+            del self.users[user_id]
+            return
+        else:
+            require(shown == event.previous, f"{user_id!r} was not shown as {event.previous!r}")
+            require(event.user != event.previous, f"nothing changed of {user_id!r}")
+        self.users[user_id] = event.user
+
+
+Fold: TypeAlias = RealtimeFold | PresenceFold
+
+
+def fold_of(client: RealtimeClient | PresenceClient) -> Fold:
+    """The fold for a client that has reported nothing yet."""
+    return PresenceFold(client) if isinstance(client, PresenceClient) else RealtimeFold(client)
+
+
+def fold_changes(held: dict[str, dict[str, Meta]], changes: Iterable[PresenceChange]) -> None:
+    """Fold the changes of a `PresenceSynced` or `PresenceDiffed` into `held`: key -> phx_ref -> meta."""
+    for change in changes:
+        metas = held.setdefault(change.key, {})
+        require((change.kind == "joined") == (not metas), f"{change.key!r} {change.kind}, with {[*metas]}")
+        for meta in change.left:
+            require(metas.pop(meta["phx_ref"], None) is not None, f"{change.key!r}: a meta left twice")
+        joined = _by_ref(change.joined)
+        require(not metas.keys() & joined.keys(), f"{change.key!r}: a meta joined twice")
+        metas.update(joined)
+        require((change.kind == "left") == (not metas), f"{change.key!r} {change.kind}, to {[*metas]}")
+        if not metas:
+            del held[change.key]
+
+
+def differences(old: dict[str, OnlineUser], new: dict[str, OnlineUser]) -> list[Any]:
+    """What happened from `old` to `new`, users by id, as the events that tell it."""
+    return [
+        *(events.UserOnline(user) for key, user in new.items() if key not in old),
+        *(events.UserOffline(user) for key, user in old.items() if key not in new),
+        *(
+            events.ActivityChanged(new[key], user)
+            for key, user in old.items()
+            if key in new and new[key] != user
+        ),
+    ]
+
+
+def _by_ref(metas: Iterable[Meta]) -> dict[str, Meta]:
+    return {meta["phx_ref"]: meta for meta in metas}

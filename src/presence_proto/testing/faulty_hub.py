@@ -2,28 +2,223 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve
+from attrs import evolve, frozen
 
+from presence_proto.endpoint import CloseTransport, ConnId, Event, OpenTransport, Outbox, SendData, _Chunks
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
-from presence_proto.hub.handshake import Refusal
+from presence_proto.hub.admission import Refusal
+from presence_proto.hub.channels import SupabaseMember
+from presence_proto.hub.jarvis import JarvisSession
+from presence_proto.hub.limits import TOO_MANY_MESSAGES, Bucket
 from presence_proto.hub.peer import ABNORMAL, Phase
-from presence_proto.testing.delay_line import DelayLine
-from presence_proto.testing.faults import Faults, FaultyJarvisSession, FaultyPhoenixSession
+from presence_proto.hub.phoenix import PhoenixSession
+from presence_proto.json_text import decode_object
 from presence_proto.validators import MIN_SECONDS, is_number, is_unicode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
     from presence_proto.config import HubConfig
     from presence_proto.events import HubEvent
-    from presence_proto.hub.handshake import Admission
+    from presence_proto.hub.admission import Admission
     from presence_proto.hub.peer import Peer, Session
-    from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, Outbox, SendData
+    from presence_proto.hub.topic import EncodedMessage, SharedMessage
+    from presence_proto.serializer import Message
+    from presence_proto.timers import Clock
     from presence_proto.websocket import HandshakeRequest
+
+
+# ------------------------------------------------------------------------------------------------- delay line
+# An outbox whose bytes take their time.
+
+
+class DelayLine(Outbox[Event]):
+    """An `Outbox` that can hold back bytes, and the orderly closes after them. Nothing else waits.
+
+    What comes out keeps the order in which it came in. `release` lets go what is due.
+    """
+
+    __slots__ = ("_clock", "_line", "_seconds")
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seconds = 0.0
+        self._line: deque[tuple[float, SendData | CloseTransport]] = deque()  # each with its time
+
+    @property
+    def deadline(self) -> float | None:
+        """When something is due, or `None`."""
+        return self._line[0][0] if self._line else None
+
+    def delay(self, seconds: float) -> None:
+        """Hold back what comes from now on for so long. 0: nothing, and let go what is held."""
+        self._seconds = seconds
+        while not seconds and self._line:
+            self._let_go()
+
+    def release(self) -> None:
+        """Let go what is due."""
+        while self._line and self._line[0][0] <= self._clock.now:
+            self._let_go()
+
+    def send(self, conn: ConnId, data: bytes) -> None:
+        """Queue `data` for `conn`; nothing is queued for empty data."""
+        if not self._seconds:
+            super().send(conn, data)
+        elif data:
+            self._line.append((self._clock.now + self._seconds, SendData(conn, data)))
+
+    def put(self, output: Event | OpenTransport | CloseTransport) -> None:
+        """Queue an event or a transport command. An abort drops what is held for its connection."""
+        if isinstance(output, CloseTransport) and self._seconds:
+            if not output.abort:
+                self._line.append((self._clock.now + self._seconds, output))
+                return
+            self.forget(output.conn)
+        super().put(output)
+
+    def forget(self, conn: ConnId) -> None:
+        """A transport is gone, and with it what was to be done with it."""
+        self._line = deque(held for held in self._line if held[1].conn != conn)
+        self._open.pop(conn, None)
+        about = (_Chunks, CloseTransport)
+        self._queue[:] = [one for one in self._queue if not (isinstance(one, about) and one.conn == conn)]
+
+    def cut(self) -> None:
+        """All transports break: nothing more is sent, and the closes that wait are aborts now."""
+        closing = [output.conn for _, output in self._line if isinstance(output, CloseTransport)]
+        self._line.clear()
+        for conn in closing:
+            super().put(CloseTransport(conn, abort=True))
+
+    def _let_go(self) -> None:
+        _, output = self._line.popleft()
+        if isinstance(output, SendData):
+            super().send(output.conn, output.data)
+        else:
+            super().put(output)
+
+
+# ----------------------------------------------------------------------------------------------------- faults
+# What can be wrong with a hub, and the sessions of one with which it is.
+
+
+_UNAVAILABLE = Refusal(503, "refused for a test")
+
+
+@frozen(kw_only=True)
+class Faults:
+    """What is wrong with a hub now: nothing by default. The methods of `FaultyHub` say what each means."""
+
+    handshakes_to_refuse: int = 0
+    refusal: Refusal = _UNAVAILABLE  # how
+    heartbeats_muted: bool = False
+    joins_ignored: bool = False
+    states_withheld: bool = False
+    broadcasts_dropped: bool = False
+    diffs_duplicated: bool = False
+    join_delay: float = 0.0  # seconds; more than those of the config
+    refusal_delay: float = 0.0  # seconds
+    presence_limit: int | None = None  # calls of track and untrack in 30 seconds
+    broadcast_limit: int | None = None  # in one second
+    delay: float = 0.0  # seconds
+    frozen: bool = False
+
+
+class FaultyPhoenixSession(PhoenixSession):
+    """A Phoenix socket with the `faults` of its hub."""
+
+    __slots__ = ("_broadcasts", "_faults")
+
+    def __init__(self, faults: Callable[[], Faults], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._faults = faults
+        self._broadcasts: dict[str, Bucket] = {}  # by topic
+
+    def _on_message(self, message: Message) -> None:
+        faults, event = self._faults(), message.event
+        if event == "phx_join":
+            if faults.joins_ignored:
+                return
+            self._broadcasts.pop(message.topic, None)
+        elif message.topic == "phoenix" and event == "heartbeat":
+            if faults.heartbeats_muted:
+                return
+        elif event == "broadcast" and faults.broadcast_limit is not None and self._is_member(message):
+            bucket = self._broadcasts.setdefault(message.topic, Bucket(1.0))
+            if not bucket.take(faults.broadcast_limit, self.topics.clock.now):
+                self.stop(message.topic, TOO_MANY_MESSAGES, crashed=False)
+                return
+        super()._on_message(message)
+
+    def _join_delay(self) -> float:
+        return super()._join_delay() + self._faults().join_delay
+
+    def _refusal_delay(self) -> float:
+        return super()._refusal_delay() + self._faults().refusal_delay
+
+    def _is_member(self, message: Message) -> bool:
+        """Whether the message is of the channel as it is now. Only Supabase has limits."""
+        channel = self._channels.get(message.topic)
+        return isinstance(channel, SupabaseMember) and message.join_ref in (None, channel.ref)
+
+    @property
+    def presence_limit(self) -> int | None:
+        """Presence calls of one channel in 30 s: the lower limit of the config's and the fault's."""
+        limits = super().presence_limit, self._faults().presence_limit
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def send(self, message: Message) -> None:
+        """Send a message, unless it is to be withheld."""
+        if message.event != "presence_state" or not self._faults().states_withheld:
+            super().send(message)
+
+    def send_shared(self, shared: SharedMessage) -> None:
+        """Send a message that others get, too: not at all, once or twice."""
+        faults = self._faults()
+        if shared.message.event == "presence_diff":
+            if faults.diffs_duplicated:
+                super().send_shared(shared)
+        elif faults.broadcasts_dropped:
+            return
+        super().send_shared(shared)
+
+
+class FaultyJarvisSession(JarvisSession):
+    """A connection of the Jarvis JSON protocol with the `faults` of its hub."""
+
+    __slots__ = ("_faults",)
+
+    def __init__(self, faults: Callable[[], Faults], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._faults = faults
+
+    def _on_message(self, message: Mapping[str, Any]) -> None:
+        faults, kind = self._faults(), message.get("type")
+        if (kind == "ping" and faults.heartbeats_muted) or (kind == "connect" and faults.joins_ignored):
+            return
+        super()._on_message(message)
+
+    def send_shared(self, form: EncodedMessage) -> None:
+        """Send a message that others get, too: not at all, once or twice."""
+        faults = self._faults()
+        if faults.broadcasts_dropped or faults.diffs_duplicated:
+            kind = decode_object(str(form.encoded.data, "utf-8"), "a message")["type"]
+            if kind in ("game_invite", "poke"):
+                if faults.broadcasts_dropped:
+                    return
+            elif faults.diffs_duplicated:
+                super().send_shared(form)
+        super().send_shared(form)
+
+
+# ------------------------------------------------------------------------------------------------- faulty hub
 
 
 class FaultyHub(Hub):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.errors import LocalProtocolError
-from presence_proto.outputs import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.testing.contract import Contract, require
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, State, TextMessage, WebSocket
 

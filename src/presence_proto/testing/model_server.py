@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from presence_proto.events import ChannelLeft
-from presence_proto.testing.folds import Fold, fold_of
-from presence_proto.testing.scripted_server import ScriptedServer
+from presence_proto.testing.contract import Fold, fold_of
+from presence_proto.testing.scripted_servers import ScriptedServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from presence_proto.config import Address
-from presence_proto.outputs import CloseTransport, ConnId, SendData
+from presence_proto.endpoint import CloseTransport, ConnId, SendData
 from presence_proto.serializer import Message, serializer_for
 from presence_proto.testing.contract import Contract
 from presence_proto.websocket import (

@@ -17,7 +17,7 @@ from presence_entries import snapshot
 from presence_model import Model
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.presence import PresenceMap
-from presence_proto.testing.folds import fold_changes
+from presence_proto.testing.contract import fold_changes
 
 MAX_KEYS, MAX_METAS = 3, 2
 CALLS = 400, 40

@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import click
 from attrs import evolve, frozen
+from rich.console import Console
+from rich.text import Text
 
 from presence_adapters.cli.doctor import probes
-from presence_adapters.cli.doctor.claims import claims_of
-from presence_adapters.cli.doctor.diagnosis import Diagnosis, diagnose
-from presence_adapters.cli.doctor.facts import CheckupStep, Facts
+from presence_adapters.cli.doctor.facts import CheckupStep, Facts, claims_of
+from presence_adapters.cli.doctor.faults import Diagnosis, diagnose
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
-from presence_adapters.connecting import client_context
-from presence_adapters.error_words import os_error_words
-from presence_adapters.identity_file import IdentityError
-from presence_adapters.proxies import find_proxy
-from presence_adapters.settings import SettingsError
-from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError, ProxyTunnel
+from presence_adapters.cli.exits import Exit
+from presence_adapters.cli.output import print_json, printable
+from presence_adapters.connecting import client_context, find_proxy, os_error_words
+from presence_adapters.settings.identity_file import IdentityError
+from presence_adapters.settings.layers import SettingsError
+from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError
+from presence_proto.websocket import ProxyTunnel
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from presence_adapters.settings import Settings
-    from presence_proto import Identity, PresenceConfig, Proxy
+    from presence_adapters.settings.layers import Settings
+    from presence_proto import Identity, PresenceConfig
+    from presence_proto.websocket import Proxy
+
 
 HEARTBEAT = 0.25
 """Seconds from the handshake to the first heartbeat: nobody wants to wait for the usual one."""
@@ -312,3 +318,82 @@ def _finding(step: CheckupStep, found: str | float | NotNeeded, seconds: float) 
     if isinstance(found, float):
         return Finding(step, found, "there and back")
     return Finding(step, seconds, found)
+
+
+# ----------------------------------------------------------------------------------------------------- report
+# What a check-up has found, for people and for scripts.
+
+
+_STYLES = {"ok": "green", "skipped": "bright_black", "warning": "yellow", "failed": "bold red"}
+_REMEDY = " " * 31 + "→ "
+
+
+async def examine(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
+    """Do a check-up, and tell each step as soon as it is done. Returns the exit status."""
+    console = Console(highlight=False, soft_wrap=True)
+    status = Exit.OK
+    async with aclosing(Checkup(load, timeout).findings()) as findings:
+        async for finding in findings:
+            status = exit_status(finding)
+            if as_lines:
+                print_json(as_json(finding))
+            else:
+                console.print(as_text(finding))
+    if status is Exit.OK and not as_lines:
+        console.print("All is well.")
+    return status
+
+
+def outcome(finding: Finding) -> str:
+    """One word for it: `ok`, `skipped`, `warning` or `failed`."""
+    if finding.diagnosis is not None:
+        return "failed" if finding.diagnosis.fault.grave else "warning"
+    return "skipped" if finding.seconds is None else "ok"
+
+
+def exit_status(finding: Finding) -> Exit:
+    """What the last finding makes of the exit status."""
+    if outcome(finding) != "failed":
+        return Exit.OK
+    assert finding.diagnosis is not None
+    if finding.step is CheckupStep.CONFIG:
+        return Exit.DISABLED if finding.diagnosis.fault.name == "presence-off" else Exit.USAGE
+    return Exit.FAILED if finding.step in (CheckupStep.PRESENCE, CheckupStep.HEARTBEAT) else Exit.UNREACHABLE
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    """An object for scripts."""
+    found: dict[str, Any] = {"step": finding.step, "status": outcome(finding)}
+    if finding.diagnosis is not None:
+        diagnosis = finding.diagnosis
+        found |= {"fault": diagnosis.fault.name, "cause": diagnosis.cause, "remedy": diagnosis.remedy}
+    else:
+        found["found"] = finding.text
+    return found if finding.seconds is None else found | {"seconds": round(finding.seconds, 4)}
+
+
+def as_text(finding: Finding) -> Text:
+    """A line; under one with a fault, what to do."""
+    word = outcome(finding)
+    took = "" if finding.seconds is None else f"{finding.seconds * 1000:.0f} ms"
+    line = Text.assemble((f"{word:<8}", _STYLES[word]), f" {finding.step:<10} {took:>9}  ")
+    if finding.diagnosis is None:
+        return line.append(printable(finding.text))
+    return line.append(
+        f"{printable(finding.diagnosis.cause)}\n{_REMEDY}{printable(finding.diagnosis.remedy)}"
+    )
+
+
+def run(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
+    """`examine` in a loop of its own."""
+
+    def load_aloud() -> Settings:
+        settings = load()
+        for warning in settings.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+        return settings
+
+    try:
+        return asyncio.run(examine(load_aloud, timeout, as_lines=as_lines))
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED

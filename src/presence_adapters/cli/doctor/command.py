@@ -13,7 +13,7 @@ from presence_adapters.cli.room import json_option
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from presence_adapters.settings import Settings
+    from presence_adapters.settings.layers import Settings
 
 
 @click.command()
@@ -37,6 +37,6 @@ def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None
     way into the channel, 1: there is something wrong in it. No secret is ever shown: what it says can be
     passed on.
     """
-    from presence_adapters.cli.doctor.report import run
+    from presence_adapters.cli.doctor.checkup import run
 
     sys.exit(run(load, timeout, as_lines=as_lines))

@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from presence_adapters.access_tokens import time_claim, unverified_claims
+
 
 class CheckupStep(StrEnum):
     """The steps of a check-up, in their order. Each needs those before it."""
@@ -168,3 +170,15 @@ class Facts:
     def says(self, *words: str) -> bool:
         """Whether the server's refusal of the join holds any of these."""
         return self.refusal is not None and any(word in self.refusal.lower() for word in words)
+
+
+# ----------------------------------------------------------------------------------------------------- claims
+# What stands in a JWT, as the diagnosis asks for it.
+
+
+def claims_of(token: str | None) -> Claims:
+    """What a JWT says about itself. Nothing, if it is none."""
+    claims = unverified_claims(token or "")
+    starts = [time for name in ("iat", "nbf") if (time := time_claim(claims, name)) is not None]
+    ref = claims.get("ref")
+    return Claims(time_claim(claims, "exp"), max(starts, default=None), ref if isinstance(ref, str) else None)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from presence_adapters.cli.doctor.facts import HttpAnswer
-from presence_adapters.error_words import os_error_words, tls_error_words
+from presence_adapters.connecting import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,12 +7,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from presence_adapters.cli.debug_log import LOGGER
-from presence_adapters.cli.visit import run
+from presence_adapters.cli.one_shot import run
+from presence_adapters.cli.output import LOGGER
 from presence_adapters.cli.watch.lines import print_events
 
 if TYPE_CHECKING:
-    from presence_adapters.settings import Settings
+    from presence_adapters.settings.layers import Settings
 
 
 def watch_room(settings: Settings, *, plain: bool, as_lines: bool) -> None:

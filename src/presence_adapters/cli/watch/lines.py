@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from presence_adapters.cli.exits import Unreachable
-from presence_adapters.cli.json_lines import print_event
-from presence_adapters.cli.signals import until_stopped
-from presence_adapters.cli.visit import client_of
-from presence_adapters.cli.wording import news, printable
+from presence_adapters.cli.one_shot import client_of, until_stopped
+from presence_adapters.cli.output import news, print_event, printable
 from presence_proto import Error
 
 if TYPE_CHECKING:
     from presence_adapters.asyncio import PresenceClient
-    from presence_adapters.settings import Settings
+    from presence_adapters.settings.layers import Settings
 
 
 async def print_events(settings: Settings, *, as_lines: bool) -> None:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from attrs import frozen
+from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
-from textual.containers import Container
-from textual.widgets import Footer
+from textual.containers import Container, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import DataTable, Footer, Input, Label, OptionList, RichLog, Static
 
 from presence_adapters.asyncio import ConnectError
 from presence_adapters.cli.exits import Failure, Unreachable
-from presence_adapters.cli.signals import on_stop_signal
-from presence_adapters.cli.visit import client_of
-from presence_adapters.cli.watch.feed import Feed
-from presence_adapters.cli.watch.form import Field, FieldsDialog
-from presence_adapters.cli.watch.roster import RosterTable
-from presence_adapters.cli.watch.state import ConnectionLine
-from presence_adapters.cli.wording import Line, doing, news, printable
+from presence_adapters.cli.one_shot import client_of, on_stop_signal
+from presence_adapters.cli.output import (
+    STATUS,
+    Line,
+    by_name,
+    doing,
+    news,
+    online_since,
+    printable,
+    seen_users,
+    status_words,
+)
 from presence_proto import Disconnected, Error, PresenceError, UserStatus
 
 if TYPE_CHECKING:
@@ -26,10 +37,278 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.events import Resize
 
     from presence_adapters.asyncio import PresenceClient
-    from presence_adapters.cli.watch.form import Answers
-    from presence_adapters.settings import Settings
+    from presence_adapters.settings.layers import Settings
+    from presence_proto import OnlineUser
+
+
+# ------------------------------------------------------------------------------------------------------- feed
+# What has happened in the room, the latest at the bottom.
+
+
+KEPT = 1000
+"""Lines that one can scroll back to."""
+
+LONGEST = 1000
+"""Characters of an event that are shown. A message may have millions, and to wrap them takes seconds."""
+
+
+class Feed(RichLog):
+    """Lines with the time of day."""
+
+    def __init__(self) -> None:
+        super().__init__(id="feed", wrap=True, min_width=1, max_lines=KEPT)
+        self.border_title = "what happens"
+        self._lines: deque[Text] = deque(maxlen=KEPT)
+
+    def add(self, line: Line) -> None:
+        """Something has happened just now."""
+        words = line.text if len(line.text) <= LONGEST else f"{line.text[:LONGEST]}…"
+        text = Text(f"{datetime.now():%H:%M:%S} ", "dim")
+        text.append(f"{line.symbol} {words}", line.style)
+        self._lines.append(text)
+        self.write(text)
+
+    def on_resize(self, event: Resize) -> None:
+        """Wrap the lines anew."""
+        self.clear()
+        for text in self._lines:
+            self.write(text)
+
+
+# ------------------------------------------------------------------------------------------------------- form
+# A small dialog over the room: some fields, Enter for the next one and at last for all, Escape for none.
+
+
+Answers: TypeAlias = tuple[str, ...]
+
+
+@frozen
+class Field:
+    """A field: what it is called, its first value, what may be chosen if not everything may, and whether it
+    may be empty."""
+
+    label: str
+    value: str = ""
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+
+
+class FieldsDialog(ModalScreen[Answers | None]):
+    """Ends with what was written into the fields, without the space around it, or with `None`."""
+
+    CSS = """
+    FieldsDialog { align: center middle; }
+    FieldsDialog > Vertical { width: 50; max-width: 90%; height: auto; max-height: 90%;
+                              border: round $primary; padding: 0 1; background: $surface;
+                              overflow-y: auto; scrollbar-size-vertical: 1; }
+    FieldsDialog Label { margin-top: 1; }
+    FieldsDialog Input, FieldsDialog OptionList { border: none; height: auto; padding: 0 1; }
+    FieldsDialog OptionList { text-wrap: nowrap; text-overflow: ellipsis; }
+    FieldsDialog Input { height: 1; background: $boost; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [("escape", "dismiss", "Cancel")]
+
+    def __init__(self, title: str, *fields: Field) -> None:
+        super().__init__()
+        self._title = title
+        self._fields = fields
+
+    def compose(self) -> ComposeResult:
+        """The fields, one below the other."""
+        with Vertical() as box:
+            box.border_title = self._title
+            for number, field in enumerate(self._fields):
+                yield Label(f"{field.label} (may be empty)" if field.optional else field.label, markup=False)
+                if field.choices:
+                    yield OptionList(*field.choices, id=f"field{number}", markup=False)
+                else:
+                    yield Input(field.value, id=f"field{number}", select_on_focus=False)
+
+    def on_mount(self) -> None:
+        """Choose what is to be chosen at first, and begin."""
+        for number, field in enumerate(self._fields):
+            if field.choices:
+                options = self.query_one(f"#field{number}", OptionList)
+                options.highlighted = field.choices.index(field.value)
+        self.set_focus(self.query_one("#field0"))
+
+    def on_input_submitted(self) -> None:
+        """Enter in a line."""
+        self._next()
+
+    def on_option_list_option_selected(self) -> None:
+        """Enter on a choice."""
+        self._next()
+
+    def _next(self) -> None:
+        """Go on to the next field, or be done."""
+        answers = self._answers()
+        focused = self.focused.id if self.focused is not None else None
+        number = next(n for n in range(len(self._fields)) if f"field{n}" == focused)
+        if not answers[number] and not self._fields[number].optional:
+            self.app.bell()
+        elif number + 1 < len(self._fields):
+            self.set_focus(self.query_one(f"#field{number + 1}"))
+        elif all(answer or field.optional for answer, field in zip(answers, self._fields, strict=True)):
+            self.dismiss(answers)
+        else:
+            self.app.bell()
+
+    def _answers(self) -> Answers:
+        return tuple(self._answer(number, field) for number, field in enumerate(self._fields))
+
+    def _answer(self, number: int, field: Field) -> str:
+        if not field.choices:
+            return self.query_one(f"#field{number}", Input).value.strip()
+        highlighted = self.query_one(f"#field{number}", OptionList).highlighted
+        return field.choices[highlighted or 0]
+
+
+# ----------------------------------------------------------------------------------------------------- roster
+# The table of the users in the room.
+
+
+COLUMNS = {"who": None, "status": 16, "activity": None, "since": 10, "devices": 7}
+"""With their widths: that of the longest cell, where it is known. The others share the rest."""
+
+NAME_SHARE = 0.35
+"""The part of it that names get; activities get the other."""
+
+NARROWEST = 8
+"""Columns that they have at least. In a narrower terminal the table can be scrolled."""
+
+AROUND = 2
+"""Columns of space around a cell."""
+
+
+class RosterTable(DataTable[Text]):
+    """Shows the users of a room, by name. `visible`: we are one of them, also before the server says so."""
+
+    def __init__(self, client: PresenceClient, *, visible: bool) -> None:
+        super().__init__(id="roster", cursor_type="row")
+        self._client = client
+        self._visible = visible
+        self._was_seen = False
+        self._shown: dict[str, tuple[OnlineUser, int, bool]] = {}  # by user id: with devices, and if stale
+
+    @property
+    def chosen(self) -> str | None:
+        """The id of the user in the row of the cursor."""
+        if not self.is_valid_row_index(self.cursor_row):
+            return None
+        return self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value
+
+    def on_resize(self) -> None:
+        """The columns have another width now."""
+        chosen, self._shown = self.chosen, {}
+        self.clear(columns=True)
+        taken = sum(width or 0 for width in COLUMNS.values()) + AROUND * len(COLUMNS)
+        left = self.size.width - self.scrollbar_size_vertical - taken
+        name = max(int(left * NAME_SHARE), NARROWEST)
+        flexible = {"who": name, "activity": max(left - name, NARROWEST)}
+        for label, width in COLUMNS.items():
+            self.add_column(label, width=width or flexible[label], key=label)
+        self.update_room()
+        self._choose(chosen)
+
+    def update_room(self) -> None:
+        """Show the room as it is now."""
+        stale = self._client.is_stale
+        self._was_seen |= not stale
+        self.set_class(stale, "stale")
+        self.border_title = "the room, as it was" if stale and self._was_seen else "the room"
+        if not self.columns:
+            return  # there is no size yet
+        users = by_name(self._client.online_users) if self._visible else seen_users(self._client)
+        wanted = {user.user_id: self._state(user) for user in users}
+        if wanted == self._shown:
+            return
+        chosen = self.chosen
+        for user_id in self._shown.keys() - wanted.keys():
+            self.remove_row(user_id)
+        for user_id, state in wanted.items():
+            if user_id not in self._shown:
+                self.add_row(*self._row(*state), key=user_id)
+            elif state != self._shown[user_id]:
+                for column, cell in zip(COLUMNS, self._row(*state), strict=True):
+                    self.update_cell(user_id, column, cell)
+        self._shown = wanted
+        self.sort("who", key=lambda cell: cell.plain.casefold())
+        self._choose(chosen)
+
+    def _choose(self, user_id: str | None) -> None:
+        if user_id in self._shown:
+            self.move_cursor(row=self.get_row_index(user_id))
+
+    def _state(self, user: OnlineUser) -> tuple[OnlineUser, int, bool]:
+        client, user_id = self._client, user.user_id
+        # While the whole room is stale, the table is dimmed, and not its rows.
+        is_stale = not client.is_stale and client.is_user_stale(user_id)
+        return user, client.device_count(user_id) or 1, is_stale
+
+    def _row(self, user: OnlineUser, devices: int, is_stale: bool) -> tuple[Text, ...]:
+        ours = user.user_id == self._client.identity.user_id
+        cells = (
+            _cell(printable(user.display_name), "bold" if ours else ""),
+            _cell(status_words(user), STATUS[user.status][1]),
+            _cell(printable(user.activity or "")),
+            _cell(online_since(user)),
+            _cell(str(devices)),
+        )
+        if is_stale:
+            for cell in cells:
+                cell.stylize("dim")
+        return cells
+
+
+def _cell(text: str, style: str = "") -> Text:
+    return Text(text, style, no_wrap=True, overflow="ellipsis")
+
+
+# ------------------------------------------------------------------------------------------------------ state
+# The line that says how the connection is.
+
+
+class ConnectionLine(Static):
+    """Whether we are connected, with how many users and how quick a server; or why not, and until when."""
+
+    def __init__(self, client: PresenceClient, server: str) -> None:
+        super().__init__(id="connection")
+        self._client = client
+        self._server = server
+        self._loss: Disconnected | None = None
+        self._next_attempt = 0.0  # by time.monotonic()
+
+    def lost(self, loss: Disconnected) -> None:
+        """The connection is lost, or could not be made."""
+        self._loss = loss
+        self._next_attempt = time.monotonic() + (loss.retry_in or 0.0)
+
+    def update_state(self) -> None:
+        """Show how things are now."""
+        client, left = self._client, self._next_attempt - time.monotonic()
+        if client.is_connected:
+            facts = [f"connected to {self._server}", f"{client.online_count} online"]
+            if client.latency is not None:
+                facts.append(f"heartbeat {1000 * client.latency:.0f} ms")
+            self._show("●", "bold green", facts)
+        elif self._loss is None:
+            self._show("◌", "bold yellow", [f"connecting to {self._server}"])
+        else:
+            then = f"next attempt in {left:.0f} s" if left > 0 else "connecting"
+            self._show("✘", "bold red", ["disconnected", then, printable(self._loss.reason)])
+
+    def _show(self, symbol: str, style: str, facts: list[str]) -> None:
+        first, *others = facts
+        text = Text(f"{symbol} {first}", style)
+        self.update(text.append("".join(f"  {fact}" for fact in others), "not bold default"))
+
+
+# ----------------------------------------------------------------------------------------------------- screen
+
 
 FRAME = 0.25
 """Seconds from one look at the room to the next."""

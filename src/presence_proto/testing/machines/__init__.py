@@ -10,8 +10,7 @@ invariants. A program that fails is shrunk, and printed as the calls that make i
 from __future__ import annotations
 
 from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # before what needs it
-from presence_proto.testing.machines.client import ClientMachine
+from presence_proto.testing.machines.client import ClientMachine, PresenceClientMachine
 from presence_proto.testing.machines.hub import HubMachine
-from presence_proto.testing.machines.presence_client import PresenceClientMachine
 
 __all__ = ["ClientMachine", "HubMachine", "PresenceClientMachine"]

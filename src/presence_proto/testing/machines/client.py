@@ -2,18 +2,213 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+from msgspec.structs import replace
 
-from presence_proto.channel_config import ChannelConfig
-from presence_proto.channel_state import ChannelState
-from presence_proto.config import RealtimeConfig
-from presence_proto.events import PushReplied
+from presence_proto.channel import ChannelState
+from presence_proto.client import PresenceClient
+from presence_proto.config import ChannelConfig, Identity, PresenceConfig, RealtimeConfig
+from presence_proto.events import (
+    ActivityChanged,
+    CommandFailed,
+    Poked,
+    PresenceDiffed,
+    PushReplied,
+    UserOffline,
+    UserOnline,
+)
 from presence_proto.realtime import RealtimeClient
-from presence_proto.testing.folds import RealtimeFold
-from presence_proto.testing.machines.server_side import ServerMachine, a_topic, of_machine
+from presence_proto.roster import user_from_meta
+from presence_proto.testing.contract import RealtimeFold
+from presence_proto.testing.machines.brief import BriefMachine
+from presence_proto.testing.model_server import Device, ModelServer
+from presence_proto.testing.strategies.presence import tracked_payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+# ------------------------------------------------------------------------------------------------ server side
+# What the machines for both clients have in common: they play the server, the network, the clock.
+
+
+HEALED = 200.0
+"""Seconds of good weather after which everything that was asked for must have come true."""
+
+
+def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """A strategy that an attribute of the machine decides, so that a subclass may have another one."""
+    return st.runner().flatmap(strategy)
+
+
+a_topic = of_machine(lambda machine: st.sampled_from(machine.topics))
+a_joined_topic = of_machine(lambda machine: st.sampled_from(list(machine.server.channels)))
+a_rejoined_topic = of_machine(lambda machine: st.sampled_from(machine.server.rejoined))
+a_key = of_machine(lambda machine: machine.keys)
+a_meta = of_machine(lambda machine: machine.metas)
+
+
+class ServerMachine(BriefMachine):
+    """Rules for what happens to a client, whatever the client. `server` has the books."""
+
+    topics: ClassVar[Sequence[str]]
+    keys: ClassVar[st.SearchStrategy[str]] = st.sampled_from(["ann", "bob"])
+    metas: ClassVar[st.SearchStrategy[Any]] = st.fixed_dictionaries({"n": st.integers(0, 3)})
+
+    devices = Bundle("devices")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.server = ModelServer(self.make_client())
+        self.client = self.server.client
+
+    def make_client(self) -> Any:
+        """The client to be tried, at rest. Override it for your own."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- who is there
+
+    @rule(target=devices, topic=a_topic, key=a_key, meta=a_meta)
+    def device_tracks(self, topic: str, key: str, meta: Any) -> Device:
+        """A device of a user comes online."""
+        return self.server.track(topic, key, meta)
+
+    @rule(device=devices, meta=a_meta)
+    def device_retracks(self, device: Device, meta: Any) -> None:
+        """A device tracks another meta. Its user neither comes nor goes."""
+        before = len(self.server.events)
+        self.server.retrack(device, meta)
+        for event in self.server.events[before:]:
+            assert not isinstance(event, (UserOnline, UserOffline)), "an update is no coming or going"
+            for change in event.changes if isinstance(event, PresenceDiffed) else ():
+                assert change.kind == "updated", "an update is no coming or going"
+
+    @rule(device=consumes(devices))
+    def device_untracks(self, device: Device) -> None:
+        """A device goes offline."""
+        self.server.untrack(device)
+
+    @precondition(lambda self: self.server.channels)
+    @rule()
+    def repeat_diff(self) -> None:
+        """The last diff comes once more."""
+        self.server.repeat_diff()
+
+    # ---------------------------------------------------------------- the channel
+
+    @precondition(lambda self: self.server.channels)
+    @rule(topic=a_joined_topic, event=st.sampled_from(["phx_error", "phx_close"]))
+    def crash(self, topic: str, event: str) -> None:
+        """The server ends a channel."""
+        self.server.crash(topic, event)
+
+    @precondition(lambda self: self.server.rejoined)
+    @rule(topic=a_rejoined_topic, event=st.sampled_from(["phx_close", "phx_error", "phx_reply"]))
+    def echo(self, topic: str, event: str) -> None:
+        """The server speaks of a life of the channel that is over. It changes nothing."""
+        before = len(self.server.events)
+        self.server.echo(topic, event)
+        assert self.server.events[before:] == [], "an earlier life of the channel is over"
+
+    # ---------------------------------------------------------------- how fast it is
+
+    @precondition(lambda self: not self.server.stalls)
+    @rule()
+    def stall(self) -> None:
+        """The server stops to accept and to answer."""
+        self.server.stall()
+
+    @precondition(lambda self: self.server.stalls)
+    @rule()
+    def serve(self) -> None:
+        """It answers all that waits, and from now on at once."""
+        self.server.serve()
+
+    @precondition(lambda self: self.server.stalls)
+    @rule(latest=st.booleans())
+    def serve_one(self, latest: bool) -> None:
+        """It does one thing: the oldest, or the reply to the latest push."""
+        self.server.serve_one(latest=latest)
+
+    @precondition(lambda self: self.server.stalls)
+    @rule()
+    def deny(self) -> None:
+        """It replies to a push with an error."""
+        self.server.deny()
+
+    # ---------------------------------------------------------------- the network
+
+    @precondition(lambda self: self.server.conn is not None)
+    @rule(target=devices, noticed=st.booleans())
+    def cut(self, noticed: bool) -> MultipleResults[Device]:
+        """The connection ends. Without being `noticed`, it leaves ghosts of us on the server."""
+        ghosts = self.server.hang_up(noticed=noticed)
+        self.server.cut()
+        return multiple(*ghosts)
+
+    @precondition(lambda self: self.server.is_open and not self.server.dead)
+    @rule(kind=st.sampled_from(["dies", "closes", "refuses"]))
+    def trouble(self, kind: str) -> None:
+        """The network dies without a word, or the server closes the connection, or will refuse the next."""
+        if kind == "dies":
+            self.server.die()
+        elif kind == "closes":
+            self.server.close(1012)
+        else:
+            self.server.refusals.append(503)
+
+    # ---------------------------------------------------------------- the clock
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 12.0, 40.0]), asleep=st.booleans())
+    def wait(self, seconds: float, asleep: bool) -> None:
+        """Time passes. The host may be `asleep`: then there is one late tick."""
+        self.server.jump(seconds) if asleep else self.server.advance(seconds)
+
+    # ---------------------------------------------------------------- the application
+
+    @rule(seconds=st.sampled_from([10.0, 60.0]))
+    def restart(self, seconds: float) -> None:
+        """It disconnects, and connects again after a while."""
+        self.server.do(self.client.disconnect)
+        self.server.advance(seconds)
+        self.server.connect()
+
+    # ---------------------------------------------------------------- the end
+
+    @rule()
+    def heal(self) -> None:
+        """The weather is good for a while, and all that was asked for comes true."""
+        self.server.refusals.clear()
+        self.server.serve()
+        self.server.advance(HEALED)
+        self.healed()
+
+    def healed(self) -> None:
+        """The weather was good for a while: what must be true now. Override it for more."""
+        assert self.client.is_connected, "it never comes back"
+
+    # ---------------------------------------------------------------- what is true at all times
+
+    @invariant()
+    def the_events_are_the_state(self) -> None:
+        """The events, folded, are what the client holds."""
+        self.server.check()
+
+
+# ----------------------------------------------------------------------------------------------------- client
+
 
 a_wanted_topic = of_machine(lambda machine: st.sampled_from(list(machine.wanted)))
 
@@ -154,3 +349,137 @@ class ClientMachine(ServerMachine):
 
 def _by_ref(metas: Any) -> dict[str, Any]:
     return {meta["phx_ref"]: meta for meta in metas}
+
+
+# -------------------------------------------------------------------------------------------- presence client
+# `PresenceClientMachine`: a server, a network, a clock and an application against a `PresenceClient`.
+
+
+ROOM = "realtime:jarvis-presence"
+_statuses = st.sampled_from(["online", "idle", "away"])
+_activities = st.sampled_from([None, "Chess"])
+
+
+class PresenceClientMachine(ServerMachine):
+    """The model is that of the server: who is in the room, with which metas. `commands` has the ids of ours.
+
+    Checked are the roster, that each user is shown as its latest device, that what others say is heard once,
+    that a command fails once at most, and after `heal` that nothing is pending and we are seen as we are.
+    """
+
+    topics = (ROOM,)
+    metas = tracked_payloads()
+    me: ClassVar[str] = "me"  # our user id
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commands: set[int] = set()
+        self.claimed: set[str] = set()  # users who said something of themselves that no track has confirmed
+        self.shown: set[str] = set()  # the users in the roster
+
+    def make_client(self) -> PresenceClient:
+        """A client at rest, without an `rng`: so there is no jitter."""
+        return PresenceClient(Identity(self.me, "Me"), PresenceConfig(server_url="ws://host.test"))
+
+    # ---------------------------------------------------------------- the application
+
+    @initialize()
+    def start(self) -> None:
+        """We enter the room."""
+        self.server.connect()
+
+    @rule(status=_statuses, activity=_activities)
+    def update_activity(self, status: str, activity: str | None) -> None:
+        """We do something else."""
+        self.commands.add(self.server.do(self.client.update_activity, status, activity))
+
+    @rule(target_user_id=a_key)
+    def send_poke(self, target_user_id: str) -> None:
+        """We poke somebody."""
+        self.commands.add(self.server.do(self.client.send_poke, target_user_id))
+
+    # ---------------------------------------------------------------- the others
+
+    @rule(key=a_key, ours=st.booleans())
+    def poke(self, key: str, ours: bool) -> None:
+        """Somebody pokes us, or another one. A poke of ours is heard once if we are in the room."""
+        target = self.me if ours else "somebody else"
+        said = self._say("poke", {"user_id": key, "display_name": "Ann", "target_user_id": target})
+        heard = ours and self.server.has_joined(ROOM)
+        assert said == ([Poked(key, "Ann")] if heard else []), "a poke is heard once, by its target"
+
+    @rule(key=a_key, status=_statuses, activity=_activities)
+    def claim(self, key: str, status: str, activity: str | None) -> None:
+        """Somebody says what they do, and does not track it."""
+        self._claim(key, status, activity)
+
+    @rule(device=ServerMachine.devices, status=_statuses, activity=_activities)
+    def act(self, device: Device, status: str, activity: str | None) -> None:
+        """A device says what its user does, and tracks it: one event, if anybody can see a difference."""
+        before = len(self.server.events)
+        was_claimed = device.key in self.claimed
+        self._claim(device.key, status, activity)
+        self.server.retrack(device, {"display_name": "Ann", "status": status, "activity": activity})
+        changes = [one for one in self.server.events[before:] if isinstance(one, ActivityChanged)]
+        if device.ref is not None and self.server.has_joined(ROOM) and not was_claimed:
+            self.claimed.discard(device.key)
+            renamed = any(one.user.display_name != one.previous.display_name for one in changes)
+            assert len(changes) <= 1 + renamed, "the broadcast and the track are one event"
+
+    def _claim(self, key: str, status: str, activity: str | None) -> None:
+        if key != self.me:
+            self.claimed.add(key)
+        claim = {"user_id": key, "display_name": "Ann", "status": status, "activity": activity}
+        self._say("activity_update", claim)
+
+    def _say(self, event: str, payload: Any) -> list[Any]:
+        before = len(self.server.events)
+        if ROOM in self.server.channels:
+            self.server.broadcast(event, payload, topic=ROOM)
+        return self.server.events[before:]
+
+    # ---------------------------------------------------------------- what must be true
+
+    @invariant()
+    def the_roster_is_the_servers(self) -> None:
+        """Of now, or as it was last seen; and each user is shown as its latest device.
+
+        There may be stale users in it, who were shown before.
+        """
+        expected = self.server.expected(ROOM)
+        users = {user.user_id: user for user in self.client.online_users}
+        assert users.keys() >= expected.keys() | {self.me}, "who is in the roster"
+        more = users.keys() - expected.keys() - {self.me}
+        assert more <= self.shown, "who was not shown before is not stale"
+        self.shown = {*users}
+        knows = not self.server.dead  # else we cannot know yet
+        assert not knows or self.client.is_stale != self.server.sees(ROOM), "whether the roster is stale"
+        if not self.server.sees(ROOM):
+            self.claimed |= users.keys()
+            return
+        assert {key for key in users if self.client.is_user_stale(key)} == more, "who is stale"
+        for key, metas in expected.items():
+            if key != self.me and key not in self.claimed:
+                shown = replace(users[key], online_at=None)
+                assert shown == user_from_meta(key, metas[-1]), f"how {key!r} is shown"
+
+    @invariant()
+    def commands_fail_once_at_most(self) -> None:
+        """And what is pending is ours."""
+        failed = [one.command_id for one in self.server.events if isinstance(one, CommandFailed)]
+        assert len(failed) == len(set(failed)), "a command fails once"
+        assert self.client.pending_commands | set(failed) <= self.commands, "commands that nobody made"
+        assert not self.client.pending_commands & set(failed), "what has failed is not pending"
+
+    def healed(self) -> None:
+        """We are seen as we are, and everything is done or has failed."""
+        super().healed()
+        assert self.client.pending_commands == frozenset(), "a command without an outcome"
+        assert self.server.has_joined(ROOM), "we are not in the room, and do not know"
+        assert not any(self.client.is_user_stale(key) for key in self.shown), "somebody is stale for ever"
+        own = self.server.channels[ROOM].own
+        metas = self.server.online(ROOM).get(self.me, ())
+        shown = [meta for meta in metas if own and meta["phx_ref"] == own.ref]
+        assert [(meta["status"], meta["activity"]) for meta in shown] == [
+            (self.client.status, self.client.activity)
+        ], "we are seen as somebody else"

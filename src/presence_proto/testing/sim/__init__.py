@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from presence_proto.testing.sim.client_host import ClientHost
 from presence_proto.testing.sim.faults import SimFaults
-from presence_proto.testing.sim.link import LinkQuality
-from presence_proto.testing.sim.log import SimLog
-from presence_proto.testing.sim.play import play_seed
-from presence_proto.testing.sim.stats import SimStats
-from presence_proto.testing.sim.violation import SimViolation
-from presence_proto.testing.sim.world import SimWorld
+from presence_proto.testing.sim.hosts import ClientHost
+from presence_proto.testing.sim.laws import SimViolation
+from presence_proto.testing.sim.links import LinkQuality
+from presence_proto.testing.sim.stage import SimLog, SimStats
+from presence_proto.testing.sim.world import SimWorld, play_seed
 
 __all__ = [
     "ClientHost",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from presence_proto.errors import reduce_exception
+
 CONTRACT: Final = "the contract of endpoints"
 """Draining runs no protocol code, the deadline lies in the future, one connection at a time, ids grow."""
 WEATHER: Final = "weather never raises"
@@ -28,3 +30,34 @@ ORDER: Final = "no message comes before its sender"
 REACH: Final = "what the hub took reaches all who are there"
 HONEST: Final = "an honest hub breaks no rules"
 LIVENESS: Final = "after the faults all becomes well in time"
+
+
+# -------------------------------------------------------------------------------------------------- violation
+# What a world says when a law is broken.
+
+
+class SimViolation(AssertionError):  # noqa: N818 - it is a law that is broken, not the world
+    """A law was broken in a simulated world.
+
+    The text has all that is needed to see it again: `law` in words, `who` broke it, `details`, the virtual
+    time `now` in seconds, how to `replay` it, and the `tail` of the log.
+    """
+
+    def __init__(self, law: str, who: str, details: str, *, now: float, replay: str, tail: list[str]) -> None:
+        self.law = law
+        self.who = who
+        self.details = details
+        self.now = now
+        self.replay = replay
+        self.tail = tail
+        super().__init__(law, who, details)
+
+    __reduce__ = reduce_exception
+
+    def __str__(self) -> str:
+        lines = "".join(f"\n    {line}" for line in self.tail)
+        return (
+            f"{self.law} ({self.who}, at {self.now:.6f} s): {self.details}\n"
+            f"  to see it again: {self.replay}\n"
+            f"  the end of the log:{lines}"
+        )

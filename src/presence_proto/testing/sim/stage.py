@@ -2,22 +2,174 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
+from heapq import heappop, heappush
 from random import Random
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from presence_proto.outputs import ConnId
-from presence_proto.testing.sim.agenda import Scheduler
-from presence_proto.testing.sim.link import End, LinkQuality
-from presence_proto.testing.sim.log import SimLog
-from presence_proto.testing.sim.stats import SimStats
-from presence_proto.testing.sim.violation import SimViolation
+from attrs import Factory, define
+
+from presence_proto import events
+from presence_proto.endpoint import ConnId
+from presence_proto.testing.sim.laws import SimViolation
+from presence_proto.testing.sim.links import End, LinkQuality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from presence_proto.testing.sim.client_host import ClientHost
-    from presence_proto.testing.sim.host import Host
-    from presence_proto.testing.sim.hub_host import HubHost
+    from presence_proto.testing.sim.hosts import ClientHost, Host, HubHost
+
+
+# ----------------------------------------------------------------------------------------------------- agenda
+# Virtual time: what happens when. It passes from one thing to the next, and never waits.
+
+
+class Scheduler:
+    """Things to do, in the order of their times; of one time, in the order in which they were put down.
+
+    `now` is seconds since the world began.
+    """
+
+    __slots__ = ("_heap", "_serial", "now")
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._heap: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._serial = 0
+
+    def at(self, when: float, action: Callable[..., Any], *args: Any) -> None:
+        """Do `action(*args)` at `when`; at once, in its turn, if that is over."""
+        self._serial += 1
+        heappush(self._heap, (when, self._serial, action, args))
+
+    def after(self, seconds: float, action: Callable[..., Any], *args: Any) -> None:
+        """Do `action(*args)` in so many seconds."""
+        self.at(self.now + seconds, action, *args)
+
+    def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
+        """Do all that is due by `until`. Stops early, and returns true, as soon as `done()` says so."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            when, _, action, args = heappop(heap)
+            if when > self.now:
+                self.now = when
+            action(*args)
+            if done is not None and done():
+                return True
+        self.now = until
+        return False
+
+
+# -------------------------------------------------------------------------------------------------------- log
+# What happened, in lines for people: the virtual time, who, what.
+#
+# Nothing is formatted before somebody reads it. When the log is off only the last entries are kept, for the
+# report of a violation, and none about bytes. Bytes never show: those of clients are masked at random.
+
+
+TAIL = 40
+"""Entries that are kept when the log is off."""
+
+CLIP = 24
+"""Characters of an activity that are shown."""
+
+Entry: TypeAlias = tuple[float, str, str, tuple[Any, ...]]
+
+
+class SimLog:
+    """The log of one world. Iterating gives its lines.
+
+    `listener` gets each line as it comes; then the log is on, and holds the tail only.
+    """
+
+    def __init__(self, agenda: Scheduler, *, on: bool, listener: Callable[[str], None] | None = None) -> None:
+        self.is_on = on or listener is not None
+        self._agenda = agenda
+        self._listener = listener
+        self._entries: deque[Entry] = deque(maxlen=None if on and listener is None else TAIL)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(_line, tuple(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def tail(self) -> list[str]:
+        """The last lines."""
+        return [_line(entry) for entry in list(self._entries)[-TAIL:]]
+
+    def note(self, who: str, what: str, *args: Any) -> None:
+        """Put down that `who` did or suffered `what`, a format string for `args`, which must not change."""
+        entry = self._agenda.now, who, what, args
+        self._entries.append(entry)
+        if self._listener is not None:
+            self._listener(_line(entry))
+
+
+def clock_face(seconds: float) -> str:
+    """Hours, minutes, seconds and microseconds."""
+    micros = round(seconds * 1e6)
+    minutes, micros = divmod(micros, 60_000_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{micros / 1e6:09.6f}"
+
+
+def _line(entry: Entry) -> str:
+    when, who, what, args = entry
+    words = [_words(arg) if _is_event(arg) else arg for arg in args]
+    return f"{clock_face(when)}  {who:<8} {what.format(*words)}"
+
+
+def _is_event(arg: object) -> bool:
+    return type(arg).__module__ == events.__name__
+
+
+def _words(event: Any) -> str:
+    """An event in short."""
+    name = type(event).__name__
+    match event:
+        case events.Connected(_, users, resumed):
+            return f"{name}: {', '.join(map(_shown, users))}{' (resumed)' if resumed else ''}"
+        case events.UserOnline(user) | events.UserOffline(user):
+            return f"{name}: {_shown(user)}"
+        case events.ActivityChanged(user, previous):
+            return f"{name}: {_shown(previous)} → {_shown(user)}"
+        case events.PresenceSynced(topic, changes) | events.PresenceDiffed(topic, changes):
+            return f"{name}: {topic}: {', '.join(f'{one.key} {one.kind}' for one in changes) or 'no change'}"
+        case _:
+            return repr(event)
+
+
+def _shown(user: events.OnlineUser) -> str:
+    doing = (user.activity or "")[:CLIP]
+    return f"{user.user_id} [{user.status}{f' {doing}' if doing else ''}]"
+
+
+# ------------------------------------------------------------------------------------------------------ stats
+# What happened in a world, in numbers.
+
+
+@define
+class SimStats:
+    """`client_hours` is virtual; `writes` are the pieces that endpoints sent, each of one or more frames."""
+
+    client_hours: float = 0.0
+    writes: int = 0
+    bytes: int = 0
+    events: int = 0
+    faults: Counter[str] = Factory(Counter)  # by kind
+
+    def add(self, other: SimStats) -> None:
+        """Add the numbers of another world."""
+        self.client_hours += other.client_hours
+        self.writes += other.writes
+        self.bytes += other.bytes
+        self.events += other.events
+        self.faults += other.faults
+
+
+# ------------------------------------------------------------------------------------------------------ stage
+
 
 SLOW = 30.0
 """Seconds that a slow connect takes at most."""

@@ -11,26 +11,81 @@ from presence_proto.config import HubConfig, PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.hub.hub import SECOND_CHANCE
-from presence_proto.join_queue import PATIENCE
-from presence_proto.testing.faulty_hub import FaultyHub
-from presence_proto.testing.sim.agreement import disagreement
-from presence_proto.testing.sim.cast import populate
-from presence_proto.testing.sim.client_host import ClientHost
+from presence_proto.phoenix_socket import PATIENCE
+from presence_proto.testing.faulty_hub import FaultyHub, FaultyPhoenixSession
+from presence_proto.testing.sim._judges import MessageLog, disagreement
+from presence_proto.testing.sim._users import populate
 from presence_proto.testing.sim.faults import MAX_STEP_BACK, Chaos, SimFaults
-from presence_proto.testing.sim.hub_host import HubHost
+from presence_proto.testing.sim.hosts import ClientHost, HubHost
 from presence_proto.testing.sim.laws import LIVENESS
-from presence_proto.testing.sim.post import MessageLog
 from presence_proto.testing.sim.stage import Stage
-from presence_proto.testing.sim.tardy_hub import TardyHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from presence_proto.endpoint import Endpoint
-    from presence_proto.testing.sim.host import Host
-    from presence_proto.testing.sim.link import LinkQuality
-    from presence_proto.testing.sim.log import SimLog
-    from presence_proto.testing.sim.stats import SimStats
+    from presence_proto.hub.admission import Admission
+    from presence_proto.hub.channels import PhoenixMember
+    from presence_proto.hub.peer import Peer, Session
+    from presence_proto.hub.topic import SharedMessage
+    from presence_proto.serializer import Message
+    from presence_proto.testing.sim.hosts import Host
+    from presence_proto.testing.sim.links import LinkQuality
+    from presence_proto.testing.sim.stage import SimLog, SimStats
+
+
+# -------------------------------------------------------------------------------------------------- tardy hub
+# A hub that is late with presence states: diffs overtake them, as on a busy server.
+
+
+class TardySession(FaultyPhoenixSession):
+    """Sends the state of a topic after the next message of that topic, or when the client says something."""
+
+    __slots__ = ("_late",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._late: dict[str, Message] = {}  # by topic
+
+    def send(self, message: Message) -> None:
+        """Send a message; a state, which is of now, later."""
+        if message.event == "presence_state":
+            self._late[message.topic] = message
+        else:
+            super().send(message)
+            self._catch_up(message.topic)
+
+    def send_shared(self, shared: SharedMessage) -> None:
+        """Send a message that others get, too."""
+        super().send_shared(shared)
+        self._catch_up(shared.message.topic)
+
+    def forget(self, channel: PhoenixMember) -> None:
+        """A channel has ended."""
+        super().forget(channel)
+        self._late.pop(channel.name, None)
+
+    def _on_message(self, message: Message) -> None:
+        for topic in tuple(self._late):
+            self._catch_up(topic)
+        super()._on_message(message)
+
+    def _catch_up(self, topic: str) -> None:
+        state = self._late.pop(topic, None)
+        if state is not None:
+            super().send(state)
+
+
+class TardyHub(FaultyHub):
+    """A `FaultyHub` of which every other Phoenix connection gets its states late."""
+
+    def _session(self, peer: Peer, admission: Admission) -> Session:
+        if admission.serializer is None or peer.conn % 2:
+            return super()._session(peer, admission)
+        return TardySession(self._look, peer, self._topics, admission, admission.serializer)
+
+
+# ------------------------------------------------------------------------------------------------------ world
 
 
 class SimWorld:
@@ -383,3 +438,58 @@ def _tardy_hub(config: HubConfig, rng: Random) -> Hub:
 def _any_config(seed: int, *, deflate: bool) -> HubConfig:
     window = Random(f"{seed}/window").choice((0.0, HubConfig().presence_window))
     return HubConfig(deflate=deflate, presence_window=window)
+
+
+# ------------------------------------------------------------------------------------------------------- play
+# A whole play, in rounds: a world runs, all faults end, everything becomes well, and they begin again.
+
+
+ROUND = 450.0
+"""Virtual seconds after which all faults end."""
+PACE, QUIET_PACE = 60.0, 900.0
+"""Seconds between what a user does and does next; with faults there shall be much to break."""
+
+
+def play_seed(
+    seed: int,
+    *,
+    minutes: float | None = None,
+    clients: int | None = None,
+    faults: SimFaults = SimFaults.MIXED,
+    log: Callable[[str], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> SimStats:
+    """Run the world of a seed, and every few minutes heal it and let it settle. What is not said is up to the
+    seed.
+
+    `progress` is called with the virtual seconds of each round. Raises `SimViolation` when a law is broken.
+    """
+    rng = Random(f"{seed}/play")
+    some_minutes, some_clients = rng.choice((10.0, 15.0, 20.0)), rng.randint(3, 6)
+    options = "".join(
+        f" --{name} {value:g}"
+        for name, value in (("minutes", minutes), ("clients", clients))
+        if value is not None
+    )
+    kind = "mixed" if faults else "none"
+    world = SimWorld(
+        seed,
+        clients=some_clients if clients is None else clients,
+        faults=faults,
+        pace=PACE if faults else QUIET_PACE,
+        log=log or False,
+        replay=f"presence sim --seed {seed}{options} --faults {kind} --log",
+    )
+    left = 60 * (some_minutes if minutes is None else minutes)
+    while left > 0:
+        seconds = min(left, ROUND)
+        world.run(seconds=seconds)
+        left -= seconds
+        if faults:
+            world.cut(rng.choice([*world.clients]), how="dead")
+        world.heal()
+        world.settle()
+        world.resume_faults()
+        if progress is not None:
+            progress(seconds)
+    return world.stats

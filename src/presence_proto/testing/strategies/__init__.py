@@ -12,37 +12,45 @@ speaks: what `"server"` says is what a client under test is fed.
 from __future__ import annotations
 
 from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # before what needs it
-from presence_proto.testing.strategies.broken_streams import (
-    STREAM_FAULTS,
-    BrokenWebSocketStream,
-    broken_websocket_streams,
+from presence_proto.testing.strategies.messages import (
+    FRAME_FAULTS,
+    MalformedFrame,
+    binary_frames,
+    frames,
+    malformed_frames,
+    messages,
+    text_frames,
+    user_broadcasts,
 )
-from presence_proto.testing.strategies.chunks import chunkings
-from presence_proto.testing.strategies.clocks import clocks
-from presence_proto.testing.strategies.envelopes import messages, user_broadcasts
-from presence_proto.testing.strategies.frames import binary_frames, frames, text_frames
-from presence_proto.testing.strategies.histories import (
+from presence_proto.testing.strategies.presence import (
     ODDITIES,
+    Entries,
     Oddity,
     PresenceHistory,
     PresenceStep,
     Truth,
+    diffs,
+    entries,
+    metas,
     presence_histories,
+    tracked_payloads,
 )
-from presence_proto.testing.strategies.malformed import FRAME_FAULTS, MalformedFrame, malformed_frames
-from presence_proto.testing.strategies.presence import Entries, diffs, entries, metas, tracked_payloads
 from presence_proto.testing.strategies.server_scripts import Kind, server_scripts
-from presence_proto.testing.strategies.streams import (
+from presence_proto.testing.strategies.values import Role, Vsn, chunkings, clocks, json_values, texts
+from presence_proto.testing.strategies.websocket import (
+    STREAM_FAULTS,
     Binary,
+    BrokenWebSocketStream,
     Close,
+    Frame,
+    Opcode,
     Ping,
     Pong,
     Text,
     WebSocketStream,
+    broken_websocket_streams,
     websocket_streams,
 )
-from presence_proto.testing.strategies.values import Role, Vsn, json_values, texts
-from presence_proto.testing.strategies.wire import Frame, Opcode
 
 __all__ = [
     "FRAME_FAULTS",

@@ -5,14 +5,20 @@ For what a server could have said in this order, see `presence_histories`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
+import msgspec
+from attrs import field, frozen
 from hypothesis import strategies as st
 
 from presence_proto.events import UserStatus
+from presence_proto.presence import Meta
+from presence_proto.testing.strategies.values import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable
+
 
 Entries: TypeAlias = dict[str, dict[str, Any]]
 """The payload of a `presence_state`, or one side of a diff: `{key: {"metas": [{"phx_ref": ..., ...}]}}`."""
@@ -74,3 +80,380 @@ def diffs(entries: st.SearchStrategy[Entries] | None = None) -> st.SearchStrateg
 
 _METAS = metas()
 _ENTRIES = entries()
+
+
+# ---------------------------------------------------------------------------------------------------- cluster
+# The presence of one topic on a small cluster, and the diffs that tell of it.
+#
+# Node 0 is the one that the client is connected to; the others may be lost, and come back.
+
+
+T = TypeVar("T")
+
+NODES = (0, 1, 2)
+
+
+@frozen
+class ClusterDevice:
+    """One meta that is there: a `ref`, and with it what was tracked, and perhaps the ref before."""
+
+    user: str
+    node: int
+    ref: str
+    fields: Mapping[str, Any]
+    previous: str | None = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        previous = {} if self.previous is None else {"phx_ref_prev": self.previous}
+        return {"phx_ref": self.ref, **previous, **self.fields}
+
+
+Devices: TypeAlias = tuple[ClusterDevice, ...]
+Change: TypeAlias = tuple[Any, ...]
+"""A method of `Cluster`, and its arguments."""
+
+
+@frozen
+class Told:
+    """A message to the client, and who is there once it was sent."""
+
+    event: str
+    payload: dict[str, Any]
+    there: Devices
+
+
+def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
+    """A payload with these metas."""
+    found: Entries = {}
+    for device in devices:
+        metas = found.setdefault(device.user, {"metas": []})["metas"]
+        metas.append(device.meta)
+    return copied(found)
+
+
+def copied(payload: T) -> T:
+    """A copy that shares no dict or list: who is told may change what it was told."""
+    copy: T = msgspec.to_builtins(payload)
+    return copy
+
+
+class Cluster:
+    """Who is there, what was told of it, and what is to be told.
+
+    At most `room` messages are told. What comes then happens unheard. An index counts the devices that are
+    there, or the nodes that can do something, from the start again when it is too large; without any, nothing
+    happens.
+    """
+
+    def __init__(self, *, max_devices: int, room: int) -> None:
+        self.told: list[Told] = []
+        self.there: dict[str, ClusterDevice] = {}  # by ref
+        self._away: dict[int, Devices] = {}  # what was on the nodes that are lost
+        self._refs = 0
+        self._max_devices = max_devices
+        self._room = room
+
+    # ---------------------------------------------------------------- what can be together in one diff
+
+    def join(self, user: str, node: int, fields: Mapping[str, Any]) -> None:
+        """A device tracks."""
+        lost = [device for devices in self._away.values() for device in devices]
+        if [device.user for device in [*self.there.values(), *lost]].count(user) < self._max_devices:
+            self._add(self._new(user, 0 if node in self._away else node, fields))
+
+    def leave(self, index: int) -> None:
+        """A device is gone."""
+        if self.there:
+            self._remove(self._device(index))
+
+    def update(self, index: int, fields: Mapping[str, Any]) -> None:
+        """A device tracks again."""
+        if self.there:
+            old = self._device(index)
+            self._remove(old)
+            self._add(self._new(old.user, old.node, fields, old.ref))
+
+    # ---------------------------------------------------------------- what is told
+
+    def change(self, change: Change) -> None:
+        """It happens, and is told."""
+        self.merge([change])
+
+    def merge(self, changes: Iterable[Change]) -> None:
+        """All of them in one diff, which tells only what has come of it."""
+        before = dict(self.there)
+        for method, *args in changes:
+            method(self, *args)
+        self._tell_since(before)
+
+    def update_twice(self, index: int, fields: Mapping[str, Any]) -> None:
+        """A device tracks again, and again. What is told names a ref before that nobody has seen."""
+        if self.there:
+            before, ref = dict(self.there), self._device(index).ref
+            for _ in range(2):
+                self.update(list(self.there).index(ref), fields)
+                ref = next(reversed(self.there))
+            self._tell_since(before)
+
+    def again(self) -> None:
+        """The last diff comes twice."""
+        if self.told and self.told[-1].event == "presence_diff":
+            self._tell("presence_diff", copied(self.told[-1].payload))
+
+    def flash(self, user: str, fields: Mapping[str, Any]) -> None:
+        """A device comes and goes in one diff, which has it on both sides."""
+        device = self._new(user, 0, fields)
+        self._tell_diff([device], [device])
+
+    def leave_unknown(self, user: str, fields: Mapping[str, Any]) -> None:
+        """A device goes that nobody was told of."""
+        self._tell_diff([], [self._new(user, 0, fields)])
+
+    def arrive(self, node: int, users: Iterable[str], fields: Mapping[str, Any]) -> None:
+        """A node is seen for the first time, and its whole part joins."""
+        before = dict(self.there)
+        for user in users:
+            self.join(user, node, fields)
+        self._tell_since(before)
+
+    def lose(self, index: int, burst: bool) -> None:
+        """A node is lost, and its whole part leaves: in one diff, or in a `burst` of them."""
+        nodes = sorted({device.node for device in self.there.values()} - {0})
+        if nodes:
+            node = nodes[index % len(nodes)]
+            lost = tuple(device for device in self.there.values() if device.node == node)
+            self._away[node] = lost
+            self._tell_each(lost, self._remove, burst)
+
+    def heal(self, index: int, burst: bool, again: bool) -> None:
+        """A lost node is back, and its whole part joins: `again` with the same refs, or with new ones."""
+        if self._away:
+            node = sorted(self._away)[index % len(self._away)]
+            back = self._away.pop(node)
+            if not again:
+                back = tuple(self._new(device.user, node, device.fields) for device in back)
+            self._tell_each(back, self._add, burst)
+
+    def flap(self, index: int, burst: bool, again: bool, change: Change) -> None:
+        """A node is lost and comes back, and meanwhile something else happens."""
+        self.lose(index, burst)
+        self.change(change)
+        self.heal(index, burst, again)
+
+    def resync(self, changes: Iterable[Change]) -> None:
+        """The client does not hear of these changes. Then it joins again, and is told a state."""
+        for method, *args in changes:
+            method(self, *args)
+        self._tell("presence_state", entries_of(self.there.values()))
+
+    # ----------------------------------------------------------------
+
+    def _device(self, index: int) -> ClusterDevice:
+        return list(self.there.values())[index % len(self.there)]
+
+    def _new(
+        self, user: str, node: int, fields: Mapping[str, Any], previous: str | None = None
+    ) -> ClusterDevice:
+        self._refs += 1
+        return ClusterDevice(user, node, f"r{self._refs}", fields, previous)
+
+    def _add(self, device: ClusterDevice) -> None:
+        self.there[device.ref] = device
+
+    def _remove(self, device: ClusterDevice) -> None:
+        del self.there[device.ref]
+
+    def _tell_each(self, devices: Devices, change: Callable[[ClusterDevice], None], burst: bool) -> None:
+        for group in [(device,) for device in devices] if burst else [devices]:
+            before = dict(self.there)
+            for device in group:
+                change(device)
+            self._tell_since(before)
+
+    def _tell_since(self, before: Mapping[str, ClusterDevice]) -> None:
+        joins = [device for ref, device in self.there.items() if ref not in before]
+        leaves = [device for ref, device in before.items() if ref not in self.there]
+        if joins or leaves:
+            self._tell_diff(joins, leaves)
+
+    def _tell_diff(self, joins: Iterable[ClusterDevice], leaves: Iterable[ClusterDevice]) -> None:
+        self._tell("presence_diff", {"joins": entries_of(joins), "leaves": entries_of(leaves)})
+
+    def _tell(self, event: str, payload: dict[str, Any]) -> None:
+        if len(self.told) < self._room:
+            self.told.append(Told(event, payload, tuple(self.there.values())))
+
+
+# -------------------------------------------------------------------------------------------------- histories
+# Presence as a client of a well-behaved server is told it, message by message, with the truth beside it.
+
+
+Oddity: TypeAlias = Literal[
+    "duplicates", "early diffs", "flashes", "merged", "netsplits", "overlaps", "resyncs", "unknown leaves"
+]
+ODDITIES: frozenset[Oddity] = frozenset(get_args(Oddity))
+"""What a correct client must put up with.
+
+- `"duplicates"`: the same diff twice, one after the other
+- `"early diffs"`: diffs before the state, which may hold what they say, or not
+- `"flashes"`: a ref on both sides of one diff; it came and went
+- `"merged"`: several changes in one diff; a `phx_ref_prev` may name a ref that was never seen
+- `"netsplits"`: whole nodes arrive, are lost in a burst of leaves, come back with the same refs or new ones
+- `"overlaps"`: the state holds what the next diffs say once more
+- `"resyncs"`: some diffs are lost, then a state comes again, as after a reconnect
+- `"unknown leaves"`: a ref leaves that nobody was told of
+"""
+
+Truth: TypeAlias = Mapping[str, Mapping[str, Meta]]
+"""Who is there: key → `phx_ref` → meta. Metas are in no order of time in a state, so there is none here."""
+
+
+@frozen(repr=False)
+class PresenceStep(Program):
+    """One message: its `event`, `presence_state` or `presence_diff`, and its payload.
+
+    `present` are the refs of all that must be held after it. `None`: a correct client may hold other ones for
+    a moment, since no state came yet, or the state was ahead of the diffs.
+    """
+
+    event: str
+    payload: dict[str, Any]
+    present: tuple[str, ...] | None
+
+
+@frozen(repr=False)
+class PresenceHistory(Program):
+    """What a client is told: a state, perhaps with some diffs before it, then diffs, perhaps states.
+
+    Diffs before the first state wait for it, and are applied right after it.
+    """
+
+    steps: tuple[PresenceStep, ...]
+    truths: tuple[Truth | None, ...] = field(init=False, eq=False)
+    """What must be held after each step, or `None` where that is not defined."""
+
+    @truths.default
+    def _truths(self) -> tuple[Truth | None, ...]:
+        # Now, and from copies: an application may change the payloads that it is given.
+        metas: dict[str, tuple[str, Meta]] = {}
+        truths = []
+        for step in self.steps:
+            joins = step.payload if step.event == "presence_state" else step.payload["joins"]
+            for key, entry in joins.items():
+                metas |= {meta["phx_ref"]: (key, copied(meta)) for meta in entry["metas"]}
+            truths.append(None if step.present is None else _truth(metas[ref] for ref in step.present))
+        return tuple(truths)
+
+    @property
+    def truth(self) -> Truth:
+        """What must be held in the end."""
+        truth = self.truths[-1]
+        assert truth is not None, "a history that was drawn ends where all is told"
+        return truth
+
+
+def _truth(metas: Iterator[tuple[str, Meta]]) -> Truth:
+    truth: dict[str, dict[str, Meta]] = {}
+    for key, meta in metas:
+        truth.setdefault(key, {})[meta["phx_ref"]] = meta
+    return truth
+
+
+def presence_histories(
+    *,
+    users: Sequence[str] = ("ann", "bob", "cy", "di"),
+    max_devices: int = 3,
+    max_steps: int = 16,
+    oddities: Collection[Oddity] = ODDITIES,
+    fields: st.SearchStrategy[Mapping[str, Any]] | None = None,
+) -> st.SearchStrategy[PresenceHistory]:
+    """Histories of `users`, each on at most `max_devices` devices, in at most `max_steps` messages.
+
+    `oddities` may happen, but need not; without any there is one state, and then one diff for each change.
+    `fields` is what the devices track, `tracked_payloads` if not given. Raises `ValueError` for an unknown
+    oddity.
+    """
+    if not ODDITIES.issuperset(oddities):
+        raise ValueError(f"unknown oddities: {sorted(set(oddities) - ODDITIES)}")
+    fields = tracked_payloads() if fields is None else fields
+    user = st.sampled_from(users)
+    node = st.sampled_from(NODES) if "netsplits" in oddities else st.just(0)
+    room = max_steps - 1  # for what follows the first state, or comes before it
+    # Most often a few of them, so that there is something after.
+    some = st.integers(0, 3) | st.integers(0, 3) | st.integers(0, room)
+    early = some if "early diffs" in oddities else st.just(0)
+    return _histories(
+        max_devices,
+        room,
+        st.lists(_happenings(user, node, fields, oddities), max_size=room),
+        st.integers(0, room),
+        early,
+        early,
+        some if "overlaps" in oddities else st.just(0),
+    )
+
+
+def _happenings(
+    user: st.SearchStrategy[str],
+    node: st.SearchStrategy[int],
+    fields: st.SearchStrategy[Mapping[str, Any]],
+    oddities: Collection[Oddity],
+) -> st.SearchStrategy[Change]:
+    """What may happen to a cluster, the plain things first: shrinking leads there."""
+    index, yes = st.integers(0, 7), st.booleans()
+    join, leave = _act(Cluster.join, user, node, fields), _act(Cluster.leave, index)
+    plain = [join, join, leave, _act(Cluster.update, index, fields)]
+    changes = st.one_of(*plain)
+    several = st.lists(changes, min_size=1, max_size=4)
+    odd = {
+        "duplicates": [_act(Cluster.again)],
+        "flashes": [_act(Cluster.flash, user, fields)],
+        "merged": [_act(Cluster.merge, several), _act(Cluster.update_twice, index, fields)],
+        "netsplits": [
+            _act(Cluster.arrive, st.sampled_from(NODES[1:]), st.lists(user, max_size=4), fields),
+            _act(Cluster.lose, index, yes),
+            _act(Cluster.heal, index, yes, yes),
+            _act(Cluster.flap, index, yes, yes, changes),
+        ],
+        "resyncs": [_act(Cluster.resync, several)],
+        "unknown leaves": [_act(Cluster.leave_unknown, user, fields)],
+    }
+    kinds = [kind for oddity in sorted(odd.keys() & set(oddities)) for kind in odd[oddity]]
+    # Few draws for each: Hypothesis drops five at a time, and not more.
+    told = [_act(Cluster.change, change) for change in plain]
+    return st.one_of(*told * max(1, len(kinds) // len(told)), *kinds)
+
+
+def _act(method: Any, *args: st.SearchStrategy[Any]) -> st.SearchStrategy[Change]:
+    return st.tuples(st.just(method), *args)
+
+
+@st.composite
+def _histories(
+    draw: st.DrawFn,
+    max_devices: int,
+    room: int,
+    happenings: st.SearchStrategy[list[Change]],
+    lengths: st.SearchStrategy[int],
+    delays: st.SearchStrategy[int],
+    ages: st.SearchStrategy[int],
+    leads: st.SearchStrategy[int],
+) -> PresenceHistory:
+    cluster = Cluster(max_devices=max_devices, room=2 * room)
+    # A list has five items on average. That is little: some come to nothing, and some before the client.
+    for method, *args in [one for _ in range(3) for one in draw(happenings)]:
+        method(cluster, *args)
+    # The client comes when all but so many of the messages are told: what can be a state is no diff.
+    told = [Told("presence_state", {}, ()), *cluster.told][-1 - draw(lengths) :]
+    states = [number for number, one in enumerate(told[1:]) if one.event == "presence_state"]
+    diffs = states[0] if states else len(told) - 1
+    # The first state comes after `early` of the diffs that stand before the next, and holds `held` of them.
+    early = min(draw(delays), diffs)
+    held = min(max(early - draw(ages) + draw(leads), 0), diffs)
+    state = Told("presence_state", entries_of(told[held].there), told[early].there)
+    steps = [PresenceStep(one.event, one.payload, None) for one in told[1 : early + 1]]
+    for number, one in enumerate([state, *told[early + 1 :]], start=early):
+        present = tuple(device.ref for device in one.there) if number >= held else None
+        steps.append(PresenceStep(one.event, one.payload, present))
+    return PresenceHistory(tuple(steps))

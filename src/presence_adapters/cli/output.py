@@ -1,0 +1,317 @@
+"""The logs of the command on stderr, without secrets: a hub's, and with `--debug` the client's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from contextlib import contextmanager
+from datetime import datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+import click
+from attrs import evolve, frozen
+
+from presence_adapters.cli.exits import NoSuchUser
+from presence_adapters.event_queue import EventsDropped
+from presence_adapters.notifications import notification
+from presence_adapters.wall_clock import utc_now
+from presence_proto import (
+    ActivityChanged,
+    ChatMessage,
+    CommandFailed,
+    Connected,
+    Disconnected,
+    Error,
+    GameInvite,
+    InviteSent,
+    Poked,
+    UserOffline,
+    UserOnline,
+    UserStatus,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.table import Table
+
+    from presence_adapters.room_view import RoomView
+    from presence_proto import OnlineUser, PresenceEvent
+
+
+# ---------------------------------------------------------------------------------------------------- wording
+# Events in words, and statuses in colour. Whatever others have written is made fit for a terminal.
+
+
+STATUS = {
+    UserStatus.ONLINE: ("●", "green"),
+    UserStatus.IDLE: ("◐", "yellow"),
+    UserStatus.IN_GAME: ("▶", "magenta"),
+    UserStatus.IN_SKILL: ("◆", "cyan"),
+    UserStatus.DO_NOT_DISTURB: ("■", "red"),
+    UserStatus.AWAY: ("○", "bright_black"),
+}
+"""A symbol and a colour for each status."""
+
+
+@frozen
+class Line:
+    """An event in words, with a symbol and a style for where there is colour."""
+
+    symbol: str
+    style: str
+    text: str
+
+
+# Controls, C1 included: a terminal obeys them. Lines and paragraphs, the marks that turn the direction of
+# what follows, and halves of characters.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text`, which a stranger may have written, on one line and without anything that a terminal obeys."""
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def status_words(user: OnlineUser) -> str:
+    """The status of a user, with its symbol."""
+    return f"{STATUS[user.status][0]} {_plain(user.status)}"
+
+
+def doing(status: UserStatus, activity: str | None) -> str:
+    """What somebody is doing."""
+    return f"{_plain(status)} ({activity})" if activity else _plain(status)
+
+
+def _plain(status: UserStatus) -> str:
+    return status.replace("_", " ")
+
+
+def describe(event: PresenceEvent | EventsDropped) -> Line:
+    """An event in words."""
+    line = _described(event)
+    return evolve(line, text=printable(line.text))
+
+
+def _described(event: PresenceEvent | EventsDropped) -> Line:
+    match event:
+        case Connected():
+            again = " again" if event.resumed else ""
+            return Line("✔", "bold green", f"Connected{again}, {event.online_count} online")
+        case Disconnected():
+            retry = "" if event.retry_in is None else f", next attempt in {event.retry_in:.1f} s"
+            return Line("✘", "bold red", f"Disconnected{retry}: {event.reason}")
+        case UserOnline():
+            return Line(
+                "+",
+                "green",
+                f"{event.user.display_name} is here, {doing(event.user.status, event.user.activity)}",
+            )
+        case UserOffline():
+            return Line("-", "bright_black", f"{event.user.display_name} is gone")
+        case ActivityChanged():
+            return Line(
+                *STATUS[event.user.status],
+                f"{event.user.display_name} is {doing(event.user.status, event.user.activity)}",
+            )
+        case GameInvite():
+            code = f" (code {event.code})" if event.code else ""
+            return Line("♠", "magenta", f"{event.display_name} invites everybody to {event.game}{code}")
+        case Poked():
+            return Line("☞", "bold yellow", f"{event.display_name} pokes you")
+        case ChatMessage():
+            return Line("»", "blue", f"{event.display_name} in {event.channel}: {event.content}")
+        case Error():
+            return Line("!", "bold red", f"Error: {event.message}")
+        case CommandFailed():
+            return Line("!", "bold red", f"{event.command} failed: {event.reason}")
+        case InviteSent():
+            return Line("✔", "green", f"Invited {', '.join(event.sent_to) or 'nobody: you are alone'}")
+        case EventsDropped():
+            return Line("!", "bold red", f"{event.count} events dropped")
+
+
+def news(event: PresenceEvent | EventsDropped, own_id: str) -> list[Line]:
+    """An event in words, and, when it lets us in for the first time, everybody who is there already."""
+    lines = [describe(event)]
+    if isinstance(event, Connected) and not event.resumed:
+        lines += [describe(UserOnline(user)) for user in event.users if user.user_id != own_id]
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------- json lines
+# JSON for scripts: one object a line, in ASCII, since any terminal and any locale can take that.
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one line."""
+    click.echo(json.dumps(value))
+
+
+def print_event(event: PresenceEvent | EventsDropped) -> None:
+    """Print an event: when, its type, and its data as `on_notification` has them."""
+    event_type, data = notification(event)
+    print_json({"time": utc_now(), "event": event_type, "data": data})
+
+
+# ----------------------------------------------------------------------------------------------------- people
+# Users: found by what somebody calls them, and shown as a table or as JSON.
+
+
+MOST_NAMED = 5
+"""Users that an error names."""
+
+
+def seen_users(room: RoomView) -> list[OnlineUser]:
+    """Everybody whom others see in the room, by name: not ourselves when we only look in."""
+    own = room.identity.user_id
+    # Of others, stale ones have no device.
+    return by_name(user for user in room.online_users if user.user_id != own or room.device_count(own))
+
+
+def by_name(users: Iterable[OnlineUser]) -> list[OnlineUser]:
+    """In the order in which they are shown."""
+    return sorted(users, key=lambda user: (user.display_name.casefold(), user.user_id))
+
+
+def find_user(who: str, users: Sequence[OnlineUser]) -> OnlineUser:
+    """The user with this id, or else the only one with this name, in upper or lower case.
+
+    Raises `NoSuchUser` when there is none, or several.
+    """
+    for user in users:
+        if user.user_id == who:
+            return user
+    named = [user for user in users if user.display_name == who] or [
+        user for user in users if user.display_name.casefold() == who.casefold()
+    ]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        problem = f'{len(named)} users in the room are called "{printable(who)}", give the id of one'
+        raise NoSuchUser(f"{problem}: {_listed(named)}")
+    problem = f'nobody in the room has the id or name "{printable(who)}"'
+    if not users:
+        raise NoSuchUser(f"{problem}: the room is empty")
+    near = _near(who, users)
+    hint = f"did you mean {_listed(near)}?" if near else f"there are {_listed(users)}"
+    raise NoSuchUser(f"{problem}, {hint}")
+
+
+def _near(who: str, users: Sequence[OnlineUser]) -> list[OnlineUser]:
+    wanted = who.casefold()
+    names = [word.casefold() for user in users for word in (user.display_name, user.user_id)]
+    close = get_close_matches(wanted, names, n=MOST_NAMED)
+    return [
+        user
+        for user in users
+        if any(
+            wanted in word or word in close
+            for word in (user.display_name.casefold(), user.user_id.casefold())
+        )
+    ]
+
+
+def _listed(users: Sequence[OnlineUser]) -> str:
+    named = [f"{printable(user.display_name)} ({printable(user.user_id)})" for user in users[:MOST_NAMED]]
+    more = len(users) - MOST_NAMED
+    return ", ".join([*named, *([f"{more} more"] if more > 0 else [])])
+
+
+# ---------------------------------------------------------------------------------------------- how they look
+
+
+def online_since(user: OnlineUser) -> str:
+    """When a user came online, as their own client said: the time of day here, or the date of another day."""
+    try:
+        since = datetime.fromisoformat(user.online_at or "").astimezone()
+    except (ValueError, OverflowError, OSError):
+        return ""
+    today = datetime.now().astimezone().date()
+    return f"{since:%H:%M}" if since.date() == today else f"{since:%Y-%m-%d}"
+
+
+def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
+    """One row for each user."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    # Where the terminal is too narrow, the widest of who, activity and id give way, down to the same width.
+    for name in ("who", "status", "activity", "since", "devices"):
+        table.add_column(name, no_wrap=name not in ("who", "activity"))
+    table.add_column("id", overflow="fold")
+    for user in users:
+        table.add_row(
+            Text(printable(user.display_name), no_wrap=True, overflow="ellipsis"),
+            Text(status_words(user), STATUS[user.status][1]),
+            Text(printable(user.activity or ""), no_wrap=True, overflow="ellipsis"),
+            online_since(user),
+            str(room.device_count(user.user_id)),
+            Text(printable(user.user_id)),
+        )
+    return table
+
+
+def as_json(user: OnlineUser, room: RoomView) -> dict[str, Any]:
+    """The fields of a user."""
+    return {
+        "user_id": user.user_id,
+        "display_name": user.display_name,
+        "status": str(user.status),
+        "activity": user.activity,
+        "online_at": user.online_at,
+        "devices": room.device_count(user.user_id),
+    }
+
+
+# -------------------------------------------------------------------------------------------------- debug log
+
+
+LOGGER = "presence_adapters"
+
+
+class PrintableFormatter(logging.Formatter):
+    """Nothing that a stranger has written breaks out of its line, or is obeyed by the terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line of a message."""
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """The lines of a traceback."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class _Formatter(logging.Formatter):
+    """One line for each message, whatever a server puts into it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = f"{self.formatTime(record, '%H:%M:%S')}.{record.msecs:03.0f}"
+        name = record.name.removeprefix(f"{LOGGER}.")
+        return f"{when} {name}: {printable(record.getMessage())}"
+
+
+def hub_log(level: str) -> None:
+    """The log of a hub on stderr, from this level on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+@contextmanager
+def debug_log() -> Iterator[None]:
+    """Log to stderr."""
+    logger, handler = logging.getLogger(LOGGER), logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)

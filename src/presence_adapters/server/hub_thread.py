@@ -1,0 +1,367 @@
+"""`HubThread`: a hub for tests, in a thread of its own, so that it serves tests of any kind.
+
+    with HubThread() as hub:
+        app = App(url=hub.url, api_key=hub.api_key)
+        ...
+        hub.cut_all()
+        hub.wait_online("realtime:room", 1)
+
+It is a `FaultyHub` behind a `HubServer`. With pytest, the fixture `presence_hub` is one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from copy import deepcopy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from presence_adapters.errors import refuse
+from presence_adapters.server import HubServer
+from presence_proto import ConnId, HubConfig, LocalProtocolError
+from presence_proto.testing import FaultyHub
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+Method = TypeVar("Method", bound="Callable[..., Any]")
+
+PATIENCE = 10.0
+"""Seconds that a call may take in the hub's thread."""
+
+PAUSE = 0.005
+"""Seconds between two looks at what is waited for."""
+
+COMMANDS: dict[str, Callable[..., Any]] = {}
+"""The methods of `HubThread` that `presence hub --control` has, too, by name."""
+
+
+def _command(method: Method) -> Method:
+    COMMANDS[method.__name__] = method
+    return method
+
+
+class HubThread:
+    """A hub that listens while it is entered, or from `start` to `stop`, and misbehaves when it is told to.
+
+    It has everything that a server for clients of rooms, Phoenix and Supabase needs: URLs, and a key that it
+    demands. All methods may be called from any thread; each has had its effect when it returns. The faults
+    are those of `presence_proto.testing.FaultyHub`, which says more about them. `port=0` takes a free one.
+    A `config` is used as it is; without one, everything is as `HubConfig` has it, and a key is made up.
+
+    Methods raise `LocalProtocolError` while the hub is stopped, or for values that make no sense.
+    """
+
+    def __init__(
+        self,
+        config: HubConfig | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._config = HubConfig(api_keys=[new_api_key()]) if config is None else config
+        self._host = host
+        self._port = port
+        self._ssl_context = ssl_context
+        self._url = ""
+        self._thread: threading.Thread | None = None
+        self._over: Future[bool] = Future()  # whether to say goodbye
+        self._running: tuple[HubServer, asyncio.AbstractEventLoop] | None = None
+        self._failure: BaseException | None = None
+
+    # ---------------------------------------------------------------- life
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @_command
+    def start(self) -> None:
+        """Listen: at first, or again after `stop`, on the same port. A hub that starts is healthy and empty.
+
+        Raises `OSError` when the port is taken or not ours to take.
+        """
+        if self._thread is not None:
+            raise LocalProtocolError("the hub is running already")
+        ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]] = Future()
+        self._over, self._failure = Future(), None
+        # A daemon: not even a test that is killed while it waits for the end is kept alive by it.
+        self._thread = threading.Thread(
+            target=self._live, args=(ready, self._over), name="presence-hub", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._running = ready.result(PATIENCE)
+        except BaseException:
+            self.stop()
+            raise
+        server = self._running[0]
+        self._port, self._url = server.port, server.url
+
+    @_command
+    def stop(self, *, orderly: bool = False) -> None:
+        """Stop as a killed process does; nothing happens when it is stopped already.
+
+        `orderly`: with a goodbye to all (close code 1012), which waits for them to answer it. In an event
+        loop that runs one of the clients, call that with `asyncio.to_thread`. Raises what the hub has failed
+        with, if it has a bug.
+        """
+        if self._thread is None:
+            return
+        if orderly:
+            _check_no_loop_waits()
+        self._running = None
+        if not self._over.done():
+            self._over.set_result(orderly)
+        self._thread.join()
+        self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _live(self, ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]], over: Future[bool]) -> None:
+        try:
+            asyncio.run(self._serve(ready, over))
+        except BaseException as exc:
+            if ready.done():
+                self._failure = exc
+            else:
+                ready.set_exception(exc)
+
+    async def _serve(
+        self, ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]], over: Future[bool]
+    ) -> None:
+        server = HubServer(
+            self._config,
+            host=self._host,
+            port=self._port,
+            ssl_context=self._ssl_context,
+            hub_type=FaultyHub,
+        )
+        await server.start()
+        ready.set_result((server, asyncio.get_running_loop()))
+        orderly = await asyncio.wrap_future(over)
+        await (server.close() if orderly else server.abort())
+        await server.wait_closed()
+
+    # ---------------------------------------------------------------- where it is
+
+    @property
+    def url(self) -> str:
+        """For Supabase clients: the `server_url` of ours, the URL of the official ones."""
+        return f"{self._base}/realtime/v1"
+
+    @property
+    def socket_url(self) -> str:
+        """For Phoenix clients."""
+        return f"{self._base}/socket"
+
+    @property
+    def jarvis_url(self) -> str:
+        """For clients of the Jarvis JSON protocol (`PresenceConfig(protocol="jarvis")`)."""
+        return f"{self._base}/jarvis"
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; the same after a restart."""
+        return self._port
+
+    @property
+    def api_key(self) -> str:
+        """The key that all but plain Phoenix clients need. Any is as good as another if none is demanded."""
+        return min(self._config.api_keys or {"any"})
+
+    @property
+    def _base(self) -> str:
+        if not self._url:
+            raise LocalProtocolError("the hub has not been started yet")
+        return self._url
+
+    # ---------------------------------------------------------------- what is there
+
+    @_command
+    def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
+        """Who is present in a topic, such as `realtime:room`: a copy of the metas by key, the latest last."""
+        found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
+        return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
+
+    @property
+    @_command
+    def connections(self) -> list[int]:
+        """The connections that are open, oldest first: the numbers that `disconnect` and `cut` want."""
+        return self.run(lambda server: list(server.hub.connections))
+
+    @_command
+    def wait_online(
+        self, topic: str, count: int = 1, timeout: float = 10.0
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Wait until `count` keys are present in a topic, and return what `online` does.
+
+        Raises `TimeoutError` after `timeout` seconds. It waits without an event loop: see `wait_for`.
+        """
+        try:
+            self.wait_for(lambda: len(self.online(topic)) == count, timeout)
+        except TimeoutError:
+            there = ", ".join(self.online(topic)) or "nobody"
+            raise TimeoutError(f"{count} should be online in {topic!r}; after {timeout} s: {there}") from None
+        return self.online(topic)
+
+    def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
+        """Wait until `predicate()` is true, and return what it returned.
+
+        It is called again and again in the calling thread. Raises `TimeoutError` after `timeout` seconds, and
+        `LocalProtocolError` where an event loop runs, which could do nothing meanwhile: there, say
+        `await asyncio.to_thread(hub.wait_for, …)` or `await trio.to_thread.run_sync(hub.wait_for, …)`.
+        """
+        _check_no_loop_waits()
+        deadline = time.monotonic() + timeout
+        while not (result := predicate()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not come to be so within {timeout} s")
+            time.sleep(PAUSE)
+        return result
+
+    # ---------------------------------------------------------------- commands of every hub
+
+    @_command
+    def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
+        """Say something to all members of a topic: a Supabase broadcast, or `event` in a plain topic."""
+        self._do(FaultyHub.broadcast, topic, event, {} if payload is None else payload)
+
+    @_command
+    def close_channel(self, topic: str, reason: str = "closed by the server") -> None:
+        """End a channel for all its members, in order (`phx_close`)."""
+        self._do(FaultyHub.close_channel, topic, reason=reason)
+
+    @_command
+    def crash_channel(self, topic: str) -> None:
+        """End a channel for all its members, as a crash does (`phx_error`)."""
+        self._do(FaultyHub.crash_channel, topic)
+
+    @_command
+    def disconnect(self, conn: int, code: int = 1001, reason: str = "") -> None:
+        """Close one connection with a WebSocket close code."""
+        self._do(FaultyHub.disconnect, ConnId(conn), code, reason)
+
+    @_command
+    def cut(self, conn: int, *, reset: bool = False) -> None:
+        """Break one connection, as a failing network does; with `reset`, as an RST does."""
+        self.run(lambda server: server.cut(ConnId(conn), reset=reset))
+
+    @_command
+    def cut_all(self, *, reset: bool = False) -> None:
+        """Break every connection, as a failing network does; with `reset`, as an RST does."""
+        self.run(lambda server: server.cut_all(reset=reset))
+
+    # ---------------------------------------------------------------- switches
+
+    @_command
+    def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
+        """Refuse the next `count` handshakes with an HTTP status from 300 to 599. 0 turns it off."""
+        self._do(FaultyHub.refuse_handshakes, count, status, body)
+
+    @_command
+    def mute_heartbeats(self, on: bool = True) -> None:
+        """Read heartbeats, and do not answer them."""
+        self._do(FaultyHub.mute_heartbeats, on)
+
+    @_command
+    def ignore_joins(self, on: bool = True) -> None:
+        """Read joins, and do nothing about them."""
+        self._do(FaultyHub.ignore_joins, on)
+
+    @_command
+    def withhold_states(self, on: bool = True) -> None:
+        """Send no `presence_state`, as a server does that has presence disabled."""
+        self._do(FaultyHub.withhold_states, on)
+
+    @_command
+    def drop_broadcasts(self, on: bool = True) -> None:
+        """Lose what members say to each other, and acknowledge it as ever."""
+        self._do(FaultyHub.drop_broadcasts, on)
+
+    @_command
+    def duplicate_diffs(self, on: bool = True) -> None:
+        """Send each `presence_diff` twice."""
+        self._do(FaultyHub.duplicate_diffs, on)
+
+    @_command
+    def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0) -> None:
+        """Take so many seconds for a join, and more for a refusal; one join of a connection at a time."""
+        self._do(FaultyHub.slow_joins, join_delay, refusal_delay)
+
+    @_command
+    def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
+        """Close a Supabase channel after more tracks and untracks in 30 s, or more broadcasts in 1 s."""
+        self._do(FaultyHub.limit_rate, presence_calls, broadcasts)
+
+    @_command
+    def delay(self, seconds: float) -> None:
+        """Hold back all that is sent for so long. 0 turns it off, and lets go what is held."""
+        self._do(FaultyHub.delay, seconds)
+
+    @_command
+    def freeze(self) -> None:
+        """Stop as a stopped process does: connections stay, nothing is read or written."""
+        self._do(FaultyHub.freeze)
+
+    @_command
+    def thaw(self) -> None:
+        """Go on after `freeze`, with all that came in meanwhile."""
+        self._do(FaultyHub.thaw)
+
+    @_command
+    def heal(self) -> None:
+        """Turn all switches off."""
+        self._do(FaultyHub.heal)
+
+    # ---------------------------------------------------------------- inside its thread
+
+    def run(self, call: Callable[[HubServer], T]) -> T:
+        """Do anything else with the server, in its thread; what `call` returns must be safe in this one."""
+        if self._running is None:
+            raise LocalProtocolError("the hub is stopped: start it first")
+        server, loop = self._running
+
+        async def do() -> T:
+            return call(server)
+
+        return asyncio.run_coroutine_threadsafe(do(), loop).result(PATIENCE)
+
+    def _do(self, command: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        self.run(lambda server: server.run(partial(command, server.hub), *args, **kwargs))
+
+
+refuse(HubThread, "use `with`, or presence_adapters.server.HubServer", "async with")
+
+
+def new_api_key() -> str:
+    """A key that nobody else has."""
+    return secrets.token_urlsafe(16)
+
+
+def _check_no_loop_waits() -> None:
+    """Raises `LocalProtocolError` when this thread runs an event loop, of asyncio or trio."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        trio = sys.modules.get("trio")
+        if trio is None or not trio.lowlevel.in_trio_run():
+            return
+    raise LocalProtocolError(
+        "this would make the event loop wait: call it with asyncio.to_thread or trio.to_thread.run_sync"
+    )

@@ -1,0 +1,360 @@
+"""The settings of the `presence` command: flags over environment over file over defaults.
+
+    settings = load_settings(path, os.environ, {"heartbeat_interval": 20})
+    client = PresenceClient(
+        settings.identity(),
+        settings.config,
+        ssl_context=settings.ssl_context(),
+        proxy=settings.proxy,
+        access_token=settings.token_provider,
+    )
+
+Loading reads files and, but for the secrets in files, nothing that can take long. It makes no identity and
+runs no command: `identity` and `access_token` do. No secret is in a repr, a problem or a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import field, fields_dict, frozen
+
+from presence_adapters.connecting import client_context
+from presence_adapters.errors import missing
+from presence_adapters.settings.files import read_config_file, read_secret, run_for_secret, why_unreadable
+from presence_adapters.settings.identity_file import StoredIdentity, load_identity, rename_identity
+from presence_adapters.settings.keys import (
+    ALTERNATIVES,
+    BLANK,
+    KEYS,
+    Entry,
+    Origin,
+    field_value,
+    nearest,
+    server_fields,
+    without_long_quotes,
+)
+from presence_proto import ConfigError, Identity, PresenceConfig
+
+try:
+    import platformdirs
+except ModuleNotFoundError as exc:
+    raise missing(exc, "cli") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PATH_VARIABLE = "PRESENCE_CONFIG"
+TOKEN_TIMEOUT = 30.0
+"""Seconds that a command has to print an access token, unless `access_token_timeout` says otherwise."""
+
+
+_FIELDS: dict[str, Any] = fields_dict(PresenceConfig)
+
+
+class SettingsError(ConfigError):
+    """What is wrong with the settings. Each of the `problems` is a line that says where, and what would be
+    right; the message is all of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+@frozen
+class Settings:
+    """What was set, checked. `path` is the file that was read, if there is one.
+
+    `warnings` are lines for people. `enabled` is for the caller to respect.
+    """
+
+    path: Path | None
+    warnings: tuple[str, ...]
+    _entries: Mapping[str, Entry] = field(repr=False)
+    _config: PresenceConfig | None = field(repr=False)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether presence is wanted at all."""
+        return bool(self._value("enabled", True))
+
+    @property
+    def config(self) -> PresenceConfig:
+        """The client's config. It holds the access token only if that stands in the settings as it is; ask
+        `access_token`. Raises `SettingsError` when no server is set."""
+        if self._config is None:
+            place = self.path or default_config_path()
+            raise SettingsError(
+                [f"no server: set server_url in {place}, PRESENCE_SERVER_URL or --server-url"]
+            )
+        return self._config
+
+    @property
+    def identity_path(self) -> Path:
+        """The file with the identity: `identity_file`, or the one in the platform's folder for data."""
+        return Path(self._value("identity_file", None) or default_identity_path())
+
+    def source_of(self, key: str) -> Origin:
+        """Where the value of a setting comes from. Raises `KeyError` when there is no such setting."""
+        KEYS[key]
+        return self._entries[key].origin if key in self._entries else Origin("default")
+
+    def stored_identity(self) -> StoredIdentity:
+        """The identity in its file, which is made if there is none. Raises `IdentityError`."""
+        return load_identity(self.identity_path)
+
+    def identity(self) -> Identity:
+        """Who we are: the stored identity, by the `display_name` of the settings if there is one.
+
+        Raises `IdentityError`.
+        """
+        stored = self.stored_identity()
+        return Identity(stored.user_id, self._value("display_name", stored.display_name))
+
+    def rename(self, display_name: str) -> StoredIdentity:
+        """Store another name. A `display_name` in the settings still goes over it: see `source_of`.
+
+        Raises `ConfigError` for a name that cannot be shown, and `IdentityError`.
+        """
+        return rename_identity(self.identity_path, display_name)
+
+    def access_token(self) -> str | None:
+        """The access token of now, or `None` when none is set: as it stands in the settings or, each time
+        anew, in its file, or as its command prints it, which may take `access_token_timeout` seconds.
+
+        Raises `SettingsError`.
+        """
+        for key in ("access_token_command", "access_token_file"):
+            if key in self._entries:
+                entry = self._entries[key]
+                try:
+                    return self._run(entry.value) if key.endswith("command") else read_secret(entry.value)[0]
+                except ConfigError as exc:
+                    raise SettingsError([f"{entry.origin}: {key}: {exc}"]) from None
+        token: str | None = self._value("access_token", None)
+        return token
+
+    @property
+    def token_provider(self) -> Callable[[], str | None] | None:
+        """What to give to a client as its `access_token`: `access_token`, when a file or a command has it.
+
+        `None` when the token stands in the settings as it is, or there is none: `config` has it then.
+        """
+        keys = ("access_token_command", "access_token_file")
+        return self.access_token if any(key in self._entries for key in keys) else None
+
+    @property
+    def proxy(self) -> str | None:
+        """The URL of the proxy on the way, `""` for none, `None` for what the environment says."""
+        proxy: str | None = self._value("proxy", None)
+        return proxy
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The context for TLS that trusts `tls_ca`, besides the authorities that the system trusts.
+
+        `None`, for the default one, without `tls_ca`. Raises `SettingsError`.
+        """
+        if "tls_ca" not in self._entries:
+            return None
+        try:
+            return _context(self._entries["tls_ca"].value)
+        except ConfigError as exc:
+            raise SettingsError([f"{self._entries['tls_ca'].origin}: {exc}"]) from None
+
+    def _run(self, command: Any) -> str:
+        texts = [text for key in ("headers", "params") for _, text in self._value(key, ())]
+        own = (self._value(key, "") for key in ("api_key", "proxy"))
+        secrets = [*texts, *(word for text in texts for word in text.split()), *own]
+        timeout = self._value("access_token_timeout", TOKEN_TIMEOUT)
+        return run_for_secret(command, timeout, tuple(filter(None, secrets)))
+
+    def _value(self, key: str, default: Any) -> Any:
+        return self._entries[key].value if key in self._entries else default
+
+
+def default_config_path() -> Path:
+    """The file that is read when none is named, if it is there."""
+    return platformdirs.user_config_path("presence", appauthor=False) / "config.toml"
+
+
+def default_identity_path() -> Path:
+    """The file of the identity when none is named."""
+    return platformdirs.user_data_path("presence", appauthor=False) / "identity.json"
+
+
+def load_settings(
+    path: Path | None = None, env: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the settings.
+
+    `path`: the file; without one it is that of `PRESENCE_CONFIG`, or else `default_config_path()`, which need
+    not be there. `env`: the environment, `os.environ` by default; an empty variable is one that is not set.
+    `flags`: values by the name of the setting; `None` is a flag that was not given. Raises `SettingsError`
+    with everything that is wrong.
+    """
+    env = os.environ if env is None else env
+    problems: list[str] = []
+    warnings: list[str] = []
+    found, in_file = _file_layer(path, env, problems, warnings)
+    layers = [in_file, _env_layer(env, problems, warnings), _flag_layer(flags or {}, problems)]
+    entries = _merged(layers, problems)
+    _read_secret_files(entries, problems, warnings)
+    if "tls_ca" in entries:
+        try:
+            _context(entries["tls_ca"].value)
+        except ConfigError as exc:
+            problems.append(f"{entries['tls_ca'].origin}: {exc}")
+    config = _config(entries, problems)
+    if problems:
+        raise SettingsError(problems)
+    return Settings(found, tuple(warnings), entries, config)
+
+
+# ---------------------------------------------------------------------------------------------- layers
+
+
+def _file_layer(
+    path: Path | None, env: Mapping[str, str], problems: list[str], warnings: list[str]
+) -> tuple[Path | None, dict[str, Entry]]:
+    who, needed = "", True
+    if path is None and env.get(PATH_VARIABLE):
+        path, who = Path(env[PATH_VARIABLE]), f"{PATH_VARIABLE}: "
+    if path is None:
+        path, needed = default_config_path(), False
+    path = Path(os.path.expanduser(path))  # a shell does that for --config FILE, but not for --config=FILE
+    try:
+        file = read_config_file(path)
+    except FileNotFoundError:
+        if needed:
+            problems.append(f"{who}{path}: there is no such file")
+        return None, {}
+    problems += file.problems
+    warnings += file.warnings
+    return path, {name: _based(entry, path.parent) for name, entry in file.entries.items()}
+
+
+def _based(entry: Entry, folder: Path) -> Entry:
+    """A relative path in a file starts at the file's folder."""
+    return Entry(folder / entry.value, entry.origin) if isinstance(entry.value, Path) else entry
+
+
+def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str]) -> dict[str, Entry]:
+    variables = {key.variable: key for key in KEYS.values()}
+    found: dict[str, Entry] = {}
+    for name, text in env.items():
+        key = variables.get(name)
+        if key is not None:
+            _take(found, key.name, key.from_text, text, Origin("environment", name), problems)
+        elif name.startswith("PRESENCE_") and name != PATH_VARIABLE:
+            meant = nearest(name.removeprefix("PRESENCE_"), list(KEYS))
+            if meant is not None:  # else it is somebody else's
+                warnings.append(f"{name}: no such setting, did you mean {KEYS[meant].variable}?")
+    return found
+
+
+def _flag_layer(flags: Mapping[str, Any], problems: list[str]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for name, value in flags.items():
+        key = KEYS[name]
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        if value is not None:
+            check = key.from_text if isinstance(value, str) else key.from_toml
+            _take(found, name, check, value, Origin("flag", key.flag), problems)
+    return found
+
+
+def _take(
+    found: dict[str, Entry], name: str, check: Any, value: Any, origin: Origin, problems: list[str]
+) -> None:
+    try:
+        checked = check(value)
+    except ConfigError as exc:
+        problems.append(f"{origin}: {exc}")
+    else:
+        if checked is not BLANK:
+            found[name] = Entry(checked, origin)
+
+
+def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, Entry]:
+    """Later layers win. One that sets an alternative sets aside what earlier ones say about the others."""
+    merged: dict[str, Entry] = {}
+    for layer in layers:
+        for names in ALTERNATIVES:
+            given = [name for name in names if name in layer]
+            if given:
+                for name in names:
+                    merged.pop(name, None)
+            for name in given[1:]:
+                problems.append(f"{layer[name].origin}: give either {given[0]} or {name}")
+        merged |= layer
+    return merged
+
+
+# ---------------------------------------------------------------------------------------------- all together
+
+
+def _read_secret_files(entries: dict[str, Entry], problems: list[str], warnings: list[str]) -> None:
+    """Take the api key from its file. The access token is read each time; here it is only tried."""
+    for key, target in (("api_key_file", "api_key"), ("access_token_file", None)):
+        if key in entries:
+            path = entries[key].value
+            try:
+                secret, more = read_secret(path)
+            except ConfigError as exc:
+                problems.append(f"{entries[key].origin}: {key}: {exc}")
+            else:
+                warnings += more
+                if target is not None:
+                    entries[target] = Entry(secret, Origin("file", str(path)))
+
+
+def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig | None:
+    fields = {
+        name: field_value(name, entry.value)
+        for name, entry in entries.items()
+        if name in _FIELDS and name != "server_url"
+    }
+    if not _delays_agree(fields, entries, problems) or "server_url" not in entries:
+        return None
+    server = server_fields(entries["server_url"].value)
+    if fields.get("protocol") == "jarvis" and "project_ref" in server:
+        needs = 'needs a whole URL in server_url: a Supabase project speaks "phoenix"'
+        problems.append(f'{entries["protocol"].origin}: protocol "jarvis" {needs}')
+        return None
+    try:
+        return PresenceConfig(**fields, **server)
+    except ConfigError as exc:  # each value by itself is right: two of them do not go together
+        words = without_long_quotes(str(exc))
+        first = next((name for name in re.findall(r"\w+", words) if name in entries), "server_url")
+        problems.append(f"{entries[first].origin}: {words}")
+        return None
+
+
+def _delays_agree(fields: Mapping[str, Any], entries: Mapping[str, Entry], problems: list[str]) -> bool:
+    names = ("max_reconnect_delay", "reconnect_delay")
+    longest, first = (fields.get(name, _FIELDS[name].default) for name in names)
+    if longest >= first:
+        return True
+    origin = next(entries[name].origin for name in names if name in entries)
+    problems.append(
+        f"{origin}: max_reconnect_delay, {longest:g}, must be at least reconnect_delay, {first:g}"
+    )
+    return False
+
+
+def _context(path: Path) -> ssl.SSLContext:
+    context = client_context(None)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise ConfigError(f"tls_ca: {path} holds no certificate in PEM form") from None
+    except OSError as exc:
+        raise ConfigError(f"tls_ca: cannot read {path}: {why_unreadable(exc)}") from None
+    return context

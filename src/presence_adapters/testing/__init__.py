@@ -1,0 +1,5 @@
+"""Tools for testing drivers. They do I/O; the tools of `presence_proto.testing` do none."""
+
+from presence_adapters.testing.driver_check import DUTIES, Driver, DutyError, check_driver
+
+__all__ = ["DUTIES", "Driver", "DutyError", "check_driver"]

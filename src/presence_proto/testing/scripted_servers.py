@@ -1,0 +1,160 @@
+"""A server of the Jarvis JSON protocol that says what it is told to, to one client, in real bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from presence_proto.serializer import Message, Serializer, UserBroadcast, V1Serializer, serializer_for
+from presence_proto.testing.contract import require
+from presence_proto.testing.in_memory_pair import InMemoryPair
+from presence_proto.websocket import TextMessage
+
+if TYPE_CHECKING:
+    from presence_proto.websocket import BinaryMessage
+
+
+# -------------------------------------------------------------------------------------------- scripted server
+# A Phoenix or Supabase server that says what it is told to, to one client, in real bytes.
+
+
+class ScriptedServer(InMemoryPair):
+    """A client, and a server that you play.
+
+        pair = ScriptedServer(RealtimeClient(RealtimeConfig(server_url="ws://host.test")))
+        pair.connect()                                   # command, transport, upgrade
+        pair.do(pair.client.join, "room:lobby")          # any command: `now` is the pair's
+        pair.accept_join("room:lobby", state={})         # the server says ok
+        pair.diff(joins={"ann": {"metas": [{"phx_ref": "1"}]}})
+        pair.advance(60)                                 # seconds
+        assert pair.take() == [...]                      # the events since the last time
+
+    It speaks V1 or V2, as the client asks in its URL, and answers pings, the closing handshake and, while
+    `answers_heartbeats`, heartbeats by itself. Where a `topic` is left out, it is that of the last join.
+    """
+
+    def __init__(
+        self, client: Any, *, now: float = 1000.0, deflate: bool = False, chunk: int | None = None
+    ) -> None:
+        super().__init__(client, now=now, deflate=deflate, chunk=chunk)
+        self.received: list[Message] = []  # from the client, heartbeats included
+
+    # ---------------------------------------------------------------- what the server says
+
+    def say(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
+        """A message from the server. On V1 its join_ref is not sent."""
+        frame = self._serializer.encode(Message(join_ref, ref, topic, event, payload))
+        self.say_text(frame.data) if frame.text else self.say_binary(frame.data)
+
+    def reply(self, to: Message, status: str = "ok", response: Any = None) -> None:
+        """A reply to a message of the client's."""
+        payload = {"status": status, "response": {} if response is None else response}
+        self.say(to.join_ref, to.ref, to.topic, "phx_reply", payload)
+
+    def join(self, topic: str, params: Any = None, *, state: Any = None, response: Any = None) -> Message:
+        """`join`, and everything up to the presence state, if there is one. Returns the join."""
+        self.do(self.client.join, topic, params)
+        return self.accept_join(topic, state, response)
+
+    def accept_join(self, topic: str | None = None, state: Any = None, response: Any = None) -> Message:
+        """Say ok to the last join of the topic and, when there is a `state`, tell it. Returns the join."""
+        join = self.last("phx_join", topic)
+        self.reply(join, "ok", response)
+        if state is not None:
+            self.say(join.join_ref, None, join.topic, "presence_state", state)
+        return join
+
+    def diff(self, joins: Any = None, leaves: Any = None, *, topic: str | None = None) -> None:
+        """A `presence_diff`; the sides are `{key: {"metas": [...]}}`."""
+        payload = {"joins": joins or {}, "leaves": leaves or {}}
+        self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
+
+    def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> None:
+        """A Supabase broadcast from somebody else, in the form that V1 or V2 has for it."""
+        message: Any = UserBroadcast(event, payload)
+        if isinstance(self._serializer, V1Serializer):
+            message = {"type": "broadcast", "event": event, "payload": payload}
+        self.say(None, None, self.last("phx_join", topic).topic, "broadcast", message)
+
+    # ---------------------------------------------------------------- what the client said
+
+    def sent(self, event: str | None = None, topic: str | None = None) -> list[Message]:
+        """The client's messages, oldest first; heartbeats only when asked for by event."""
+        return [
+            message
+            for message in self.received
+            if (message.event != "heartbeat" if event is None else message.event == event)
+            and (topic is None or message.topic == topic)
+        ]
+
+    def last(self, event: str | None = None, topic: str | None = None) -> Message:
+        """The last of them. Raises `IndexError` when there is none."""
+        return self.sent(event, topic)[-1]
+
+    def heard(self, frame: TextMessage | BinaryMessage) -> None:
+        """A message of the client's came."""
+        message = self._serializer.decode(frame)
+        self.received.append(message)
+        is_heartbeat = message.topic == "phoenix" and message.event == "heartbeat"
+        if is_heartbeat and self.answers_heartbeats and self.is_open:
+            self._answer_heartbeat(message)
+
+    def _answer_heartbeat(self, message: Message) -> None:
+        reply = Message(None, message.ref, "phoenix", "phx_reply", {"status": "ok", "response": {}})
+        self._websocket().send_text(self._serializer.encode(reply).data)
+
+    @property
+    def _serializer(self) -> Serializer:
+        return _asked_for(self.requests[-1].target if self.requests else "")
+
+
+def _asked_for(target: str) -> Serializer:
+    """The version in the target of a request. As on a real server, no `vsn` means V1."""
+    (vsn,) = parse_qs(urlsplit(target).query).get("vsn", ["1.0.0"])
+    return serializer_for(vsn, server=True)
+
+
+# -------------------------------------------------------------------------------------------- scripted jarvis
+
+
+class ScriptedJarvisServer(InMemoryPair):
+    """A `PresenceClient` on the Jarvis wire, and a server that you play. The rest is as in `ScriptedServer`.
+
+        pair = ScriptedJarvisServer(PresenceClient(identity, PresenceConfig(server_url="ws://host.test:8790")))
+        pair.connect()
+        pair.welcome({"user_id": "bo", "display_name": "Bo", "status": "online", "activity": None})
+        pair.tell("poke", user_id="bo", display_name="Bo", ts=None)
+        assert pair.take() == [...]
+
+    It answers pings by itself while `answers_heartbeats`, with `count` as the number of users.
+    """
+
+    def __init__(
+        self, client: Any, *, now: float = 1000.0, deflate: bool = False, chunk: int | None = None
+    ) -> None:
+        super().__init__(client, now=now, deflate=deflate, chunk=chunk)
+        self.received: list[Any] = []  # the client's messages, pings included
+        self.count: Any = 1  # what pongs say
+
+    def welcome(self, *users: Any) -> None:
+        """Let the client in, and tell it who else is there."""
+        self.tell("welcome", your_id=self.client.identity.user_id, users=users)
+
+    def tell(self, kind: Any, **fields: Any) -> None:
+        """A message from the server."""
+        self.say_text(json.dumps({"type": kind, **fields}))
+
+    def said(self, kind: str | None = None) -> list[Any]:
+        """The client's messages, oldest first; pings only when asked for."""
+        return [
+            one for one in self.received if (one["type"] != "ping" if kind is None else one["type"] == kind)
+        ]
+
+    def heard(self, frame: TextMessage | BinaryMessage) -> None:
+        """A message of the client's came."""
+        require(isinstance(frame, TextMessage), "Jarvis JSON is text")
+        message = json.loads(frame.data)
+        self.received.append(message)
+        if message == {"type": "ping"} and self.answers_heartbeats and self.is_open:
+            self._websocket().send_text(json.dumps({"type": "pong", "online_count": self.count}))

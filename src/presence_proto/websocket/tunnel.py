@@ -1,0 +1,369 @@
+"""`ProxyTunnel`: a way through a proxy to a server, by HTTP CONNECT (RFC 9110 §9.3.6) or SOCKS 5."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from base64 import b64encode
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+import h11
+from attrs import field, frozen
+
+from presence_proto import validators as check
+from presence_proto.errors import ConfigError, LocalProtocolError, ProxyError
+from presence_proto.version import USER_AGENT
+from presence_proto.websocket.handshake import HttpStream
+
+if TYPE_CHECKING:
+    from presence_proto.endpoint import OpenTransport
+
+
+# ------------------------------------------------------------------------------------------------------ socks
+# `SocksConnect`: the client's side of SOCKS 5 (RFC 1928), with a user name and password (RFC 1929) or not.
+#
+#     METHOD ──▶ (LOGIN) ──▶ REPLY ──▶ DONE
+#
+# It takes bytes and gives bytes. A host name goes to the proxy as it is: the proxy looks it up.
+
+
+Refusal: TypeAlias = Literal["login", "unreachable", "forbidden"]
+
+LONGEST = 255  # bytes of a user name, a password or a host name: one byte has their length
+
+_VERSION, _LOGIN_VERSION = 5, 1
+_NO_LOGIN, _LOGIN, _NO_METHOD = 0, 2, 0xFF
+_CONNECT = 1
+_IPV4, _NAME, _IPV6 = 1, 3, 4
+
+_REPLIES: dict[int, tuple[Refusal, str]] = {  # RFC 1928 §6
+    1: ("forbidden", "general failure"),
+    2: ("forbidden", "its rules do not allow this connection"),
+    3: ("unreachable", "network unreachable"),
+    4: ("unreachable", "host unreachable"),
+    5: ("unreachable", "connection refused"),
+    6: ("unreachable", "the time to live has expired"),
+    7: ("forbidden", "it does not support CONNECT"),
+    8: ("forbidden", "it does not support this type of address"),
+}
+
+
+class _Stage(Enum):
+    METHOD = auto()
+    LOGIN = auto()
+    REPLY = auto()
+    DONE = auto()
+
+
+class SocksConnect:
+    """Asks `proxy` for a connection to `host`:`port`. `login`: a user name and password, or `None`.
+
+    `refusal`: in what way the proxy has refused. Raises `LocalProtocolError` for a host that SOCKS cannot
+    carry.
+    """
+
+    __slots__ = ("_login", "_out", "_proxy", "_request", "_stage", "_unread", "refusal")
+
+    def __init__(self, proxy: str, host: str, port: int, login: tuple[str, str] | None) -> None:
+        self.refusal: Refusal | None = None
+        self._proxy = proxy
+        self._request = bytes((_VERSION, _CONNECT, 0)) + _address(host) + struct.pack("!H", port)
+        self._login = login
+        self._stage = _Stage.METHOD
+        self._unread = bytearray()
+        methods = (_NO_LOGIN,) if login is None else (_NO_LOGIN, _LOGIN)
+        self._out = bytes((_VERSION, len(methods), *methods))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the connection is there. What came after the reply is in `trailing_data`."""
+        return self._stage is _Stage.DONE
+
+    @property
+    def trailing_data(self) -> bytes:
+        """What has come and was not read."""
+        return bytes(self._unread)
+
+    def data_to_send(self) -> bytes:
+        """Take what is to be written to the proxy now."""
+        data, self._out = self._out, b""
+        return data
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes came from the proxy. Raises `ProxyError` when there will be no connection."""
+        self._unread += data
+        while self._stage is not _Stage.DONE and (answer := self._next_answer()) is not None:
+            if self._stage is _Stage.METHOD:
+                self._method_chosen(answer[1])
+            elif self._stage is _Stage.LOGIN:
+                if answer[1] != 0:
+                    raise self._refused("login", "it does not accept the user name and password")
+                self._say(self._request, _Stage.REPLY)
+            else:
+                self._stage = _Stage.DONE
+
+    def _next_answer(self) -> bytes | None:
+        """The next answer, once it is complete. What is wrong with it shows as early as it can be seen."""
+        unread = self._unread
+        version = _LOGIN_VERSION if self._stage is _Stage.LOGIN else _VERSION
+        if unread and unread[0] != version:
+            raise self._no_socks()
+        size = 2
+        if self._stage is _Stage.REPLY:
+            if len(unread) > 1 and unread[1] != 0:
+                refusal, words = _REPLIES.get(unread[1], ("forbidden", f"code {unread[1]}"))
+                raise self._refused(refusal, words)
+            size = self._reply_size(unread)
+        if len(unread) < size:
+            return None
+        answer = bytes(unread[:size])
+        del unread[:size]
+        return answer
+
+    def _method_chosen(self, method: int) -> None:
+        if method == _NO_LOGIN:
+            self._say(self._request, _Stage.REPLY)
+        elif method == _LOGIN and self._login is not None:
+            user, password = (text.encode() for text in self._login)
+            login = bytes((_LOGIN_VERSION, len(user))) + user + bytes((len(password),)) + password
+            self._say(login, _Stage.LOGIN)
+        elif method == _NO_METHOD:
+            words = "it wants a user name and password, or another way to log in"
+            if self._login is not None:
+                words = "it takes no user name and password, and lets nobody in without"
+            raise self._refused("login", words)
+        else:
+            raise self._no_socks()
+
+    def _say(self, data: bytes, stage: _Stage) -> None:
+        self._out += data  # to a proxy that answers before it is asked, what it was asked is still due
+        self._stage = stage
+
+    def _reply_size(self, reply: bytearray) -> int:
+        """The bytes of a reply; as many as tell more, while they are not there."""
+        if len(reply) < 5:
+            return 5
+        address = {_IPV4: 4, _IPV6: 16, _NAME: 1 + reply[4]}.get(reply[3])
+        if address is None:
+            raise self._no_socks()
+        return 4 + address + 2
+
+    def _refused(self, refusal: Refusal, words: str) -> ProxyError:
+        self.refusal = refusal
+        return ProxyError(f"the proxy {self._proxy} refused: {words}")
+
+    def _no_socks(self) -> ProxyError:
+        return ProxyError(f"the answer of the proxy {self._proxy} is not SOCKS 5")
+
+
+def _address(host: str) -> bytes:
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return bytes((_IPV4 if number.version == 4 else _IPV6,)) + number.packed
+    try:
+        name = host.encode("ascii")
+    except UnicodeError:
+        name = b""
+    if not 1 <= len(name) <= LONGEST:
+        raise LocalProtocolError(f"{host!r} is not a host that SOCKS can carry")
+    return bytes((_NAME, len(name))) + name
+
+
+# ----------------------------------------------------------------------------------------------------- tunnel
+
+
+MAX_INTERIM = 10  # answers such as "100 Continue" that may come before the one that counts
+
+
+# What URLs may begin with, the protocol, and its usual port. Desktops put `socks` into the environment.
+_SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
+    "http": ("http", 80),
+    "socks5": ("socks5", 1080),
+    "socks5h": ("socks5", 1080),
+    "socks": ("socks5", 1080),
+}
+
+
+@frozen
+class Proxy:
+    """An HTTP or SOCKS 5 proxy. As a string it is `host:port`; user name and password are never shown."""
+
+    host: str
+    port: int
+    username: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    scheme: Literal["http", "socks5"] = "http"
+
+    @classmethod
+    def from_url(cls, url: str) -> Proxy:
+        """From `http://[user[:password]@]host[:port]` or `socks5://…`; the port is 80 or 1080 by default.
+
+        User name and password may be percent-encoded. `http://` may be missing. `socks5h://` and `socks://`
+        mean `socks5://`: the proxy looks up the server's name with each of them. Raises `ConfigError`, which
+        does not quote the URL.
+        """
+        if not check.is_unicode(url):
+            raise ConfigError("proxy must be a URL, such as http://proxy.example:3128")
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise ConfigError("proxy is not a URL: its host or port is malformed") from None
+        if parts.scheme == "https":
+            raise ConfigError(
+                "proxy must not start with https://: TLS to the proxy itself is not supported. Most proxies "
+                "for https take http://"
+            )
+        if parts.scheme not in _SCHEMES:
+            raise ConfigError("proxy must start with http:// or socks5://: no other kind is supported")
+        scheme, usual_port = _SCHEMES[parts.scheme]
+        if not host or port == 0:
+            raise ConfigError("proxy must name a host, and a port other than 0 or none")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ConfigError("proxy must end after the host and the port")
+        try:
+            host = check.host_name(host)
+        except ConfigError as exc:
+            raise ConfigError(f"proxy: {exc}") from None
+        username, password = (
+            None if text is None else unquote(text) for text in (parts.username, parts.password)
+        )
+        if scheme == "http" and ":" in (username or ""):
+            raise ConfigError("proxy: the user name must not hold a colon")
+        if scheme == "socks5" and max(len((text or "").encode()) for text in (username, password)) > LONGEST:
+            raise ConfigError(f"proxy: user name and password must have at most {LONGEST} bytes each")
+        return cls(host, port or usual_port, username, password, scheme)
+
+    def __str__(self) -> str:
+        return _authority(self.host, self.port)
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of the `Proxy-Authorization` header, if there is a user name (RFC 7617)."""
+        if self.username is None:
+            return None
+        return "Basic " + b64encode(f"{self.username}:{self.password or ''}".encode()).decode("ascii")
+
+
+class ProxyTunnel:
+    """Asks `proxy` for a tunnel to where `wanted` leads.
+
+    Write `data_to_send()` to the proxy, at the beginning and after each `receive_data`, and give what it
+    answers to `receive_data`, or `receive_eof`, until the tunnel `is_open`. The stream is the server's then:
+    TLS begins, if `wanted`. `early_data` is what came of it with the answer already; with TLS it is empty,
+    since there the client speaks first. `refusal`: in what way the proxy has refused, if it has.
+
+    There is no time limit in here: the one of the connection holds. Raises `LocalProtocolError` for a host
+    that the proxy's protocol cannot carry.
+    """
+
+    __slots__ = ("_connect", "_proxy", "_tls", "early_data", "is_open")
+
+    def __init__(self, proxy: Proxy, wanted: OpenTransport) -> None:
+        self._proxy = proxy
+        self._tls = wanted.tls
+        self._connect: _HttpConnect | SocksConnect
+        if proxy.scheme == "http":
+            self._connect = _HttpConnect(proxy, wanted)
+        else:
+            login = None if proxy.username is None else (proxy.username, proxy.password or "")
+            self._connect = SocksConnect(str(proxy), wanted.host, wanted.port, login)
+        self.is_open = False
+        self.early_data = b""
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """`"login"`: the proxy wants a user name and password, or others. `"unreachable"`: it cannot reach
+        the server. `"forbidden"`: anything else. `None`: it has not refused.
+        """
+        return self._connect.refusal
+
+    def data_to_send(self) -> bytes:
+        """Take what is to be written to the proxy now; `b""` when there is nothing."""
+        return self._connect.data_to_send()
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes came from the proxy. Raises `ProxyError` when they say that there will be no tunnel."""
+        self._connect.receive_data(data)
+        if not self._connect.is_done:
+            return
+        self.is_open = True
+        self.early_data = self._connect.trailing_data
+        if self.early_data and self._tls:
+            raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
+
+    def receive_eof(self) -> None:
+        """The stream has ended before the tunnel was open. Raises `ProxyError`."""
+        raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
+
+
+class _HttpConnect(HttpStream):
+    """The request, and the answer that counts."""
+
+    __slots__ = ("_interim", "_out", "_proxy", "is_done", "refusal")
+
+    def __init__(self, proxy: Proxy, wanted: OpenTransport) -> None:
+        super().__init__(h11.CLIENT)
+        self._proxy = proxy
+        self._interim = 0
+        self.is_done = False
+        self.refusal: Refusal | None = None
+        target = _authority(wanted.host, wanted.port)
+        headers = [("Host", target), ("User-Agent", USER_AGENT)]
+        if proxy.authorization is not None:
+            headers.append(("Proxy-Authorization", proxy.authorization))
+        try:
+            request = h11.Request(method="CONNECT", target=target, headers=headers)
+        except (h11.LocalProtocolError, UnicodeError):
+            raise LocalProtocolError(f"{wanted.host!r} is not a host that HTTP can carry") from None
+        self._out: bytes = self._h11.send(request)
+        self._h11.send(h11.EndOfMessage())  # which is no bytes
+
+    @property
+    def trailing_data(self) -> bytes:
+        return self._h11.trailing_data[0] + bytes(self._unread)
+
+    def data_to_send(self) -> bytes:
+        data, self._out = self._out, b""
+        return data
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        super().receive_data(data)
+        while not self.is_done:
+            try:
+                answer = self._next_event()
+            except h11.RemoteProtocolError:
+                raise ProxyError(f"the answer of the proxy {self._proxy} is not HTTP, or too long") from None
+            if answer is None:
+                return
+            if isinstance(answer, h11.InformationalResponse):
+                self._interim += 1
+                if self._interim > MAX_INTERIM:
+                    raise ProxyError(f"the proxy {self._proxy} does not come to the point")
+            elif 200 <= answer.status_code < 300:
+                self.is_done = True
+            else:
+                raise ProxyError(self._refused(answer.status_code))
+
+    def _refused(self, status: int) -> str:
+        """In words of ours: the proxy's own may quote what we said."""
+        self.refusal = "unreachable" if status in (502, 503, 504) else "forbidden"
+        try:
+            words = f"{status} {HTTPStatus(status).phrase}"
+        except ValueError:
+            words = str(status)
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            self.refusal = "login"
+            fault = "it wants a" if self._proxy.username is None else "it does not accept the"
+            words += f" ({fault} user name and password)"
+        return f"the proxy {self._proxy} refused: {words}"
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
