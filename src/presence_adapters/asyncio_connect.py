@@ -13,7 +13,6 @@ from presence_proto.websocket import ProxyTunnel
 if TYPE_CHECKING:
     import ssl
 
-    from presence_adapters.asyncio import AsyncioConnection
     from presence_adapters.connecting import Found
     from presence_proto import OpenTransport
     from presence_proto.websocket import Proxy
@@ -87,7 +86,7 @@ def _close(attempt: asyncio.Task[socket.socket]) -> None:
 
 
 async def connect_through(
-    proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: AsyncioConnection
+    proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: asyncio.BufferedProtocol
 ) -> None:
     """Connect `protocol` to where `wanted` leads; with TLS, if there is a `context`.
 
@@ -156,13 +155,17 @@ class _Asking(asyncio.Protocol):
         except ProxyError as closed:
             self._fail(exc or closed)
 
-    def hand_over(self, protocol: AsyncioConnection) -> None:
+    def hand_over(self, protocol: asyncio.BufferedProtocol) -> None:
         """From now on the connection is `protocol`'s."""
         assert self.transport is not None
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
-        if self._early:
-            protocol.data_received(bytes(self._early))
+        while self._early:
+            buffer = memoryview(protocol.get_buffer(len(self._early)))
+            size = min(len(buffer), len(self._early))
+            buffer[:size] = self._early[:size]
+            del self._early[:size]
+            protocol.buffer_updated(size)
         if self._is_over:
             protocol.connection_lost(self._error)
         else:

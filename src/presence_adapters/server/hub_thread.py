@@ -22,7 +22,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from presence_adapters.errors import refuse
-from presence_adapters.server import HubServer
+from presence_adapters.server.hub_server import HubServer
 from presence_proto import ConnId, HubConfig, LocalProtocolError
 from presence_proto.testing import FaultyHub
 

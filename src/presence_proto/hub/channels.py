@@ -313,7 +313,7 @@ class PlainMember(PhoenixMember):
                 self._relay(message, said(self.name, event, message.payload))
 
     def _relay(self, message: Message, shared: SharedMessage) -> None:
-        if self._session.rates.allow_delivery(self._topic, shared.size):
+        if self._session.rates.allow_delivery(self._topic.size, shared.size):
             self._topic.broadcast(shared, speaker=self._key, skip=self)
             self.reply(message, "ok", {})
         else:
@@ -498,7 +498,7 @@ class SupabaseMember(PhoenixMember):
             if self._ack:
                 self.reply(message, "error", "payload_size_exceeded")
             return
-        if not self._session.rates.allow_delivery(self._topic, shared.size):
+        if not self._session.rates.allow_delivery(self._topic.size, shared.size):
             self.stop(TOO_MANY_MESSAGES, crashed=False)
             return
         self._topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)

@@ -534,7 +534,7 @@ class JarvisSession:
             raise RemoteProtocolError(f"{kind} must come after connect")
         elif kind == "ping":
             self._send({"type": "pong", "online_count": self._room.online_count(user)})
-        elif kind in _TOLD and not self._rates.allow_delivery(self._room.topic, self._size):
+        elif kind in _TOLD and not self._rates.allow_delivery(self._room.topic.size, self._size):
             raise RemoteProtocolError(TOO_FAST)
         elif kind == "activity_update":
             self._update(user, fields)

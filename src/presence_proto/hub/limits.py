@@ -6,13 +6,13 @@ presence calls of a channel. What a client is told is in its words; where it has
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from presence_proto.errors import LocalProtocolError
 
 if TYPE_CHECKING:
     from presence_proto.config import HubConfig
-    from presence_proto.hub.topic import Topic, Topics
+    from presence_proto.timers import Clock
 
 
 # -------------------------------------------------------------------------------------------------- allowance
@@ -116,14 +116,22 @@ def is_limited(config: HubConfig) -> bool:
     return (config.message_rate, config.join_rate, config.delivery_rate) != (None, None, None)
 
 
+class WorkCounter(Protocol):
+    """Counts the work of a hub, and has its config and clock. `Topics` is one."""
+
+    config: HubConfig
+    clock: Clock
+    work: int
+
+
 class Rates:
     """The buckets of one connection. One that the config has no rate for is `None`."""
 
-    __slots__ = ("_deliveries", "_joins", "_messages", "_topics", "are_off")
+    __slots__ = ("_deliveries", "_hub", "_joins", "_messages", "are_off")
 
-    def __init__(self, topics: Topics) -> None:
-        config = topics.config
-        self._topics = topics
+    def __init__(self, work: WorkCounter) -> None:
+        config = work.config
+        self._hub = work
         self.are_off = not is_limited(config)
         """Whether nothing is limited. Work is counted all the same."""
         self._messages = None if config.message_rate is None else Bucket(PERIOD)
@@ -132,20 +140,18 @@ class Rates:
 
     def allow_message(self) -> bool:
         """Count a message of the client. Whether it may be handled."""
-        return self._messages is None or self._take(self._messages, self._topics.config.message_rate)
+        return self._messages is None or self._take(self._messages, self._hub.config.message_rate)
 
     def allow_join(self) -> bool:
         """Count a join. Whether it may be handled."""
-        return self._joins is None or self._take(self._joins, self._topics.config.join_rate)
+        return self._joins is None or self._take(self._joins, self._hub.config.join_rate)
 
-    def allow_delivery(self, topic: Topic, size: int) -> bool:
-        """Count a message of so many bytes to a topic, as work, too. Whether it may go out."""
-        units = of_delivery(topic.size, size)
-        self._topics.work += units
-        return self._deliveries is None or self._take(
-            self._deliveries, self._topics.config.delivery_rate, units
-        )
+    def allow_delivery(self, receivers: int, size: int) -> bool:
+        """Count a message of so many bytes to so many receivers, as work, too. Whether it may go out."""
+        units = of_delivery(receivers, size)
+        self._hub.work += units
+        return self._deliveries is None or self._take(self._deliveries, self._hub.config.delivery_rate, units)
 
     def _take(self, bucket: Bucket, rate: int | None, tokens: int = 1) -> bool:
         assert rate is not None  # where there is a bucket
-        return bucket.take(round(rate * PERIOD), self._topics.clock.now, tokens)
+        return bucket.take(round(rate * PERIOD), self._hub.clock.now, tokens)
