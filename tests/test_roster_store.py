@@ -18,7 +18,15 @@ from presence_proto.events import OnlineUser, UserOffline, UserOnline, UserStatu
 from presence_proto.payloads import PendingActivity
 from presence_proto.presence import PresenceMap
 from presence_proto.roster import Roster
-from presence_proto.serializer import UserDiff, UserReader, V1Serializer, V2Serializer, serializer_for
+from presence_proto.serializer import (
+    Message,
+    Serializer,
+    UserDiff,
+    UserReader,
+    V1Serializer,
+    V2Serializer,
+    serializer_for,
+)
 from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
@@ -119,12 +127,21 @@ class Store:
         return self.roster.apply_diff(self.decode(text).payload)
 
 
+def decode_users(serializer: Serializer, text: str) -> Message:
+    """What a reader that has met nothing odd yet makes of a text."""
+    return UserReader(serializer).decode(text)
+
+
+def users_of_v2(text: str) -> Message:
+    return decode_users(V2Serializer(server=False), text)
+
+
 def stores() -> list[Store]:
     serializer = V2Serializer(server=False, max_nesting=20)
     return [
         Store(lambda text: serializer.decode(TextMessage(text))),
         Store(serializer.decode_text),
-        Store(serializer.decode_users),
+        Store(lambda text: decode_users(serializer, text)),
         Store(UserReader(serializer).decode),
     ]
 
@@ -181,7 +198,7 @@ def test_a_plain_diff_is_decoded_once(vsn: str) -> None:
         if vsn == "2.0.0"
         else json.dumps({"topic": topic, "event": event, "payload": payload, "ref": None})
     )
-    message = serializer_for(vsn, server=False).decode_users(text)
+    message = decode_users(serializer_for(vsn, server=False), text)
     assert (message.topic, message.event) == ("t", "presence_diff")
     assert type(message.payload) is UserDiff
     assert message.payload.joins["bo"].metas[0].status is UserStatus.ONLINE
@@ -202,7 +219,7 @@ def test_a_plain_diff_is_decoded_once(vsn: str) -> None:
 def test_what_does_not_fit_is_read_the_general_way(payload: Any) -> None:
     text = text_of("presence_diff", payload)
     serializer = V2Serializer(server=False)
-    message = serializer.decode_users(text)
+    message = decode_users(serializer, text)
     assert type(message.payload) is not UserDiff
     assert type(message.payload) is type(serializer.decode_text(text).payload)
 
@@ -211,23 +228,21 @@ def test_what_leaves_is_read_whole_too() -> None:
     """Nothing is skipped in it, so that nothing can nest there without an end."""
     for more, fits in (({}, True), ({"deep": []}, False)):
         text = text_of("presence_diff", {"joins": {}, "leaves": {"bo": entry("1", **more)}})
-        assert (type(V2Serializer(server=False).decode_users(text).payload) is UserDiff) is fits
+        assert (type(users_of_v2(text).payload) is UserDiff) is fits
 
 
 def test_another_message_is_what_it_is() -> None:
     text = json.dumps([None, None, "t", "chat", {"content": '"presence_diff"', "joins": {}, "leaves": {}}])
-    assert V2Serializer(server=False).decode_users(text).payload["joins"] == {}
+    assert users_of_v2(text).payload["joins"] == {}
     text = json.dumps([None, None, "presence_diff", "chat", {"joins": {}, "leaves": {}}])
-    assert V2Serializer(server=False).decode_users(text).payload == {"joins": {}, "leaves": {}}
+    assert users_of_v2(text).payload == {"joins": {}, "leaves": {}}
 
 
 def test_a_room_with_fields_of_its_own_is_not_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    real = V2Serializer.decode_users
-    monkeypatch.setattr(
-        V2Serializer, "decode_users", lambda self, text: tried.append(text) or real(self, text)
-    )
     reader = UserReader(V2Serializer(server=False))
+    real = reader._decode_users
+    monkeypatch.setattr(reader, "_decode_users", lambda text: tried.append(text) or real(text))
     assert type(reader.decode(PLAIN).payload) is UserDiff
     odd = text_of("presence_diff", {"joins": {"bo": entry("1", level=5)}, "leaves": {}})
     for _ in range(UserReader.GENERAL + 1):
@@ -241,7 +256,7 @@ def test_a_room_with_fields_of_its_own_is_not_decoded_twice(monkeypatch: pytest.
 def test_v1_has_the_same_ways() -> None:
     serializer = V1Serializer(server=False)
     text = json.dumps({"topic": "t", "event": "chat", "payload": 1, "ref": "2"})
-    assert serializer.decode_users(text) == serializer.decode_text(text)
+    assert decode_users(serializer, text) == serializer.decode_text(text)
 
 
 def test_a_state_says_which_device_is_there() -> None:
@@ -296,7 +311,7 @@ def test_a_leave_with_an_unknown_ref_changes_nothing() -> None:
 
 
 def test_limits_are_those_of_the_map() -> None:
-    store = Store(V2Serializer(server=False).decode_users, {"max_keys": 2, "max_metas": 2})
+    store = Store(users_of_v2, {"max_keys": 2, "max_metas": 2})
     joins = {key: entry(key) for key in ("bo", "cy")}
     assert len(store.diff(text_of("presence_diff", {"joins": joins, "leaves": {}}))) == 2
     with pytest.raises(RemoteProtocolError, match="more than 2 keys"):
@@ -314,7 +329,7 @@ def test_limits_are_those_of_the_map() -> None:
 
 def test_a_state_has_the_limits_of_the_map() -> None:
     limits = {"max_keys": 2, "max_metas": 2}
-    for contestant in (Plain(limits), Store(V2Serializer(server=False).decode_users, limits)):
+    for contestant in (Plain(limits), Store(users_of_v2, limits)):
         many = {"metas": [{"phx_ref": ref} for ref in "123"]}
         for payload, fault in (
             ({"bo": many}, "of 'bo' would hold more than 2 metas"),

@@ -232,9 +232,11 @@ class AsyncDriver(ABC, Generic[C]):
         self._is_draining = True
         try:
             on_event = self._on_event
-            if self._meter is not None:
+            if (meter := self._meter) is not None:
                 client: Any = self.endpoint
-                self._meter.look(client.bytes_received)
+                received = client.bytes_received
+                meter.bytes += received - meter.seen
+                meter.seen = received
             while True:
                 for output in self.endpoint.drain():
                     if type(output) in _SPECIAL:

@@ -87,11 +87,8 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         return self.driver.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self.driver.buffer[:nbytes]))  # which a hub's peers do in their own way
-
-    def data_received(self, data: bytes | memoryview) -> None:
-        """Bytes came in."""
-        self.driver.fact(self.driver.endpoint.receive_data, self.conn, data)
+        driver = self.driver
+        driver.fact(driver.endpoint.receive_data, self.conn, bytes(driver.buffer[:nbytes]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.transport is not None:

@@ -38,16 +38,11 @@ class ReadMeter:
     carries out what the core wants, and the queues charge what was added to `bytes`.
     """
 
-    __slots__ = ("_seen", "bytes")
+    __slots__ = ("bytes", "seen")
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._seen = 0
-
-    def look(self, bytes_received: int) -> None:
-        """Take in the count of the core, which only grows."""
-        self.bytes += bytes_received - self._seen
-        self._seen = bytes_received
+        self.seen = 0  # the count of the core, which only grows, when the driver looked at it last
 
     def pass_over(self) -> None:
         """A message was handled that no queue keeps. If it may have been a large one, nobody is charged."""

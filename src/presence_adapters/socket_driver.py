@@ -195,9 +195,11 @@ class SocketDriver:
             return  # what a command of an event handler gives follows what is under way
         self._is_draining = True
         try:
-            if self._meter is not None:
+            if (meter := self._meter) is not None:
                 client: Any = self.endpoint
-                self._meter.look(client.bytes_received)
+                received = client.bytes_received
+                meter.bytes += received - meter.seen
+                meter.seen = received
             while outputs := self.endpoint.drain():
                 for output in outputs:
                     if type(output) in _SPECIAL:

@@ -147,7 +147,7 @@ class PresenceClient(SansIO):
     @property
     def bytes_received(self) -> int:
         """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        return self._room.bytes_received
+        return self._outbox.bytes_received
 
     @property
     def is_closed(self) -> bool:
@@ -211,7 +211,7 @@ class PresenceClient(SansIO):
             raise LocalProtocolError("update_activity: nobody sees us (visible is False)")
         if activity is not None and not is_unicode(activity):
             raise LocalProtocolError(f"activity must be a string or None, not {activity!r}")
-        self.tick(now=now)  # raises for a `now` that is none; and what is due comes before what we do
+        self._catch_up(now)
         if (status, activity) == (self._own.status, self._own.activity):
             return self._command("update_activity", lambda: None)
         self._own = replace(self._own, status=status, activity=activity)
@@ -310,8 +310,15 @@ class PresenceClient(SansIO):
 
     # ---------------------------------------------------------------- sending
 
+    def _catch_up(self, now: float) -> None:
+        """Handle what is due before a command. Raises `LocalProtocolError` when `now` is not legal."""
+        now = self._clock.advance(now)
+        deadline = self.next_deadline()
+        if deadline is not None and deadline <= now:
+            self.tick(now=now)
+
     def _send(self, command: str, event: str, payload: dict[str, Any], now: float) -> int:
-        self.tick(now=now)  # what is due comes before what we do
+        self._catch_up(now)
         if self._room.is_closed:
             raise LocalProtocolError(f"{command}: not connected, call connect first")
         own = {"user_id": self._own.user_id, "display_name": self._own.display_name}

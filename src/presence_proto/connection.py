@@ -278,7 +278,7 @@ class Connection:
         self._last_conn = 0
         self._conn: ConnId | None = None
         self._websocket: WebSocket | None = None
-        self._bytes_received = 0  # without those that inflating has added on this transport
+        self._inflated = 0  # bytes that inflating has added on this transport and the outbox has counted
         self._transport_gone: str | None = None  # why, once the driver said so
         self._was_open = False
         self._was_refused = False  # with 401 or 403, the last time
@@ -286,14 +286,10 @@ class Connection:
         self._beaten_at: float | None = None  # when the oldest heartbeat without an answer was due
         self._latency: float | None = None
         self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
+        self.has_more = False
+        """Whether `next_event` may have an event. While it is false there is none: a caller need not ask."""
 
     # ---------------------------------------------------------------- getters
-
-    @property
-    def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        added = 0 if self._websocket is None else self._websocket.bytes_added
-        return self._bytes_received + added
 
     @property
     def is_wanted(self) -> bool:
@@ -321,7 +317,7 @@ class Connection:
         assert self.state in (ConnectionState.IDLE, ConnectionState.WAITING)
         self.state = ConnectionState.WAITING
         if self._config.asks_for_token:
-            self._pending.append(TokenDue())
+            self._report(TokenDue())
         else:
             self.proceed(now)
 
@@ -402,7 +398,8 @@ class Connection:
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
         """Bytes came in. Pull the events with `next_event` afterwards."""
         if conn == self._conn and self._websocket is not None:
-            self._bytes_received += len(data)
+            self._outbox.bytes_received += len(data)
+            self.has_more = True
             self._websocket.receive_data(data)
 
     def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
@@ -412,6 +409,7 @@ class Connection:
         self._transport_gone = reason
         if self._websocket is not None:
             # Through the WebSocket, so that messages before the end come before it.
+            self.has_more = True
             self._websocket.receive_eof()
         else:
             self._lost(reason, now)
@@ -441,14 +439,14 @@ class Connection:
 
     def take_messages(self) -> list[str | bytes]:
         """The plain messages that `next_event` would give next; see `WebSocket.take_messages`."""
-        if self._pending or self._websocket is None or self.state is not _OPEN:
+        websocket = self._websocket
+        if self._pending or websocket is None or self.state is not _OPEN:
             return []
-        return self._websocket.take_messages()
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all that came was read, and `next_event` is sure to give `None` until there is more."""
-        return not self._pending and self._websocket is not None and self._websocket.is_read
+        messages = websocket.take_messages()
+        self.has_more = not websocket.is_read
+        if websocket.deflate_bits is not None:
+            self._count_inflated(websocket)
+        return messages
 
     def next_event(self, now: float) -> ConnectionEvent | None:
         """What happened, oldest first; `None` when there is no more."""
@@ -457,13 +455,17 @@ class Connection:
                 return self._pending.pop(0)
             websocket = self._websocket
             if websocket is None:
+                self.has_more = False
                 return None
             event = websocket.next_event()
+            if websocket.deflate_bits is not None:
+                self._count_inflated(websocket)
             if isinstance(event, (TextMessage, BinaryMessage)):  # which need no answer
                 if self.state is ConnectionState.OPEN:
                     return event
                 continue
             if event is None:
+                self.has_more = False
                 return None
             if isinstance(event, PingReceived):
                 assert self._conn is not None
@@ -485,7 +487,7 @@ class Connection:
         self._was_refused = False
         self.timers.cancel(ConnectionTimer.CONNECT)
         self.timers.set(ConnectionTimer.HEARTBEAT, now + self._config.heartbeat_interval)
-        self._pending.append(Up())
+        self._report(Up())
 
     def _beat(self, now: float) -> None:
         self.timers.set(ConnectionTimer.HEARTBEAT, now + self._config.heartbeat_interval)
@@ -495,7 +497,7 @@ class Connection:
         if self._beaten_at is None:
             self._beaten_at = now
         if _HEARTBEAT_DUE not in self._pending:  # one is enough, however late the tick
-            self._pending.append(_HEARTBEAT_DUE)
+            self._report(_HEARTBEAT_DUE)
 
     def _refused(self, refused: HandshakeRefused, now: float) -> None:
         status = refused.status
@@ -547,7 +549,7 @@ class Connection:
         delay = max(self._backoff.next(), min(not_before, self._config.max_reconnect_delay))
         self.state = ConnectionState.WAITING
         self.timers.set(ConnectionTimer.RECONNECT, now + delay)
-        self._pending.append(Down(self.credentials.hide(reason), code, status, delay, False))
+        self._report(Down(self.credentials.hide(reason), code, status, delay, False))
 
     def _end(
         self, reason: str, code: int | None = None, *, status: int | None = None, fatal: bool = False
@@ -555,7 +557,7 @@ class Connection:
         self.state = ConnectionState.IDLE
         self._was_refused = False
         self._backoff.reset()
-        self._pending.append(Down(self.credentials.hide(reason), code, status, None, fatal))
+        self._report(Down(self.credentials.hide(reason), code, status, None, fatal))
 
     def _drop(self, *, abort: bool) -> None:
         self.timers.clear()
@@ -563,9 +565,18 @@ class Connection:
         if self._conn is not None and self._transport_gone is None:
             self._outbox.put(CloseTransport(self._conn, abort))
         self._conn = None
-        self._bytes_received, self._websocket = self.bytes_received, None
+        self._websocket, self._inflated = None, 0
         self._transport_gone = None
         self._beaten_at = self._latency = None
+
+    def _report(self, event: Up | Down | TokenDue | HeartbeatDue) -> None:
+        self._pending.append(event)
+        self.has_more = True
+
+    def _count_inflated(self, websocket: WebSocket) -> None:
+        added = websocket.bytes_added
+        self._outbox.bytes_received += added - self._inflated
+        self._inflated = added
 
     def _flush(self) -> None:
         assert self._conn is not None

@@ -123,9 +123,11 @@ class Outbox(Generic[Event]):
     """
 
     # A list, not a deque: a deque weighs more and never gives back memory that it once needed.
-    __slots__ = ("_open", "_queue", "_sent", "emit", "emit_all")
+    __slots__ = ("_open", "_queue", "_sent", "bytes_received", "emit", "emit_all")
 
     def __init__(self) -> None:
+        self.bytes_received = 0
+        """Bytes that the endpoint has received; compressed messages count with their inflated size."""
         self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # the oldest first
         self._open: dict[ConnId, _Chunks] = {}
         self._sent = False  # whether there may be bytes in the queue

@@ -109,11 +109,6 @@ class JarvisRoom:
     # ---------------------------------------------------------------- getters
 
     @property
-    def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        return self._connection.bytes_received
-
-    @property
     def is_closed(self) -> bool:
         """Whether it is at rest."""
         return self._connection.state is ConnectionState.IDLE

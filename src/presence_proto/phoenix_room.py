@@ -69,11 +69,6 @@ class PhoenixRoom:
     # ---------------------------------------------------------------- getters
 
     @property
-    def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        return self._realtime.bytes_received
-
-    @property
     def is_closed(self) -> bool:
         """Whether it is at rest."""
         return self._realtime.is_closed
@@ -125,13 +120,15 @@ class PhoenixRoom:
             self._activities.add(message_id)
         if self._topic in self._realtime.channels:
             self._track(own, now)
-        self._leave_if_refused(now)
+        if self._refusal is not None:
+            self._leave_if_refused(now)
         return message_id
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
         """Send a broadcast."""
         message_id = self._say(event, payload, now)
-        self._leave_if_refused(now)
+        if self._refusal is not None:
+            self._leave_if_refused(now)
         return message_id
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:

@@ -28,7 +28,7 @@ from presence_proto.connection import (
 )
 from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SansIO, SendData
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from presence_proto.json_text import encode_payload
+from presence_proto.json_text import encode, encode_payload
 from presence_proto.phoenix_socket import UNMATCHED, ChannelTimer, Overdue, PhoenixSocket
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import Message, UserBroadcast, UserReader
@@ -82,6 +82,7 @@ class RealtimeClient(SansIO):
         self._heartbeats: set[str] = set()  # refs of heartbeats without a reply
         self._tokens = TokenRequests(config, self._outbox, rng)
         self._joining: dict[str, None] = {}  # topics to be joined as soon as there is a fresh token
+        self._deadline = inf  # the earliest of all timers, as of the last command or fact; in seconds
 
     # ---------------------------------------------------------------- getters
 
@@ -93,7 +94,7 @@ class RealtimeClient(SansIO):
     @property
     def bytes_received(self) -> int:
         """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        return self._connection.bytes_received
+        return self._outbox.bytes_received
 
     @property
     def is_closed(self) -> bool:
@@ -216,10 +217,9 @@ class RealtimeClient(SansIO):
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
             raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
-        payload = {} if payload is None else payload
-        return self._push(
-            topic, event, payload, timeout, self._config.payload_nesting, wants_reply=True, now=now
-        )
+        channel = self._channel(topic)
+        encoded = self._encoded({} if payload is None else payload, self._config.payload_nesting)
+        return self._push(channel, event, encoded, timeout, wants_reply=True, now=now)
 
     def broadcast(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
@@ -230,20 +230,24 @@ class RealtimeClient(SansIO):
         channel was joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires
         before the join.
         """
-        params = self._channel(topic).params
+        channel = self._channel(topic)
+        params = channel.params
         if not isinstance(params, ChannelConfig):
             raise LocalProtocolError(
                 f"{topic!r} is a plain Phoenix channel, which has no broadcasts: use push"
             )
         if not isinstance(event, str) or not event:
             raise LocalProtocolError(f"event must be a non-empty string, not {event!r}")
-        message: Any = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
+        message: Any
         if isinstance(payload, (bytes, bytearray, memoryview)):
             message = UserBroadcast(event, bytes(payload), {})
-        levels = self._config.payload_nesting + 1
-        return self._push(
-            topic, "broadcast", message, timeout, levels, wants_reply=params.broadcast_ack, now=now
-        )
+        else:
+            message = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
+            if type(payload) is Raw:  # JSON already: there is nothing to check
+                message = Raw(encode(message))
+            else:
+                message = encode_payload(message, self._config.payload_nesting + 1)
+        return self._push(channel, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
 
     def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
         """Be present in a topic with this payload, now and after every rejoin.
@@ -251,7 +255,7 @@ class RealtimeClient(SansIO):
         Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was
         told last is not told again. `TrackFailed` follows if the server refuses.
         """
-        if not isinstance(payload, (Mapping, Raw)):
+        if type(payload) is not Raw and not isinstance(payload, Mapping):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
         channel = self._channel(topic)
         # Raw: of a client that this one is part of, an object that is JSON already.
@@ -317,7 +321,8 @@ class RealtimeClient(SansIO):
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
         self._pump(now)
-        if self._first_deadline() <= now:
+        self._deadline = self._first_deadline()
+        if self._deadline <= now:
             self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
@@ -338,8 +343,7 @@ class RealtimeClient(SansIO):
 
     def next_deadline(self) -> float | None:
         """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
-        deadline = self._first_deadline()
-        return None if deadline == inf else deadline
+        return None if self._deadline == inf else self._deadline
 
     # ---------------------------------------------------------------- inside
 
@@ -349,31 +353,30 @@ class RealtimeClient(SansIO):
             raise LocalProtocolError(f"{topic!r} is not joined")
         return channel
 
+    def _encoded(self, payload: Any, levels: int) -> Raw | bytes | UserBroadcast:
+        if isinstance(payload, (bytearray, memoryview)):
+            return bytes(payload)
+        return payload if isinstance(payload, (bytes, UserBroadcast)) else encode_payload(payload, levels)
+
     def _push(
         self,
-        topic: str,
+        channel: Channel,
         event: str,
-        payload: Any,
+        payload: Raw | bytes | UserBroadcast,
         timeout: float | None,
-        levels: int,
         *,
         wants_reply: bool,
         now: float,
     ) -> int:
-        channel = self._channel(topic)
         timeout = self._config.push_timeout if timeout is None else timeout
         if not is_number(timeout) or timeout <= 0:
             raise LocalProtocolError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if channel.queued >= self._config.max_pending_pushes:
             raise LocalProtocolError(
-                f"{channel.queued} pushes (max_pending_pushes) wait for the join of {topic!r}"
+                f"{channel.queued} pushes (max_pending_pushes) wait for the join of {channel.topic!r}"
             )
-        if isinstance(payload, (bytearray, memoryview)):
-            payload = bytes(payload)
-        elif not isinstance(payload, (bytes, UserBroadcast)):
-            payload = encode_payload(payload, levels)
         now = self._clock.advance(now)
-        push = self._socket.new_push(topic, event, payload, now + timeout, wants_reply=wants_reply)
+        push = self._socket.new_push(channel.topic, event, payload, now + timeout, wants_reply=wants_reply)
         channel.push(push)
         self._settle(now)
         return push.push_id
@@ -387,22 +390,23 @@ class RealtimeClient(SansIO):
 
     def _settle(self, now: float) -> None:
         """Handle what came in, then what is due: so a reply that is there beats its timeout."""
-        if not self._connection.is_read:
+        if self._connection.has_more:
             self._pump(now)
-        while self._first_deadline() <= now:
+        while (deadline := self._first_deadline()) <= now:
             self._connection.tick(now)
             self._pump(now)
             while (timer := self._socket.timers.pop_expired(now)) is not None:
                 self._expired(*timer, now)
             if self._tokens.tick(now):
                 self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
+        self._deadline = deadline
 
     def _pump(self, now: float) -> None:
         connection = self._connection
         while True:
             for message in connection.take_messages():
                 self._receive(message, now)
-            if connection.is_read:  # nearly always: whole messages came, and nothing else
+            if not connection.has_more:  # nearly always: whole messages came, and nothing else
                 return
             event = connection.next_event(now)
             if event is None:

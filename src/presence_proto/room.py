@@ -87,11 +87,6 @@ class Room(Protocol):
     """
 
     @property
-    def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
-        ...
-
-    @property
     def is_closed(self) -> bool:
         """Whether it is at rest: not connected, and not trying to be."""
         ...

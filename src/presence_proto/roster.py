@@ -222,10 +222,42 @@ class Roster:
 
         Raises `RemoteProtocolError`, and changes nothing, when it is malformed or leads past a limit.
         """
+        if type(payload) is not UserDiff:
+            return self._apply_any(payload)
+        # A plain diff takes 0.45 of the time of the general way (0.38 with 200 changes).
         happened: list[RosterEvent] = []
-        if type(payload) is UserDiff:
-            self._apply_users(payload, happened)
-            return happened
+        entries, own = self._entries, self._own.user_id
+        joins, leaves = payload.joins, payload.leaves
+        if joins and (len(entries) + len(joins) > self._max_keys or self._most >= self._max_metas):
+            self._check_size(
+                {key: (entry.metas[0].phx_ref,) for key, entry in joins.items()},
+                {key: (entry.metas[0].phx_ref,) for key, entry in leaves.items()},
+            )
+        for key, joining in joins.items():
+            device = _device_of(key, joining.metas[0])
+            entry = entries.get(key)
+            leaving = leaves.pop(key, None) if leaves else None
+            if entry is None and leaving is None:
+                entries[key] = device
+                happened.append(UserOnline(device.user))
+                continue
+            refs = () if leaving is None else (leaving.metas[0].phx_ref,)
+            if type(entry) is _Device and refs == (entry.ref,) and entry.ref != device.ref and key != own:
+                self._replace(key, entry, device, happened)
+            else:
+                self._merge(key, {device.ref: device}, refs, happened)
+        for key, leaving in leaves.items():
+            entry, ref = entries.get(key), leaving.metas[0].phx_ref
+            if type(entry) is _Device and key != own:
+                if entry.ref == ref:
+                    del entries[key]
+                    happened.append(UserOffline(entry.user))
+            elif entry is not None:
+                self._merge(key, {}, (ref,), happened)
+        return happened
+
+    def _apply_any(self, payload: Any) -> list[RosterEvent]:
+        happened: list[RosterEvent] = []
         entries, leaving = diff_entries(payload)
         levels = self._max_nesting - ABOVE_ENTRY
         parsed, _, _ = parse_entries(entries, "presence_diff joins", levels)
@@ -287,37 +319,6 @@ class Roster:
             elif change.kind == "updated" and len(self._devices(change.key)) == len(change.left):
                 gone += not change.continues
         return gone == self._held()
-
-    def _apply_users(self, diff: UserDiff, happened: list[RosterEvent]) -> None:
-        """Merge a plain diff, in 0.45 of the time of the general way (0.38 for 200 changes)."""
-        entries, own = self._entries, self._own.user_id
-        joins, leaves = diff.joins, diff.leaves
-        if joins and (len(entries) + len(joins) > self._max_keys or self._most >= self._max_metas):
-            self._check_size(
-                {key: (entry.metas[0].phx_ref,) for key, entry in joins.items()},
-                {key: (entry.metas[0].phx_ref,) for key, entry in leaves.items()},
-            )
-        for key, joining in joins.items():
-            device = _device_of(key, joining.metas[0])
-            entry = entries.get(key)
-            leaving = leaves.pop(key, None) if leaves else None
-            if entry is None and leaving is None:
-                entries[key] = device
-                happened.append(UserOnline(device.user))
-                continue
-            refs = () if leaving is None else (leaving.metas[0].phx_ref,)
-            if type(entry) is _Device and refs == (entry.ref,) and entry.ref != device.ref and key != own:
-                self._replace(key, entry, device, happened)
-            else:
-                self._merge(key, {device.ref: device}, refs, happened)
-        for key, leaving in leaves.items():
-            entry, ref = entries.get(key), leaving.metas[0].phx_ref
-            if type(entry) is _Device and key != own:
-                if entry.ref == ref:
-                    del entries[key]
-                    happened.append(UserOffline(entry.user))
-            elif entry is not None:
-                self._merge(key, {}, (ref,), happened)
 
     def _merge(
         self, key: str, joins: dict[str, _Device], leaves: Collection[str], happened: list[RosterEvent]

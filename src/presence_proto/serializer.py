@@ -229,7 +229,7 @@ class _Reader:
     _what: ClassVar[str]
     _states: ClassVar[msgspec.json.Decoder[Any]]
     _diffs: ClassVar[msgspec.json.Decoder[Any]]
-    _users: ClassVar[msgspec.json.Decoder[Any]]
+    user_diffs: ClassVar[msgspec.json.Decoder[Any]]  # of a `presence_diff` whose payload is a `UserDiff`
 
     def decode_text(self, text: str) -> Any:
         """As `decode`, of what a server says, but presence stays JSON.
@@ -255,18 +255,6 @@ class _Reader:
             pass
         return self._read(text)
 
-    def decode_users(self, text: str) -> Any:
-        """As `decode_text`, but the payload of a `presence_diff` is a `UserDiff`, if it fits into one."""
-        if _DIFF in text[:_FRONT]:
-            try:
-                message = self._users.decode(text)
-            except (RecursionError, *DECODE_ERRORS):
-                pass
-            else:
-                if message.event == "presence_diff":
-                    return message
-        return self.decode_text(text)
-
     if TYPE_CHECKING:
 
         def _read(self, text: str) -> Any:
@@ -284,7 +272,7 @@ class V1Serializer(_Reader):
     vsn = "1.0.0"
     _what = "a V1 message"
     _states, _diffs = msgspec.json.Decoder(_V1State), msgspec.json.Decoder(_V1Diff)
-    _users = msgspec.json.Decoder(_V1Users)
+    user_diffs = msgspec.json.Decoder(_V1Users)
 
     def __init__(self, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> None:
         self._server = server
@@ -317,10 +305,6 @@ class V1Serializer(_Reader):
         """As `decode`, of what a server says, but presence stays JSON; see `V2Serializer.decode_text`."""
         return _message(super().decode_text(text))
 
-    def decode_users(self, text: str) -> Message:
-        """As `decode_text`, with a `UserDiff` where one fits; see `V2Serializer.decode_users`."""
-        return _message(super().decode_users(text))
-
     def _read(self, text: str) -> Any:
         try:
             return self._messages.decode(text)
@@ -344,7 +328,7 @@ class V2Serializer(_Reader):
     vsn = "2.0.0"
     _what, _messages = "a V2 message", msgspec.json.Decoder(Message)
     _states, _diffs = msgspec.json.Decoder(_V2State), msgspec.json.Decoder(_V2Diff)
-    _users = msgspec.json.Decoder(_V2Users)
+    user_diffs = msgspec.json.Decoder(_V2Users)
 
     def __init__(self, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> None:
         self._server = server
@@ -358,8 +342,10 @@ class V2Serializer(_Reader):
         `{"status": str, "response": bytes}`. The fields of a binary frame have at most 255 bytes each, and a
         server's has no ref unless it is a reply.
         """
-        _check_names(message)
         payload = message.payload
+        if type(payload) is Raw and type(message.topic) is type(message.event) is str:
+            return EncodedFrame(encode(message), True)  # JSON already, as nearly every payload is
+        _check_names(message)
         if isinstance(payload, bytes):
             # To a server there are only pushes. From one, what belongs to no join is a broadcast.
             kind = _BROADCAST if self._server and message.join_ref is None else _PUSH
@@ -484,29 +470,40 @@ Serializer: TypeAlias = V1Serializer | V2Serializer
 
 
 class UserReader:
-    """Reads the texts of one room: with `decode_users`, until a diff does not fit.
+    """Decodes the texts of one room: `presence_diff` payloads into a `UserDiff`, until one does not fit.
 
-    Then the next `GENERAL` messages are read the general way first. So a room whose metas have fields of
+    Then the next `GENERAL` messages are decoded the general way first. So a room whose metas have fields of
     their own is not decoded twice for each message.
     """
 
     GENERAL: ClassVar[int] = 200
 
-    __slots__ = ("_general", "_serializer")
+    __slots__ = ("_decode_users", "_general", "_is_v2", "_serializer")
 
     def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
-        self._general = 0  # messages that are still read so
+        self._decode_users = serializer.user_diffs.decode
+        self._is_v2 = isinstance(serializer, V2Serializer)
+        self._general = 0  # messages that are still decoded the general way
 
     def decode(self, text: str) -> Message:
         """The message in a text. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
         if self._general:
             self._general -= 1
             return self._serializer.decode_text(text)
-        message: Message = self._serializer.decode_users(text)
-        if message.event == "presence_diff" and type(message.payload) is not UserDiff:
-            self._general = self.GENERAL
-        return message
+        if _DIFF in text[:_FRONT]:
+            try:
+                users: Message = self._decode_users(text)
+            except (RecursionError, *DECODE_ERRORS):
+                pass  # the general way finds what is wrong with it, if anything is
+            else:
+                if users.event == "presence_diff":
+                    return users if self._is_v2 else _message(users)
+            message = self._serializer.decode_text(text)
+            if message.event == "presence_diff":
+                self._general = self.GENERAL
+            return message
+        return self._serializer.decode_text(text)
 
 
 _FORMS: dict[str, type[Serializer]] = {form.vsn: form for form in (V1Serializer, V2Serializer)}

@@ -86,15 +86,6 @@ def story(monkeypatch: pytest.MonkeyPatch) -> Story:
     return Story(monkeypatch)
 
 
-def test_a_meter_counts_what_the_core_has_received_since_it_looked() -> None:
-    meter = ReadMeter()
-    meter.look(1000)
-    meter.look(1000)
-    meter.bytes = 0  # charged
-    meter.look(1500)
-    assert meter.bytes == 500
-
-
 def test_events_of_too_many_bytes_drop_the_oldest(story: Story) -> None:
     for n in range(10):
         story.put(str(n), 300)

@@ -314,8 +314,8 @@ class AcceptedConnection(AsyncioConnection):
         if self.stalled_since is None:
             self._write_backlog()
 
-    def data_received(self, data: bytes | memoryview) -> None:
-        super().data_received(data)
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
         if not self.driver.hub.wants_data(self.conn):
             self.driver.pause(self)
 

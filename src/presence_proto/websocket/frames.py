@@ -184,31 +184,28 @@ class FrameReader:
         """The messages in the next frames, up to one that is wsproto's or not all there, or to enough."""
         messages: list[str | bytes] = []
         if self._at_border and not self._mask_bit:
-            self._take_texts(messages)
-            if self._at == len(self._data):
+            # Those frames that most are: texts of middle size, from a server.
+            data, at, end, limit = self._data, self._at, len(self._data), self._limit
+            for _ in range(_ENOUGH):
+                if end - at < 5:
+                    break
+                start = at + 4
+                kind, size = _read_header(data, at)
+                at = start + size
+                if kind != _MIDDLE_TEXT or at > end or not 126 <= size <= limit:
+                    break
+                try:
+                    messages.append(data[start:at].decode())
+                except UnicodeDecodeError:
+                    break
+                self._at = at
+            if self._at == end:
                 self._data, self._at = b"", 0  # an idle connection keeps no buffer
                 self.is_empty = not self._eof
                 return messages
         while len(messages) < _ENOUGH and (message := self.take()) is not None:
             messages.append(message)
         return messages
-
-    def _take_texts(self, messages: list[str | bytes]) -> None:
-        """As `take`, of those frames that most are: texts of middle size, from a server."""
-        data, at, end, limit = self._data, self._at, len(self._data), self._limit
-        for _ in range(_ENOUGH):
-            if end - at < 5:
-                break
-            start = at + 4
-            kind, size = _read_header(data, at)
-            at = start + size
-            if kind != _MIDDLE_TEXT or at > end or not 126 <= size <= limit:
-                break
-            try:
-                messages.append(data[start:at].decode())
-            except UnicodeDecodeError:
-                break
-            self._at = at
 
     def take_small(self) -> tuple[bool, bytes] | str | bytes | None:
         """A ping or pong, or a message of small fragments, if that comes next."""

@@ -124,6 +124,9 @@ class State(Enum):
 _TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A  # the first byte of a frame: FIN, no reserved bits, the opcode
 
 
+_OPEN = State.OPEN  # Python 3.11 takes as long to look up a member as to call a function
+
+
 def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
     """One whole message as one unmasked frame, for all connections of a server with these `deflate_bits`.
 
@@ -133,12 +136,6 @@ def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) ->
     if deflate_bits is not None:
         first, data = first | 0x40, deflate(data, deflate_bits)
     return _header(first, len(data), 0) + data
-
-
-def _client_frame(first: int, data: bytes) -> bytes:
-    """One masked frame; `first` is its first byte."""
-    mask = a2b_base64(generate_nonce())[:4]  # chance is wsproto's to draw, here as in the handshake
-    return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
 
 
 def _header(first: int, size: int, mask_bit: int) -> bytes:
@@ -163,6 +160,7 @@ class WebSocket:
         "_fragments",
         "_handshake",
         "_limit",
+        "_masks",
         "_out",
         "_read",
         "_reader",
@@ -186,6 +184,7 @@ class WebSocket:
             bytearray()
         )  # of the message under way; text as UTF-8, which many small ones fit in best
         self._out: list[bytes] = []
+        self._masks = b""  # for the next frames of a client, four bytes each
         self._eof = False
         self._state = State.CONNECTING
         self.has_unread = False
@@ -339,7 +338,7 @@ class WebSocket:
             return PongReceived(payload)
         if self._state is State.OPEN:  # nothing may follow our close frame
             server = self._server
-            pong = _header(_PONG, len(payload), 0) + payload if server else _client_frame(_PONG, payload)
+            pong = _header(_PONG, len(payload), 0) + payload if server else self._client_frame(_PONG, payload)
             self._out.append(pong)
         return PingReceived(payload)
 
@@ -459,7 +458,9 @@ class WebSocket:
 
     def send_text(self, data: str | bytes) -> None:
         """Send a text message, given as a string or as UTF-8. Raises `LocalProtocolError` unless OPEN."""
-        connection = self._opened()
+        connection = self._wsproto
+        if connection is None or self._state is not _OPEN:
+            connection = self._opened()
         try:
             payload = data.encode() if isinstance(data, str) else bytes(data)
             if not payload.isascii():
@@ -479,9 +480,17 @@ class WebSocket:
         """The frame of a message; `None` when wsproto must, or had better, make it."""
         if self._server:
             return server_frame(payload, text=text, deflate_bits=self.deflate_bits)
-        if self.uses_deflate or len(payload) > MAX_MASKED:
+        if self.deflate_bits is not None or len(payload) > MAX_MASKED:
             return None
-        return _client_frame(_TEXT if text else _BINARY, payload)
+        return self._client_frame(_TEXT if text else _BINARY, payload)
+
+    def _client_frame(self, first: int, data: bytes) -> bytes:
+        """One masked frame; `first` is its first byte."""
+        if not self._masks:
+            # Chance is wsproto's to draw, here as in the handshake. Sixteen bytes are four masks.
+            self._masks = a2b_base64(generate_nonce())
+        mask, self._masks = self._masks[:4], self._masks[4:]
+        return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping of at most 125 bytes. Raises `LocalProtocolError` unless OPEN."""
