@@ -275,7 +275,7 @@ class _Blocking(SocketClient[Core, Event]):
         self._driver.wait(lambda: self._driver.is_quiet)
 
     def close(self) -> None:
-        """Disconnect without waiting for the server, and close the socket. Queued events can still be read."""
+        """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
         if self._is_forked:
             return  # the connection belongs to the parent process
         with self._driver.lock:
