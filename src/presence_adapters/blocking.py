@@ -373,7 +373,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic and wait until the server accepts. A joined topic returns the same `Channel` again.
+        """Join a topic and wait until the server accepts. A second call returns the same `Channel`.
 
         `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call waits through
         lost connections, late replies and temporary refusals. Raises `JoinError` when the server refuses for

@@ -1,4 +1,4 @@
-"""Connection set-up shared by all drivers: address order, proxy choice, TLS context, readable error reasons."""
+"""Connection set-up for all drivers: address order, proxy choice, TLS context, readable error reasons."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ def why_lost(error: BaseException | None) -> str:
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
         return os_error_words(error)
-    # No errno: several addresses failed. `none_works`, asyncio and trio put their errors into `__cause__`.
+    # No errno: several addresses failed. `none_works` and trio put their errors into `__cause__`.
     errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
     numbers = {exc.errno for exc in errors if isinstance(exc, OSError) and exc.errno is not None}
     faults = [os_error_words(OSError(number, "")) for number in sorted(numbers)]
