@@ -247,7 +247,7 @@ class Reply:
 
     @property
     def error(self) -> Exception | None:
-        """Exception such as `PushError`, `JoinError` or `ConnectError`; `None` on success or while pending."""
+        """A `PushError`, `JoinError`, `ConnectError` or the like; `None` on success or while pending."""
         return self._answer.error
 
     def result(self) -> Any:
