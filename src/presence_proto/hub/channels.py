@@ -288,7 +288,7 @@ class PlainMember(PhoenixMember):
         # The presence rule comes first: it sets the key, which is an argument of `authorize`.
         answer = ask(config.presence_rule, self.name, message.payload)
         key, self._meta = _presence(answer, config.message_nesting)
-        # Phoenix passes the connection's token to `connect/3`. The hub has one rule only and calls it at the join.
+        # Phoenix passes the connection's token to `connect/3`. The hub has one rule only, called at the join.
         token = message.payload.get("access_token", session.token)
         allowed = authorize(config.authorize, join_request(self.name, token, key))
         self._key = None if key is None else allowed
@@ -426,10 +426,10 @@ class SupabaseMember(PhoenixMember):
         self._presence = _boolean(presence, "enabled")  # whether the client receives the state
         self._private = _boolean(config, "private")
         # A public channel always receives diffs. A private channel without presence receives them after its
-        # first track, which needs the permission to read them.
+        # first track, because Supabase checks the permission to read presence at that track.
         self._hears_diffs = self._presence or not self._private
         self._calls = Bucket(_WINDOW)  # for presence calls
-        token = payload.get("access_token") or payload.get("user_token")  # the older name
+        token = payload.get("access_token") or payload.get("user_token")  # the older name of the field
         self._token = _digest(token)  # a digest suffices to notice a new token, and it is short
         key = presence.get("key")
         self._asked_key = key if isinstance(key, str) and key else None
