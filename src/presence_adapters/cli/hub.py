@@ -112,7 +112,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--protocol",
     type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
-    help="Protocols to serve: Phoenix and Supabase, the older Jarvis JSON protocol, or both.  [default: both]",
+    help="Protocols to serve: Phoenix and Supabase, the older Jarvis JSON, or both.  [default: both]",
 )
 @click.option("--api-key-file", type=FILE, help="File with the key that clients must send. Default: no key.")
 @click.option(
