@@ -63,8 +63,8 @@ class Truth:
     def __init__(self) -> None:
         self.version = 0  # incremented with each change
         self._online: dict[str, Online] = {}  # by topic
-        self._presences: dict[tuple[str, str], deque[tuple[float, float]]] = {}  # start and end, by (topic, key)
-        self._windows: dict[str, deque[tuple[float, float]]] = {}  # start and end of presence windows
+        self._presences: dict[tuple[str, str], deque[tuple[float, float]]] = {}  # start and end of each
+        self._windows: dict[str, deque[tuple[float, float]]] = {}  # start and end of each, by topic
         self._waiting: frozenset[str] = frozenset()
 
     def online(self, topic: str) -> Online:
