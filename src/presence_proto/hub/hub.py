@@ -406,7 +406,9 @@ class Hub(SansIO):
         self._forget(peer, self._disconnected(peer, reason, code))
 
     def _disconnected(self, peer: Peer, reason: str, code: int | None) -> ClientDisconnected:
-        """Return the event for the end of a transport, with the hub's code and reason if the hub closed it.
+        """Return the event for the end of a transport.
+
+        If the hub closed it, the code and reason are the hub's own.
         """
         if peer.farewell is not None:
             code, reason = peer.farewell
