@@ -36,7 +36,7 @@ Config = TypeVar("Config", bound=RealtimeConfig)
 
 
 def with_token(config: Config, access_token: TokenProvider | str | None) -> Config:
-    """Return the config of a client with this `access_token`. Raises `ConfigError`."""
+    """Return the config with `access_token`. Raises `ConfigError` if `asks_for_token` lacks a function."""
     if callable(access_token):
         return evolve(config, asks_for_token=True)
     if config.asks_for_token:
@@ -45,7 +45,7 @@ def with_token(config: Config, access_token: TokenProvider | str | None) -> Conf
 
 
 def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
-    """Return the token provider of a client without an event loop. Raises `ConfigError` if it is `async`."""
+    """Return `access_token` if it is a function, else `None`. Raises `ConfigError` if it is `async`."""
     if is_async(access_token):
         raise ConfigError("access_token must be a plain function here: async ones are for asyncio and trio")
     return access_token if callable(access_token) else None

@@ -4,8 +4,8 @@
         for event in client.events():
             ...
 
-Entering the `with` block starts to connect and returns at once. Leaving the block disconnects in order. After
-Ctrl-C it closes the connection at once.
+Entering the `with` block starts to connect and returns at once. Leaving the block disconnects gracefully.
+After Ctrl-C it closes the connection at once.
 
 **The client does I/O only while a thread waits** in `events`, `run`, `join`, `push`, `leave` or `disconnect`.
 Any of these methods, in any thread, is enough. A program that does other work for longer than a heartbeat
@@ -268,7 +268,7 @@ class _Blocking(SocketClient[Core, Event]):
             self._background = thread
 
     def disconnect(self) -> None:
-        """Disconnect in order, and wait until the connection is closed: `close_timeout` seconds at most."""
+        """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
         self._check_process()
         with self._driver.lock:
             self._goodbye()
@@ -338,7 +338,7 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """All users in the room now, the own one included. Queued events may not have reported them yet."""
+        """All users in the room, this client's user first. The list is ahead of the queued events."""
         with self._driver.lock:
             return self._core.online_users
 

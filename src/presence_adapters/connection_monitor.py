@@ -47,7 +47,7 @@ class ConnectionMonitor:
         self._waiters: list[Waiter] = []
 
     def wait(self, waiter: Waiter) -> None:
-        """Give `None` to `waiter` at the next success, or an exception when the client ends before that."""
+        """Finish `waiter` at the next success, or fail it when the client ends before that."""
         self._waiters.append(waiter)
 
     def abort(self, waiter: Waiter) -> None:

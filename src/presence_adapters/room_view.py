@@ -9,33 +9,33 @@ if TYPE_CHECKING:
 
 
 class RoomView:
-    """Getters for the current state of the room. Queued events may not have reported it yet."""
+    """Getters for the current state of the room. It is ahead of the events that are still queued."""
 
     _core: core.PresenceClient
 
     @property
     def identity(self) -> core.Identity:
-        """The own identity."""
+        """Identity of this client's user."""
         return self._core.identity
 
     @property
     def status(self) -> core.UserStatus:
-        """The own status, as last set."""
+        """Status of this client's user, as last set."""
         return self._core.status
 
     @property
     def activity(self) -> str | None:
-        """The own activity, as last set."""
+        """Activity of this client's user, as last set."""
         return self._core.activity
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """All users in the room, the own one first."""
+        """All users in the room, this client's user first."""
         return self._core.online_users
 
     @property
     def online_count(self) -> int:
-        """Number of users in the room, the own one included."""
+        """Number of users in the room, this client's user included."""
         return self._core.online_count
 
     @property
@@ -68,7 +68,7 @@ class RoomView:
     def device_count(self, user_id: str) -> int:
         """Return the number of online devices of a user.
 
-        It is 0 for users who are offline or stale, and for the own user until others see it. On a Jarvis
-        server it is 1 for all other users.
+        It is 0 for users who are offline or stale, and for this client's user until others see it. On a
+        Jarvis server it is 1 for all other online users.
         """
         return self._core.device_count(user_id)

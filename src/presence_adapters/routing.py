@@ -79,7 +79,7 @@ class Routes(Generic[Queue]):
     # ---------------------------------------------------------------- callers
 
     def join(self, topic: str, waiter: Waiter) -> Route[Queue]:
-        """Return the route of a topic that the core has started to join. `waiter` gets `None` once joined."""
+        """Return the route of a topic that the core is joining. Finish `waiter` when it is joined."""
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic, self._make_queue())
@@ -98,14 +98,14 @@ class Routes(Generic[Queue]):
             self.leave(route)
 
     def await_sync(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Give `None` to `waiter` at the next complete presence of the route."""
+        """Finish `waiter` at the next complete presence of the route."""
         if route.queue.closed:
             waiter.set_exception(left_already(route.topic))
         else:
             route.syncers.append(waiter)
 
     def leave(self, route: Route[Queue], waiter: Waiter | None = None) -> None:
-        """Leave the topic, unless it was left before. `waiter` gets `None` when it is left."""
+        """Leave the topic, unless it was left before. Finish `waiter` when the topic is left."""
         if self._ended or route.queue.closed:
             if waiter is not None:
                 waiter.set_result(None)

@@ -334,7 +334,7 @@ class SocketChannel:
         self._command(self._client._core.track, meta)
 
     def untrack(self) -> None:
-        """Remove the own payload from the presence."""
+        """Remove the payload of this client from the presence."""
         self._command(self._client._core.untrack)
 
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:

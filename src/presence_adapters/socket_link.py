@@ -284,14 +284,14 @@ class Link:
             self._unsent += data
 
     def close(self) -> None:
-        """Close in order: write the rest, shut down the write side, and wait for the peer to close.
+        """Close gracefully: write the rest, shut down the write side, and wait for the peer to close.
 
         Closing a socket with unread data makes the system send a reset, which may destroy data in flight.
         """
         self.is_closing = True
 
     def cut(self) -> None:
-        """Close at once."""
+        """Close at once. Unsent data is lost."""
         self.has_more = False
         if self._connect is not None:
             self._connect.cancel()

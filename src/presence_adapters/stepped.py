@@ -162,7 +162,7 @@ class _Stepped(SocketClient[Core, Event]):
         self._limits = waiting
 
     def disconnect(self) -> None:
-        """Start to disconnect in order. Call `step` until `is_closed`. A second call does nothing."""
+        """Start to disconnect gracefully. Call `step` until `is_closed`. A second call does nothing."""
         self._check_process()
         self._goodbye()
 
