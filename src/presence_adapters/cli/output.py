@@ -226,7 +226,7 @@ def _listed(users: Sequence[OnlineUser]) -> str:
 def online_since(user: OnlineUser) -> str:
     """Return the local time at which a user came online, or the date if that was not today.
 
-    The time is the claim of the user's client, `online_at`. If it is missing or invalid, return `""`.
+    The time is `online_at` from the user's client. Return `""` when it is missing or invalid.
     """
     try:
         since = datetime.fromisoformat(user.online_at or "").astimezone()
