@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_SOUGHT = 64
-"""Maximum number of secrets searched for in a message; the newest are kept. It bounds the cost of a search."""
+"""Maximum number of secrets searched for in a message; the newest are kept. This bounds the search cost."""
 
 MAX_SOUGHT_LENGTH = 64 * 1024  # bytes; longer secrets are hidden only in place, not searched for
 
@@ -391,7 +391,8 @@ class Secrets:
         """
         if self._blocks is None:
             self._blocks = set().union(*(forms.blocks for forms in (self._kept | self._sought).values()))
-        blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")  # 50 times faster than all offsets
+        # Compare aligned blocks only: 50 times faster than windows at every offset.
+        blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")
         return not self._blocks.isdisjoint(blocks)
 
     def _replace_beginning(self, data: bytes) -> bytes:
