@@ -35,8 +35,8 @@ def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None
     not see it.
 
     Exit status 0: all is well. 1: the channel was joined, but presence or heartbeats fail. 2: the settings
-    are wrong. 3: presence is switched off. 4: the channel cannot be joined. The output contains no secrets, so
-    you can share it.
+    are wrong. 3: presence is switched off. 4: the channel cannot be joined. The output contains no secrets,
+    so you can share it.
     """
     from presence_adapters.cli.doctor.checkup import run
 

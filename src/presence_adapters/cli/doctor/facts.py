@@ -40,7 +40,7 @@ TlsTrouble: TypeAlias = Literal[
 ]
 
 CLOCK_TOLERANCE = 60.0
-"""Seconds that two clocks may differ. A `Date` header has whole seconds, and arrives late."""
+"""Seconds that two clocks may differ. A `Date` header has whole seconds, and takes time to arrive."""
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -111,7 +111,7 @@ class Facts:
     speaks_tls: bool = False  # the server speaks TLS where the URL has no TLS
     answer: HttpAnswer | None = None
     speaks_http: bool = True
-    refusal: str | None = None  # the server's reason for refusing the join
+    refusal: str | None = None  # the server's reason for refusing the join or closing the channel
     unreadable: bool = False  # the server's messages do not fit the protocol
     detail: str = ""  # error text of the system or the server
 
@@ -167,7 +167,7 @@ class Facts:
         return claims.expires is not None and claims.expires <= self.server_now
 
     def is_early(self, claims: Claims) -> bool:
-        """Whether a JWT is not valid yet by the server's clock."""
+        """Whether a JWT is not valid yet by the server's clock, give or take `CLOCK_TOLERANCE`."""
         return claims.starts is not None and claims.starts > self.server_now + CLOCK_TOLERANCE
 
     def says(self, *words: str) -> bool:
