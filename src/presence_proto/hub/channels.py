@@ -460,7 +460,7 @@ class SupabaseMember(PhoenixMember):
         return {"postgres_changes": [{"id": _id_of(change)} | change for change in changes]}
 
     def enter(self, message: Message) -> None:
-        """Become a member of the topic, after the reply to the join `message`."""
+        """See `PhoenixMember`."""
         # Flush the leave of this channel's previous join: Supabase does not send it to the new join.
         self._session.topics.settle()
         super().enter(message)
@@ -488,7 +488,7 @@ class SupabaseMember(PhoenixMember):
                 self._on_token(message)
 
     def on_diff(self, diff: Diff) -> None:
-        """Forward a presence change, if the client receives diffs."""
+        """Forward a presence change if the client receives diffs."""
         if self._hears_diffs:
             self._session.send_shared(diff.shared)  # not via `super()`: this runs for each receiver
 
@@ -642,8 +642,8 @@ def _boolean(payload: Mapping[str, Any], name: str) -> bool:
 def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
     """Refuse the replay options that Supabase refuses. Raises `JoinRefusedError`.
 
-    See `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub replays nothing: Supabase replays
-    messages stored in its database, and the hub has no database.
+    See `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub replays nothing, because it has
+    no database of messages.
     """
     if "replay" not in broadcast:
         return
@@ -659,7 +659,7 @@ def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
 def _postgres_changes(message: Message) -> list[dict[str, Any]]:
     """Return the join's subscriptions to changes.
 
-    Old clients send no config; in their joins the topic names the table.
+    In joins of old clients, without a config, the topic names the table.
     """
     if "config" not in message.payload:
         parts = message.topic.removeprefix(SUPABASE_PREFIX).split(":", 2)

@@ -379,7 +379,7 @@ class Hub(SansIO):
             self._forget(peer, self._disconnected(peer, event.reason or "closed by the client", event.code))
 
     def _expired(self, peer: Peer, *, in_time: bool) -> None:
-        """Handle the timer of a transport. `in_time`: the hub was reading until the timer was due."""
+        """Handle the timer of a transport. `in_time`: whether the hub was reading until the timer was due."""
         if peer.session is not None and peer.session.deadline > self._clock.now:
             # The timer is not reset for every frame; the hub checks the last frame's time here instead.
             self._timers.set(peer.conn, peer.session.deadline)

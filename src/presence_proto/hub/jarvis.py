@@ -162,8 +162,8 @@ class JarvisUsers:
     def enter(self, session: JarvisConnection, user_id: str, display_name: str) -> JarvisUser:
         """Add a connection to its user after a `connect`.
 
-        A new user comes online. A known user, also an absent one, keeps its meta; only `display_name` may
-        change. Raises `NoRoomError`, and changes nothing, when the topic is full.
+        A known user, also an absent one, keeps its meta; only `display_name` may change. Raises
+        `NoRoomError`, and changes nothing, when the topic is full.
         """
         user = self._users.get(user_id)
         if user is None:
@@ -266,7 +266,7 @@ class JarvisUsers:
     def welcome(self, user: JarvisUser) -> EncodedFrame:
         """Return the `welcome` message for a user: the roster without the user.
 
-        The message is concatenated from encoded entries, because few of them change between two welcomes.
+        It is concatenated from encoded entries, because few of them change between two welcomes.
         """
         users = b",".join([shown.encoded for key, shown in self._shown.items() if key != user.user_id])
         your_id = bytes(encode_payload(user.user_id))
@@ -380,8 +380,8 @@ class JarvisUsers:
     def _look(self, key: str, *, anew: bool = False) -> None:
         """Update the roster entry of a key from its newest meta, and send the change.
 
-        With `anew`, the entry is replaced even if the meta is the same: a device has left. A pending activity
-        may be that device's, and then no track will confirm it.
+        `anew` replaces the entry even if the newest meta is unchanged. It is set when a device has left: the
+        device may have sent the pending activity in the entry, and then no track will confirm it.
         """
         tracked, shown = self._topic.latest(key), self._shown.get(key)
         if tracked is None:
@@ -406,10 +406,7 @@ class JarvisUsers:
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
 
     def _is_short(self, claim: payloads.PendingActivity) -> bool:
-        """Whether a pending activity is short enough for the roster.
-
-        Unlike metas it is not charged to any allowance.
-        """
+        """Whether a pending activity is short enough for the roster, where no allowance is charged for it."""
         config = self._topics.config
         name, activity = claim.display_name or "", claim.activity or ""
         return len(name.encode()) <= config.max_name_size and len(activity.encode()) <= config.max_text_size
@@ -428,7 +425,6 @@ class JarvisUsers:
             self._tell("activity_changed", key, name, {"status": status.value, "activity": activity})
 
     def _name(self, user_id: str, otherwise: str) -> str:
-        """Return the user's name in the roster, or `otherwise`."""
         shown = self._shown.get(user_id)
         return otherwise if shown is None else shown.name
 
@@ -497,7 +493,7 @@ class JarvisSession:
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """See `JarvisConnection`."""
         return self._peer.conn
 
     # -- calls from the hub
@@ -550,14 +546,11 @@ class JarvisSession:
         return False
 
     def supersede(self) -> None:
-        """Close this connection, because a later one of the same client run exists.
-
-        Later messages on it are stale.
-        """
+        """See `JarvisConnection`. Later messages on this connection are stale."""
         self._close(_NORMAL, "superseded by a later connection")
 
     def end(self, reason: str) -> None:
-        """Leave the room, because the connection is over or about to end."""
+        """See `Session`."""
         if self._user is not None:
             self._room.leave(self._user, self, reason, for_good=self._for_good)
 
@@ -646,7 +639,7 @@ class JarvisSession:
     # -- messages to the client
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that other connections receive, too."""
+        """See `JarvisConnection`."""
         self._peer.send_shared(form)
 
     def _send(self, message: Mapping[str, Any]) -> None:

@@ -82,10 +82,7 @@ class PhoenixSession:
         return self._peer.last_seen + self.topics.config.idle_timeout
 
     def on_idle(self) -> int:
-        """Return the close code for an idle connection: Cowboy's on Supabase's mount, otherwise Bandit's.
-
-        Cowboy is Supabase's web server.
-        """
+        """Return the close code for an idle connection: Cowboy's on Supabase's mount, else Bandit's."""
         return _NORMAL if self._supabase else _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
@@ -142,7 +139,7 @@ class PhoenixSession:
             channel.close("left")
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End a channel on the hub's behalf."""
+        """See `Session`."""
         channel = self._channels.get(topic)
         if channel is not None:
             channel.stop(reason, crashed=crashed)
@@ -154,7 +151,7 @@ class PhoenixSession:
         return self._supabase
 
     def end(self, reason: str) -> None:
-        """Leave every topic without a message to the client: the connection is over or about to end."""
+        """See `Session`."""
         if self._join is not None:
             self.topics.cancel_timer(SlowJoin(self.conn))
         self.topics.cancel_timer(Leave(self.conn))
@@ -225,11 +222,9 @@ class PhoenixSession:
             self.topics.emit(JoinRefused(self.conn, message.topic, _UNMATCHED["reason"]))
 
     def _join_delay(self) -> float:
-        """Return the duration of a join, in seconds."""
         return self.topics.config.join_delay
 
     def _refusal_delay(self) -> float:
-        """Return the additional delay of a refusal, in seconds."""
         return self.topics.config.refusal_delay
 
     def _after(self, seconds: float, join: Callable[[], None]) -> None:
@@ -283,12 +278,12 @@ class PhoenixSession:
 
     @property
     def presence_limit(self) -> int | None:
-        """Maximum number of presence calls of one channel in 30 s; `None` means no limit."""
+        """See `ChannelSocket`."""
         return self.topics.config.presence_limit
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """See `ChannelSocket`."""
         return self._peer.conn
 
     def send(self, message: Message) -> None:
@@ -303,15 +298,15 @@ class PhoenixSession:
             self._peer.outbox.send(self._peer.conn, frame)
 
     def freed_by(self, topic: str) -> int:
-        """Return the number of bytes released when the channel of `topic` ends; 0 without a channel."""
+        """See `ChannelSocket`. Return 0 without a channel."""
         channel = self._channels.get(topic)
         return 0 if channel is None else channel.size + channel.charge
 
     def keep(self, size: int) -> None:
-        """Charge this connection for bytes that the hub keeps. A negative `size` releases bytes."""
+        """See `ChannelSocket`."""
         self.allowance.held += size
         self.topics.total.held += size
 
     def forget(self, channel: PhoenixMember) -> None:
-        """Remove a channel that has ended."""
+        """See `ChannelSocket`."""
         del self._channels[channel.name]

@@ -82,7 +82,7 @@ Piece: TypeAlias = HeadPiece | BodyPiece | FramePiece
 
 
 class Scanner:
-    """A splitter of bytes into pieces. The pieces joined together are the bytes."""
+    """A splitter of a byte stream into pieces. Joined together, the pieces equal the stream."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
