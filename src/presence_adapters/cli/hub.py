@@ -35,9 +35,9 @@ _LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
     ("max_channels", int, "N", "Channels of one client."),
     ("max_message_size", int, "BYTES", "Largest message; a larger one closes its connection."),
     ("max_meta_size", int, "BYTES", "Largest presence payload of one client in one channel, with its key."),
-    ("max_topic_size", int, "BYTES", "All presence payloads of one channel together."),
-    ("max_connection_size", int, "BYTES", "All presence payloads of one client, plus its channel names."),
-    ("max_total_size", int, "BYTES", "All presence payloads of all clients, plus their channel names."),
+    ("max_topic_size", int, "BYTES", "Total of all presence payloads in one channel."),
+    ("max_connection_size", int, "BYTES", "Total of one client's presence payloads and channel names."),
+    ("max_total_size", int, "BYTES", "Total of all clients' presence payloads and channel names."),
     (
         "presence_limit",
         int,
@@ -100,7 +100,9 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(epilog=f"\b\nThe commands of --control, and their arguments:\n{described()}")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. 0.0.0.0: all.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 means all."
+)
 @click.option(
     "--port",
     default=4000,
@@ -164,7 +166,7 @@ def hub(
     asked to reconnect (close code 1012), and the exit status is 0. It is 1 when the hub cannot listen.
 
     With --control, the first line on stdout is a JSON object with url, socket_url, jarvis_url, port, and the
-    api_key that clients need. The hub then runs the commands on stdin, and replies to each line with a line:
+    api_key that clients need. The hub then runs the commands on stdin, and prints one line of reply to each:
 
     \b
       {"do": "refuse_handshakes", "count": 2}    {"ok": true}

@@ -57,8 +57,8 @@ def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
 def online(settings: Settings, timeout: float, as_lines: bool) -> None:
     """List the users who are online, with their status and activity.
 
-    Other users do not see this visit. You are in the list only if you are online elsewhere, as with
-    `presence watch`. --json prints one object for each user.
+    On Phoenix and Supabase servers, other users do not see this visit, and you are in the list only if you
+    are online elsewhere, as with `presence watch`. --json prints one object for each user.
     """
     from presence_adapters.cli import one_shot
 
@@ -101,7 +101,8 @@ def status(
 def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
     """Poke a user.
 
-    USER is an id, or a name that only one user in the room has. Other users do not see you join or leave.
+    USER is an id, or a name that only one user in the room has. On Phoenix and Supabase servers, other users
+    do not see you join or leave.
     """
     from presence_adapters.cli import one_shot
 
