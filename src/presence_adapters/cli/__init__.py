@@ -9,7 +9,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the `presence` command (the console script entry point)."""
+    """Run the `presence` command."""
     try:
         from presence_adapters.cli.app import app
 

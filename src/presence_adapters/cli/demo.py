@@ -517,10 +517,7 @@ FRAME = 0.25  # seconds between redraws of the live view when there are no event
 
 
 async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> None:
-    """Show the room for `seconds`, or until SIGINT or SIGTERM, then print a summary.
-
-    `seed`: the random seed. `plain`: print lines even in a terminal.
-    """
+    """Show the room for `seconds`, or until SIGINT or SIGTERM, then print a summary."""
     rng = random.Random(seed)
     stop = asyncio.Event()
     places: dict[str | None, ConnId] = {}  # the latest connection of each user

@@ -42,7 +42,7 @@ class Failure(click.ClickException):
     exit_code = Exit.FAILED
 
     def show(self, file: Any = None) -> None:
-        """Print each line of the message to stderr, with the prefix `Error: `."""
+        """Print the message to stderr."""
         for line in self.message.splitlines():
             click.echo(f"Error: {line}", file=file, err=True)
 

@@ -96,7 +96,7 @@ PAUSE = 0.02  # seconds between two checks for the server's reply
 
 
 def run(main: Coroutine[None, None, T]) -> T:
-    """Run `main` in a new event loop, and turn client errors into errors of the command line.
+    """Run `main` in a new event loop.
 
     Raises `WrongUsage` for a value that the client rejects, such as an empty text, and `Unreachable` when the
     server refuses the client for good.

@@ -115,7 +115,7 @@ def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) ->
 
 
 def has_flag(key: Key) -> bool:
-    """Whether a setting can be a flag: it is not a secret, and its value can be parsed from text."""
+    """Whether a setting can be a flag. Secrets cannot."""
     return not key.secret and key.kind.from_text is not None
 
 

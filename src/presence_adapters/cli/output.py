@@ -290,7 +290,7 @@ class PrintableFormatter(logging.Formatter):
 
 
 class _Formatter(logging.Formatter):
-    """Log formatter that prints each message on one line, even if a server put line breaks into it."""
+    """Log formatter that prints each message on one line, even with line breaks from a server."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = f"{self.formatTime(record, '%H:%M:%S')}.{record.msecs:03.0f}"

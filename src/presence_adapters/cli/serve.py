@@ -162,7 +162,7 @@ def _done(hub: HubThread, line: bytes) -> Any:
 
 @cache
 def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
-    """Return a struct type that validates the arguments of a command. It is built from its signature."""
+    """Return a struct type that validates the arguments of a command."""
     types = get_type_hints(command)
     fields = [
         (each.name, types[each.name])
@@ -179,7 +179,6 @@ def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """Return why the arguments of a command are invalid."""
     known = _arguments(command).__struct_fields__
     types = get_type_hints(command)
     for name, value in arguments.items():

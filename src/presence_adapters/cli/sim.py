@@ -35,10 +35,7 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
 def simulate(
     seeds: range, minutes: float | None, clients: int | None, faults: str, jobs: int, *, log: bool
 ) -> None:
-    """Run the simulation of each seed, and print a summary.
-
-    The first violation stops the run: exit status 1. Ctrl-C stops it, too: exit status 130.
-    """
+    """Run the simulation of each seed, and print a summary. Exits with 1 at the first violation."""
     began, total, done = time.monotonic(), SimStats(), 0
     violation, interrupted = None, False
     try:

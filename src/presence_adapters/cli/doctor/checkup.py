@@ -388,7 +388,7 @@ def as_text(finding: Finding) -> Text:
 
 
 def run(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
-    """Run `examine` in a new event loop. Return the exit status."""
+    """Run `examine` in a new event loop."""
 
     def load_aloud() -> Settings:
         settings = load()

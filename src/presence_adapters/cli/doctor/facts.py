@@ -46,7 +46,7 @@ _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def in_units(seconds: float) -> str:
-    """Return a duration in words, in its largest unit, such as `3 hours`. The sign is dropped."""
+    """Return a duration in words, in its largest unit, such as `3 hours`."""
     unit, size = next((pair for pair in _UNITS if abs(seconds) >= pair[1]), _UNITS[-1])
     count = round(abs(seconds) / size)
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"

@@ -43,7 +43,7 @@ class Fault:
 
 
 def always(facts: Facts) -> bool:
-    """Return `True`. The condition of the last fault of a step, which fits when no other fault does."""
+    """Return `True`: the condition of the last fault of each step."""
     return True
 
 

@@ -69,7 +69,7 @@ class Conversation(Generic[Core]):
         self._conn: ConnId  # set by `begin`
 
     def now(self) -> float:
-        """Return the time of the loop, in seconds. The core uses this clock."""
+        """Return the time of the loop, which is the clock of the core, in seconds."""
         return self._loop.time()
 
     def begin(self) -> None:
@@ -193,7 +193,7 @@ class Trial(ABC, Generic[Core]):
 
     @abstractmethod
     async def presence(self) -> str:
-        """Wait for the list of users who are online. Return the result as text."""
+        """Wait for the presence state. Return the result as text."""
 
     async def heartbeat(self) -> float:
         """Wait for the reply to a heartbeat. Return the round-trip time in seconds."""
@@ -213,7 +213,7 @@ class Trial(ABC, Generic[Core]):
         return self.heard(*kinds)
 
     def failure(self, **facts: Any) -> StepError:
-        """Return the error for a result that did not arrive: the connection ended, or the time is up."""
+        """Return the error after the end of the connection or the time limit."""
         loss = self.heard(*self.losses)
         if loss is not None:
             facts |= {"ended": True, "detail": "the server hung up" if loss.reason == "eof" else loss.reason}
@@ -288,6 +288,6 @@ class JarvisTrial(Trial[PresenceClient]):
         raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
 
     async def presence(self) -> str:
-        """Return the number of users online, which the welcome message contains. See `Trial`."""
+        """Count the users in the welcome message. See `Trial`."""
         count = self.talk.core.online_count
         return f"{count} {'user' if count == 1 else 'users'} online, you included"

@@ -210,7 +210,7 @@ class RosterTable(DataTable[Text]):
         self._choose(chosen)
 
     def update_room(self) -> None:
-        """Show the current state of the room. Update only the rows that changed."""
+        """Show the current state of the room."""
         stale = self._client.is_stale
         self._was_seen |= not stale
         self.set_class(stale, "stale")
