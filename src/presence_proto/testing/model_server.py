@@ -112,7 +112,7 @@ class ModelServer(ScriptedServer):
         return _metas(self.presence.get(topic, {}))
 
     def expected(self, topic: str) -> dict[str, tuple[Meta, ...]]:
-        """Return what the client must hold: the current presence if it `sees` the topic, else the last seen."""
+        """Return what the client must hold: the current presence if it `sees` the topic, else the last."""
         return self.online(topic) if self.sees(topic) else _metas(self._stale.get(topic, {}))
 
     def sees(self, topic: str) -> bool:

@@ -61,7 +61,7 @@ class ScriptedClients:
         return conn
 
     def connect(self, target: str = PHOENIX, *, shake_hands: bool = True, **options: Any) -> ScriptedClient:
-        """Connect a client. It sends its upgrade request if `shake_hands`. `options`: see `ScriptedClient`."""
+        """Connect a client, and send its upgrade if `shake_hands`. `options`: see `ScriptedClient`."""
         conn = self.open()
         client = self.clients[conn] = ScriptedClient(self, conn, target, **options)
         if shake_hands:
