@@ -1,4 +1,4 @@
-"""The check-up: steps from the settings to a heartbeat. The first failed step is the last."""
+"""The check-up: steps from the settings to a heartbeat. A grave fault ends it."""
 
 from __future__ import annotations
 
@@ -232,16 +232,15 @@ class Checkup:
     async def _check_tls(self) -> str | NotNeeded:
         facts, sock = self.facts, self._sock
         context = client_context(self._context) if facts.tls else None
-        self._sock = None  # open_connection owns the socket now, and closes it on failure
+        self._sock = None  # open_connection owns the socket now, also on failure
         try:
             async with asyncio.timeout(self._timeout):
                 self._stream = await asyncio.open_connection(
                     sock=sock,
                     ssl=context,
                     server_hostname=facts.host if facts.tls else None,
-                    ssl_handshake_timeout=self._timeout + 1
-                    if facts.tls
-                    else None,  # so that `asyncio.timeout` expires first
+                    # One second more, so that `asyncio.timeout` expires first.
+                    ssl_handshake_timeout=self._timeout + 1 if facts.tls else None,
                 )
         except OSError as exc:
             trouble, words = probes.why_no_tls(exc)
