@@ -49,7 +49,7 @@ def check_driver(
     use TLS, and the drivers must trust it. All duties take about half a minute. Linux and macOS only.
     """
     for name in DUTIES if duties is None else duties:
-        # A leak counts only when it grows in a second run: a driver may keep resources, such as pool threads.
+        # Report only what a second run leaks, too: a driver may keep resources, such as a thread pool.
         if _leftover(name, make_driver, server_context) is not None:
             leftover = _leftover(name, make_driver, server_context)
             if leftover is not None:

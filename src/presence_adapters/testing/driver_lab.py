@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[socket.socket], object]"
 
-PATIENCE = 10.0  # seconds; the time limit of a run
-PROMPT = 3.0  # seconds; the time limit to stop
+PATIENCE = 10.0  # seconds; the default time limit
+PROMPT = 3.0  # seconds; the time limit of a driver that must stop
 
 
 class DutyError(AssertionError):
@@ -56,8 +56,8 @@ class Driver(Protocol):
 class ScriptedEndpoint:
     """Scripted core: an `Endpoint` that records its driver's mistakes in `faults`.
 
-    Facts call the `on_…` callables. They queue outputs with `put`, set the timer with `after`, and `end` the
-    script.
+    Each fact calls its `on_…` callable, which may queue outputs with `put`, set the timer with `after`, or
+    `end` the script.
     """
 
     def __init__(self, *outputs: Any) -> None:

@@ -41,11 +41,11 @@ class Contract:
     """Checked drain of one endpoint. `drain` raises `ContractError` when the endpoint breaks a law.
 
     - Draining runs no protocol code: the deadline stays the same, and a second drain returns nothing.
-    - The deadline is `None` or lies in the future. A hub's deadline is now while received bytes wait for
-      their turn.
+    - The deadline is `None` or lies in the future. Exception: while received
+      bytes wait for their turn, the deadline of a hub is the current time.
     - `SendData` is never empty. Two adjacent `SendData` for one connection are legal only when exactly one of
       them is a pong, or when they have more than 64 KiB together.
-    - Outputs name only open connections, ids grow, and a client has at most one connection.
+    - Outputs name only open connections, connection ids only grow, and a client has at most one connection.
     - Every event is a documented event of the endpoint.
     """
 
@@ -82,7 +82,7 @@ class Contract:
         return outputs
 
     def _has_backlog(self) -> bool:
-        """Whether received bytes wait for their turn. A hub's deadline is now then."""
+        """Whether received bytes of a hub wait for their turn. Its deadline is then the current time."""
         return isinstance(self._endpoint, Hub) and self._endpoint.has_backlog
 
     def idle_tick(self, now: float) -> None:
@@ -117,7 +117,7 @@ class Contract:
 
 
 # ------------------------------------------------------------------------------------------------------ folds
-# A fold rebuilds a client's state from its events, as an application does, and compares the two.
+# A fold rebuilds a client's state from its events, as an application does, and compares both states.
 #
 # The rebuilt roster, or presence of each topic, must equal the client's at every point, and the order of the
 # events must make sense. Otherwise `ContractError` is raised.
@@ -188,7 +188,7 @@ class PresenceFold:
 
     - No user joins, leaves or changes before the first `Connected` or after a `Disconnected`.
     - After a `Connected` with `resumed`, one event follows for each net difference.
-    - No user joins twice. A leave or change names the user as last shown. A change changes something.
+    - No user joins twice. A leave or change names the user as last shown. A change has a difference.
     - `online_users` starts with the client's own user, has nobody twice, and otherwise equals `users`.
     """
 

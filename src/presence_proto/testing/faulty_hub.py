@@ -114,7 +114,7 @@ _UNAVAILABLE = Refusal(503, "refused for a test")
 
 @frozen(kw_only=True)
 class Faults:
-    """The current faults of a hub; none by default. Each is documented at its method of `FaultyHub`."""
+    """The current faults of a hub; none by default. The methods of `FaultyHub` document them."""
 
     handshakes_to_refuse: int = 0
     refusal: Refusal = _UNAVAILABLE  # the response to a refused handshake
@@ -333,7 +333,7 @@ class FaultyHub(Hub):
 
     def thaw(self, *, now: float) -> None:
         """Resume: handle the data that arrived while frozen, then run the timers that are due."""
-        self._clock.advance(now)  # raises before anything changes
+        self._clock.advance(now)  # first, because it may raise
         self._faults = evolve(self._faults, frozen=False)
         kept, self._kept = self._kept, []
         for fact, args, kwargs in kept:
@@ -365,17 +365,17 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- freezing
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """See `Endpoint`. Postponed while frozen."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.transport_opened, conn, now=now, address=address):
             super().transport_opened(conn, now=now, address=address)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`. Postponed while frozen."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.receive_data, conn, bytes(data), now=now):
             super().receive_data(conn, data, now=now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. Postponed while frozen."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.transport_closed, conn, now=now, reason=reason):
             super().transport_closed(conn, now=now, reason=reason)
             self._line.forget(conn)

@@ -1,4 +1,4 @@
-"""Import of Hypothesis. Without it, the `ModuleNotFoundError` names the extra to install."""
+"""Import Hypothesis. If it is not installed, the `ModuleNotFoundError` names the extra to install."""
 
 from __future__ import annotations
 

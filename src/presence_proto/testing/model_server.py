@@ -81,8 +81,8 @@ class ModelServer(ScriptedServer):
         # Joins that wait for their presence_state. The state dates from the join: diffs may overtake it.
         self._owed: deque[tuple[ServerJoin, Any]] = deque()
         self._asked: dict[str, Any] = {}  # topic -> join_ref of the client's latest join
-        self._seen: set[str] = set()  # topics whose presence the client has received completely
-        self._stale: dict[str, Entries] = {}  # the last presence seen of other topics
+        self._seen: set[str] = set()  # topics whose state and diffs the client receives
+        self._stale: dict[str, Entries] = {}  # topic -> presence that the client saw last, if not in `_seen`
         self._last_diff: tuple[str, Any] | None = None
         self._refs = 0
         self._followed = 0  # number of events that `fold` has followed
@@ -148,7 +148,7 @@ class ModelServer(ScriptedServer):
         self.exchange()
 
     def serve_one(self, *, latest: bool = False) -> None:
-        """Stall, but process the oldest waiting thing; with `latest`, the last message if it is a push."""
+        """Stall, but process the oldest waiting task; with `latest`, the last message if it is a push."""
         self.stalls = True
         if latest and self.is_open and self.unanswered and self._is_push(self.unanswered[-1]):
             self._answer(self.unanswered.pop())
@@ -254,7 +254,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Process the next thing that waits. Return whether there was one."""
+        """Accept a connection, send a state or reply to a message, if any waits. Return whether one did."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:

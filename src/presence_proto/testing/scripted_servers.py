@@ -71,7 +71,7 @@ class ScriptedServer(InMemoryPair):
         self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
 
     def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> None:
-        """Send a Supabase broadcast of another client, in the form of V1 or V2."""
+        """Send a Supabase broadcast of another client, encoded for V1 or V2."""
         message: Any = UserBroadcast(event, payload)
         if isinstance(self._serializer, V1Serializer):
             message = {"type": "broadcast", "event": event, "payload": payload}

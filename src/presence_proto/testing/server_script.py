@@ -115,7 +115,7 @@ class Step(Protocol):
 
 
 class _Printed:
-    """Mixin: the repr omits fields that have their default."""
+    """Mixin whose repr omits fields with their default value."""
 
     __slots__ = ()
 
@@ -259,7 +259,7 @@ class Crash(_Printed):
 
 @frozen(repr=False)
 class Wait(_Printed):
-    """Time passes, in seconds."""
+    """`seconds` pass."""
 
     seconds: float
 
@@ -270,7 +270,7 @@ class Wait(_Printed):
 
 @frozen(repr=False)
 class Sleep(_Printed):
-    """The client's host sleeps for some seconds."""
+    """The client's host sleeps for `seconds`."""
 
     seconds: float
 
@@ -293,12 +293,12 @@ class Stall(_Printed):
 
 @frozen(repr=False)
 class ServeOne(_Printed):
-    """The server stalls, but processes the oldest waiting thing, or with `latest` the last push."""
+    """The server stalls, but processes the oldest waiting task; with `latest`, the last push."""
 
     latest: bool = False
 
     def happen(self, context: ScriptContext) -> None:
-        """Process one thing."""
+        """Process one task."""
         context.server.serve_one(latest=self.latest)
 
 

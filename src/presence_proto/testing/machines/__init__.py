@@ -9,7 +9,7 @@ rules and invariants. Hypothesis shrinks a failing program and prints it as the 
 
 from __future__ import annotations
 
-from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # first: its error is clear
+from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # first, for its clear error
 from presence_proto.testing.machines.client import ClientMachine, PresenceClientMachine
 from presence_proto.testing.machines.hub import HubMachine
 

@@ -48,7 +48,7 @@ HEALED = 200.0  # seconds without faults; then every request of the application 
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return a strategy that depends on the machine, so that a subclass can override the attributes used."""
+    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
     return st.runner().flatmap(strategy)
 
 
@@ -138,7 +138,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.stalls)
     @rule(latest=st.booleans())
     def serve_one(self, latest: bool) -> None:
-        """The server processes the oldest waiting thing, or with `latest` the last push."""
+        """The server processes the oldest waiting task; with `latest`, the last message if it is a push."""
         self.server.serve_one(latest=latest)
 
     @precondition(lambda self: self.server.stalls)
@@ -152,7 +152,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.conn is not None)
     @rule(target=devices, noticed=st.booleans())
     def cut(self, noticed: bool) -> MultipleResults[Device]:
-        """The connection ends. Unless `noticed`, the client's presences stay on the server as ghosts."""
+        """The connection ends. Unless `noticed`, the client stays online on the server, as a ghost."""
         ghosts = self.server.hang_up(noticed=noticed)
         self.server.cut()
         return multiple(*ghosts)
@@ -404,7 +404,7 @@ class PresenceClientMachine(ServerMachine):
 
     @rule(key=a_key, ours=st.booleans())
     def poke(self, key: str, ours: bool) -> None:
-        """A user pokes the client (`ours`) or another user. A joined client receives its own poke once."""
+        """A user pokes the client (`ours`) or another user. A joined client receives its poke once."""
         target = self.me if ours else "somebody else"
         said = self._say("poke", {"user_id": key, "display_name": "Ann", "target_user_id": target})
         heard = ours and self.server.has_joined(ROOM)
@@ -470,7 +470,7 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def commands_fail_once_at_most(self) -> None:
-        """A command fails at most once. Pending commands are the application's."""
+        """A command fails at most once. The application made every pending or failed command."""
         failed = [one.command_id for one in self.server.events if isinstance(one, CommandFailed)]
         assert len(failed) == len(set(failed)), "a command fails once"
         assert self.client.pending_commands | set(failed) <= self.commands, "commands that nobody made"

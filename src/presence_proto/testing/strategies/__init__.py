@@ -11,7 +11,7 @@ use `"server"` for the input of a client under test.
 
 from __future__ import annotations
 
-from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # first: its error is clear
+from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # first, for its clear error
 from presence_proto.testing.strategies.messages import (
     FRAME_FAULTS,
     MalformedFrame,

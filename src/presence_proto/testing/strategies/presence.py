@@ -1,6 +1,7 @@
-"""Strategies for presence: well-formed payloads in any order, and `presence_histories`.
+"""Strategies for presence: single payloads and `presence_histories`.
 
-A real server may never send the payloads. A history is a sequence of messages that a real server can send.
+The payloads are well-formed, but a real server need not send them. A history is a sequence of messages that a
+real server can send.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def entries(
 ) -> st.SearchStrategy[Entries]:
     """Presence entries with arbitrary refs: a ref may have several keys or contents, and a key no metas.
 
-    An entry may have another field beside `metas`. `twins`: a ref may occur twice in one list. The default of
-    the parameter `metas` is any meta.
+    An entry may have another field beside `metas`. The parameter `metas` defaults to any metas. `twins`: a
+    ref may occur twice in one list.
     """
     of_one = st.lists(
         _METAS if metas is None else metas,
@@ -148,7 +149,7 @@ class Cluster:
 
     def __init__(self, *, max_devices: int, room: int) -> None:
         self.told: list[Told] = []
-        self.there: dict[str, ClusterDevice] = {}  # by ref
+        self.there: dict[str, ClusterDevice] = {}  # ref -> device
         self._away: dict[int, Devices] = {}  # lost node -> its devices
         self._refs = 0
         self._max_devices = max_devices

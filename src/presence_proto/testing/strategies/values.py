@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _LONG = 40  # bytes or characters; longer data is shown as a repetition if it is one
-_UNITS = (1, 2, 3)  # bytes or characters in a repeated unit; enough for one UTF-8 character of the examples
+_UNITS = (1, 2, 3)  # bytes or characters in a repeated unit, such as one UTF-8 character of up to 3 bytes
 
 
 class Program:

@@ -38,8 +38,8 @@ class Opcode(IntEnum):
 class Frame(Program):
     """One frame, valid or invalid. `rsv` has the three reserved bits as a number; RSV1 is 4.
 
-    `payload` is not masked; `mask` has four bytes. `length` replaces the length field: two or eight bytes
-    with a wrong length, or with the right length in too many bytes.
+    `payload` is the unmasked payload, `mask` has four bytes. `length` replaces the length field: two or
+    eight bytes with a wrong length, or with the right length in too many bytes.
     """
 
     opcode: int
@@ -128,7 +128,7 @@ class WebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """All the bytes."""
+        """The encoded frames."""
         return b"".join(frame.data for frame in self.frames)
 
     @property
@@ -214,7 +214,7 @@ def masks(role: Role) -> st.SearchStrategy[bytes]:
 
 @frozen
 class Saying:
-    """One message or control frame and how to send it. All is drawn together, so that it shrinks together.
+    """One message or control frame and how to send it. Both are drawn together, to shrink together.
 
     A message is compressed if `deflated` is true and compression was negotiated. It is fragmented at `cuts`,
     with a control frame after some of the fragments.
@@ -328,14 +328,14 @@ class BrokenWebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """All the bytes."""
+        """The encoded frames."""
         return b"".join(frame.data for frame in self.frames)
 
 
 def broken_websocket_streams(
     role: Role = "server", *, deflate: bool = False, max_size: int | None = None
 ) -> st.SearchStrategy[BrokenWebSocketStream]:
-    """Streams of `role` with one invalid opcode, bit, mask, length, fragment, close frame or text.
+    """Streams of `role` with one invalid opcode, reserved bit, mask, length, fragment, close frame or text.
 
     `deflate`: permessage-deflate was negotiated, and the fault may be invalid compressed data. With
     `max_size` (bytes) the fault may be a larger message; valid messages are never larger.
