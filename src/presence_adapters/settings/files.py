@@ -304,7 +304,7 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 LONGEST_SAYING = 300
-"""The number of characters of a failed command's stderr that an error quotes."""
+"""Characters of a failed command's stderr that an error quotes."""
 
 
 def read_secret(path: Path) -> tuple[str, list[str]]:

@@ -298,7 +298,7 @@ class Key:
             raise self._unexpected(value, hint) from None
 
     def from_text(self, text: str) -> Any:
-        """Return the checked value of a text, or `BLANK`. Raises `ConfigError`."""
+        """Return the checked value of a variable or an option, or `BLANK`. Raises `ConfigError`."""
         if not text:
             return BLANK
         if self.kind.from_text is None:

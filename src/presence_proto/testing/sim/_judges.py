@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 Online: TypeAlias = "Mapping[str, tuple[Meta, ...]]"
 
 MEMORY = 64
-"""The number of past presences that are kept for each presence key of a topic."""
+"""Presences remembered for each presence key of a topic."""
 
 WINDOWS = 1024
-"""The number of past presence windows that are kept for each topic."""
+"""Presence windows remembered for each topic."""
 
 
 class Truth:
@@ -82,7 +82,7 @@ class Truth:
         return self._waiting
 
     def told_at(self, topic: str, when: float) -> float:
-        """Return the earliest moment whose truth a message about `topic`, sent at `when`, may reflect."""
+        """Return the time of the oldest truth that a message about `topic`, sent at `when`, may reflect."""
         for began, ended in reversed(self._windows.get(topic, ())):
             if began <= when:
                 # `<=`: at the very end of the window, the message may still precede the diff.
@@ -151,7 +151,7 @@ def _goes_on(before: tuple[Meta, ...], after: tuple[Meta, ...]) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------------- post
-# Messages between users. A client receives each message at most once. All clients in the room receive each
+# Messages between users. A client receives each message at most once. All recipients in the room receive each
 # message that the hub has acknowledged.
 
 
@@ -227,7 +227,7 @@ class Watch(ABC):
 
     @abstractmethod
     def unsettled(self) -> str | None:
-        """Describe how the client's state differs from the state its application wants, or return `None`."""
+        """Describe how the client differs from what its application wants, or return `None`."""
 
     # ---------------------------------------------------------------- commands
 
@@ -409,7 +409,8 @@ class RoomWatch(Watch):
             user_id = user.user_id
             if user_id not in shown or self._was_there(user_id, sent):
                 self._is_there(user_id, sent)
-            # A user who joined or left within a presence window may be missing from the state received here.
+            # A user who joined or left within a presence window may be missing from the received state. The
+            # client then keeps showing the user.
             if sent is not None and user_id in shown and truth.was_absent(ROOM, user_id, self._told, sent):
                 self._kept[user_id] = self._told
         missing = shown.keys() - {user.user_id for user in users}
@@ -424,7 +425,7 @@ class RoomWatch(Watch):
         return sent is not None and self._stage.hub.truth.was_present(ROOM, user_id, self._told, sent)
 
     def _was_away(self, user_id: str, sent: float | None) -> bool:
-        """Whether the user was absent in the truth that the bytes reflect, or since a kept absence."""
+        """Whether the user was absent in the truth that the bytes reflect, or at a time since `_kept`."""
         truth = self._stage.hub.truth
         since = self._kept.pop(user_id, None)
         if since is not None and truth.was_absent(ROOM, user_id, since, self._stage.agenda.now):
@@ -436,7 +437,7 @@ class RoomWatch(Watch):
             self._broke(GHOST, f"{user_id} was not there when the hub said so")
 
     def _told_at(self, sent: float, *, comes: bool) -> float:
-        """Return the earliest moment whose truth bytes sent at `sent` may reflect.
+        """Return the time of the oldest truth that bytes sent at `sent` may reflect.
 
         `comes` means that the bytes complete a join: their presence state reflects the truth of the join. On
         the Jarvis JSON protocol all clients get the same roster, so the time of the join does not matter.
@@ -598,9 +599,9 @@ def _refs(metas: tuple[Mapping[str, Any], ...]) -> list[str]:
 def disagreement(hub: HubHost, clients: Iterable[ClientHost]) -> str | None:
     """Describe why the world is not settled, or return `None` when it is.
 
-    A world is not settled while the hub has unreported changes, an endpoint has not noticed a dead
-    connection, a client is not in its wanted state, or the hub's presence differs from the clients' wishes.
-    The last check is skipped when an endpoint has no watch, because its wishes are unknown.
+    A settled hub has no unreported changes, each endpoint has noticed its dead connections, each client is in
+    its wanted state, and the hub's presence is what the clients want. The last check is skipped when an
+    endpoint has no watch, because its wishes are unknown.
     """
     if hub.truth.waiting:
         return f"the hub has changes to tell in {sorted(hub.truth.waiting)}"

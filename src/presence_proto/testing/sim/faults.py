@@ -35,7 +35,7 @@ CALM = 120.0
 
 
 class Chaos:
-    """The random source of faults. While `is_on`, it injects one `every` so many seconds on average.
+    """The random source of faults. While `is_on`, it injects a fault every `every` seconds on average.
 
     The first fault follows after `CALM` seconds at the earliest.
     """

@@ -92,10 +92,7 @@ class Host(ABC):
             self._fact("transport_opened", end.conn)
 
     def opened_too_late(self, end: End) -> None:
-        """Handle a connection that opened after the endpoint closed it.
-
-        A correct driver does not report it. With `SimFaults.STALE` the host may report it.
-        """
+        """Handle a connection that opened after the endpoint closed it: report it only as a stale fact."""
         self._stage.stale(self, "transport_opened", end.conn)
 
     def received(self, end: End, data: bytes, sent: float) -> None:
@@ -211,7 +208,7 @@ class Host(ABC):
     def settle(self, sent: float | None = None) -> list[Any]:
         """Drain the endpoint, carry out its outputs and schedule its next tick. Return the outputs.
 
-        `sent` is when the bytes that caused the outputs were sent, or `None` if no bytes caused them.
+        `sent` is when the bytes that caused the outputs were sent, if bytes did.
         """
         try:
             outputs = self._contract.drain(self._told)

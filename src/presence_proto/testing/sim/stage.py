@@ -69,10 +69,10 @@ class Scheduler:
 
 
 TAIL = 40
-"""The number of entries that are kept when the log is off."""
+"""Entries kept when the log is off."""
 
 CLIP = 24
-"""The number of characters of an activity that a line shows."""
+"""Characters of an activity that a line shows."""
 
 Entry: TypeAlias = tuple[float, str, str, tuple[Any, ...]]
 
@@ -147,7 +147,7 @@ def _shown(user: events.OnlineUser) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ stats
-# Counters of a world.
+# Counters.
 
 
 @define

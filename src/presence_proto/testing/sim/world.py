@@ -92,7 +92,7 @@ class SimWorld:
     """A deterministic simulation of a hub and its clients. The same arguments give the same world.
 
     `clients` is the number of clients with a simulated user, who acts every `pace` seconds on average.
-    `faults` strike every `fault_every` seconds on average, after two minutes without any. `quality` applies
+    `faults` strike every `fault_every` seconds on average, after two quiet minutes. `quality` applies
     to all links; by default each client has a random one. `log`: true to keep the log, or a function that
     receives each line. `make_hub` creates the first hub, and a new one for each restart. Without a
     `hub_config`, the seed decides whether the hub compresses and whether it has a `presence_window`. `replay`
@@ -173,8 +173,8 @@ class SimWorld:
         """Seconds within which the world must settle after `heal`: the sum of the timeouts of the configs.
 
         A client may have to notice a dead connection, wait out a hanging connect and a reconnect delay, join,
-        rejoin because its presence state is missing, and track. It may also have to wait for the restart
-        grace, longer if its host was frozen. The hub may have to notice that a client has vanished.
+        rejoin because its presence state is missing, track, and wait for the restart grace, longer if its
+        host was frozen. The hub may have to notice that a client has vanished.
         """
         config, hub = PresenceConfig(server_url="ws://hub.sim"), self._hub_config
         unanswered = PATIENCE * config.join_timeout
@@ -279,7 +279,7 @@ class SimWorld:
         return host
 
     def next_number(self) -> int:
-        """Return the next number of a counter, unique in this world."""
+        """Return a number that is unique in this world."""
         self._numbers += 1
         return self._numbers
 
@@ -342,7 +342,7 @@ class SimWorld:
         self.hub_do("crash_channel" if crash else "close_channel", topic, conn=conn)
 
     def kick(self, name: str, *, code: int = 1001) -> None:
-        """Make the hub close the connection of a client with the close code `code`."""
+        """Make the hub close the connection of a client."""
         end = self._clients[name].end
         if end is not None and end.peer.conn in self._hub_host.ends:
             self._struck("kicked", name)
