@@ -1,1 +1,1 @@
-"""All the I/O there is: drivers that run the cores of `presence_proto`, a server, a command line."""
+"""All I/O of the project: drivers for the cores of `presence_proto`, a hub server, and a command line."""

@@ -1,4 +1,4 @@
-"""`python -m presence_adapters` is `presence`."""
+"""`python -m presence_adapters` runs the `presence` command."""
 
 from presence_adapters.cli import main
 

@@ -1,7 +1,7 @@
-"""Access tokens from the application: a function that is asked for one before connects, joins and the expiry.
+"""Access tokens from the application: calls a token provider before connects, joins and the token's expiry.
 
-What it gives is told to the core together with the time that it is good for, which a JWT says itself. Whether
-the token is a good one, only the server can say: no signature is looked at here.
+The core gets the token together with its remaining lifetime, which is read from the JWT. Signatures are not
+checked here, because only the server can verify them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
-"""A plain or `async` function that returns the access token of now, or `None` when there is to be none.
+"""A plain or `async` function that returns the current access token, or `None` for no token.
 
-A plain one is called in a thread of its own, so it may take its time. On sockets it must be a plain one.
+A plain function is called in its own thread, so it may block. `blocking` and `stepped` clients accept only a
+plain function.
 """
 
 Config = TypeVar("Config", bound=RealtimeConfig)
 
 
 def with_token(config: Config, access_token: TokenProvider | str | None) -> Config:
-    """The config of a client with this `access_token`. Raises `ConfigError`."""
+    """Return the config with `access_token`. Raises `ConfigError` if `asks_for_token` lacks a function."""
     if callable(access_token):
         return evolve(config, asks_for_token=True)
     if config.asks_for_token:
@@ -44,22 +45,22 @@ def with_token(config: Config, access_token: TokenProvider | str | None) -> Conf
 
 
 def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
-    """The provider, where no loop can await an `async` one. Raises `ConfigError` for such."""
+    """Return `access_token` if it is a function, else `None`. Raises `ConfigError` if it is `async`."""
     if is_async(access_token):
         raise ConfigError("access_token must be a plain function here: async ones are for asyncio and trio")
     return access_token if callable(access_token) else None
 
 
 def is_async(function: Any) -> bool:
-    """Whether a call of this gives a coroutine."""
+    """Whether a call of `function` returns a coroutine."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004  # an instance whose `__call__` is `async`
     )
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """What a JWT says, and nothing if it is none. Read without a key: only the server can verify it."""
-    import jwt  # here, since few clients need it
+    """Return the claims of a JWT, without verification; `{}` for any other string."""
+    import jwt  # imported late: few clients need it
 
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
@@ -69,7 +70,7 @@ def unverified_claims(token: str) -> dict[str, Any]:
 
 
 def time_claim(claims: dict[str, Any], name: str) -> float | None:
-    """The time of a claim in seconds since 1970; `None` when it is no finite number."""
+    """Return a time claim in seconds since 1970, or `None` if it is not a finite number."""
     value = claims.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
@@ -80,13 +81,13 @@ def time_claim(claims: dict[str, Any], name: str) -> float | None:
 
 
 def expires_in(token: str) -> float | None:
-    """Seconds until a token expires by our clock; `None` when it does not say when, or is no JWT."""
+    """Return the seconds until a token expires by the local clock; `None` without an expiry or a JWT."""
     expiry = time_claim(unverified_claims(token), "exp")
     return None if expiry is None else expiry - time.time()
 
 
 def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float) -> None:
-    """Tell the core what a provider has returned."""
+    """Pass the result of a token provider to the core."""
     if inspect.iscoroutine(provided):
         provided.close()
     if provided is not None and not isinstance(provided, str):
@@ -102,9 +103,9 @@ def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float
 
 
 def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: float) -> None:
-    """Tell the core that a provider has failed.
+    """Report to the core that a token provider has failed.
 
-    What an exception of the application's says may hold a secret: it is not repeated, only where it was.
+    The text of an application's exception may contain a secret, so only its type and place are reported.
     """
     words = str(error) if isinstance(error, PresenceError) else _where(error)
     logger.warning("the token provider failed: %s", words)
@@ -112,18 +113,18 @@ def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: fl
 
 
 def too_late(seconds: float) -> PresenceError:
-    """What to raise when an `async` provider was cancelled, for it took longer than that."""
+    """Return the exception for an `async` provider that was cancelled after `seconds`."""
     return PresenceError(f"it took longer than {seconds:g} s")
 
 
 def ask(provider: Callable[[], Any]) -> Any:
-    """What a plain provider returns, in a thread. Raises nothing but `Exception`s."""
+    """Call a plain provider in its thread, and return its result. Raises only subclasses of `Exception`."""
     try:
         return provider()
     except Exception:
         raise
     except BaseException as exc:
-        # SystemExit and the like end no more than the thread that they are raised in.
+        # SystemExit and the like must end only this call, not the program.
         raise PresenceError(_where(exc)) from None
 
 
@@ -133,7 +134,7 @@ def _where(error: BaseException) -> str:
 
 
 class ProviderCall:
-    """One call of a plain provider, in a thread that nobody waits for. `on_end` is called in that thread."""
+    """One call of a plain provider, in a daemon thread. `on_end` is called in that thread at its end."""
 
     def __init__(self, provider: Callable[[], Any], on_end: Callable[[], object] = lambda: None) -> None:
         self.is_over = False

@@ -1,4 +1,4 @@
-"""TCP connections on any asyncio loop, to the first address of a host that answers (RFC 8305)."""
+"""TCP connections on any asyncio loop: the first address that answers (RFC 8305), or a proxy tunnel."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 async def open_socket(host: str, port: int) -> socket.socket:
-    """A connected socket. Raises `OSError` or `UnicodeError`. When it is cancelled, nothing stays open."""
-    # Not `create_connection(host, port, happy_eyeballs_delay=…)`: uvloop does not know that argument, and
-    # Python 3.11 may leave a socket open when it is cancelled.
+    """Return a connected socket. Raises `OSError` or `UnicodeError`. A cancelled call leaves nothing open."""
+    # Not `create_connection(host, port, happy_eyeballs_delay=…)`: uvloop does not support that argument, and
+    # Python 3.11 may leave a socket open when the call is cancelled.
     found = numeric(host, port)
     if not found:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -67,7 +67,7 @@ async def _attempt(found: Found) -> socket.socket:
 
 
 async def _abandon(attempts: set[asyncio.Task[socket.socket]]) -> None:
-    """Cancel these, and wait for them: a loop that stops now would complain of them."""
+    """Cancel the attempts and wait for them: a loop that stops now would log them as pending."""
     for attempt in attempts:
         attempt.add_done_callback(_close)
         attempt.cancel()
@@ -76,21 +76,21 @@ async def _abandon(attempts: set[asyncio.Task[socket.socket]]) -> None:
 
 
 def _close(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close what came of an attempt that nobody waits for, also if it was cancelled too late."""
+    """Close the socket of an abandoned attempt that succeeded in spite of its cancellation."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
 
 
 # --------------------------------------------------------------------------------------------- asyncio tunnel
-# Through a proxy on asyncio: connect to it, have it make a tunnel, hand over what is at its end.
+# Proxy tunnel on asyncio: connect to the proxy, request the tunnel, then hand the connection over.
 
 
 async def connect_through(
     proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: asyncio.BufferedProtocol
 ) -> None:
-    """Connect `protocol` to where `wanted` leads; with TLS, if there is a `context`.
+    """Connect `protocol` through `proxy` to the host of `wanted`, with TLS if `context` is given.
 
-    Raises `ProxyError`, and what TLS raises. When it is cancelled, nothing stays open.
+    Raises `ProxyError`, and the exceptions of the TLS handshake. A cancelled call leaves nothing open.
     """
     loop = asyncio.get_running_loop()
     asking = _Asking(ProxyTunnel(proxy, wanted))
@@ -115,12 +115,15 @@ async def connect_through(
 
 
 class _Asking(asyncio.Protocol):
-    """Asks for the tunnel. When that `is_answered`, it is open, or there is a `failure`. What comes then is
-    kept for the hand-over.
+    """Protocol that requests the tunnel from the proxy.
+
+    Once `is_answered` is set, the tunnel is open or `failure` has the reason. Later bytes are kept for
+    `hand_over`.
     """
 
     def __init__(self, tunnel: ProxyTunnel) -> None:
-        self.is_answered = asyncio.Event()  # no future: nobody may be left to take an exception out of it
+        # Not a future: asyncio logs an exception that is never retrieved, for example after a cancellation.
+        self.is_answered = asyncio.Event()
         self.failure: Exception | None = None
         self.transport: asyncio.Transport | None = None
         self._tunnel = tunnel
@@ -145,7 +148,7 @@ class _Asking(asyncio.Protocol):
             self.transport.write(more)
         if self._tunnel.is_open:
             self._early += self._tunnel.early_data
-            self.transport.pause_reading()  # the next bytes may be for TLS
+            self.transport.pause_reading()  # the next bytes may belong to the TLS handshake
             self.is_answered.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -156,7 +159,7 @@ class _Asking(asyncio.Protocol):
             self._fail(exc or closed)
 
     def hand_over(self, protocol: asyncio.BufferedProtocol) -> None:
-        """From now on the connection is `protocol`'s."""
+        """Make `protocol` the protocol of the connection, and give it the bytes received so far."""
         assert self.transport is not None
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)

@@ -4,19 +4,20 @@
         for event in client.events():
             ...
 
-Entering starts to connect and returns at once; leaving says goodbye, or closes at once when it is because of
-Ctrl-C.
+Entering the `with` block starts to connect and returns at once. Leaving the block disconnects gracefully.
+After Ctrl-C it closes the connection at once.
 
-**Something happens only while somebody waits**: in `events`, `run`, `join`, `push`, `leave` or `disconnect`,
-whichever of them and in whichever thread. A program with other things to do for longer than a heartbeat says
-`drive_in_background()` first; otherwise the server takes us for gone.
+**The client does I/O only while a thread waits** in `events`, `run`, `join`, `push`, `leave` or `disconnect`.
+Any of these methods, in any thread, is enough. A program that does other work for longer than a heartbeat
+interval must call `drive_in_background()` first. Otherwise the server drops the client as dead.
 
-Everything may be called from any thread. A command is carried out at once, in the thread that calls it; with
-`close` or `disconnect` all the others stop waiting. Several threads that read the same events share them.
-Signal handlers are not threads: have them raise something, as the one of Ctrl-C does.
+All methods may be called from any thread. A command runs at once, in the calling thread. `close` and
+`disconnect` end the waits of all other threads. Threads that read the same events share them: each event goes
+to one thread. A signal handler must not call the client. It should raise an exception, as the handler of
+Ctrl-C does.
 
-Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When a slow consumer lets it fill
-up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then.
+The event queue holds at most `max_queued_events` events and 64 MiB as received. When a slow consumer lets it
+fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster again then.
 """
 
 from __future__ import annotations
@@ -63,37 +64,39 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------- blocking driver
-# A `SocketDriver` that waits, for any number of threads.
+# A `SocketDriver` for any number of waiting threads.
 
 
 T = TypeVar("T")
 
 LONGEST_SLEEP = 3600.0
-"""Seconds. After this a thread looks up and goes on waiting: selectors cannot wait for ever longer."""
+"""Longest single sleep of a waiting thread, in seconds: the timeout of a selector is limited."""
 
 
 class BlockingDriver(SocketDriver):
-    """One of the threads that `wait` drives, and sleeps in a selector; the others sleep until it tells them.
+    """`SocketDriver` that any number of threads may `wait` on.
 
-    `lock` guards everything but that sleep. Who changes something under it, wakes the sleeper. It is never
-    given back and taken again by hand, since Ctrl-C may come in between.
+    One waiting thread drives the core and sleeps in a selector. The others sleep until that thread stops.
+
+    `lock` guards everything except the selector sleep. A thread that changes something under `lock` wakes the
+    sleeper. No code releases and retakes `lock` by hand, because Ctrl-C may arrive in between.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Not the condition itself: its `with` is Python, and Ctrl-C may come in the middle of that.
+        # Not the condition: its `with` runs Python code, which Ctrl-C can interrupt halfway.
         self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)  # who drives, or whether anybody does
-        self._driven_by: int | None = None  # a thread
-        self._alarm: tuple[socket.socket, socket.socket] | None = None
+        self._changed = threading.Condition(self.lock)  # notified when `_driven_by` changes
+        self._driven_by: int | None = None  # id of the driving thread
+        self._alarm: tuple[socket.socket, socket.socket] | None = None  # a byte in it wakes the sleeper
 
     @property
     def is_running(self) -> bool:
-        """Whether it is between `start` and `release`."""
+        """Whether `start` was called and `release` was not."""
         return self._alarm is not None
 
     def start(self) -> None:
-        """Get ready to wait."""
+        """Prepare for `wait`. Raises `LocalProtocolError` on a second start."""
         if self._alarm is not None or self.ended:
             raise LocalProtocolError("a client can be entered only once: create a new one")
         self._alarm = socket.socketpair()
@@ -101,7 +104,7 @@ class BlockingDriver(SocketDriver):
             end.setblocking(False)
 
     def release(self) -> None:
-        """After the end: wait until no thread sleeps here any more."""
+        """Free the resources after the end, once no thread sleeps in `wait` any more."""
         with self.lock:
             self.wake()
             self._changed.wait_for(lambda: not self._is_driven)
@@ -110,7 +113,7 @@ class BlockingDriver(SocketDriver):
             self._alarm = None
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core, from any thread. What it raises is the caller's."""
+        """Run a command of the core, from any thread. Its exceptions reach the caller."""
         with self.lock:
             try:
                 return super().call(command, *args, **kwargs)
@@ -118,7 +121,7 @@ class BlockingDriver(SocketDriver):
                 self.wake()
 
     def stop(self) -> None:
-        """Close what is open at once, from any thread."""
+        """Close the connection at once, from any thread."""
         with self.lock:
             try:
                 super().stop()
@@ -126,16 +129,16 @@ class BlockingDriver(SocketDriver):
                 self.wake()
 
     def wake(self) -> None:
-        """Have the sleeper look again. Under the lock."""
+        """Wake the sleeping thread, so that it checks for changes. The caller holds `lock`."""
         if self._driven_by is not None and self._alarm is not None:
-            with suppress(BlockingIOError):  # it was woken often enough
+            with suppress(BlockingIOError):  # the buffer is full of unread wake-ups: one is enough
                 self._alarm[1].send(b"\0")
 
     def wait(self, is_over: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Drive until `is_over`, or sleep while another thread does. `False`: `timeout` seconds have passed.
+        """Drive the core until `is_over()`, or sleep while another thread drives it.
 
-        `is_over` is called under the lock, and not again once it was true. A bug of the core ends everything;
-        it is told to `on_end`, not raised here.
+        Return `False` after `timeout` seconds. `is_over` is called under `lock`, and not again once it has
+        returned true. A bug in the core ends the client and is passed to `on_end`; it is not raised here.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -169,7 +172,7 @@ class BlockingDriver(SocketDriver):
 
     @property
     def _is_driven(self) -> bool:
-        """Whether another thread drives. That it is this one is what Ctrl-C may have left behind."""
+        # This thread's own id does not count: Ctrl-C may have left it behind.
         return self._driven_by not in (None, threading.get_ident())
 
 
@@ -206,7 +209,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Blocking(SocketClient[Core, Event]):
-    """What both clients share: their life, their commands and their event stream."""
+    """Common part of the two blocking clients: start and end, commands, event stream."""
 
     _make_driver: ClassVar[type[SocketDriver]] = BlockingDriver
     _driver: BlockingDriver
@@ -214,15 +217,17 @@ class _Blocking(SocketClient[Core, Event]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended, after `disconnect` or a final refusal. It does not start again."""
+        """Whether the client has ended, after `disconnect` or a final refusal. It cannot be restarted."""
         return self._driver.ended
 
     def events(self, timeout: float | None = None) -> Iterator[Event | EventsDropped]:
-        """The events as they come. Ends when none has come for `timeout` seconds (0: when there is none now),
-        and for good when the client has ended and everything was read.
+        """Yield events as they arrive.
 
-        Raises `ConnectError` at the end, if the server has refused us for good, and when the end was read
-        before.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty), and
+        when the client has ended and all events were read.
+
+        Raises `ConnectError` after the last event if the server has refused the client for good. Also raises
+        it when an earlier iteration already reached the end.
         """
         self._check()
         if self._events.is_finished:
@@ -233,10 +238,10 @@ class _Blocking(SocketClient[Core, Event]):
         return self.events()
 
     def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until `is_connected`, for `timeout` seconds at most (`None`: as long as it takes).
+        """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
 
-        Raises `WaitTimeoutError`, a `TimeoutError` that says what kept it, after which the client goes on
-        trying; and `ConnectError` when the client ends.
+        Raises `WaitTimeoutError` after that time; its `reason` says why there is no connection. The client
+        goes on trying then. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._check()
@@ -251,7 +256,7 @@ class _Blocking(SocketClient[Core, Event]):
                 self._monitor.abort(connected)
 
     def drive_in_background(self) -> None:
-        """Have a thread of its own for whatever there is to do, until the client has ended."""
+        """Start a thread that drives the client until it has ended."""
         if not self._driver.is_running:
             raise core.LocalProtocolError("the client is not running: enter it with `with`")
         if self._background is None:
@@ -259,26 +264,27 @@ class _Blocking(SocketClient[Core, Event]):
                 target=self._driver.wait, args=(lambda: self._driver.is_quiet,), name="presence", daemon=True
             )
             thread.start()
-            self._background = thread  # now that it can be joined: Ctrl-C may have come before
+            # Not before `start`: after a Ctrl-C in between, `__exit__` would join an unstarted thread.
+            self._background = thread
 
     def disconnect(self) -> None:
-        """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
+        """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
         self._check_process()
         with self._driver.lock:
             self._goodbye()
         self._driver.wait(lambda: self._driver.is_quiet)
 
     def close(self) -> None:
-        """Say goodbye without waiting for an answer, and close at once. The last events can still be read."""
+        """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
         if self._is_forked:
-            return  # the connection is the parent's
+            return  # the connection belongs to the parent process
         with self._driver.lock:
             self._goodbye()
             self._driver.stop()
 
     def __enter__(self) -> Self:
         if (loop := _running_loop()) is not None:
-            # Not a warning of `warnings`: under -W error it would end programs that work, if badly.
+            # Not `warnings.warn`: with `-W error` it would break programs that work, although badly.
             logger.warning(
                 "the blocking client was entered where %s runs, which stands still while the client waits:"
                 " use presence_adapters.%s",
@@ -296,9 +302,9 @@ class _Blocking(SocketClient[Core, Event]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._is_forked:
-            return  # the connection is the parent's, and so are the threads that would be waited for
+            return  # the connection and the threads to wait for belong to the parent process
         try:
-            # Ctrl-C wants out at once; any other end of the body leaves time for a goodbye.
+            # Ctrl-C must end the block at once. Any other end of the body leaves time to disconnect.
             if error is None or isinstance(error, Exception):
                 self.disconnect()
         finally:
@@ -312,7 +318,7 @@ class _Blocking(SocketClient[Core, Event]):
         if not isinstance(bug, Exception) or bug is error or self._events.was_told:
             return
         if error is None:
-            raise bug  # nobody has read the events up to here
+            raise bug  # no consumer has read the events up to the bug
         logger.error("the client has failed", exc_info=bug)
 
     def _make_room(self) -> None:
@@ -332,20 +338,20 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """Everybody in the room, ourselves included, as of now: ahead of the events that are still queued."""
+        """All users in the room, this client's user first. The list is ahead of the queued events."""
         with self._driver.lock:
             return self._core.online_users
 
     @property
     def pending_commands(self) -> frozenset[int]:
-        """The ids of the commands that the server has neither acknowledged nor refused yet."""
+        """Ids of the commands that the server has neither acknowledged nor refused yet."""
         with self._driver.lock:
             return self._core.pending_commands
 
     def run(self) -> None:
-        """Drive the client until it ends, and tell `on_notification` of every event.
+        """Drive the client until it ends, and call `on_notification` for every event.
 
-        Enters the client, unless that was done before.
+        Enters the client unless it is running.
         """
         with nullcontext() if self._driver.is_running else self:
             for event in self.events():
@@ -357,7 +363,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The topics that were joined and not left, oldest first."""
+        """Topics that were joined and not left, oldest first."""
         with self._driver.lock:
             return self._core.channels
 
@@ -367,12 +373,12 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
+        """Join a topic and wait until the server accepts. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
-        answers and refusals that will pass are waited out. Raises `JoinError` when the server refuses;
-        `JoinTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds have passed;
-        `ConnectError` when the client ends. Then the topic is left again.
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call waits through
+        lost connections, late replies and temporary refusals. Raises `JoinError` when the server refuses for
+        good, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
+        exception the client leaves the topic.
         """
         checked_timeout(timeout)
         joined = PendingReply()
@@ -400,32 +406,32 @@ class Channel(SocketChannel):
 
     @property
     def presence(self) -> dict[str, tuple[Meta, ...]]:
-        """Who is present: the metas of every key, as of now; as it last was after the channel is left."""
+        """Current presence: the metas of every key. After `leave` it keeps its last state."""
         with self._client._driver.lock:
             return dict(self._presence)
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
-        """Push an event with a JSON payload or `bytes`, and return the server's response.
+        """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
-        Raises `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds (default:
-        the config's `push_timeout`), which include waiting for a channel that is down.
-        A crash of the channel and the end of the connection fail it at once.
+        Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
+        seconds (default: `push_timeout` of the config). That time includes the wait for a channel that is
+        down. The push fails at once when the channel crashes or the connection ends.
         """
         return self._wait(self._push(event, payload, timeout))
 
     def broadcast(self, event: str, payload: Any = None) -> None:
         """Broadcast an event to the others in a Supabase channel.
 
-        Waits for the server's word only when the channel was joined with `broadcast_ack`, and raises
-        `PushError` then.
+        If the channel was joined with `broadcast_ack`, wait for the server's acknowledgement, and raise
+        `PushError` when it fails.
         """
         self._wait(self._broadcast(event, payload))
 
     def wait_synced(self, timeout: float | None = None) -> None:
-        """Wait until `is_synced`: `presence` has everybody. `timeout`: seconds; `None`: as long as it takes.
+        """Wait until `presence` is complete (`is_synced`), for at most `timeout` seconds (`None`: no limit).
 
         Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
-        when the time is up, `ConnectError` when the client ends.
+        after `timeout` seconds, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         client = self._client
@@ -442,7 +448,7 @@ class Channel(SocketChannel):
                 client._routes.abort(self._route, synced)
 
     def leave(self) -> None:
-        """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
+        """Leave the topic and wait until it is left. A second call does nothing."""
         self._client._check()
         left = PendingReply()
         with self._client._driver.lock:
@@ -450,9 +456,11 @@ class Channel(SocketChannel):
         self._wait(left)
 
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
-        """The channel's events as they come. Ends when none has come for `timeout` seconds (0: when there is
-        none now), and for good when the channel is left or the client has ended, and everything was read;
-        after a final refusal with a `ConnectError`.
+        """Yield the events of the channel as they arrive.
+
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty), and
+        when the channel is left or the client has ended, and all events were read. After a final refusal it
+        ends with a `ConnectError`.
         """
         self._client._check()
         if self._route.queue.is_finished:
@@ -488,7 +496,7 @@ def _read(
 
 
 def _running_loop() -> str | None:
-    """The library whose event loop runs in this thread. What is not imported does not run."""
+    # Not imported here first: a library that is not in `sys.modules` cannot be running.
     if "asyncio" in sys.modules:
         import asyncio
 

@@ -1,4 +1,4 @@
-"""What every driver needs to connect: the TLS context, and failures in words that a person understands."""
+"""Connection set-up for all drivers: address order, proxy choice, TLS context, readable error reasons."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- addresses
-# The addresses of a host: which to try, in which order, and what their failures come to (RFC 8305). And
-# those of peers.
+# Addresses of a host: the order of the attempts and the error after all fail (RFC 8305). Addresses of peers.
 
 
 Found: TypeAlias = tuple[Any, ...]  # family, type, protocol, name, address: an item of `getaddrinfo`
 
 STAGGER = 0.25
-"""Seconds that an address has for itself. Then the next one is tried beside it (RFC 8305 §5)."""
+"""Head start of an address, in seconds. Then the next one is tried in parallel (RFC 8305 §5)."""
 
 
 def look_up(host: str, port: int, flags: int = 0) -> list[Found]:
-    """What `getaddrinfo` finds for TCP. It may take long, and raises `OSError` or `UnicodeError`."""
+    """Return the TCP results of `getaddrinfo`. Blocks; raises `OSError` or `UnicodeError`."""
     return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
 
 
 def numeric(host: str, port: int) -> list[Found]:
-    """The address that `host` is itself; an empty list when it is a name. Does not wait."""
+    """Return the address if `host` is an IP address, or an empty list if it is a name. Never blocks."""
     try:
         return look_up(host, port, socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -47,7 +46,7 @@ def numeric(host: str, port: int) -> list[Found]:
 
 
 def in_turn(found: Iterable[Found]) -> list[Found]:
-    """The addresses with their families in turn (RFC 8305 §4): a broken IPv6 costs one `STAGGER` only."""
+    """Sort addresses so that the families alternate (RFC 8305 §4): broken IPv6 costs only one `STAGGER`."""
     families: dict[Any, list[Found]] = {}
     for one in found:
         families.setdefault(one[0], []).append(one)
@@ -55,7 +54,7 @@ def in_turn(found: Iterable[Found]) -> list[Found]:
 
 
 def none_works(errors: Sequence[OSError]) -> OSError:
-    """What to raise when every address has failed; without an error there was no address."""
+    """Return the exception to raise when every address has failed. No `errors`: the host has no address."""
     if not errors:
         return socket.gaierror(socket.EAI_NONAME, "it has no address")
     if len(errors) == 1:
@@ -66,9 +65,9 @@ def none_works(errors: Sequence[OSError]) -> OSError:
 
 
 def one_peer(address: str) -> str:
-    """What the addresses of one peer have in common: all of an IPv4 address, of IPv6 the network.
+    """Return a key that is equal for all addresses of one peer: the IPv4 address, or the IPv6 /64 network.
 
-    A customer has a /64 of IPv6 at least (RFC 6177), and may take another address of it each time.
+    An IPv6 customer has at least a /64 (RFC 6177), and may use a new address from it for each connection.
     """
     try:
         ip = ip_address(address.partition("%")[0])
@@ -80,18 +79,18 @@ def one_peer(address: str) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- proxies
-# Which proxy is on the way to a server: the one that is given, or the one of the environment.
+# Choice of the proxy for a server: from the argument, or from the environment.
 
 
-_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")  # a host, in brackets if it has colons, and a port
+_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")  # host and port; a host with colons is in brackets
 
 
 def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
-    """The proxy on the way to the server of `config`, or `None` when the way is direct.
+    """Return the proxy for the server of `config`, or `None` for a direct connection.
 
-    `given`: the URL of a proxy, for whatever server; `""` for none; `None` for what the environment says:
-    `https_proxy` for TLS, `http_proxy` without, or else `all_proxy`, in lower or upper case. Then loopback
-    and the hosts of `no_proxy` are reached directly. Raises `ConfigError` for a proxy that cannot be used.
+    `given`: a proxy URL, `""` for a direct connection, or `None` to read the environment: `https_proxy` with
+    TLS, `http_proxy` without, else `all_proxy`, in lower or upper case. A proxy from the environment is not
+    used for loopback and the hosts of `no_proxy`. Raises `ConfigError` for a proxy that cannot be used.
     """
     if given is not None:
         return Proxy.from_url(given) if given else None
@@ -110,11 +109,11 @@ def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether a server is to be reached without a proxy: the list `no_proxy` names it.
+    """Whether the list `no_proxy` contains the server, so that it is reached without a proxy.
 
-    Its items are separated by commas or spaces: `*`; a host or a domain, with or without a leading dot or
-    `*.`, which stands for everything under it, too; an IP address, or a network such as `10.0.0.0/8`. All but
-    networks may end in a port; an IPv6 address stands in brackets then.
+    Items are separated by commas or spaces. An item is `*`, a host or domain, an IP address, or a network
+    such as `10.0.0.0/8`. A domain includes its subdomains; a leading dot or `*.` changes nothing. All items
+    except networks may end in a port. An IPv6 address with a port is in brackets.
     """
     return any(_names(item, host.rstrip(".").lower(), port) for item in no_proxy.replace(",", " ").split())
 
@@ -133,12 +132,12 @@ def _names(item: str, host: str, port: int) -> bool:
     try:
         domain = domain.encode("idna").decode("ascii")
     except UnicodeError:
-        pass  # no name that a host can have
+        pass  # not a valid host name: compared as it is
     return bool(domain) and (host == domain or host.endswith(f".{domain}"))
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """A network, or the one of an address alone."""
+    """Parse a network. A single address is a network of one address."""
     try:
         return ipaddress.ip_network(text.partition("%")[0], strict=False)
     except ValueError:
@@ -150,11 +149,11 @@ def _lies_in(number: ipaddress.IPv4Network | ipaddress.IPv6Network, network: obj
 
 
 def _variable(name: str) -> str | None:
-    """A variable of the environment, in lower case first: an empty one hides the one in upper case."""
+    """Return an environment variable, lower case first. An empty lower-case one hides the upper-case one."""
     if name in os.environ:
         return os.environ[name]
     if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
-        return None  # a CGI program: HTTP_PROXY is the header `Proxy` of whoever asks (httpoxy)
+        return None  # in a CGI program, HTTP_PROXY is the request header `Proxy` of the client (httpoxy)
     return os.environ.get(name.upper())
 
 
@@ -166,10 +165,10 @@ def _is_loopback(host: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ error words
-# What errors of the operating system and of TLS mean, in our own words.
+# Texts for errors of the operating system and of TLS.
 #
-# The texts that the system, Python and OpenSSL have for such errors differ between machines and releases.
-# Their numbers and names do not. An error that is not in these tables is told by its number or name.
+# Not the texts of the system, Python and OpenSSL: these differ between machines and releases. Error numbers
+# and names do not. An error that is not in these tables is reported by its number or name.
 
 
 _OS_ERRORS = {
@@ -206,7 +205,7 @@ _OS_ERRORS = {
     errno.EAGAIN: "resource temporarily unavailable",
 }
 for _name, _words in (("EDQUOT", "disk quota exceeded"), ("EHOSTDOWN", "host is down")):
-    if hasattr(errno, _name):  # Windows lacks some
+    if hasattr(errno, _name):  # Windows lacks some of these names
         _OS_ERRORS[getattr(errno, _name)] = _words
 
 _NAME_ERRORS = {
@@ -222,7 +221,7 @@ _NAME_ERRORS = {
     if hasattr(socket, name)
 }
 
-# The verification errors of X.509 certificates, by their numbers in OpenSSL's x509_vfy.h.
+# Verification errors of X.509 certificates, by their number in OpenSSL's x509_vfy.h.
 _CERTIFICATE_ERRORS = {
     9: "it is not valid yet",
     10: "it has expired",
@@ -237,7 +236,7 @@ _CERTIFICATE_ERRORS = {
     64: "it is for another IP address",
 }
 
-# By the names of OpenSSL's reasons, which it spells in capitals.
+# TLS errors, by the name of the OpenSSL reason.
 _TLS_ERRORS = {
     "CERTIFICATE_REQUIRED": "a client certificate is required",
     "CERTIFICATE_VERIFY_FAILED": "the certificate is not trusted",
@@ -259,7 +258,7 @@ _TLS_ERRORS = {
 
 
 def os_error_words(error: OSError) -> str:
-    """Why a call of the system failed, without the path or address that it was about."""
+    """Return why a system call failed, without its path or address."""
     if isinstance(error, ssl.SSLError):
         return tls_error_words(error)
     number = error.errno
@@ -271,7 +270,7 @@ def os_error_words(error: OSError) -> str:
 
 
 def tls_error_words(error: ssl.SSLError) -> str:
-    """Why TLS failed."""
+    """Return why TLS failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         code: int | None = getattr(error, "verify_code", None)
         return _CERTIFICATE_ERRORS.get(code or 0) or f"verification error {code}"
@@ -288,7 +287,7 @@ _CLOSED_IN_TLS = "the connection was closed while TLS was set up"
 
 
 def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | None) -> None:
-    """Log where a connection is to lead."""
+    """Log the target of a new connection at DEBUG."""
     logger.debug(
         "connection %d: opening %s:%d%s%s",
         wanted.conn,
@@ -301,12 +300,12 @@ def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | No
 
 
 def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
-    """The context for a TLS client: the one given, or one that verifies certificates and host names."""
+    """Return `given`, or a new TLS context that verifies certificates and host names."""
     return ssl.create_default_context() if given is None else given
 
 
 def why_not_connected(error: BaseException, host: str, port: int) -> str:
-    """Why a connection to `host`:`port` could not be made."""
+    """Return why a connection to `host`:`port` could not be made."""
     where = f"{host}:{port}"
     match error:
         case ProxyError():
@@ -330,14 +329,14 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
 
 
 def out_of_reach(error: BaseException, proxy: Proxy) -> ProxyError:
-    """What to raise when there is no talking to the proxy itself."""
+    """Return the exception to raise when the proxy itself cannot be reached."""
     return ProxyError(f"the proxy is out of reach: {why_not_connected(error, proxy.host, proxy.port)}")
 
 
 def why_lost(error: BaseException | None) -> str:
-    """Why an open connection ended; `None` is the plain end of the stream."""
+    """Return why an open connection ended. `None` means a normal end of the stream."""
     match error:
-        case None | ssl.SSLEOFError():  # TLS without its own goodbye is no more than TCP
+        case None | ssl.SSLEOFError():  # TLS that ends without close_notify counts as an end of TCP
             return "eof"
         case ssl.SSLError():
             return f"TLS failed ({tls_error_words(error)})"
@@ -350,7 +349,7 @@ def why_lost(error: BaseException | None) -> str:
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
         return os_error_words(error)
-    # Several addresses of one name, on all loops.
+    # No errno: several addresses failed. `none_works` and trio put their errors into `__cause__`.
     errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
     numbers = {exc.errno for exc in errors if isinstance(exc, OSError) and exc.errno is not None}
     faults = [os_error_words(OSError(number, "")) for number in sorted(numbers)]

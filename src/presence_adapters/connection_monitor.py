@@ -1,7 +1,7 @@
-"""Follows the connection of one client, so that a failure shows itself though nobody reads events.
+"""`ConnectionMonitor`: logs the failures of a client's connection, even if the application reads no events.
 
 The first failed attempt after a success is logged at WARNING, the recovery at INFO, a final refusal at ERROR.
-It knows no event loop.
+The module does not depend on an event loop.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 WATCHED: frozenset[type] = frozenset(
     {AccessTokenFailed, Connected, Disconnected, Error, SocketConnected, SocketDisconnected}
 )
-"""The events that `saw` wants. All are rare."""
+"""Event classes to pass to `saw`. All are rare."""
 
 
 class ConnectionMonitor:
-    """What became of the attempts to connect to `where`, a host and port.
+    """State of a client's connection to `where` (host and port), with the callers that wait for it.
 
-    `trouble` is why there is no connection, as far as is known; `refusal` the exception to raise once the
+    `trouble` is the known reason why there is no connection. `refusal` is the exception to raise once the
     server has refused for good.
     """
 
@@ -41,22 +41,22 @@ class ConnectionMonitor:
         self.trouble: str | None = None
         self.refusal: ConnectError | None = None
         self._where = where
-        self._cause: Exception | None = None  # of the end
+        self._cause: Exception | None = None  # why the client has ended
         self._is_connected = False
-        self._is_failing = False  # which was logged
+        self._is_failing = False  # the failure was logged, and there was no success since
         self._waiters: list[Waiter] = []
 
     def wait(self, waiter: Waiter) -> None:
-        """`waiter` gets `None` with the next success, or an exception when the client ends before."""
+        """Finish `waiter` at the next success, or fail it when the client ends before that."""
         self._waiters.append(waiter)
 
     def abort(self, waiter: Waiter) -> None:
-        """`waiter` does not want the answer any more."""
+        """Remove `waiter`."""
         if waiter in self._waiters:
             self._waiters.remove(waiter)
 
     def saw(self, event: Any) -> None:
-        """An event of `WATCHED` comes out of the core."""
+        """Process an event of the core whose class is in `WATCHED`."""
         match event:
             case Connected() | SocketConnected():
                 self._connected()
@@ -69,7 +69,7 @@ class ConnectionMonitor:
                     self._disconnected(event.reason, will_retry=event.retry_in is not None)
 
     def end(self, error: Exception | None) -> None:
-        """The client has ended: with a bug, a refusal, or because it was disconnected (`None`)."""
+        """Fail all waiters: the client has ended, by a bug, a refusal or a disconnect (`None`)."""
         self._is_connected, self._cause = False, error
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -77,7 +77,7 @@ class ConnectionMonitor:
                 waiter.set_exception(error or self.ended())
 
     def ended(self) -> ConnectError:
-        """What to raise for whatever is wanted of the client after its end."""
+        """Return the exception for any use of the client after its end."""
         if self._cause is None or isinstance(self._cause, ConnectError):
             reason = self.trouble or "it was disconnected"
         else:
@@ -98,7 +98,7 @@ class ConnectionMonitor:
 
     def _disconnected(self, reason: str, *, will_retry: bool) -> None:
         was_connected, self._is_connected, self.trouble = self._is_connected, False, reason
-        # A loss is no failed attempt: an event tells of it, and most connections are back in a second.
+        # A lost connection is not logged here: an event reports it, and most reconnects take about a second.
         if will_retry and not was_connected and not self._is_failing:
             self._is_failing = True
             logger.warning("%s; trying again", self._in_words(reason))

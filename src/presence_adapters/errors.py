@@ -1,4 +1,4 @@
-"""Exceptions of the adapters: what an awaited command answers when it did not work."""
+"""Exceptions that the adapters raise, and helpers that create them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 
 class ConnectError(PresenceError):
-    """The client has ended and will not try again: the server refused it for good, or it was disconnected.
+    """The client has ended and does not reconnect: the server refused it for good, or it was disconnected.
 
-    `reason` says why; a refusal is quoted. `status` is the HTTP status of a refusal, where it is known.
+    `reason` is the cause; it quotes a refusal of the server. `status` is the HTTP status of a refusal, if
+    known.
     """
 
     def __init__(self, text: str, reason: str | None = None, status: int | None = None) -> None:
@@ -24,9 +25,9 @@ class ConnectError(PresenceError):
 
 
 class JoinError(PresenceError):
-    """The server refused to let us into a topic. The channel is left again.
+    """A topic could not be joined, for example because the server refused. The client has left it again.
 
-    `response` is the server's answer.
+    `response` is the server's reply, or `None` without a reply.
     """
 
     def __init__(self, topic: str, reason: str, response: Any = None) -> None:
@@ -37,9 +38,9 @@ class JoinError(PresenceError):
 
 
 class PushError(PresenceError):
-    """A push was answered with another status than `"ok"`, or not at all.
+    """A push failed: its reply has a status other than `"ok"`, or no reply arrived.
 
-    `status` and `response` are the server's; `status` is `None` when no answer came.
+    `status` and `response` are those of the server's reply. `status` is `None` without a reply.
     """
 
     def __init__(self, topic: str, reason: str, status: str | None = None, response: Any = None) -> None:
@@ -51,7 +52,7 @@ class PushError(PresenceError):
 
 
 class WaitTimeoutError(PresenceError, TimeoutError):
-    """A wait took longer than its `timeout`. The client goes on trying; `reason` is what kept it last."""
+    """A wait took longer than its `timeout`. The client goes on trying. `reason` is its latest trouble."""
 
     def __init__(self, text: str, reason: str | None = None) -> None:
         super().__init__(text if reason is None else f"{text}: {reason}")
@@ -59,7 +60,7 @@ class WaitTimeoutError(PresenceError, TimeoutError):
 
 
 class JoinTimeoutError(JoinError, TimeoutError):
-    """A join took longer than its `timeout` in seconds. The channel is left again."""
+    """A join took longer than its `timeout` (seconds). The client has left the topic again."""
 
     def __init__(self, topic: str, timeout: float, trouble: str | None = None) -> None:
         super().__init__(
@@ -68,17 +69,17 @@ class JoinTimeoutError(JoinError, TimeoutError):
 
 
 def left_already(topic: str) -> LocalProtocolError:
-    """What to raise for whatever is wanted of a channel that was left."""
+    """Return the exception for any use of a channel that was left."""
     return LocalProtocolError(f"{topic!r} was left: join it again")
 
 
 def forked(what: str) -> str:
-    """The text for a use in a forked process."""
+    """Return the error text for a use in a forked process."""
     return f"the {what} belongs to the process that this one was forked from: create another {what} here"
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """`timeout`, if it is a number of seconds or `None`. Raises `LocalProtocolError`."""
+    """Return `timeout` (seconds or `None`). Raises `LocalProtocolError` for any other value."""
     if timeout is not None:
         is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not is_number or math.isnan(timeout) or timeout < 0:
@@ -87,7 +88,7 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 # -------------------------------------------------------------------------------------------- wrong statement
-# What a class answers when it is used in a statement that is another adapter's.
+# A class used in a statement of another adapter, such as `async with` on a blocking client.
 
 
 METHODS = {
@@ -99,10 +100,10 @@ METHODS = {
 
 
 def refuse(cls: type[Any], advice: str, *statements: str) -> None:
-    """Have these statements of `METHODS` raise a `TypeError` with `advice` for instances of `cls`.
+    """Make these statements of `METHODS` raise a `TypeError` with `advice` for instances of `cls`.
 
-    Called after the class is made: type checkers find the mistake by themselves as long as they see no such
-    methods.
+    The methods are not defined in the class body: type checkers report the mistake only while they do not see
+    such methods.
     """
 
     for statement in statements:
@@ -119,11 +120,11 @@ def _refusing(statement: str, advice: str) -> Callable[..., NoReturn]:
 
 
 # ----------------------------------------------------------------------------------------------------- extras
-# What to say when a package of an extra is not installed.
+# The error for a package of an extra that is not installed.
 
 
 def missing(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
-    """The exception to raise in place of `error`: it names the extra to install."""
+    """Return the exception to raise in place of `error`. It names the extra to install."""
     package = str(error.name).partition(".")[0]
     return ModuleNotFoundError(
         f"{package} is missing. Install it: pip install 'presence-proto[{extra}]'", name=package

@@ -1,4 +1,4 @@
-"""Events in the log: what kind each is, and of which topic. What it says is not told: see `wire_log`."""
+"""DEBUG log of events: the class and the topic of each. For their content see `wire_log`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def logged_events(on_event: Callable[[Any], None]) -> Callable[[Any], None]:
-    """`on_event`, and a DEBUG message for each event, if that level is enabled now."""
+    """Wrap `on_event` so that it also logs each event. If DEBUG is off now, return it unchanged."""
     if not logger.isEnabledFor(logging.DEBUG):
         return on_event
 

@@ -1,9 +1,10 @@
-"""The callback surface: every event as an `(event_type, data)` pair, and clients made from plain keywords.
+"""Callback interface: every event as an `(event_type, data)` pair, and clients created from keywords.
 
     client = PresenceClient(server_url="wss://…", user_id="alice-123", display_name="alice")
     client.on_notification = handle_notification
 
-It knows no event loop: a driver calls the callback, or awaits what it returns, inside of `logged`.
+It does not depend on an event loop: the client calls the callback inside `logged`, and awaits its result
+where that is possible.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from presence_proto import (
 logger = logging.getLogger(__name__)
 
 OnNotification: TypeAlias = Callable[[str, dict[str, Any]], object]
-"""What is told of every event. Where the adapter is asynchronous, it may return an awaitable."""
+"""Callback for every event. In an asynchronous adapter it may return an awaitable."""
 
 EVENT_TYPES: Mapping[type, str] = {
     Connected: "connected",
@@ -55,17 +56,17 @@ EVENT_TYPES: Mapping[type, str] = {
     InviteSent: "invite_sent",
     EventsDropped: "events_dropped",
 }
-"""The event type of each class."""
+"""Event type for each event class."""
 
 IDENTITY_FIELDS = ("user_id", "display_name", "access_token")
 
 
 def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, Any]]:
-    """The event type and the data of an event: a plain dict of its fields, ready for JSON.
+    """Return the event type and the data of an event. The data is a dict of its fields, ready for JSON.
 
-    A user's fields (`user_id`, `display_name`, `status`, `activity`, `online_at`) lie directly in it, and so
-    do further fields of the payload, unless they have the name of one of ours. `connected` has a list of such
-    dicts in `users`; `activity_changed` has `previous_status` and `previous_activity`, too.
+    The fields of a user (`user_id`, `display_name`, `status`, `activity`, `online_at`) are at its top level.
+    So are extra fields of the payload, unless a field of the event has the same name. `connected` has a list
+    of such dicts in `users`. `activity_changed` also has `previous_status` and `previous_activity`.
     """
     match event:
         case Connected():
@@ -87,7 +88,7 @@ def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, A
 
 @contextmanager
 def logged(event_type: str) -> Iterator[None]:
-    """Log what a callback raises. It is no reason for a client to end."""
+    """Log the exceptions of a callback, so that they do not end the client."""
     try:
         yield
     except Exception:
@@ -97,10 +98,11 @@ def logged(event_type: str) -> Iterator[None]:
 def who_and_where(
     identity: Identity | None, config: PresenceConfig | None, settings: Mapping[str, Any]
 ) -> tuple[Identity, PresenceConfig]:
-    """What a client is made from: an `Identity` and a `PresenceConfig`, or the keywords of both.
+    """Return the identity and config of a client: the given ones, or new ones from keywords.
 
-    `settings`: `user_id`, `display_name` and perhaps `access_token` are the identity's; all others are the
-    config's: `server_url`, `api_key`, and so on. Raises `ConfigError` when it is neither, or a mixture.
+    `settings`: `user_id`, `display_name` and optionally `access_token` belong to the identity. All others,
+    such as `server_url` and `api_key`, belong to the config. Raises `ConfigError` when both forms are mixed
+    or incomplete, and `TypeError` for an unknown keyword.
     """
     if identity is not None and config is not None and not settings:
         return identity, config

@@ -1,6 +1,6 @@
-"""The fixture `presence_hub`, a hub of the test's own: a `presence_adapters.server.HubThread`.
+"""Pytest fixture `presence_hub`: a `presence_adapters.server.HubThread` for one test.
 
-Every run of pytest loads this where the package is installed, so it imports nothing until it is used.
+Every pytest run loads this module if the package is installed, so it imports the hub only on use.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def presence_hub(request: pytest.FixtureRequest) -> Iterator[HubThread]:
-    """A server for Phoenix, Supabase and Jarvis clients, on a free port of 127.0.0.1, with fault switches.
+    """Server for Phoenix, Supabase and Jarvis clients, on a free port of 127.0.0.1, with fault switches.
 
-    It demands its `api_key`. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of `HubConfig`.
+    Clients need its `api_key`. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of `HubConfig`.
     """
     from presence_adapters.server.hub_thread import HubThread, new_api_key
     from presence_proto import ConfigError, HubConfig

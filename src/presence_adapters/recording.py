@@ -1,7 +1,7 @@
-"""The `record` option of every adapter, and the wire log: makes the core, plain or recorded, and keeps the
-file of a recording.
+"""`Recording`: creates a core, recorded or not, and owns the file of the recording.
 
-See `presence_proto.recording.Recorder` for what is in it, and `presence replay` for what it is good for.
+It implements the `record` option of all adapters, and feeds the wire log. `presence_proto.recording.Recorder`
+defines the content of a recording. `presence replay` reads it.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 
 class TextFile(Protocol):
-    """What a recording can be written to."""
+    """File-like target of a recording."""
 
     def write(self, text: str, /) -> object: ...
     def flush(self) -> object: ...
 
 
 Record: TypeAlias = str | os.PathLike[str] | TextFile
-"""A path, or a text file that is open for writing and stays open."""
+"""Target of a recording: a path, or a text file open for writing, which is not closed."""
 
 
 class Recording:
-    """Makes the core of one client or hub. With a `target` it is recorded to that, line by line; for a wire
-    log it is recorded, too.
+    """Factory of the core of one client or hub, with an optional recording.
 
-    A path is opened by `open`, and closed when the driver has ended; a file there before is overwritten.
-    When writing fails later, that is logged, and nothing more is recorded.
+    The core is recorded line by line if there is a `target`, or if the wire log is enabled. `open` opens a
+    path and overwrites an existing file. The file is closed when the driver has ended. When a later write
+    fails, the error is logged and the recording ends.
     """
 
     def __init__(self, target: Record | None) -> None:
@@ -52,7 +52,7 @@ class Recording:
         is_wanted = target is not None or self._wire_log is not None
         self._recorder: Recorder | None = None
         if is_wanted:
-            from presence_proto.recording import Recorder  # here, since few clients are recorded
+            from presence_proto.recording import Recorder  # imported late: few clients are recorded
 
             self._recorder = Recorder(self._write)
 
@@ -65,19 +65,19 @@ class Recording:
         rng: random.Random | None,
         online_at: str | None,
     ) -> core.PresenceClient:
-        """With an `rng` of its own, and online since now, if neither is given."""
+        """Create a presence client. Defaults: a new `rng`, and the current time as `online_at`."""
         make = core.PresenceClient if self._recorder is None else self._recorder.presence_client
         return make(identity, config, rng=rng or random.Random(), online_at=online_at or utc_now())
 
     def realtime_client(self, config: core.RealtimeConfig, rng: random.Random | None) -> core.RealtimeClient:
-        """With an `rng` of its own, if none is given."""
+        """Create a realtime client. Default: a new `rng`."""
         make = core.RealtimeClient if self._recorder is None else self._recorder.realtime_client
         return make(config, rng=rng or random.Random())
 
     def hub(
         self, config: core.HubConfig, rng: random.Random | None, hub_type: type[core.Hub] | None = None
     ) -> core.Hub:
-        """With an `rng` of its own, if none is given. Of subclasses no recording can be made."""
+        """Create a hub. Default: a new `rng`. Raises `ConfigError` for a recording of a `Hub` subclass."""
         hub_type = hub_type or core.Hub
         rng = rng or random.Random()
         if self._recorder is None or (hub_type is not core.Hub and self._target is None):
@@ -89,7 +89,7 @@ class Recording:
     # ---------------------------------------------------------------- the file
 
     def open(self) -> None:
-        """Before anything is recorded. Raises `ConfigError` when the target cannot be written to."""
+        """Open the target. Call this before the core is used. Raises `ConfigError` if it is not writable."""
         target = self._target
         if target is None or self._was_opened:
             return
@@ -107,7 +107,7 @@ class Recording:
         self._was_opened = True
 
     def until(self, on_end: Callable[[Exception | None], None]) -> Callable[[Exception | None], None]:
-        """`on_end` of a driver, after which nothing more is recorded."""
+        """Wrap the `on_end` callback of a driver so that the recording ends after it."""
         recorder = self._recorder
         if recorder is None:
             return on_end
@@ -126,7 +126,7 @@ class Recording:
             return
         try:
             self._file.write(line)
-            self._file.flush()  # so that it survives a crash
+            self._file.flush()  # the line must survive a crash of the process
         except (OSError, ValueError) as exc:
             logger.error("the recording ends here, it cannot be written: %s", exc)
             self._close()
@@ -134,13 +134,13 @@ class Recording:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None and file is not self._target:
-            with suppress(OSError):  # the disk is full, as `_write` has said
-                file.close()  # type: ignore[attr-defined]  # it is one that we have opened
+            with suppress(OSError):  # the disk is full: `_write` has logged that
+                file.close()  # type: ignore[attr-defined]  # `open` returned it, so it has `close`
 
 
 def _for_us_alone(path: str, flags: int) -> int:
-    """Open the file for writing, new or old: it is ours to read alone, and nobody's link leads elsewhere."""
-    # Not at once truncated: a file that cannot be made private stays as it is.
+    """Open a file for writing that only the owner can read. Do not follow symbolic links."""
+    # Not O_TRUNC: a file that cannot be made private must keep its content.
     flags &= ~os.O_TRUNC
     handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o600)
     try:
@@ -148,7 +148,7 @@ def _for_us_alone(path: str, flags: int) -> int:
             os.fchmod(handle, 0o600)
             os.ftruncate(handle, 0)
         elif os.name == "posix":
-            os.set_blocking(handle, True)  # a FIFO, which somebody reads
+            os.set_blocking(handle, True)  # a FIFO: O_NONBLOCK has made sure that it has a reader
         else:
             os.ftruncate(handle, 0)
     except BaseException:

@@ -1,4 +1,4 @@
-"""What every `PresenceClient` of the adapters shows of the room, whatever loop it runs on."""
+"""`RoomView`: the room getters of every `PresenceClient` of the adapters, independent of the loop."""
 
 from __future__ import annotations
 
@@ -9,61 +9,66 @@ if TYPE_CHECKING:
 
 
 class RoomView:
-    """Getters. They show the room as of now, ahead of the events that are still queued."""
+    """Getters for the current state of the room. It is ahead of the events that are still queued."""
 
     _core: core.PresenceClient
 
     @property
     def identity(self) -> core.Identity:
-        """Who we are."""
+        """Identity of this client's user."""
         return self._core.identity
 
     @property
     def status(self) -> core.UserStatus:
-        """Our status, as last set."""
+        """Status of this client's user, as last set."""
         return self._core.status
 
     @property
     def activity(self) -> str | None:
-        """Our activity, as last set."""
+        """Activity of this client's user, as last set."""
         return self._core.activity
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """Everybody in the room, ourselves first."""
+        """All users in the room, this client's user first."""
         return self._core.online_users
 
     @property
     def online_count(self) -> int:
-        """How many users are in the room."""
+        """Number of users in the room, this client's user included."""
         return self._core.online_count
 
     @property
     def server_count(self) -> int | None:
-        """How many users there are, as a Jarvis server last said; `None` on Phoenix."""
+        """Number of users that a Jarvis server last reported; `None` on Phoenix."""
         return self._core.server_count
 
     @property
     def pending_commands(self) -> frozenset[int]:
-        """The ids of the commands that the server has neither acknowledged nor refused yet."""
+        """Ids of the commands that the server has neither acknowledged nor refused yet."""
         return self._core.pending_commands
 
     @property
     def is_stale(self) -> bool:
-        """Whether the roster is only what it last was, because we are disconnected."""
+        """Whether the client is disconnected, so that the roster is its last known state."""
         return self._core.is_stale
 
     def user(self, user_id: str) -> core.OnlineUser | None:
-        """The user with this id as others see them, or `None` when they are not in the room."""
+        """Return the user with this id as others see them, or `None` if they are not in the room."""
         return self._core.user(user_id)
 
     def is_user_stale(self, user_id: str) -> bool:
-        """Whether what is shown of the user may be out of date.
+        """Whether the data of a user in the room may be out of date.
 
-        Of all users while `is_stale`; otherwise of those whom a restarted server has not seen again.
+        While `is_stale`, this is true for all users. Otherwise it is true for users who were in the room
+        before the server restarted and have not returned yet.
         """
         return self._core.is_user_stale(user_id)
 
     def device_count(self, user_id: str) -> int:
-        """With how many devices a user is online: 0 for who is not, and for ourselves until others see us."""
+        """Return the number of online devices of a user.
+
+        It is 0 for users who are offline or stale, and for this client's user until others see it. On a
+        Jarvis server it is 1 for all other online users.
+        """
         return self._core.device_count(user_id)

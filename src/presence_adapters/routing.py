@@ -1,7 +1,6 @@
-"""Takes the one event stream of a core `RealtimeClient` apart: to channels, and to the callers who await an
-answer.
+"""`Routes`: distributes the events of a core `RealtimeClient` to channel queues and waiting callers.
 
-It knows no event loop: a driver brings the queues, and waiters of its kind of waiting.
+It does not depend on an event loop: the client supplies the queues and the waiters.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Queue = TypeVar("Queue", bound=EventQueue[Any])
 
 
 class Waiter(Protocol):
-    """Somebody who awaits one answer; `done` also when they have given up."""
+    """Future for one reply. It is also `done` when the caller has stopped waiting."""
 
     def done(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
@@ -39,24 +38,26 @@ class Waiter(Protocol):
 
 
 class Route(Generic[Queue]):
-    """One joined topic, from `join` until it is left: where its events go, and who waits for what."""
+    """One topic from its join until it is left: the queue of its events, and its waiters."""
 
     def __init__(self, topic: str, queue: Queue) -> None:
         self.topic = topic
         self.queue = queue
-        self.channel: Any = None  # what the driver's users hold
-        self.response: Any = None  # to the latest join
+        self.channel: Any = None  # the public `Channel` object of the client, once created
+        self.response: Any = None  # of the server, to the latest join
         self.was_joined = False
-        self.leaving = False  # the core was told to leave
+        self.leaving = False  # `leave` was called, or the server closed the channel for good
         self.trouble: str | None = None  # why the latest join failed
-        self.joiners: list[Waiter] = []
-        self.syncers: list[Waiter] = []
-        self.leavers: list[Waiter] = []
+        self.joiners: list[Waiter] = []  # wait for the join
+        self.syncers: list[Waiter] = []  # wait for the complete presence
+        self.leavers: list[Waiter] = []  # wait for the end of the leave
 
 
 class Routes(Generic[Queue]):
-    """Every route of one client. `stream` gets the events without a topic; `leave` tells the core to leave a
-    topic; `refusal` gives the exception of a client that the server has refused for good.
+    """All routes of one client.
+
+    `stream` is the queue of the events without a topic. `leave` makes the core leave a topic. `refusal`
+    returns the exception of a client that the server has refused for good, else `None`.
     """
 
     def __init__(
@@ -70,15 +71,15 @@ class Routes(Generic[Queue]):
         self._leave = leave
         self._refusal = refusal
         self._routes: dict[str, Route[Queue]] = {}
-        self._leaving: dict[str, deque[Route[Queue]]] = {}  # told to leave, ChannelLeft not seen yet
-        self._pushes: dict[int, Waiter] = {}
+        self._leaving: dict[str, deque[Route[Queue]]] = {}  # left, but ChannelLeft has not arrived yet
+        self._pushes: dict[int, Waiter] = {}  # by push id
         self._ended = False
-        self._last_words = "the client was disconnected"
+        self._last_words = "the client was disconnected"  # reason of the latest disconnect
 
     # ---------------------------------------------------------------- callers
 
     def join(self, topic: str, waiter: Waiter) -> Route[Queue]:
-        """The route of a topic that the core was just told to join. `waiter` gets `None` once joined."""
+        """Return the route of a topic that the core is joining. Finish `waiter` when it is joined."""
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic, self._make_queue())
@@ -89,9 +90,7 @@ class Routes(Generic[Queue]):
         return route
 
     def abort(self, route: Route[Queue], waiter: Waiter) -> None:
-        """`waiter` does not want the answer any more. A route without a channel that nobody else wants is
-        left.
-        """
+        """Remove `waiter`. If the route has no channel and no other joiner, leave its topic."""
         for waiters in (route.joiners, route.syncers):
             if waiter in waiters:
                 waiters.remove(waiter)
@@ -99,14 +98,14 @@ class Routes(Generic[Queue]):
             self.leave(route)
 
     def await_sync(self, route: Route[Queue], waiter: Waiter) -> None:
-        """`waiter` gets `None` with the next whole presence of the route."""
+        """Finish `waiter` at the next complete presence of the route."""
         if route.queue.closed:
             waiter.set_exception(left_already(route.topic))
         else:
             route.syncers.append(waiter)
 
     def leave(self, route: Route[Queue], waiter: Waiter | None = None) -> None:
-        """Leave, unless that was done before. `waiter` gets `None` when it is done."""
+        """Leave the topic, unless it was left before. Finish `waiter` when the topic is left."""
         if self._ended or route.queue.closed:
             if waiter is not None:
                 waiter.set_result(None)
@@ -114,8 +113,8 @@ class Routes(Generic[Queue]):
         if waiter is not None:
             route.leavers.append(waiter)
         if not route.leaving:
-            # What comes from here to the core's ChannelLeft is still of this route; a new one may begin any
-            # time.
+            # Events up to the core's ChannelLeft still belong to this route. A new route of the same topic
+            # may begin before that.
             route.leaving = True
             del self._routes[route.topic]
             self._leaving.setdefault(route.topic, deque()).append(route)
@@ -123,16 +122,16 @@ class Routes(Generic[Queue]):
             self._leave(route.topic)
 
     def expect_reply(self, push_id: int, waiter: Waiter) -> None:
-        """`waiter` gets the answer to this push."""
+        """Give the reply to this push to `waiter`."""
         self._pushes[push_id] = waiter
 
     # ---------------------------------------------------------------- events
 
     def handle(self, event: RealtimeEvent) -> None:
-        """Give an event to those whom it concerns."""
+        """Give an event to the queue or the waiter that it belongs to."""
         match event:
             case PushReplied():
-                self.stream.meter.pass_over()  # the reply goes to its caller, not into a queue
+                self.stream.meter.pass_over()  # the reply goes to a waiter, so no queue holds its bytes
                 self._answer(event.push_id, event)
             case PushFailed() if event.push_id in self._pushes:
                 self._answer(event.push_id, event)
@@ -142,7 +141,7 @@ class Routes(Generic[Queue]):
                 self._deliver(event)
 
     def end(self, error: Exception | None) -> None:
-        """The client has ended: with an `error`, or because it was disconnected."""
+        """Close all queues and finish all waiters: the client has ended. `None`: it was disconnected."""
         self._ended = True
         reason = error or ConnectError(self._last_words)
         for route in [
@@ -177,8 +176,8 @@ class Routes(Generic[Queue]):
         if isinstance(event, JoinFailed):
             route.trouble = event.reason
             if event.refused and not event.passing and not route.was_joined:
-                # The server has said no, for a reason that is here to stay, and the callers are told so. Late
-                # answers and refusals that will pass are waited for, as lost connections are.
+                # Fail only on a permanent refusal. Late replies, temporary refusals and lost connections may
+                # still end in a join, so the joiners go on waiting.
                 _fail(route.joiners, JoinError(event.topic, event.reason, event.response))
                 self.leave(route)
 
@@ -190,7 +189,7 @@ class Routes(Generic[Queue]):
 
     def _left(self, topic: str) -> None:
         leaving = self._leaving.get(topic)
-        if leaving is None:  # the server closed the channel, and the config says to stay away then
+        if leaving is None:  # the server closed the channel, and `rejoin_after_close` is off
             route = self._routes.pop(topic)
             route.leaving = True
             _fail(route.joiners, JoinError(topic, "the server closed the channel"))

@@ -1,4 +1,4 @@
-"""What the clients on plain sockets have in common, whether they wait (`blocking`) or not (`stepped`)."""
+"""Common part of the clients on plain sockets: `blocking` and `stepped`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 
 class PendingReply:
-    """A `Waiter` of `routing`: what the server answers, once it has."""
+    """`Waiter` of `routing` that holds the server's reply, or the error, once it is known."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -57,7 +57,7 @@ class PendingReply:
 
 
 class SocketClient(Generic[Core, Event]):
-    """A core, the driver that runs it, and the queue of its events."""
+    """Client on a plain socket: a core, its driver and its event queue."""
 
     _how_to_start: ClassVar[str] = "enter it with `with`"
     _make_driver: ClassVar[type[SocketDriver]] = SocketDriver
@@ -76,7 +76,7 @@ class SocketClient(Generic[Core, Event]):
     ) -> None:
         self._core = endpoint
         self._events = events
-        self._process: int | None = None  # its id; `None`: not started
+        self._process: int | None = None  # id of the process that started it; `None`: not started
         self._monitor = ConnectionMonitor(config.address().authority)
         self._recording = recording
         self._driver = self._make_driver(
@@ -93,23 +93,21 @@ class SocketClient(Generic[Core, Event]):
 
     @property
     def is_connected(self) -> bool:
-        """Whether we are connected."""
+        """Whether the client is connected, in this process."""
         return self._core.is_connected and not self._is_forked
 
     @property
     def latency(self) -> float | None:
-        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        """Round-trip time of the latest heartbeat, in seconds; `None` before the first one."""
         return self._core.latency
 
     def set_access_token(self, token: str | None) -> None:
-        """Use another access token from now on: in every joined channel at once, in the next joins and the
-        next URL.
-        """
+        """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
         self._command(self._core.set_access_token, token)
 
     @property
     def _is_forked(self) -> bool:
-        """Whether this process is a child of the one that started it, and its socket is the parent's."""
+        """Whether this process was forked after the start, so that the socket belongs to the parent."""
         return self._process not in (None, os.getpid())
 
     def _begin(self) -> None:
@@ -118,7 +116,7 @@ class SocketClient(Generic[Core, Event]):
         self._driver.call(self._core.connect)
 
     def _check(self) -> None:
-        """Raise `LocalProtocolError` unless it was started, in this process."""
+        """Raise `LocalProtocolError` unless this process has started the client."""
         if self._process is None:
             raise core.LocalProtocolError(f"the client is not running yet: {self._how_to_start}")
         self._check_process()
@@ -139,7 +137,7 @@ class SocketClient(Generic[Core, Event]):
         return self._driver.call(command, *args, **kwargs)
 
     def _connected(self) -> PendingReply:
-        """Done when it is connected, or will never be."""
+        """Return a reply that is done when the client is connected or has ended."""
         self._check_running()
         connected = PendingReply()
         if self.is_connected:
@@ -149,7 +147,7 @@ class SocketClient(Generic[Core, Event]):
         return connected
 
     def _make_room(self) -> None:
-        """Before a command. Whoever can wait, waits."""
+        """Check, before a command, that the write buffer has room. The blocking client waits here instead."""
         if not self._driver.is_writable:
             raise core.LocalProtocolError("the server does not read what was sent to it: wait until it does")
 
@@ -159,22 +157,25 @@ class SocketClient(Generic[Core, Event]):
 
 
 class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.PresenceEvent]):
-    """Who is online and what they are doing.
+    """Client of one presence room: who is online and what they are doing.
 
-    Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
-    `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `proxy`: the URL of a proxy on the way, `""` for none; by default the environment
-    says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a function that
-    gives one; it is asked, in a thread, before connects, joins and the expiry of the last one.
-    `rng` is for the jitter of the backoff.
-    `online_at` is what others see as the time we came online, now by default. `record`: a path or a text
-    file, to be written to for `presence replay`.
+    Create it from an `Identity` and a `PresenceConfig`, or from the keywords of both:
+    `PresenceClient(server_url=…, user_id=…, display_name=…)`.
 
-    Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
-    they are not legal, and `ConnectError` when the client has ended.
+    - `ssl_context`: a TLS context in place of the default one, which verifies certificates.
+    - `proxy`: the URL of a proxy, or `""` for none. The default is read from the environment (`https_proxy`,
+      `http_proxy`, `all_proxy`, `no_proxy`).
+    - `access_token`: a token, or a function that returns one. The function is called in a thread, before
+      connects and joins and before the last token expires.
+    - `rng`: random numbers for the backoff jitter.
+    - `online_at`: the time that others see as the start of the presence; default: now.
+    - `record`: a path or text file for a recording that `presence replay` reads.
 
-    `on_notification(event_type, data)`, if set, is told of every event; see `notifications`. What it raises
-    is logged.
+    Commands return an id, which `CommandFailed` repeats if the command fails. They raise `LocalProtocolError`
+    when they are not legal, and `ConnectError` when the client has ended.
+
+    `on_notification(event_type, data)`, if set, is called for every event; see `notifications`. Its
+    exceptions are logged.
     """
 
     def __init__(
@@ -212,11 +213,11 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
         self.on_notification: OnNotification | None = None
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
-        """Be seen with this status and activity, now and after every reconnect."""
+        """Show this status and activity to others, now and after every reconnect."""
         return self._command(self._core.update_activity, status, activity)
 
     def send_invite(self, game: str, code: str | None = None) -> int:
-        """Invite everybody to a game."""
+        """Invite all users in the room to a game."""
         return self._command(self._core.send_invite, game, code)
 
     def send_poke(self, user_id: str) -> int:
@@ -224,7 +225,7 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
         return self._command(self._core.send_poke, user_id)
 
     def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
-        """Say something in a chat channel of the room."""
+        """Send a message to a chat channel of the room."""
         return self._command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
 
     def _notify(self, event: core.PresenceEvent | EventsDropped) -> None:
@@ -235,11 +236,11 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 
 
 class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]):
-    """Many Phoenix or Supabase channels on one connection.
+    """Client of many Phoenix or Supabase channels on one connection.
 
-    Its own events are those that belong to no channel (`SocketConnected`, `SocketDisconnected`,
-    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`; each `Channel` has events of its own, and a
-    queue of `max_queued_events` for them. The parameters are those of `PresenceClient`.
+    Its own event stream has the events without a channel (`SocketConnected`, `SocketDisconnected`,
+    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own events, in its
+    own queue of `max_queued_events`. For the parameters see `PresenceClient`.
     """
 
     def __init__(
@@ -256,7 +257,7 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
         config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
-        meter = ReadMeter()  # one for all channels: they share the connection
+        meter = ReadMeter()  # shared by all channels, because they share the connection
         self._routes: Routes[EventQueue[core.RealtimeEvent]] = Routes(
             lambda: EventQueue(max_queued_events, _nobody, meter),
             lambda topic: self._driver.call(endpoint.leave, topic),
@@ -277,7 +278,7 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The topics that were joined and not left, oldest first."""
+        """Topics that were joined and not left, oldest first."""
         return self._core.channels
 
     def _join(
@@ -291,10 +292,10 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
 
 
 class SocketChannel:
-    """A topic, kept joined until `leave`. Made by `RealtimeClient.join`. `topic` is its name.
+    """Channel of one topic, created by `RealtimeClient.join`. It is rejoined after every loss until `leave`.
 
-    Its events are all that happens in it, replies to pushes excepted: `Broadcast`, `ChannelMessage`,
-    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` when it is joined again, and so on, and
+    Its events are all events of the topic except replies to pushes: `Broadcast`, `ChannelMessage`,
+    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin, and others, and also
     `EventsDropped`.
     """
 
@@ -305,7 +306,7 @@ class SocketChannel:
         params: Mapping[str, Any] | core.ChannelConfig | None,
     ) -> None:
         self.topic = route.topic
-        self._presence = client._core.presence(route.topic)  # as it last was after the channel is left
+        self._presence = client._core.presence(route.topic)  # live; after `leave`, the last state
         self._client = client
         self._route = route
         self._is_acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
@@ -315,25 +316,25 @@ class SocketChannel:
 
     @property
     def is_joined(self) -> bool:
-        """Whether we are in it now. It comes back by itself after a loss."""
+        """Whether the channel is joined now. After a loss the client rejoins by itself."""
         return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
     def is_synced(self) -> bool:
-        """Whether `presence` is the server's current state. False: it is stale, or not there yet."""
+        """Whether `presence` matches the server's current state. `False`: it is stale or not received yet."""
         return not self._route.leaving and self._client._core.is_synced(self.topic)
 
     @property
     def response(self) -> Any:
-        """The server's answer to the latest join."""
+        """The server's response to the latest join."""
         return self._route.response
 
     def track(self, meta: Mapping[str, Any]) -> None:
-        """Be present with this payload, now and after every rejoin."""
+        """Add this payload to the presence of the channel, now and after every rejoin."""
         self._command(self._client._core.track, meta)
 
     def untrack(self) -> None:
-        """Stop being present."""
+        """Remove the payload of this client from the presence."""
         self._command(self._client._core.untrack)
 
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -345,7 +346,7 @@ class SocketChannel:
         return self._client._command(checked)
 
     def _synced(self) -> PendingReply:
-        """Done when the presence is the server's, or will never be."""
+        """Return a reply that is done when `is_synced`, or fails when that cannot happen any more."""
         self._client._check_running()
         synced = PendingReply()
         if self.is_synced:
@@ -365,7 +366,7 @@ class SocketChannel:
         return answer
 
     def _broadcast(self, event: str, payload: Any) -> PendingReply:
-        """Done at once when nobody acknowledges it."""
+        """Return a reply. Without `broadcast_ack` it is done at once."""
         answer = PendingReply()
 
         def broadcast(topic: str, *, now: float) -> None:
@@ -380,4 +381,4 @@ class SocketChannel:
 
 
 def _nobody() -> None:
-    """Nobody to be woken by an event queue: whoever drives looks into it."""
+    """`wake` callback of the event queues. It does nothing: the driving code polls the queues."""

@@ -1,8 +1,7 @@
-"""One connection on a plain socket that never waits: connecting, with proxy and TLS if wanted, open, closing,
-over.
+"""`Link`: one connection on a non-blocking socket, with an optional proxy and TLS.
 
-TLS is done in memory: all that comes off the wire is decrypted at once, so a quiet socket means that there is
-nothing to read; and the socket has to be waited for only when there is something to write to it.
+TLS runs in memory (`ssl.MemoryBIO`). All received bytes are decrypted at once, so no data is left when the
+socket is not readable. An open connection waits for writability only while bytes are pending.
 """
 
 from __future__ import annotations
@@ -40,20 +39,20 @@ if TYPE_CHECKING:
 
 
 # --------------------------------------------------------------------------------------------- socket connect
-# Connecting a plain socket without ever waiting, to the first address that answers (RFC 8305).
+# Non-blocking connect to the first address that answers (RFC 8305).
 
 
-# Not epoll or kqueue: these are files of their own, and remember sockets that were closed meanwhile.
+# Not epoll or kqueue: each needs a file descriptor, and keeps registrations of sockets closed meanwhile.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 LOOK_AT_ALL = 0.05
-"""Seconds. So often the sockets are looked at that are on the way beside the one that is waited for."""
+"""Polling interval in seconds while several connects run: `fileno` shows only the oldest socket."""
 
 
 class Lookup:
-    """What takes long, in a thread: the addresses of a host, and loading the certificates for TLS.
+    """Thread for the slow steps: the address look-up of a host, and loading the certificates for TLS.
 
-    `signal` becomes readable when it `is_over`.
+    `signal` becomes readable when the thread is done (`is_over`).
     """
 
     def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
@@ -65,18 +64,18 @@ class Lookup:
         self._error: Exception | None = None
         try:
             threading.Thread(target=self._run, name=f"look up {wanted.host}", daemon=True).start()
-        except RuntimeError:  # no room for another thread
+        except RuntimeError:  # the system cannot start another thread
             self.cancel()
             raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
 
     def result(self) -> tuple[list[Found], ssl.SSLContext | None]:
-        """The addresses and the context; raises what is wrong."""
+        """Return the addresses and the TLS context, or raise the exception of the thread."""
         if self._error is not None:
             raise self._error
         return self._addresses, self._context
 
     def cancel(self) -> None:
-        """Forget it. The thread ends when the system has an answer."""
+        """Drop the result. The thread itself ends when the system call returns."""
         self.signal.close()
         self._done.close()
 
@@ -92,37 +91,37 @@ class Lookup:
 
 
 class SocketConnect:
-    """Connects to what `wanted` says. `step` until that gives a socket, or raises why there is none.
+    """TCP connect to the host of `wanted`. Call `step` until it returns a socket or raises.
 
-    The addresses are tried one beside the other, a `STAGGER` apart: the first that answers wins.
-    `context` is the one for TLS, made here if there is none yet.
+    The connects to the addresses run in parallel, started `STAGGER` seconds apart. The first to succeed wins.
+    `context`: the TLS context; if `None` and TLS is wanted, the look-up thread creates it.
     """
 
     def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
         self.context = context
         self._wanted = wanted
         self._lookup: Lookup | None = None
-        self._addresses: list[Found] | None = None  # not tried yet
-        self._socks: list[socket.socket] = []  # on the way, oldest first
+        self._addresses: list[Found] | None = None  # not tried yet; `None`: look-up not done
+        self._socks: list[socket.socket] = []  # connecting, oldest first
         self._errors: list[OSError] = []
-        self._next_at = 0.0  # when the next address is to be tried, by the monotonic clock
+        self._next_at = 0.0  # start of the next attempt, by the monotonic clock
 
-    # Two sockets in a row never have the same number: the next one is made before the last one is closed.
-    # Who has registered a number with a selector can see that it is another one.
+    # Two consecutive sockets never have the same file descriptor: the next is opened before the last is
+    # closed. So code that has registered a descriptor with a selector sees that the socket changed.
 
     def fileno(self) -> int:
-        """What to wait for: reading while a name is looked up, writing after that. -1: nothing yet."""
+        """File descriptor to wait on: readable after the look-up, writable after a connect. -1: none yet."""
         if self._lookup is not None:
             return self._lookup.signal.fileno()
         return self._socks[0].fileno() if self._socks else -1
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait for room to write, which is how a socket shows that it is connected."""
+        """Whether to wait for writability, which signals the end of a connect."""
         return bool(self._socks)
 
     def delay(self) -> float | None:
-        """Seconds until `step` is due although `fileno` is quiet; `None`: it is not."""
+        """Seconds until `step` is due without activity on `fileno`; `None`: it is not due."""
         if not self._socks:
             return None
         times = [self._next_at - time.monotonic()] if self._addresses else []
@@ -130,7 +129,10 @@ class SocketConnect:
         return max(0.0, min(times)) if times else None
 
     def step(self) -> socket.socket | None:
-        """Do what can be done now: the socket, once it is connected. It is the caller's then."""
+        """Make progress without waiting. Return the connected socket, which the caller then owns, or `None`.
+
+        Raises `OSError` or `UnicodeError` when no address works.
+        """
         if not self._find():
             return None
         over: list[socket.socket] = []
@@ -153,7 +155,7 @@ class SocketConnect:
                 sock.close()
 
     def cancel(self) -> None:
-        """Give up."""
+        """Abort the look-up and all connects."""
         if self._lookup is not None:
             self._lookup.cancel()
         for sock in self._socks:
@@ -161,7 +163,6 @@ class SocketConnect:
         self._lookup, self._socks = None, []
 
     def _find(self) -> bool:
-        """Whether the addresses are there."""
         if self._addresses is None:
             if self._lookup is None:
                 found = []
@@ -178,7 +179,7 @@ class SocketConnect:
         return True
 
     def _begin(self, over: list[socket.socket]) -> None:
-        """Begin with the next address when it is time; raise when all have failed."""
+        """Start to connect to the addresses that are due. Raises when all have failed."""
         assert self._addresses is not None
         while self._addresses and (not self._socks or time.monotonic() >= self._next_at):
             family, kind, protocol, _, address = self._addresses.pop(0)
@@ -196,7 +197,7 @@ class SocketConnect:
                 self._next_at = time.monotonic() + STAGGER
         if not self._socks:
             raise none_works(self._errors)
-        if self._lookup is not None:  # not before there is a socket, which would get its number
+        if self._lookup is not None:  # not before: the new socket would get the same descriptor
             self._lookup.cancel()
             self._lookup = None
 
@@ -207,7 +208,7 @@ class SocketConnect:
 
 
 def _is_settled(sock: socket.socket) -> bool:
-    """Whether a connect is over, well or not."""
+    """Whether a connect has succeeded or failed."""
     with Selector() as selector:
         selector.register(sock, selectors.EVENT_WRITE)
         return bool(selector.select(0))
@@ -217,14 +218,13 @@ def _is_settled(sock: socket.socket) -> bool:
 
 
 CHUNK = 256 * 1024
-"""Bytes that are read at once at most, and that are written at once at most."""
+"""Maximum size of one read and of one write, in bytes."""
 
 
 class Link:
-    """The connection that `wanted` asks for, through `proxy` if there is one. `step` does what can be done
-    now, and so does `flush`.
+    """Non-blocking connection to the host of `wanted`, through `proxy` if given.
 
-    For `context` see `SocketConnect`.
+    `step` connects and reads, `flush` writes. For `context` see `SocketConnect`.
     """
 
     def __init__(
@@ -239,39 +239,39 @@ class Link:
         self.has_more = True  # `step` has something to do at once
         self.context = context
         self._wanted = wanted
-        self._proxy = proxy  # until it has made the tunnel
+        self._proxy = proxy  # `None` once the tunnel is open
         self._tunnel: ProxyTunnel | None = None
         first = wanted if proxy is None else evolve(wanted, host=proxy.host, port=proxy.port)
         self._connect: SocketConnect | None = SocketConnect(first, context)
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._unsent = bytearray()  # in plain
-        self._wire = bytearray()  # as the socket gets it
-        self._is_at_end = False
-        self._said_goodbye = False
+        self._unsent = bytearray()  # plaintext, not encrypted yet
+        self._wire = bytearray()  # bytes for the socket
+        self._is_at_end = False  # the TLS stream of the server has ended
+        self._said_goodbye = False  # the socket is shut down for writing
         self._write_error: OSError | None = None
 
     # ---------------------------------------------------------------- getters
 
     def fileno(self) -> int:
-        """What to wait for; -1: nothing."""
+        """File descriptor to wait on; -1: none."""
         if self._connect is not None:
             return self._connect.fileno()
         return -1 if self._sock is None else self._sock.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait for room to write, not only for something to read."""
+        """Whether to wait for writability, too."""
         return bool(self._wire) if self._connect is None else self._connect.wants_write
 
     @property
     def unsent(self) -> int:
-        """Bytes that the socket has not taken yet."""
+        """Number of bytes that the socket has not accepted yet."""
         return len(self._unsent) + len(self._wire)
 
     def delay(self) -> float | None:
-        """Seconds until `step` is due although `fileno` is quiet; `None`: it is not."""
+        """Seconds until `step` is due without activity on `fileno`; `None`: it is not due."""
         if self.has_more:
             return 0.0
         return None if self._connect is None else self._connect.delay()
@@ -279,19 +279,19 @@ class Link:
     # ---------------------------------------------------------------- commands
 
     def send(self, data: bytes) -> None:
-        """Write `data` when there is room."""
+        """Queue `data` for `flush`. After a write error it is dropped."""
         if self._write_error is None:
             self._unsent += data
 
     def close(self) -> None:
-        """Write out what is left, say that this was all, and wait for the other side to end.
+        """Close gracefully: write the rest, shut down the write side, and wait for the peer to close.
 
-        A socket that is closed earlier, with something unread, may destroy what is still on its way.
+        Closing a socket with unread data makes the system send a reset, which may destroy data in flight.
         """
         self.is_closing = True
 
     def cut(self) -> None:
-        """Close at once."""
+        """Close at once. Unsent data is lost."""
         self.has_more = False
         if self._connect is not None:
             self._connect.cancel()
@@ -302,9 +302,10 @@ class Link:
     # ---------------------------------------------------------------- work
 
     def step(self, limit: int) -> tuple[bytes, str | None]:
-        """Connect on, or read `limit` bytes at most: what came in, and why it ended, if it did.
+        """Continue to connect, or read at most `limit` bytes.
 
-        `is_open` says whether the connection is there; what came in, came after that.
+        Return the received bytes and, if the connection has ended, the reason. `is_open` is updated before
+        the bytes are returned: they arrived on the open connection.
         """
         self.has_more = False
         data: list[bytes] = []
@@ -317,14 +318,14 @@ class Link:
             reason = why_lost(self._write_error)
         except (OSError, ValueError, ProxyError) as exc:
             reason = why_lost(exc) if self.is_open else self._why_not_open(exc)
-            self.flush()  # TLS tells the other side what is wrong
+            self.flush()  # sends the TLS alert that describes the error
         else:
             return b"".join(data), None
         self.cut()
         return b"".join(data), reason
 
     def flush(self) -> None:
-        """Write what the socket takes at once."""
+        """Write as much as the socket accepts now."""
         if self._sock is None:
             return
         try:
@@ -338,7 +339,7 @@ class Link:
         except BlockingIOError:
             pass
         except OSError as exc:
-            # What the other side has sent before is still to be read. The end comes after it.
+            # Do not end here: data that the peer sent before must still be read. `step` reports the end.
             self._write_error = exc
             self._unsent.clear()
             self._wire.clear()
@@ -372,7 +373,7 @@ class Link:
             self._begin(tunnel.early_data, data)
 
     def _begin(self, early: bytes, data: list[bytes]) -> None:
-        """The stream is the server's now. What came of it with a proxy's answer is added to `data`."""
+        """Start the stream with the server. `early`: its bytes that arrived together with the proxy reply."""
         if self._wanted.tls:
             assert self.context is not None
             self._tls = self.context.wrap_bio(
@@ -384,7 +385,7 @@ class Link:
             data.append(early)
 
     def _receive(self, sock: socket.socket, limit: int, data: list[bytes]) -> None:
-        """Adds to `data`; raises EOFError at the end, when there is nothing to add any more."""
+        """Append received bytes to `data`. Raises `EOFError` at the end of the stream."""
         if self._is_at_end:
             raise EOFError
         try:
@@ -398,7 +399,7 @@ class Link:
         if not raw:
             raise EOFError if self.is_open else ConnectionAbortedError
         if self.is_closing:
-            return  # nobody wants to know
+            return  # the core has already forgotten this connection
         if self._tls is None:
             data.append(raw)
             return
@@ -417,7 +418,7 @@ class Link:
             self.is_open = True
 
     def _seal(self) -> None:
-        """From `_unsent` to `_wire`, a piece at a time."""
+        """Encrypt `_unsent` into `_wire`, piece by piece. Without TLS, copy it."""
         while self._unsent and len(self._wire) < CHUNK:
             taken = CHUNK
             if self._tls is None:
@@ -430,7 +431,7 @@ class Link:
                 self._wire += self._outgoing.read()
             del self._unsent[:taken]
         if self.is_closing and not self._unsent and self._tls is not None:
-            with suppress(ssl.SSLError):  # it would like to read their goodbye, too
+            with suppress(ssl.SSLError):  # `unwrap` has not read the peer's close_notify; it is not needed
                 self._tls.unwrap()
             self._tls = None
         self._wire += self._outgoing.read()

@@ -1,4 +1,4 @@
-"""`PresenceClient` and `RealtimeClient` for a host that owns the loop: a game, Tk, curses, `select`.
+"""`PresenceClient` and `RealtimeClient` for a program with its own loop: a game, Tk, curses, `select`.
 
     client = PresenceClient(identity, config)
     client.connect()
@@ -7,19 +7,19 @@
         for event in client.events():
             ...
 
-Nothing here waits: commands return at once, and `step` does what can be done now. Call it as often as you
-like, once a frame for example; or only when it is due: when `fileno()` can be read, or written if
-`wants_write`, and after `next_delay()` seconds at the latest. Look at these three again after every step and
-every command, for sockets come and go: `fileno()` changes with each of them, and is -1 when there is none.
-It never changes from one socket to another one of the same number.
+No method blocks: commands return at once, and `step` does the I/O that is possible now. Call `step` as often
+as you like, for example once a frame. Or call it only when it is due: when `fileno()` is readable, or
+writable if `wants_write`, and after `next_delay()` seconds at the latest. Read these three again after every
+step and every command, because the socket changes: `fileno()` is -1 when there is no socket. Two consecutive
+sockets never have the same file descriptor.
 
-Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, as long as `step` is
-called. Names are looked up in a thread that lives for as long as that takes.
+As long as `step` is called, the client connects, sends heartbeats, enforces timeouts and reconnects by
+itself. Host names are looked up in a temporary thread.
 
-Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When nobody reads them and it fills
-up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then.
+The event queue holds at most `max_queued_events` events and 64 MiB as received. When it fills up because no
+events are read, the oldest are dropped and `EventsDropped` takes their place. Read the roster again then.
 
-All this is for one thread. An exception of the core, which is a bug, comes out of `step` and ends the client.
+A client belongs to one thread. An exception in the core is a bug: `step` raises it, and the client ends.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ __all__ = [
 
 
 class _Stepped(SocketClient[Core, Event]):
-    """What both clients have for the loop that drives them."""
+    """Common part of the two stepped clients: the interface for the driving loop, and the event stream."""
 
     _how_to_start = "call `connect()` first, or use `with`"
 
@@ -81,17 +81,17 @@ class _Stepped(SocketClient[Core, Event]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it has ended, and nothing is open any more: there is nothing left to step for."""
+        """Whether the client has ended and its socket is closed, so that `step` has no more work."""
         return self._driver.is_quiet
 
     def connect(self) -> None:
-        """Start to connect, and stay connected until `disconnect`. Entering a `with` block does it, too."""
+        """Start to connect, and stay connected until `disconnect`. A `with` block calls this, too."""
         self._begin()
 
     def step(self, budget: int = CHUNK) -> None:
-        """Do what can be done now, reading `budget` bytes at most. Before `connect` that is nothing.
+        """Do the work that is possible now, and read at most `budget` bytes. Before `connect`, do nothing.
 
-        A message that takes several steps to come in is handled as a whole in the last of them.
+        A message that arrives over several steps is handled as a whole in the last of them.
         """
         if self._process is None:
             return
@@ -100,16 +100,16 @@ class _Stepped(SocketClient[Core, Event]):
         self._enforce_limits()
 
     def fileno(self) -> int:
-        """What to wait for, or -1."""
+        """File descriptor to wait on; -1: none."""
         return self._driver.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait for room to write, too."""
+        """Whether to wait for writability, too."""
         return self._driver.wants_write
 
     def next_delay(self) -> float | None:
-        """Seconds until `step` is due though nothing comes in, 0 when it has work; `None`: it is not due."""
+        """Seconds until `step` is due without activity on `fileno()`; 0: now; `None`: it is not due."""
         limits = [limit.at for limit in self._limits if not limit.answer.done()]
         if not limits:
             return self._driver.next_delay()
@@ -117,19 +117,19 @@ class _Stepped(SocketClient[Core, Event]):
         return left if delay is None else min(left, delay)
 
     def events(self) -> Iterator[Event | EventsDropped]:
-        """What has happened and was not read yet. Ends when there is no more now.
+        """Yield the queued events. The iteration ends when the queue is empty.
 
-        Raises `LocalProtocolError` before `connect`, and `ConnectError` after the last event of a client that
-        the server has refused for good.
+        Raises `LocalProtocolError` before `connect`. Raises `ConnectError` after the last event if the server
+        has refused the client for good.
         """
         self._check()
         return _read(self._events)
 
     def wait_connected(self, timeout: float | None = None) -> Reply:
-        """A `Reply` that is done when `is_connected`.
+        """Return a `Reply` that is done when `is_connected`.
 
-        Its error is a `WaitTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds
-        have passed; the client goes on trying then. It is a `ConnectError` when the client ends.
+        After `timeout` seconds its error is a `WaitTimeoutError` with the reason; the client goes on trying
+        then. When the client ends, its error is a `ConnectError`.
         """
         checked_timeout(timeout)
         connected = self._connected()
@@ -143,7 +143,7 @@ class _Stepped(SocketClient[Core, Event]):
     def _limited(
         self, answer: PendingReply, timeout: float | None, abort: Callable[[float], Exception]
     ) -> Reply:
-        """The `Reply` for an answer. After `timeout` seconds its error is what `abort` returns."""
+        """Return the `Reply` for `answer`. After `timeout` seconds its error is the result of `abort`."""
         if timeout is not None:
             self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: abort(timeout)))
         return Reply(answer)
@@ -162,14 +162,14 @@ class _Stepped(SocketClient[Core, Event]):
         self._limits = waiting
 
     def disconnect(self) -> None:
-        """Begin to say goodbye, if that was not done before. Go on with `step` until `is_closed`."""
+        """Start to disconnect gracefully. Call `step` until `is_closed`. A second call does nothing."""
         self._check_process()
         self._goodbye()
 
     def close(self) -> None:
-        """Say goodbye without waiting for an answer, and close at once. The last events can still be read."""
+        """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
         if self._is_forked:
-            return  # the connection is the parent's
+            return  # the connection belongs to the parent process
         self._goodbye()
         self._driver.stop()
 
@@ -191,9 +191,9 @@ class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPr
     __doc__ = SocketPresenceClient.__doc__
 
     def step(self, budget: int = CHUNK) -> None:
-        """Do what can be done now, reading `budget` bytes at most. Before `connect` that is nothing.
+        """Do the work that is possible now, and read at most `budget` bytes. Before `connect`, do nothing.
 
-        With an `on_notification` the events go there. It may use commands.
+        If `on_notification` is set, call it for every event. It may call commands.
         """
         super().step(budget)
         if self.on_notification is not None:
@@ -210,13 +210,11 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic. Whether the server lets us in, `channel.joining` tells. Joining it again gives the
-        same `Channel`.
+        """Join a topic. `channel.joining` is the server's reply. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
-        answers and refusals that will pass are waited out until `leave`. A topic that the server refuses is
-        left, and one that is not joined within `timeout` seconds, with a `JoinTimeoutError` that says what
-        kept it.
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The join waits through
+        lost connections, late replies and temporary refusals. When the server refuses for good, the client
+        leaves the topic. It also leaves after `timeout` seconds; the error is a `JoinTimeoutError` then.
         """
         checked_timeout(timeout)
         joined = PendingReply()
@@ -234,7 +232,7 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 
 
 class Reply:
-    """The server's answer, when it is there."""
+    """Pending reply of the server to a join or push, or the pending end of a wait."""
 
     def __init__(self, answer: PendingReply) -> None:
         self._answer = answer
@@ -244,16 +242,16 @@ class Reply:
 
     @property
     def done(self) -> bool:
-        """Whether there is an answer, or it is clear that none will come."""
+        """Whether the reply has arrived, or has failed."""
         return self._answer.done()
 
     @property
     def error(self) -> Exception | None:
-        """Why it failed: a `PushError`, `JoinError` or `ConnectError`. `None`: it did not, or is not done."""
+        """A `PushError`, `JoinError`, `ConnectError` or the like; `None` on success or while pending."""
         return self._answer.error
 
     def result(self) -> Any:
-        """The server's response. Raises `error`; and `LocalProtocolError` while it is not done."""
+        """Return the server's response. Raises `error`, and `LocalProtocolError` while it is not `done`."""
         if not self.done:
             raise core.LocalProtocolError("there is no answer yet")
         return self._answer.result()
@@ -272,38 +270,38 @@ class Channel(SocketChannel):
         joining: Reply,
     ) -> None:
         super().__init__(client, route, params)
-        self.joining = joining  #: The answer to the first join.
-        #: Who is present, live; as it last was after the channel is left.
+        self.joining = joining  #: The reply to the first join.
+        #: The live presence; after `leave`, its last state.
         self.presence = self._presence
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
-        """Push an event with a JSON payload or `bytes`. Its `Reply` gets the server's response.
+        """Push an event with a JSON payload or `bytes`. Return a `Reply` for the server's response.
 
-        It gets a `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds
-        (default: the config's `push_timeout`), which include waiting for a channel that is down.
-        A crash of the channel and the end of the connection fail it at once.
+        Its error is a `PushError` when the reply status is not `"ok"`, or when no reply arrives within
+        `timeout` seconds (default: `push_timeout` of the config). That time includes the wait for a channel
+        that is down. The push fails at once when the channel crashes or the connection ends.
         """
         return Reply(self._push(event, payload, timeout))
 
     def broadcast(self, event: str, payload: Any = None) -> Reply:
         """Broadcast an event to the others in a Supabase channel.
 
-        The `Reply` is done at once, unless the channel was joined with `broadcast_ack`.
+        The `Reply` is done at once unless the channel was joined with `broadcast_ack`.
         """
         return Reply(self._broadcast(event, payload))
 
     def events(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
-        """What has happened in the channel and was not read yet. Ends when there is no more now.
+        """Yield the queued events of the channel. The iteration ends when the queue is empty.
 
-        Raises `ConnectError` after the last event of a client that the server has refused for good.
+        Raises `ConnectError` after the last event if the server has refused the client for good.
         """
         return _read(self._route.queue)
 
     def wait_synced(self, timeout: float | None = None) -> Reply:
-        """A `Reply` that is done when `is_synced`: `presence` has everybody.
+        """Return a `Reply` that is done when `presence` is complete (`is_synced`).
 
         Its error is a `PresenceError` when the server does not send the presence of this topic, a
-        `WaitTimeoutError` when `timeout` seconds have passed, a `ConnectError` when the client ends.
+        `WaitTimeoutError` after `timeout` seconds, a `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         client, synced = self._client, self._synced()
@@ -317,7 +315,7 @@ class Channel(SocketChannel):
         return client._limited(synced, timeout, abort)
 
     def leave(self) -> None:
-        """Leave. The client forgets the channel; doing it twice is no error."""
+        """Leave the topic. A second call does nothing."""
         self._client._routes.leave(self._route)
 
 
@@ -326,7 +324,7 @@ refuse(Channel, "use `for event in channel.events()`", "for", "async for")
 
 @frozen
 class _Limit:
-    """An answer that is given up at a time of the monotonic clock."""
+    """Deadline of a pending reply, by the monotonic clock."""
 
     at: float
     answer: PendingReply
@@ -336,5 +334,5 @@ class _Limit:
 def _read(queue: EventQueue[Event]) -> Iterator[Event | EventsDropped]:
     while (event := queue.get()) is not None:
         yield event
-    if isinstance(queue.error, ConnectError):  # a bug comes out of `step`
+    if isinstance(queue.error, ConnectError):  # not a bug: `step` raises those
         queue.end()

@@ -4,9 +4,9 @@
         async for event in client:
             ...
 
-What holds for both loops is told in `presence_adapters.async_clients`. In trio's manner: the client's tasks
-live in a nursery that `async with` opens and closes; every `async` call is a checkpoint; time is the time of
-trio's clock. What the body raises comes out as it is, in no group.
+For the common behaviour of both loops see `presence_adapters.async_clients`. On trio, the tasks of the client
+run in a nursery that `async with` opens and closes. Every `async` call is a checkpoint. Times are those of
+trio's clock. An exception of the body is raised unchanged, not in an exception group.
 """
 
 from __future__ import annotations
@@ -69,28 +69,31 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WRITE_BUFFER = 65536
-"""Bytes that may wait to be written before commands wait, too."""
+"""Limit of the write buffer, in bytes. Above it, commands wait."""
 
 
 class TrioConnection:
-    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+    """State of one connection, from the request to open it until its end.
+
+    `forgotten`: the core has dropped the connection and gets no more facts about it.
+    """
 
     def __init__(self, wanted: OpenTransport) -> None:
         self.wanted = wanted
-        self.scope = trio.CancelScope()  # of all that it does
-        self.early_data = b""  # of the server's, that came with a proxy's answer
+        self.scope = trio.CancelScope()  # around its whole task
+        self.early_data = b""  # bytes of the server that arrived together with the proxy reply
         self.outgoing = bytearray()
-        self.news = trio.Event()  # there is more to write, or it is to be closed
+        self.news = trio.Event()  # set when there is data to write, or the connection must be closed
         self.is_open = False
         self.forgotten = False
         self.fate = "cut off"  # why it ended
 
 
 class TrioDriver(AsyncDriver[TrioConnection]):
-    """Each connection is a task that writes and one that reads; the one timer is a task, too.
+    """`AsyncDriver` for trio. Each connection has a writing and a reading task; the timer is one more task.
 
-    They and the commands are safe from Ctrl-C: a `KeyboardInterrupt` comes up in the code of the application,
-    or else at the end.
+    Tasks and commands are protected from Ctrl-C: `KeyboardInterrupt` is raised in application code, or at the
+    end of the client.
     """
 
     event_type = trio.Event
@@ -107,27 +110,27 @@ class TrioDriver(AsyncDriver[TrioConnection]):
     async def start(self) -> None:
         """Open the nursery."""
         await super().start()
-        self._nursery_manager = trio.open_nursery()  # not earlier: a client can be made before trio runs
+        self._nursery_manager = trio.open_nursery()  # not earlier: a client may be created before trio runs
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._keep_time)
         self._token = trio.lowlevel.current_trio_token()
 
     async def stop(self) -> None:
-        """Close the nursery. Its tasks only close their sockets now, so this is no place to be cancelled."""
-        # Shielded, or a cancellation from outside would come out of it, in place of what the body raises.
+        """Cancel the tasks and close the nursery. Cannot be cancelled: the tasks only close their sockets."""
+        # Without the shield, an outer cancellation would replace the exception of the body.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         try:
             await self._nursery_manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            # Ctrl-C came in a provider, or in a task of trio's, which it has for each address of a host.
+            # Ctrl-C arrived in a token provider, or in one of the tasks that trio starts for each address.
             raise _only(group) from None
         finally:
             self.end(None)
 
     @trio.lowlevel.enable_ki_protection
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
         return super().call(command, *args, **kwargs)
 
     def _is_here(self) -> bool:
@@ -137,7 +140,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             return False
 
     async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
-        """What `wait` returns. Raises `TimeoutError` when it takes longer than `timeout` seconds."""
+        """Return the result of `wait()`. Raises `TimeoutError` after `timeout` seconds (`None`: no limit)."""
         with trio.move_on_after(inf if timeout is None else timeout) as scope:
             return await wait()
         assert scope.cancelled_caught
@@ -177,7 +180,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         await super()._ask(provider)
 
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        # In a tuple: trio minds a function that returns a coroutine.
+        # The tuple hides a coroutine: trio raises an error when a thread function returns one.
         (provided,) = await trio.to_thread.run_sync(lambda: (ask(provider),), abandon_on_cancel=True)
         return provided
 
@@ -188,7 +191,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         raise too_late(self._patience)
 
     def _cut(self) -> None:
-        # Not the nursery: the body of `async with`, which is in its scope, is not to be cancelled.
+        # Not the nursery: its cancel scope also contains the body of `async with`.
         for connection in self.existing:
             connection.scope.cancel()
 
@@ -225,7 +228,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             return
         async with stream:
             if connection.forgotten:
-                return  # while the last step of connecting was on its way
+                return  # the core dropped the connection during the last step of connecting
             connection.is_open = True
             logger.debug("connection %d: open", wanted.conn, extra={"conn": wanted.conn})
             self.fact(self.endpoint.transport_opened, wanted.conn)
@@ -288,7 +291,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
 
     async def _write(self, connection: TrioConnection, stream: trio.abc.Stream) -> None:
-        """Write what there is, until the connection is to be closed and everything is written."""
+        """Write `outgoing` until the connection is forgotten and everything is written."""
         while connection.outgoing or not connection.forgotten:
             await connection.news.wait()
             chunk = connection.outgoing[:WRITE_BUFFER]
@@ -297,7 +300,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             except trio.BrokenResourceError:
                 if connection.forgotten:
                     return
-                # What came in before it broke must be read first: the reader will say that it is over.
+                # Do not end here: received data must be read first. The reading task reports the end.
                 await trio.sleep_forever()
             del connection.outgoing[: len(chunk)]
             if len(connection.outgoing) <= WRITE_BUFFER:
@@ -307,23 +310,23 @@ class TrioDriver(AsyncDriver[TrioConnection]):
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """What went wrong, without the exception that trio puts around it."""
+    """Return the cause inside trio's `BrokenResourceError`."""
     return error.__cause__ or error if isinstance(error, trio.BrokenResourceError) else error
 
 
 def _only(error: BaseException) -> BaseException:
-    """The first exception in a group of groups."""
+    """Return the first exception in nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 class _Client(AsyncClient[Core, E]):
-    """Where Ctrl-C must not come in between, the nursery would stay open."""
+    """Client with a start and end that Ctrl-C cannot interrupt: the nursery would stay open otherwise."""
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()  # here, since after this there is something to close
+        await trio.lowlevel.checkpoint()  # not later: after a cancellation there the nursery would stay open
         return await super().__aenter__()
 
     @trio.lowlevel.enable_ki_protection

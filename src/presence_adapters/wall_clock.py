@@ -1,4 +1,4 @@
-"""`utc_now`: the time of day as text. The only spelling of it: times are compared as text, too."""
+"""`utc_now`: the current time as text. Use only this format, because times are also compared as text."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> str:
-    """Now, as ISO 8601 in UTC, to the millisecond."""
+    """Return the current time as ISO 8601 in UTC, with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""The wire log: all that clients and hubs hear, say and report, in words and without secrets.
+"""Wire log: all that clients and hubs receive, send and report, in words and without secrets.
 
-It goes to this logger, `presence_adapters.wire_log`, with level DEBUG. Whether anybody listens is looked at
-when a client or hub is made; if nobody does, it costs nothing.
+It goes to the logger `presence_adapters.wire_log` at level DEBUG. The level is checked once, when a client or
+hub is created. If DEBUG is off then, the wire log costs nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ _numbers = itertools.count(1)
 
 
 def wire_log() -> Callable[[str], object] | None:
-    """What a `Recorder` is to write to, for a wire log; `None` when nobody wants one.
+    """Return a `write` function for a `Recorder` that feeds the wire log, or `None` if DEBUG is off.
 
-    Each has a number, which its messages begin with, and which they have as the attribute `endpoint`.
+    Each client or hub has a number. Its log messages begin with the number, and have it as attribute
+    `endpoint`.
     """
     if not logger.isEnabledFor(logging.DEBUG):
         return None

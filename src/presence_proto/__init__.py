@@ -1,12 +1,12 @@
-"""Presence for Python: who is online and what they are doing. A sans-IO core for any event loop.
+"""Presence for Python: which users are online and what they do. A sans-IO core for any event loop.
 
-The two clients are `PresenceClient` (a room of users with a status) and `RealtimeClient` (any Phoenix or
-Supabase channel), `Hub` is the server of both. Each is an `Endpoint`: a driver feeds it bytes and clock
-ticks, and carries out its outputs. Ready-made drivers live in `presence_adapters`.
+There are two clients: `PresenceClient` (a room of users with a status) and `RealtimeClient` (any Phoenix or
+Supabase channel). `Hub` is the server for both. Each is an `Endpoint`: a driver feeds it bytes and clock
+ticks, and carries out its outputs. `presence_adapters` has ready-made drivers.
 
-These names are the daily ones. More is in `presence_proto.hub` (the events of a hub), `.serializer`,
-`.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` is imported when it is
-first asked for (PEP 562): a client does not need it.
+This module exports the commonly used names. Other public modules: `presence_proto.hub` (the events of a hub),
+`.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` is
+imported on first access (PEP 562), because clients do not need it.
 """
 
 from __future__ import annotations

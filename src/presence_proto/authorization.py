@@ -1,4 +1,4 @@
-"""What a hub asks its user about a join, and the answers: `JoinRequest` and `Allow`."""
+"""The question and the answer of a hub's `authorize` rule: `JoinRequest` and `Allow`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def _key(instance: object, attribute: Attribute[Any], value: Any) -> None:
 
 @frozen
 class JoinRequest:
-    """A client wants to join `topic`.
+    """A client's request to join `topic`.
 
-    `token`: its access token, or `None`. `key`: the presence key that it asks for, or `None`. For a Supabase
-    channel that is `config.presence.key` of the join, for a plain Phoenix topic the key that `presence_rule`
-    gives, for a `connect` of the Jarvis JSON protocol the user id.
+    `token`: the client's access token, or `None`. `key`: the requested presence key, or `None`. This is
+    `config.presence.key` of a Supabase join, the key from `presence_rule` for a plain Phoenix topic, and the
+    user id of a Jarvis `connect`.
     """
 
     topic: str
@@ -36,24 +36,24 @@ class JoinRequest:
 
 @frozen
 class Allow:
-    """The client may join. With a `key` its presence has this key, whatever it asked for.
+    """The answer that lets a client join. A `key` replaces the presence key that the client requested.
 
-    Raises `ConfigError` for a `key` that is not a non-empty Unicode string.
+    Raises `ConfigError` for a `key` that is neither `None` nor a non-empty Unicode string.
     """
 
     key: str | None = field(default=None, validator=_key)
 
 
 AuthorizeRule: TypeAlias = Callable[[JoinRequest], "Allow | str | None"]
-"""Answers a join: `None` or `Allow()` lets the client in, a string is the reason of the refusal."""
+"""A function that answers a join: `None` or `Allow()` accepts, a string is the reason of a refusal."""
 
 TopicAndTokenRule: TypeAlias = Callable[[str, "str | None"], "Allow | str | None"]
-"""The older form of a rule. It is not told the key."""
+"""The older form of a rule. It does not receive the key."""
 
 
 @frozen
 class _TopicAndToken:
-    """An older rule, asked as it expects it."""
+    """An adapter that calls an older rule with topic and token."""
 
     rule: TopicAndTokenRule
 
@@ -62,9 +62,9 @@ class _TopicAndToken:
 
 
 def authorize_rule(rule: AuthorizeRule | TopicAndTokenRule | None) -> AuthorizeRule | None:
-    """`rule` in the form that the hub calls: a rule of two arguments gets the topic and the token.
+    """Return `rule` as a function of one argument. A rule of two arguments receives the topic and the token.
 
-    Raises `ConfigError` for what cannot be called with one argument or with two.
+    Raises `ConfigError` if `rule` cannot be called with one or two arguments.
     """
     if rule is None:
         return None

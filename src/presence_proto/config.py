@@ -1,6 +1,6 @@
-"""Settings: frozen, validated when they are made, and without secrets in their repr.
+"""Settings: frozen, validated on creation, and without secrets in their repr.
 
-Times are seconds, sizes bytes. What a value must be, `validators.py` says.
+Times are in seconds, sizes in bytes. `validators.py` checks single values.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from presence_proto.version import USER_AGENT
 
 @frozen(kw_only=True)
 class BroadcastReplay:
-    """The stored broadcasts that a private Supabase channel sends after the join.
+    """A request for the stored broadcasts that a private Supabase channel sends after the join.
 
-    They are the newest `limit` (1 to 25) of those stored at `since` or later: milliseconds since 1970, as
-    `int(time.time() * 1000)` gives them for now; `None` for as far back as the server keeps any.
+    The server sends the newest `limit` (1 to 25) broadcasts that it stored at `since` or later. `since` is in
+    milliseconds since 1970: `int(time.time() * 1000)` is the current time. `None` means no lower bound.
     """
 
     since: int | None = field(default=None, validator=check.epoch_ms_or_none)
@@ -65,7 +65,7 @@ def _extra(value: Any) -> dict[str, Any]:
 
 
 def _json_copy(name: str, value: Any) -> Any:
-    """A copy that the application cannot change any more, in JSON's own types."""
+    """Return a copy in JSON's own types, which the application cannot change."""
     try:
         return decode(encode_payload(value), name, MOST_NESTING)
     except LocalProtocolError as exc:
@@ -82,24 +82,25 @@ _JOIN_FIELDS = {
     ("postgres_changes",): "postgres_changes",
     ("private",): "private",
 }
-"""What stands where in Supabase's join config, and the field of `ChannelConfig` that says it."""
+"""The paths in Supabase's join config, each with the `ChannelConfig` field that sets it."""
 
 _COMPARED = ("event", "schema", "table", "filter")
 
 
 @frozen(kw_only=True)
 class ChannelConfig:
-    """How to join a Supabase Realtime channel (`realtime:…`). Plain Phoenix takes a mapping instead.
+    """Join settings of a Supabase Realtime channel (`realtime:…`). Plain Phoenix takes a mapping instead.
 
-    `presence_key` names us in the presence; the server makes one up when it is empty. `track_limit` calls
-    of track and untrack are made in `track_window` seconds; `None` for no limit. Supabase closes a channel
-    after more than 5 in 30 s: the default leaves 3 s for calls that take their time on the way.
+    `presence_key` is the client's key in the presence; if it is empty, the server generates one. The client
+    makes at most `track_limit` calls of track and untrack in `track_window` seconds; `None` means no limit.
+    Supabase closes a channel after more than 5 calls in 30 s. The default window is 3 s longer, because calls
+    may be delayed on the network.
 
     `broadcast_replay` (a `BroadcastReplay`, or a mapping with its fields) asks a private channel for stored
-    broadcasts, each with `{"replayed": True, "id": …}` as `Broadcast.meta`. After a rejoin those that have
-    come already are passed over. `replication_ready` asks for a `SystemMessage` as soon as the server
-    listens to the database. `extra` is merged into the config of the join, for what has no field here.
-    Raises `ConfigError` for what the server would refuse, and for an `extra` that says what a field says.
+    broadcasts. Each has `{"replayed": True, "id": …}` as `Broadcast.meta`. After a rejoin, the client drops
+    broadcasts that it has already received. `replication_ready` asks for a `SystemMessage` as soon as the
+    server listens to the database. `extra` is merged into the join config, for settings without a field here.
+    Raises `ConfigError` for values that the server would refuse, and if `extra` repeats a field.
     """
 
     broadcast_ack: bool = field(default=False, validator=check.boolean)
@@ -127,11 +128,11 @@ class ChannelConfig:
                 raise ConfigError(f"extra must not hold {'.'.join(path)}: set the field {name}")
 
     def join_config(self) -> dict[str, Any]:
-        """The `config` of the join's payload, as Supabase wants it."""
+        """Return the `config` object of Supabase's join payload."""
         presence: dict[str, Any] = {"enabled": self.presence, "key": self.presence_key}
         broadcast: dict[str, Any] = {"ack": self.broadcast_ack, "self": self.broadcast_self}
         replay = self.broadcast_replay
-        if replay is not None:  # else not even null: the server refuses it on a public channel
+        if replay is not None:  # otherwise omit the key: the server refuses even null on a public channel
             broadcast["replay"] = {"since": replay.since or 0, "limit": replay.limit}
         if self.replication_ready:
             broadcast["replication_ready"] = True
@@ -142,14 +143,14 @@ class ChannelConfig:
             "private": self.private,
         }
         for name, value in self.extra.items():
-            # The only parts that both may say something in, see _JOIN_FIELDS.
+            # Only these two objects may hold keys from both the fields and extra, see _JOIN_FIELDS.
             config[name] = {**config[name], **value} if name in ("broadcast", "presence") else value
         return config
 
     def is_confirmed_by(self, response: Any) -> bool:
-        """Whether the response to the join has the `postgres_changes` that it asked for, in their order.
+        """Whether the join's response has the requested `postgres_changes`, in the same order.
 
-        Compared is what realtime-js compares. The server adds an id to each, and may fill in the rest.
+        The compared fields are those of realtime-js. The server adds an id and may fill in other fields.
         """
         if not self.postgres_changes:
             return True
@@ -174,29 +175,29 @@ HubProtocol = Literal["both", "phoenix", "jarvis"]
 ShutdownLike = Literal["phoenix", "supabase"]
 
 JARVIS_PORT = 8790
-"""The default port of servers of the Jarvis JSON protocol."""
+"""The default port of Jarvis JSON servers."""
 
 AUTH_TOKEN_PREFIX = "base64url.bearer.phx."
-"""Phoenix 1.8 carries an `authToken` in a WebSocket subprotocol that begins like this."""
+"""The prefix of the WebSocket subprotocol that carries a Phoenix 1.8 `authToken`."""
 
 
 def auth_token_subprotocol(token: str) -> str:
-    """The subprotocol that carries a Phoenix `authToken`.
+    """Return the subprotocol that carries a Phoenix `authToken`.
 
-    As phoenix.js encodes it and Phoenix decodes it: base64 of the standard alphabet, whatever the name of the
-    prefix says, without padding.
+    phoenix.js and Phoenix use base64 with the standard alphabet and without padding, although the prefix says
+    `base64url`.
     """
     return AUTH_TOKEN_PREFIX + b64encode(token.encode()).rstrip(b"=").decode()
 
 
 def auth_token(subprotocols: Iterable[str]) -> str | None:
-    """The `authToken` among offered subprotocols; `None` when there is none, or it is not encoded as one."""
+    """Return the `authToken` from the offered subprotocols, or `None` if it is missing or badly encoded."""
     for name in subprotocols:
         if name.startswith(AUTH_TOKEN_PREFIX):
             encoded = name.removeprefix(AUTH_TOKEN_PREFIX)
             try:
                 return b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode()
-            except ValueError:  # not base64, not ASCII, or not the UTF-8 of a token
+            except ValueError:  # not ASCII, not base64, or the decoded bytes are not UTF-8
                 return None
     return None
 
@@ -205,7 +206,7 @@ _HOST_AND_PORT = re.compile(r"[\w.-]+:\d{1,5}(/|$)")
 
 
 def _redacted_url(url: str | None) -> str:
-    """The URL without what may be a secret: no user info, no query."""
+    """Return the repr of the URL without user info and query, which may hold secrets."""
     if url is None:
         return "None"
     head, question_mark, _ = url.partition("?")
@@ -216,12 +217,12 @@ def _redacted_url(url: str | None) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------- who and where
+# --------------------------------------------------------------------------------------- identity and address
 
 
 @frozen
 class Identity:
-    """Who we are: `user_id` is the presence key, `display_name` what others see.
+    """The user of a client. `user_id` is the presence key, `display_name` is the name that others see.
 
     `access_token` is a JWT, or `None`.
     """
@@ -233,13 +234,13 @@ class Identity:
 
 @frozen
 class Address:
-    """Where a client connects: a host and port, with TLS or not, and the request target of the upgrade."""
+    """The address of a WebSocket server: host, port, whether to use TLS, and the upgrade's request target."""
 
     host: str
     port: int
     tls: bool
-    target: str = field(repr=False)  # the query holds the key
-    #: To offer in the upgrade; one of them may carry the access token.
+    target: str = field(repr=False)  # the query may hold credentials
+    #: The subprotocols to offer in the upgrade. One of them may carry the access token.
     subprotocols: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
 
     @property
@@ -256,40 +257,41 @@ _SUPABASE_HOSTS = (".supabase.co", ".supabase.in")
 
 @frozen(kw_only=True)
 class RealtimeConfig:
-    """How to reach a Phoenix or Supabase Realtime server, and how patient to be with it.
+    """Settings of a connection to a Phoenix or Supabase Realtime server: address, timeouts and limits.
 
     Give `project_ref` (a Supabase project) or `server_url`. A `server_url` is a `ws://`, `wss://`,
-    `http://` or `https://` URL: the socket's own URL ending in `/websocket`, or the mount that it lies
-    under (`/socket`, `/realtime/v1`). A URL without a path means `/realtime/v1/websocket` when there is an
-    `api_key` or the host is Supabase's, and `/socket/websocket` otherwise. Raises `ConfigError` for
-    anything that cannot work.
+    `http://` or `https://` URL. It is either the socket's URL, which ends in `/websocket`, or its mount
+    (`/socket`, `/realtime/v1`). A URL without a path means `/realtime/v1/websocket` if there is an `api_key`
+    or the host is Supabase's, and `/socket/websocket` otherwise. Raises `ConfigError` for settings that
+    cannot work.
     """
 
     server_url: str | None = field(default=None, repr=_redacted_url)
     project_ref: str | None = None
     api_key: str | None = field(default=None, repr=False, validator=check.secret)
     access_token: str | None = field(default=None, repr=False, validator=check.secret)
-    #: Further query parameters of the URL; a mapping or pairs.
+    #: Additional query parameters of the URL: a mapping or pairs.
     params: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.params
     )
-    #: Further headers of the upgrade request; a mapping or pairs.
+    #: Additional headers of the upgrade request: a mapping or pairs.
     headers: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.headers
     )
-    #: The `User-Agent` of the upgrade request, unless `headers` has one; None: none is sent.
+    #: The `User-Agent` of the upgrade request, unless `headers` has one. `None`: send no `User-Agent`.
     user_agent: str | None = field(default=USER_AGENT, validator=check.user_agent)
     subprotocols: tuple[str, ...] = field(
         default=(), repr=hide_subprotocols, converter=check.as_tuple, validator=check.subprotocols
     )
-    #: Ask for an access token (AccessTokenNeeded) before connects, joins and its expiry.
+    #: Request an access token (`AccessTokenNeeded`) before connects and joins, and before the token expires.
     asks_for_token: bool = field(default=False, validator=check.boolean)
-    access_token_timeout: float = field(default=30.0, validator=check.seconds)  #: for the answer to that
+    #: Time for the answer to `AccessTokenNeeded`.
+    access_token_timeout: float = field(default=30.0, validator=check.seconds)
     #: Where the upgrade request carries the access token: in the "query", as a "subprotocol" (Phoenix 1.8's
-    #: `authToken`), or nowhere: "none". `None`: "none" for a Supabase server, which reads the token of each
-    #: join and no other, and "query" for all others.
+    #: `authToken`), or nowhere ("none"). `None` means "none" for Supabase servers, which read only the token
+    #: of each join, and "query" for all other servers.
     token_in: TokenIn | None = field(default=None, validator=check.token_in)
-    #: The query parameter that carries the access token, where the query does.
+    #: The name of the query parameter that carries the access token, if `token_in` is "query".
     token_param: str = field(default="token", validator=check.token_param)
     vsn: Vsn = field(default="2.0.0", validator=check.vsn)
     deflate: bool = field(default=True, validator=check.boolean)  #: offer permessage-deflate
@@ -304,22 +306,22 @@ class RealtimeConfig:
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
     jitter: float = field(default=0.25, validator=check.fraction)  #: needs an rng, see RealtimeClient
-    #: A channel stops asking after so many final refusals in a row (Unauthorized, …); None: never.
+    #: A channel stops joining after this many consecutive final refusals (Unauthorized, …). `None`: never.
     max_final_refusals: int | None = field(default=5, validator=check.positive_int_or_none)
-    #: Join again after the server has closed a channel. False: the channel is left then.
+    #: Whether to rejoin a channel that the server has closed. False: the client leaves the channel.
     rejoin_after_close: bool = field(default=True, validator=check.boolean)
-    #: Joined this long: the backoff starts over.
+    #: The backoff starts over after a channel has been joined this long.
     stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
-    #: Levels of arrays and objects in a message that comes in. A payload of ours may have 10 fewer.
+    #: Levels of arrays and objects in a received message. A sent payload may have 10 levels fewer.
     max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
     max_channels: int = field(default=100, validator=check.positive_int)
-    #: Pushes waiting for their join.
+    #: Pushes of one channel that wait for the join.
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
-    #: Diffs waiting for their state.
+    #: Presence diffs of one channel that wait for the presence state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
-    #: Bytes of the diffs that wait for their state, in one channel.
+    #: Bytes of these presence diffs.
     max_pending_bytes: int = field(default=64 * 1024 * 1024, validator=check.positive_int)
     max_roster: int = field(default=1_000_000, validator=check.positive_int)  #: keys of one topic's presence
     max_metas: int = field(default=10_000, validator=check.positive_int)  #: metas of one key
@@ -329,18 +331,18 @@ class RealtimeConfig:
             raise ConfigError("give either server_url or project_ref")
         if self.max_reconnect_delay < self.reconnect_delay:
             raise ConfigError("max_reconnect_delay must be at least reconnect_delay")
-        self.address(self.access_token)  # raises what is wrong with the URL, or with where the token goes
+        self.address(self.access_token)  # raises for a bad URL, or a token that cannot be sent as configured
 
     @property
     def payload_nesting(self) -> int:
-        """Levels that a payload of ours may have: messages, presence above all, wrap it in up to 10 more."""
+        """Levels that a sent payload may have. Messages, mainly presence, wrap it in up to 10 more."""
         return self.max_nesting - 10
 
     def address(self, access_token: str | None = None) -> Address:
-        """The address to connect to; the target carries `params`, `apikey` and `vsn`.
+        """Return the address to connect to. The target carries `params`, `apikey` and `vsn`.
 
-        The access token is in the target or in a subprotocol, or nowhere, see `token_in`. Raises
-        `ConfigError` when a subprotocol cannot carry it.
+        The target or a subprotocol carries the access token, see `token_in`. Raises `ConfigError` for
+        settings that cannot work, and for a token that a subprotocol cannot carry.
         """
         query: list[tuple[str, str]] = []
         if self.project_ref is not None:
@@ -373,7 +375,7 @@ class RealtimeConfig:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The credentials in these settings. No text for people shows them: see `presence_proto.secrets`."""
+        """The credentials in these settings. Texts for people hide them, see `presence_proto.secrets`."""
         found = [secret for secret in (self.api_key, self.access_token) if secret is not None]
         query = parse_qsl(urlsplit(self.server_url or "").query)
         for name, value in (*query, *self.params):
@@ -388,10 +390,10 @@ class RealtimeConfig:
         return tuple(found)
 
     def _params(self, query: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """What the URL carries besides the access token and `vsn`. `query`: what stands in `server_url`.
+        """Return the query parameters except the access token and `vsn`. `query` is from `server_url`.
 
-        A server reads one value of a name, mostly the last. So a setting that says something else than the
-        URL is an error. A name may be repeated in one place: Phoenix makes a list of `tag[]=1&tag[]=2`.
+        Servers read one value per name, usually the last. A setting that contradicts the URL is therefore an
+        error. One source may repeat a name: Phoenix makes a list of `tag[]=1&tag[]=2`.
         """
         for name, wanted in self._protocol_params().items():
             if any(found != wanted for one, found in query if one == name):
@@ -418,24 +420,24 @@ class RealtimeConfig:
             return self.subprotocols
         bearer = auth_token_subprotocol(token)
         if not check.is_token(bearer):
-            # Base64 may hold a "/", which RFC 6455 §4.1 does not allow here: a browser refuses it, too.
+            # Base64 may contain "/", which a subprotocol must not (RFC 6455 §4.1). Browsers refuse it, too.
             raise ConfigError("access_token cannot be sent as a subprotocol: its base64 holds a '/'")
         # phoenix.js offers exactly these two, in this order. The server chooses the first.
         return ("phoenix", bearer, *(name for name in self.subprotocols if name != "phoenix"))
 
     @property
     def request_headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers of the upgrade request, but for those of the handshake itself."""
+        """The headers of the upgrade request, without those that the handshake itself sets."""
         if self.user_agent is None or any(name.lower() == "user-agent" for name, _ in self.headers):
             return self.headers
         return (("User-Agent", self.user_agent), *self.headers)
 
     def _split(self, url: str) -> tuple[str, int, bool, str, list[tuple[str, str]]]:
-        # The URL itself stays out of the messages: its query may hold a key.
+        # Error messages do not quote the URL, because its query may hold a key.
         if not check.is_unicode(url):
             raise ConfigError("server_url must be a Unicode string")
         if url != url.strip() or not check.is_one_line(url):
-            # urlsplit would drop some of these in silence, and a space at the end would be part of the path.
+            # urlsplit silently drops some of these characters, and keeps a trailing space in the path.
             raise ConfigError("server_url must not hold control characters, nor spaces at its ends")
         try:
             parts = urlsplit(url)
@@ -443,7 +445,7 @@ class RealtimeConfig:
         except ValueError:
             raise ConfigError("server_url is not a URL: its host or port is malformed") from None
         if parts.scheme not in _SCHEMES:
-            # Quoted only where it begins with a host and a port: it may be a key in the wrong place.
+            # Quote the text only if it starts with a host and a port. Otherwise it may be a misplaced key.
             quoted = f", not {_redacted_url(url)}" if _HOST_AND_PORT.match(url) else ""
             raise ConfigError(f"server_url must start with ws://, wss://, http:// or https://{quoted}")
         if not host or port == 0:
@@ -462,7 +464,7 @@ class RealtimeConfig:
         return host, port or (443 if tls else 80), tls, self._complete(path, host), query
 
     def _complete(self, path: str, host: str) -> str:
-        """The path of the socket itself."""
+        """Return the path of the socket: the mount and `/websocket`."""
         path = path.rstrip("/") or self._default_mount(host)
         return path if path.endswith("/websocket") else path + "/websocket"
 
@@ -471,12 +473,12 @@ class RealtimeConfig:
         return "/realtime/v1" if supabase else "/socket"
 
     def _default_token_in(self, host: str, path: str) -> TokenIn:
-        """Supabase reads no access token in the URL, where the logs of servers and proxies would keep it."""
+        """Return "none" for Supabase: it ignores a token in the URL, and logs on the way would store it."""
         supabase = path.endswith("/realtime/v1/websocket") or host.endswith(_SUPABASE_HOSTS)
         return "none" if supabase else "query"
 
     def _protocol_params(self) -> dict[str, str]:
-        """The query parameters that the protocol itself wants."""
+        """Return the query parameters that the protocol itself requires."""
         return {"vsn": self.vsn}
 
 
@@ -485,29 +487,30 @@ class RealtimeConfig:
 
 @frozen(kw_only=True)
 class PresenceConfig(RealtimeConfig):
-    """A `RealtimeConfig` for a room of users: the channel where everybody meets, and its budgets.
+    """A `RealtimeConfig` with the settings of a `PresenceClient`: the protocol, the room's channel, timeouts.
 
     `protocol`: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON protocol, which
-    takes the `server_url` as it is). A URL without a path on port 8790, the port of Jarvis servers, means
-    `"jarvis"` unless `protocol` is set. With `"phoenix"` a URL without a path means `/realtime/v1/websocket`.
+    uses the path of `server_url` unchanged). A URL without a path on port 8790, the port of Jarvis servers,
+    means `"jarvis"` unless `protocol` is set. With `"phoenix"`, a URL without a path means
+    `/realtime/v1/websocket`.
     """
 
     protocol: ClientProtocol | None = field(default=None, validator=check.protocol)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
-    #: Whether we are in the room for others. False: we see it and speak in it, and are in nobody's roster.
+    #: Whether others see this user. False: the client sees the room and can send, but sends no presence.
     visible: bool = field(default=True, validator=check.boolean)
     track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
     track_window: float = field(default=33.0, validator=check.seconds)
-    #: Commands made offline expire after this.
+    #: Commands made offline expire after this time.
     command_timeout: float = field(default=30.0, validator=check.seconds)
-    #: After a restart of the server, missing users stay for as long as we were away, roughly, and for this
-    #: long at most. 0: they go offline at once.
+    #: After a server restart, users who have not rejoined stay in the roster about as long as this client was
+    #: disconnected, but at most for this time. 0: they go offline at once.
     restart_grace: float = field(default=45.0, validator=check.seconds_or_zero)
 
     @property
     def speaks_jarvis(self) -> bool:
-        """Whether the protocol is the Jarvis JSON protocol."""
+        """Whether the client uses the Jarvis JSON protocol."""
         if self.protocol is None and self.server_url is not None:
             parts = urlsplit(self.server_url)
             return parts.port == JARVIS_PORT and not parts.path.strip("/")
@@ -539,8 +542,11 @@ class PresenceConfig(RealtimeConfig):
 
 
 def join_params_are_the_meta(topic: str, params: Any) -> tuple[str, Mapping[str, Any]] | None:
-    """The default rule of plain Phoenix topics: `user_id` of the join's params is the key, the rest the
-    meta. An `access_token` is for the hub (see `HubConfig.authorize`) and stays with it."""
+    """Return the join param `user_id` as presence key, and the other params as meta: the default rule.
+
+    The meta has no `access_token`, which only the hub reads (see `HubConfig.authorize`). Without a string
+    `user_id` there is no presence.
+    """
     if not isinstance(params, Mapping) or not isinstance(params.get("user_id"), str):
         return None
     private = ("user_id", "access_token")
@@ -555,33 +561,36 @@ def _key_set(keys: Iterable[str] | None) -> frozenset[str] | None:
 
 @frozen(kw_only=True)
 class HubConfig:
-    """The server side. The defaults suit development and tests.
+    """Settings of a hub, the server side. The defaults suit development and tests.
 
-    `protocol`: what the hub speaks. With `"both"`, Phoenix on paths that end in `/websocket`, Jarvis JSON on
-    all others; with `"phoenix"` the others are not found; with `"jarvis"` every path is Jarvis'.
-    `api_keys`: what the `apikey` parameter of a `/realtime/…` URL, and of one for Jarvis, must be one of;
-    `None` accepts anything, also none. With keys, `realtime:…` topics can be joined at such URLs only.
-    `presence_rule(topic, params)`: the presence key and meta of a join of a plain Phoenix topic, or `None`
-    for no presence. `authorize(request)`: answers a `JoinRequest` (topic, token, presence key), at each join
-    and for each later Supabase token: `None` lets the client in, a string is why not, `Allow(key=…)` lets it
-    in under another key. The token is the `access_token` of the payload, if there is one. For a plain Phoenix
-    topic whose join has none it is the token of the connection: Phoenix's `authToken`, or the `token` of the
-    URL. A `connect` of Jarvis is a join of `realtime:jarvis-presence`, whose token may also be the `token` of
-    the URL. A rule of two arguments, `authorize(topic, token)`, is not told the key: whom it lets in may take
-    any key. With a rule, broadcasts of the Jarvis system must have their sender's presence key as `user_id`.
-    `allowed_origins`: the web pages that may connect besides those of the hub's own host, and those of
-    loopback to loopback: `"https://example.com"`, `"https://*.example.com"` for all its subdomains, `"null"`
-    for files and sandboxes, `"*"` for all. What sends no `Origin`, as programs do, may connect always.
-    `allowed_hosts`: what the `Host` of a page's request may be besides loopback and the hosts of
-    `allowed_origins`; with `None` anything. `HubServer` sets it to nothing more when it listens on loopback,
-    which stops DNS rebinding.
-    `private_rule(topic, token)`: what a client may do on a Supabase channel that it joins with
-    `private: true`, instead of the policies of a database. The answers are `"write"`, `"read"` (tracks are
-    refused, broadcasts dropped), and `None`, which refuses the join. Without the rule it may write. A rule
-    that raises refuses: `join crashed`. Rules are called in the hub's event loop, which waits for them: let
-    them take microseconds. `wall_clock()`: the text that Jarvis messages carry as `ts`, by
-    convention ISO 8601 in UTC; it must not raise. The core has no clock of that kind: without this one `ts`
-    is null.
+    - `protocol`: with `"both"`, paths that end in `/websocket` speak Phoenix, all others Jarvis JSON. With
+      `"phoenix"`, the others get status 404. With `"jarvis"`, every path speaks Jarvis JSON.
+    - `api_keys`: the legal values of `apikey` in `/realtime/…` and Jarvis URLs. `None` accepts any value, or
+      no key. With keys, only clients on these URLs can join `realtime:…` topics.
+    - `presence_rule(topic, params)`: returns the presence key and meta for a join of a plain Phoenix topic,
+      or `None` for no presence.
+    - `authorize(request)`: answers a `JoinRequest` (topic, token, presence key) for each join and each later
+      Supabase token. `None` accepts, a string is the reason of a refusal, `Allow(key=…)` sets another key.
+      The token is the payload's `access_token`. A plain Phoenix join without one uses the connection's token:
+      Phoenix's `authToken`, or `token` in the URL. A Jarvis `connect` counts as a join of
+      `realtime:jarvis-presence`, and may also use `token` in the URL. A rule of two arguments,
+      `authorize(topic, token)`, does not receive the key, so accepted clients may take any key. With a rule,
+      broadcasts of the Jarvis system must have their sender's presence key as `user_id`.
+    - `allowed_origins`: the web pages that may connect, besides pages of the hub's own host, and loopback
+      pages if that host is loopback: `"https://example.com"`, `"https://*.example.com"` for all its
+      subdomains, `"null"` for files and sandboxes, `"*"` for all. Programs send no `Origin` and may always
+      connect.
+    - `allowed_hosts`: the legal `Host` values of a page's request, besides loopback and the hosts of
+      `allowed_origins`. `None` allows any. `HubServer` replaces `None` with an empty list when it listens on
+      loopback, which stops DNS rebinding.
+    - `private_rule(topic, token)`: what a client may do on a Supabase channel joined with `private: true`; it
+      replaces the database's policies. `"write"` allows everything, `"read"` refuses tracks and drops
+      broadcasts, `None` refuses the join. Without a rule, clients may write.
+    - `wall_clock()`: returns the `ts` text of Jarvis messages, by convention ISO 8601 in UTC. It must not
+      raise. The core has no wall clock: without this function, `ts` is null.
+
+    A rule that raises refuses the join: `join crashed`. Rules run in the hub's event loop and block it, so
+    they should take microseconds.
     """
 
     protocol: HubProtocol = field(default="both", validator=check.hub_protocol)
@@ -592,71 +601,73 @@ class HubConfig:
     authorize: AuthorizeRule | None = field(default=None, converter=authorize_rule)
     private_rule: PrivateRule | None = None
     wall_clock: Callable[[], str] | None = None
-    #: Accept permessage-deflate: about 45 KB a connection.
+    #: Accept permessage-deflate, which takes about 45 KB of memory per connection.
     deflate: bool = field(default=False, validator=check.boolean)
     handshake_timeout: float = field(default=10.0, validator=check.seconds)
-    #: Of Phoenix, after the last frame from the client, or the last 512 bytes of a long one.
+    #: A Phoenix connection ends this long after its last frame, or after the last 512 bytes of a long frame.
     idle_timeout: float = field(default=60.0, validator=check.seconds)
-    #: Of Jarvis, after the last message from the client.
+    #: A Jarvis connection ends this long after the client's last message.
     eviction_timeout: float = field(default=90.0, validator=check.seconds)
-    #: How long a Jarvis user may be away and come back unnoticed.
+    #: A Jarvis user who reconnects within this time is not reported offline.
     offline_grace: float = field(default=10.0, validator=check.seconds_or_zero)
     close_timeout: float = field(default=5.0, validator=check.seconds)
-    #: Changes of presence go out as one diff when this has passed since the first; with 0 each at once.
+    #: The hub collects presence changes for this long after the first one and sends them as one diff. 0: the
+    #: hub sends each change at once.
     presence_window: float = field(default=0.1, validator=check.seconds_or_zero)
-    #: How long a Phoenix join takes. Joins of one connection run one after the other, and nothing else of it
-    #: is handled meanwhile, no heartbeat either.
+    #: Duration of a Phoenix join. Joins of one connection run one after the other. Meanwhile the hub handles
+    #: no other message of that connection, not even a heartbeat.
     join_delay: float = field(default=0.0, validator=check.seconds_or_zero)
-    #: How long the answer to a refused one takes besides. Supabase has 5.
+    #: Additional delay before the hub answers a refused join. Supabase: 5.
     refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
-    #: How long a handshake that is refused with 401 waits for its answer. Supabase has 2.
+    #: Delay before the hub refuses a handshake with status 401. Supabase: 2.
     handshake_refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
-    #: How `shutdown` ends the sockets on Supabase's mount: with close code 1012, or as Supabase does, with
+    #: How `shutdown` ends sockets on Supabase's mount. "phoenix": with close code 1012. "supabase": with
     #: `phx_error` for each channel, and the end of the stream after `close_timeout`.
     shutdown_like: ShutdownLike = field(default="phoenix", validator=check.shutdown_like)
-    #: Presence calls of one Supabase channel in 30 s; one more closes it. Supabase has 5.
+    #: Presence calls of one Supabase channel in 30 s. One more closes the channel. Supabase: 5.
     presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Messages of one connection a second, as an average of 10 s: bursts pass. One more closes its Supabase
-    #: channel, or with code 1008 the connection. Jarvis clients get an `error`. Supabase has 100.
+    #: Messages per second from one connection, averaged over 10 s to permit bursts. One more closes its
+    #: Supabase channel, or else the connection with code 1008. Jarvis clients get an `error`. Supabase: 100.
     message_rate: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Joins of one connection a second, as an average of 10 s. One more is refused. Supabase has 100.
+    #: Joins per second of one connection, averaged over 10 s. One more is refused. Supabase: 100.
     join_rate: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Messages that go out for those of one connection a second, as an average of 10 s: one for each receiver
-    #: of a broadcast, and one more for each 4 KiB of it. More are refused like messages are.
+    #: Deliveries per second of one connection's messages, averaged over 10 s. A broadcast counts once per
+    #: receiver, and once more per receiver for each 4 KiB. One more closes the Supabase channel. Other
+    #: clients get an error.
     delivery_rate: int | None = field(default=None, validator=check.positive_int_or_none)
     max_connections: int = field(default=10_000, validator=check.positive_int)
-    #: Of one IPv4 address, or of one /64 of IPv6.
+    #: Connections from one IPv4 address, or from one IPv6 /64.
     max_connections_per_address: int | None = field(default=None, validator=check.positive_int_or_none)
-    max_channels: int = field(default=100, validator=check.positive_int)  #: of one connection
+    max_channels: int = field(default=100, validator=check.positive_int)  #: per connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)
-    #: Of a Supabase broadcast. Supabase has 3,000 KB, and messages of 5,000,000.
+    #: Bytes of a Supabase broadcast. Supabase: 3,000 KB, and 5,000,000 for a message.
     max_payload_size: int = field(default=3_000_000, validator=check.positive_int)
-    #: Bytes of a tracked payload as JSON, with its presence key. Supabase has 3,000 KB.
+    #: Bytes of a tracked payload as JSON, with its presence key. Supabase: 3,000 KB.
     max_meta_size: int = field(default=64 * 1024, validator=check.positive_int)
-    #: Bytes of presence in one topic. 256 bytes are added for each meta.
+    #: Bytes of presence in one topic. Each meta counts 256 bytes more.
     max_topic_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
-    #: Bytes that one connection may have the hub keep: its metas, and the names of its channels.
+    #: Bytes that the hub stores for one connection: its metas and the names of its channels.
     max_connection_size: int = field(default=1024 * 1024, validator=check.positive_int)
-    #: Bytes that all connections together may have the hub keep.
+    #: Bytes that the hub stores for all connections together.
     max_total_size: int = field(default=256 * 1024 * 1024, validator=check.positive_int)
-    #: Bytes of a user id and of a display name in the Jarvis JSON protocol.
+    #: Bytes of a user id or a display name in the Jarvis JSON protocol.
     max_name_size: int = field(default=256, validator=check.positive_int)
-    #: Bytes of an activity, of a game and of an invite code there.
+    #: Bytes of an activity, a game or an invite code in the Jarvis JSON protocol.
     max_text_size: int = field(default=1024, validator=check.positive_int)
-    #: Levels of arrays and objects in a message that goes out. Clients' messages may have 5 fewer.
+    #: Levels of arrays and objects in a sent message. Clients' messages may have 5 levels fewer.
     max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
-    #: Arrays, objects and commas in a client's message of more than 32 KiB. More make it malformed.
+    #: Arrays, objects and commas in a client's message larger than 32 KiB. More make it malformed.
     max_elements: int = field(default=50_000, validator=check.positive_int)
 
     @property
     def message_nesting(self) -> int:
-        """Levels that a client's message may have: presence wraps what is tracked in up to 5 more."""
+        """Levels that a client's message may have. Presence wraps a tracked payload in up to 5 more."""
         return self.max_nesting - 5
 
     def listening_on(self, host: str) -> HubConfig:
-        """The config of a hub that listens on this name or address: on loopback the `Host` is checked.
+        """Return the config of a hub that listens on this name or address: a loopback hub checks the `Host`.
 
-        `allowed_hosts` stays what it is unless it is `None`.
+        Only an `allowed_hosts` of `None` is replaced.
         """
         if self.allowed_hosts is not None or not is_loopback(host):
             return self

@@ -1,4 +1,4 @@
-"""Exceptions that reach the caller. What a peer does wrong is an event, never one of these out of a fact."""
+"""Exceptions of this package. An endpoint reports a peer's errors as events and never raises for them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def reduce_exception(error: BaseException) -> tuple[Any, ...]:
-    """`__reduce__` of an exception whose `__init__` has parameters of its own.
+    """`__reduce__` for an exception whose `__init__` takes other arguments than the text.
 
-    Python would call the class with `args`, which is the finished text: unpickling and `copy.copy` would
-    raise TypeError. Here the class is not called; its attributes, `args` among them, are set again.
+    By default, unpickling and `copy.copy` call the class with `args`, the finished text, and raise TypeError.
+    This version does not call the class, but restores its attributes, including `args`.
     """
     return _without_init, (type(error),), {**error.__dict__, "args": error.args}
 
@@ -19,32 +19,32 @@ def _without_init(cls: type[BaseException]) -> BaseException:
 
 
 class PresenceError(Exception):
-    """Base of every exception that this package raises on purpose. All survive `pickle` and `copy`."""
+    """Base class of all exceptions that this package raises on purpose. All support `pickle` and `copy`."""
 
     __reduce__ = reduce_exception
 
 
 class ConfigError(PresenceError, ValueError):
-    """A config value that cannot work. The message names the field and what would be right."""
+    """A config value cannot work. The message names the field and a correct value."""
 
 
 class LocalProtocolError(PresenceError):
-    """The caller asked for something that is not legal now. Nothing has changed."""
+    """The caller's request is not legal in the current state. Nothing has changed."""
 
 
 class RemoteProtocolError(PresenceError):
-    """The peer sent something malformed. The message names what was wrong, without secrets.
+    """The peer sent malformed data. The message describes the error, without secrets.
 
-    Parsers raise it to their caller inside the core; no fact of an endpoint lets it out.
+    Parsers raise it inside the core. The methods of an endpoint that take input never raise it.
     """
 
 
 class ProxyError(PresenceError):
-    """A proxy does not let us through. The message says why, without secrets."""
+    """A proxy does not open a tunnel. The message has the reason, without secrets."""
 
 
 class RecordingError(PresenceError):
-    """This is no recording, or a damaged one. `line` counts from 1; `fault` is for people."""
+    """A text is not a recording, or a damaged one. `line` counts from 1. `fault` is a text for people."""
 
     def __init__(self, line: int, fault: str) -> None:
         super().__init__(f"line {line}: {fault}")

@@ -1,8 +1,8 @@
-"""Everything that the clients and the hub report. Frozen classes, and one closed union for each endpoint.
+"""The events that the clients and the hub report: frozen classes, and one closed union for each endpoint.
 
-They are msgspec structs: one is made in a sixth of the time of a frozen attrs class, and `msgspec.structs`
-has `replace` and `asdict`. An event is hashable unless it holds JSON of the server's. Further fields
-(`extra`) count for equality only. They are read-only, as all JSON in events is.
+Events are msgspec structs: creation takes a sixth of the time of a frozen attrs class, and `msgspec.structs`
+has `replace` and `asdict`. An event is hashable unless it holds JSON from the server. The hash does not
+include `extra` and `meta`; equality does. Treat all JSON in events as read-only.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from presence_proto.presence import PresenceChange
 from presence_proto.secrets import HIDDEN
 
 
-class _Event(Struct, frozen=True, gc=False):  # what it holds is JSON, which has no cycles to collect
+class _Event(Struct, frozen=True, gc=False):  # no gc: events hold JSON, which has no reference cycles
     pass
 
 
 class _Answer(_Event, frozen=True):
-    """A server's answer. `response` is the server's, unchanged.
+    """A server's answer. `response` is unchanged.
 
-    A refusal may quote our credentials, so its repr leaves the response out; what the server says in it for
-    people is in the `reason`, if there is one.
+    The repr of a refusal hides the response, because the response may quote the client's credentials. The
+    `reason`, if the event has one, is the server's text for people.
     """
 
     def __repr__(self) -> str:
@@ -60,15 +60,15 @@ _EXTRA = ("extra", "meta")
 
 
 class SocketConnected(_Event, frozen=True):
-    """The WebSocket is open. Channels are being joined."""
+    """The WebSocket is open. The client now joins its channels."""
 
 
 class SocketDisconnected(_Event, frozen=True):
-    """The connection ended, or could not be made.
+    """The connection ended, or could not be opened.
 
-    `code` is the WebSocket close code (1006 for a bare end of stream), or `None` when there was no WebSocket
-    yet; `status` the HTTP status of a refused upgrade. `retry_in`: seconds until the next attempt; `None`:
-    there is none, because `disconnect` was called or because the refusal cannot heal (`fatal`).
+    `code` is the WebSocket close code (1006 for an end of stream without a close frame), or `None` if the
+    WebSocket was not open yet. `status` is the HTTP status of a refused upgrade. `retry_in` is in seconds.
+    `None` means no further attempt: `disconnect` was called, or the server refuses for good (`fatal`).
     """
 
     reason: str
@@ -79,7 +79,7 @@ class SocketDisconnected(_Event, frozen=True):
 
 
 class ChannelJoined(_Event, frozen=True):
-    """The server accepted the join. `rejoined`: this channel was joined before."""
+    """The server accepted the join. `rejoined`: the channel was already joined before."""
 
     topic: str
     response: Any
@@ -87,18 +87,17 @@ class ChannelJoined(_Event, frozen=True):
 
 
 class JoinFailed(_Answer, frozen=True):
-    """A join was refused, or there was no answer within `join_timeout`.
+    """The server refused a join, or did not answer within `join_timeout`.
 
-    - `refused`: the server has said no. `reason` has its words, without our credentials. `response` is its
-      answer, unchanged, or `None` when it ended the channel instead of answering.
-    - Not `refused`: the answer is late, and still counts when it comes (`ChannelJoined`, or another
-      `JoinFailed`).
-    - `passing`: the same join may be accepted soon. The server is starting or overloaded, or the join is
-      tried once more with a fresh access token.
-    - `final`: the channel has stopped asking. A new access token, another `join` of the topic or the next
-      connect makes it ask again.
+    - `refused`: the server refused. `reason` is its text, without the client's credentials. `response` is its
+      unchanged answer, or `None` if the server ended the channel instead of answering.
+    - Not `refused`: the answer is late. When it arrives, `ChannelJoined` or another `JoinFailed` follows.
+    - `passing`: the same join may be accepted soon. The server is starting or overloaded, or the client
+      retries the join with a fresh access token.
+    - `final`: the channel stops joining. A new access token, another `join` of the topic or the next connect
+      makes it join again.
 
-    It is tried again in `retry_in` seconds, when that is not `None`, until `leave`.
+    Until `leave`, the client tries again in `retry_in` seconds, unless that is `None`.
     """
 
     topic: str
@@ -113,17 +112,17 @@ class JoinFailed(_Answer, frozen=True):
 class ChannelEnd(StrEnum):
     """How a joined channel ended."""
 
-    CLOSED = "closed"  #: The server closed it in order (`phx_close`).
-    CRASHED = "crashed"  #: Its process on the server crashed (`phx_error`).
-    FORGOTTEN = "forgotten"  #: The server does not know it: it answered a push with `unmatched topic`.
+    CLOSED = "closed"  #: The server closed the channel normally (`phx_close`).
+    CRASHED = "crashed"  #: The channel's process on the server crashed (`phx_error`).
+    FORGOTTEN = "forgotten"  #: The server does not know the channel: a push got the reply `unmatched topic`.
     CONNECTION_LOST = "connection_lost"
 
 
 class ChannelDown(_Event, frozen=True):
-    """A joined channel ended although nobody left it; `end` says how.
+    """A joined channel ended although the application did not leave it. `end` is the cause.
 
-    It will be joined again in `retry_in` seconds. When that is `None`: after the next connect, or, if the
-    server closed it and the config says `rejoin_after_close=False`, never; `ChannelLeft` follows then.
+    The client rejoins in `retry_in` seconds, or after the next connect if that is `None`. But if the server
+    closed the channel and the config has `rejoin_after_close=False`, `ChannelLeft` follows instead.
     """
 
     topic: str
@@ -133,15 +132,16 @@ class ChannelDown(_Event, frozen=True):
 
 
 class ChannelLeft(_Event, frozen=True):
-    """The channel is left, as asked or because of `rejoin_after_close=False`. The client has forgotten it."""
+    """The client left the channel: on request, or because of `rejoin_after_close=False`."""
 
     topic: str
 
 
 class PushReplied(_Answer, frozen=True):
-    """The reply to a push: `status` is the server's, most often `"ok"` or `"error"`.
+    """The reply to a push. `status` is usually `"ok"` or `"error"`.
 
-    Both are as the server sent them. The repr leaves the response of a refusal out: it may quote credentials.
+    `status` and `response` are unchanged. The repr hides the response of a refusal, which may quote
+    credentials.
     """
 
     push_id: int
@@ -151,10 +151,10 @@ class PushReplied(_Answer, frozen=True):
 
 
 class PushFailed(_Event, frozen=True):
-    """No reply will come for a push: it timed out, expired before the join, its channel crashed or was left
-    before it was sent, or the connection ended.
+    """A push gets no reply: it timed out, expired before the join, its channel crashed or was left before it
+    was sent, or the connection ended.
 
-    After a `phx_close` the reply may still come: another process of the server may have the push.
+    A `phx_close` does not fail a push. Another process of the server may have the push and may still reply.
     """
 
     push_id: int
@@ -163,9 +163,9 @@ class PushFailed(_Event, frozen=True):
 
 
 class TrackFailed(_Answer, frozen=True):
-    """The server refused our presence payload, or did not answer. It is tracked again at the next join.
+    """The server refused the tracked payload, or did not answer. The client tracks it again at the next join.
 
-    Not reported when the channel ended before the answer.
+    The event is not emitted if the channel ended before the answer.
     """
 
     topic: str
@@ -174,10 +174,10 @@ class TrackFailed(_Answer, frozen=True):
 
 
 class PresenceSynced(_Event, frozen=True):
-    """The server's whole presence of a topic arrived; `changes` is what differs from what we held.
+    """A full presence state of a topic arrived. `changes` are its differences from the previous presence.
 
-    `forgotten`: after a rejoin, the state continues none of the metas that we held. Most likely the server
-    was restarted and has forgotten everybody, and those who left will join again within seconds.
+    `forgotten`: after a rejoin, the state continues none of the previous metas. The server was probably
+    restarted and has lost its presence; the missing users will probably rejoin within seconds.
     """
 
     topic: str
@@ -193,9 +193,10 @@ class PresenceDiffed(_Event, frozen=True):
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server did not tell the presence of a topic within `state_timeout`. `reason` says what to do.
+    """The server did not send the presence state of a topic within `state_timeout`. `reason` says what to do.
 
-    On Supabase after two joins; on plain Phoenix when presence diffs have come without a state.
+    On Supabase this event comes after two joins without a state. On plain Phoenix it comes when presence
+    diffs arrive without a state.
     """
 
     topic: str
@@ -203,7 +204,7 @@ class PresenceMissing(_Event, frozen=True):
 
 
 class Broadcast(_EventWithExtra, frozen=True):
-    """A Supabase broadcast. `payload` is JSON, or `bytes`; `meta` what the server adds."""
+    """A Supabase broadcast. `payload` is JSON or `bytes`. The server adds `meta`."""
 
     topic: str
     event: str
@@ -212,7 +213,7 @@ class Broadcast(_EventWithExtra, frozen=True):
 
 
 class SystemMessage(_Event, frozen=True):
-    """A Supabase `system` message; an `"error"` one comes before the server closes the channel."""
+    """A Supabase `system` message. The server sends one with status `"error"` before it closes a channel."""
 
     topic: str
     extension: str
@@ -222,7 +223,7 @@ class SystemMessage(_Event, frozen=True):
 
 
 class ChannelMessage(_Event, frozen=True):
-    """Any other message of a topic: your own events, `postgres_changes`, …. `payload` is JSON, or `bytes`."""
+    """Any other message of a topic, such as an application event. `payload` is JSON or `bytes`."""
 
     topic: str
     event: str
@@ -230,15 +231,15 @@ class ChannelMessage(_Event, frozen=True):
 
 
 class ProtocolViolation(_Event, frozen=True):
-    """The server sent something malformed, or broke a limit of the config. The message was passed over."""
+    """The server sent a malformed message, or exceeded a limit of the config. The message was dropped."""
 
     reason: str
     topic: str | None = None
 
 
 class AccessTokenFailed(_Event, frozen=True):
-    """The application has no access token for us. It is asked again in `retry_in` seconds. Connects and joins
-    wait for it."""
+    """The application provided no access token. Connects and joins wait for one. The client asks again in
+    `retry_in` seconds."""
 
     reason: str
     retry_in: float
@@ -268,7 +269,7 @@ RealtimeEvent: TypeAlias = (
 
 
 class UserStatus(StrEnum):
-    """What a user is up to. The values are those of the wire."""
+    """The status of a user. The values are the strings in messages."""
 
     ONLINE = "online"
     IDLE = "idle"
@@ -282,8 +283,8 @@ class OnlineUser(_EventWithExtra, frozen=True):
     """One user as others see them.
 
     `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the
-    further fields of the presence payload. A status that we do not know is `UserStatus.ONLINE`, and
-    `extra["status"]` has it.
+    other fields of the presence payload. An unknown status becomes `UserStatus.ONLINE`; `extra["status"]` has
+    the original.
     """
 
     user_id: str
@@ -295,9 +296,9 @@ class OnlineUser(_EventWithExtra, frozen=True):
 
 
 class Connected(_Event, frozen=True):
-    """We are in the room. `users` is everybody in it, ourselves first, and `online_count` how many that is.
+    """The client is in the room. `users` are all users there, this user first; `online_count` counts them.
 
-    `resumed`: this ends an interruption; events for the net differences follow.
+    `resumed`: the client was in the room before. Events for the net differences since then follow.
     """
 
     online_count: int
@@ -306,33 +307,33 @@ class Connected(_Event, frozen=True):
 
 
 class Disconnected(_Event, frozen=True):
-    """We are out of the room. The roster stays as it was, but stale. `retry_in`: seconds, if we try again."""
+    """The client is out of the room. The roster stays, but is stale. `retry_in`: seconds; `None`: never."""
 
     reason: str
     retry_in: float | None
 
 
 class UserOnline(_Event, frozen=True):
-    """Somebody came online."""
+    """A user came online."""
 
     user: OnlineUser
 
 
 class UserOffline(_Event, frozen=True):
-    """Somebody's last device went offline. `user` is as last seen."""
+    """The last device of a user went offline. `user` has the last known data."""
 
     user: OnlineUser
 
 
 class ActivityChanged(_Event, frozen=True):
-    """What others see of a user changed."""
+    """The visible data of a user changed."""
 
     user: OnlineUser
     previous: OnlineUser
 
 
 class GameInvite(_EventWithExtra, frozen=True):
-    """Somebody invites everybody to a game."""
+    """A user invites all users in the room to a game."""
 
     user_id: str
     display_name: str
@@ -342,7 +343,7 @@ class GameInvite(_EventWithExtra, frozen=True):
 
 
 class Poked(_EventWithExtra, frozen=True):
-    """Somebody pokes us."""
+    """A user pokes this user."""
 
     user_id: str
     display_name: str
@@ -350,7 +351,7 @@ class Poked(_EventWithExtra, frozen=True):
 
 
 class ChatMessage(_EventWithExtra, frozen=True):
-    """Somebody says something in a chat channel of the room. `timestamp` is text from the sender's client."""
+    """A chat message in a chat channel of the room. The sender's client wrote the text `timestamp`."""
 
     user_id: str
     display_name: str
@@ -362,14 +363,14 @@ class ChatMessage(_EventWithExtra, frozen=True):
 
 
 class Error(_Event, frozen=True):
-    """Something went wrong that the application should know. `fatal`: the client has stopped for good."""
+    """An error that the application should know about. `fatal`: the client has stopped for good."""
 
     message: str
     fatal: bool = False
 
 
 class CommandFailed(_Event, frozen=True):
-    """A command did not reach the server, or was refused. `command_id` is what the command returned."""
+    """A command did not reach the server, or the server refused it. The command returned `command_id`."""
 
     command_id: int
     command: str
@@ -377,7 +378,7 @@ class CommandFailed(_Event, frozen=True):
 
 
 class InviteSent(_Event, frozen=True):
-    """The server's receipt for an invite: the display names of those who got it. Jarvis servers send one."""
+    """A Jarvis server's receipt for an invite. `sent_to`: the display names of the users who received it."""
 
     command_id: int
     sent_to: tuple[str, ...]
@@ -401,14 +402,14 @@ PresenceEvent: TypeAlias = (
 
 
 class ClientConnected(_Event, frozen=True):
-    """A client finished its upgrade. `path` has no query: that may hold a key."""
+    """A client finished its upgrade. `path` has no query, because a query may hold a key."""
 
     conn: ConnId
     path: str
 
 
 class ClientRefused(_Event, frozen=True):
-    """A handshake was refused."""
+    """The hub refused a handshake. `status` is the HTTP status."""
 
     conn: ConnId
     status: int
@@ -416,7 +417,7 @@ class ClientRefused(_Event, frozen=True):
 
 
 class ClientDisconnected(_Event, frozen=True):
-    """A connection ended. `code`: the close code, 1006 for a bare end, `None` without an upgrade."""
+    """A connection ended. `code`: the close code, 1006 without a close frame, `None` without an upgrade."""
 
     conn: ConnId
     reason: str
@@ -440,7 +441,7 @@ class TopicLeft(_Event, frozen=True):
 
 
 class JoinRefused(_Event, frozen=True):
-    """A client was not let into a topic."""
+    """The hub refused a client's join of a topic."""
 
     conn: ConnId
     topic: str

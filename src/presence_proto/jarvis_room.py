@@ -2,7 +2,7 @@
 
     client                                    server
     connect {user_id, display_name} ───────▶
-                                     ◀─────── welcome {users}: everybody but us
+                                     ◀─────── welcome {users}: all other users
     ping, every heartbeat_interval   ───────▶
                                      ◀─────── pong {online_count}
     activity_update, game_invite, poke ─────▶
@@ -10,12 +10,12 @@
                                               invite_sent {sent_to}, error {message}
     disconnect                       ───────▶
 
-It has no refs, no acknowledgements but `invite_sent`, no tokens but in the URL, and no chat.
+The protocol has no refs, no chat, no acknowledgements except `invite_sent`, and tokens only in the URL.
 
-`connect` also has a `run_id`, random, the same for all connections of one run of the client, and
-`run_connection`, the number of the connection in this run. Old bytes may reach the server after the client
-has come back on another connection; with these two the server knows which connection is out of date. They
-are an addition of ours to version 1: servers that do not know them pass them over.
+`connect` also has two fields that are not part of version 1. `run_id` is random and the same for all
+connections of one run of the client. `run_connection` is the number of the connection in that run. Bytes of
+an old connection may reach the server after the client has reconnected. These fields tell the server which
+connection is outdated. Servers that do not know the fields ignore them.
 """
 
 from __future__ import annotations
@@ -64,19 +64,22 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 NO_TOPIC = ""
-"""There is one room, and it has no name."""
+"""The topic in events: a Jarvis server has one room, without a name."""
 
 
 class JarvisTimer(Enum):
-    """The timers, besides those of the messages that wait, which are named by their ids."""
+    """The named timers of a `JarvisRoom`. Timers of waiting messages have the message id as their name."""
 
     WELCOME = auto()
-    STABLE = auto()  # welcomed for a while: the backoff starts over
+    STABLE = auto()  # `stable_after` the welcome, the backoff starts over
 
 
 class JarvisRoom:
-    """A `Room` on a Jarvis server. `rng` is for the jitter of the backoff, the nonce of the upgrade and the
-    run id; without one there is no run id."""
+    """A `Room` on a Jarvis server.
+
+    `rng` makes the jitter of the backoff, the nonce of the upgrade and the run id. Without `rng`, there is no
+    run id.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class JarvisRoom:
         *,
         rng: Random | None = None,
     ) -> None:
-        self._config = config  # with the access token of now
+        self._config = config  # has the current access token
         self._clock = clock
         self._tell = tell
         self._connection = Connection(config, self._address, outbox, rng=rng)
@@ -95,38 +98,38 @@ class JarvisRoom:
         self._tokens = TokenRequests(config, outbox, rng)
         self._rng = rng
         self._run_id: str | None = None
-        self._run_connections = 0  # connections of this run that have said who they are
+        self._run_connections = 0  # connections of this run that have sent `connect`
         self._own = OnlineUser("", "")
         self._welcomed = False
         self._was_welcomed = False
-        self._metas: dict[str, Meta] = {}  # of the others, by user id
+        self._metas: dict[str, Meta] = {}  # of the other users, by user id
         self._refs = 0
         self._message_ids = 0
         self._waiting: dict[int, dict[str, Any]] = {}  # messages that wait for the welcome, oldest first
-        self._invites: dict[int, tuple[str, str | None]] = {}  # sent, and not receipted yet: game and code
+        self._invites: dict[int, tuple[str, str | None]] = {}  # sent invites without a receipt: game and code
         self._server_count: int | None = None
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is at rest."""
+        """See `Room`."""
         return self._connection.state is ConnectionState.IDLE
 
     @property
     def server_count(self) -> int | None:
-        """What the last pong said."""
+        """The `online_count` of the last pong, or `None`."""
         return self._server_count
 
     @property
     def latency(self) -> float | None:
-        """That of the connection."""
+        """See `Room`."""
         return self._connection.latency
 
     # ---------------------------------------------------------------- commands
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
-        """Enter the room."""
+        """See `Room`."""
         if not self.is_closed:
             raise LocalProtocolError("connect was called before")
         now = self._clock.advance(now)
@@ -137,17 +140,17 @@ class JarvisRoom:
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Say goodbye and close."""
+        """Send `disconnect` if the connection is open, and close it."""
         now = self._clock.advance(now)
         if self._connection.state is ConnectionState.OPEN:
             self._send({"type": "disconnect"})
-            self._out("disconnect was called", retry=False)  # what still comes is not read
+            self._out("disconnect was called", retry=False)  # data that still arrives is not read
             self._tokens.stop()
         self._connection.close(now)
         self._settle(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Be shown as `own`. The protocol does not answer to that: no message id."""
+        """Show this user as `own`. Returns `None`, because the protocol has no reply to `activity_update`."""
         now = self._clock.advance(now)
         self._own = own
         self._tell_activity()
@@ -155,14 +158,14 @@ class JarvisRoom:
         return None
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
-        """Send an invite or a poke now, or keep it for the welcome."""
+        """Send an invite or a poke now, or after the next welcome. See `Room`."""
         if event == "chat_message":
             raise LocalProtocolError("send_chat: the Jarvis JSON protocol has no chat")
         if len(self._waiting) >= self._config.max_pending_pushes:
             raise LocalProtocolError(f"{len(self._waiting)} messages (max_pending_pushes) wait already")
         now = self._clock.advance(now)
         self._message_ids += 1
-        # Who we are, the server knows and stamps.
+        # The server adds the sender's user id and display name itself.
         rest = {name: value for name, value in payload.items() if name not in ("user_id", "display_name")}
         if event == "game_invite":
             rest.setdefault("code", None)
@@ -173,7 +176,7 @@ class JarvisRoom:
         return self._message_ids
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
-        """Use another token in the next URL. Before each connect it is asked for anyway."""
+        """Use another token in the next URL. `expires_in` has no effect: connects request tokens anyway."""
         check_expires_in(expires_in)
         try:
             config = evolve(self._config, access_token=token)
@@ -189,7 +192,7 @@ class JarvisRoom:
         self._settle(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """There is no access token now."""
+        """See `Room`."""
         if not isinstance(reason, str):
             raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         now = self._clock.advance(now)
@@ -200,31 +203,31 @@ class JarvisRoom:
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """The byte stream is there."""
+        """See `Endpoint`."""
         now = self._clock.advance(now)
         self._connection.transport_opened(conn)
         self._settle(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came in."""
+        """See `Endpoint`."""
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
         self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
-        """The byte stream ended, or could not be opened."""
+        """See `Endpoint`."""
         now = self._clock.advance(now)
         self._connection.transport_closed(conn, reason, now)
         self._settle(now)
 
     def tick(self, *, now: float) -> None:
-        """Time passed."""
+        """See `Endpoint`."""
         self._settle(self._clock.advance(now))
 
     # ---------------------------------------------------------------- outputs
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due."""
+        """See `Endpoint`."""
         deadlines = [one.next_deadline() for one in (self._connection, self._timers, self._tokens)]
         return min((at for at in deadlines if at is not None), default=None)
 
@@ -234,7 +237,7 @@ class JarvisRoom:
         return self._config.address(self._config.access_token)
 
     def _settle(self, now: float) -> None:
-        """Handle what came in, then what is due: in this order, so that a welcome that is there counts."""
+        """Handle received messages, then expired timers: a received welcome must win over its timeout."""
         self._pump(now)
         while (deadline := self.next_deadline()) is not None and deadline <= now:
             self._connection.tick(now)
@@ -270,7 +273,7 @@ class JarvisRoom:
             self._tokens.stop()
 
     def _out(self, reason: str, *, retry: bool) -> None:
-        """We are not in the room any more. Without a `retry`, what waits to be said waits no longer."""
+        """Leave the welcomed state. Sent invites fail, and without `retry` the waiting messages, too."""
         self._welcomed = False
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.cancel(JarvisTimer.STABLE)
@@ -315,7 +318,8 @@ class JarvisRoom:
         self._send({**hello, "version": VERSION, **({} if self._run_id is None else run)})
 
     def _tell_activity(self) -> None:
-        # Who is connected is seen, visible or not. But all connections of a user share one status.
+        # Servers show every connected user, visible or not. But all connections of a user share one status,
+        # so an invisible client must not overwrite it.
         if self._welcomed and self._config.visible:
             own = self._own
             self._send({"type": "activity_update", "status": own.status, "activity": own.activity})
@@ -341,10 +345,10 @@ class JarvisRoom:
             self._tell(Trouble(str(exc)))
 
     def _decoded(self, text: str) -> dict[str, Any]:
-        """The object that a message is. Raises `RemoteProtocolError` when it is not one, or nests too deeply.
+        """Return the JSON object of a message.
 
-        Users are taken all the same, with `null` for what lies too deep: the fields of one user must not keep
-        all others from us.
+        Raises `RemoteProtocolError` if the text is not an object or nests too deeply. In messages about
+        users, values that nest too deeply become `null` instead: one user's fields must not hide the others.
         """
         what, levels = "a Jarvis message", self._config.max_nesting
         if not nests_deeper(text, levels):
@@ -367,9 +371,9 @@ class JarvisRoom:
             case "pong":
                 self._connection.heartbeat_acked(now)
                 count = message.get("online_count")
-                self._server_count = count if type(count) is int else None  # a bool is none
+                self._server_count = count if type(count) is int else None  # not isinstance: a bool is an int
             case "user_online" | "activity_changed" | "user_offline" if not self._welcomed:
-                pass  # the welcome is to tell who is there
+                pass  # the welcome will have all users
             case "user_online" | "activity_changed":
                 user_id, shown = _user(fields)
                 if kind == "user_online" and isinstance(message.get("ts"), str):
@@ -392,7 +396,7 @@ class JarvisRoom:
                 words = self._connection.credentials.quote(fields.required("message"))
                 emit(Trouble(f"the server says: {words}"))
             case _:
-                pass  # of a later version
+                pass  # a message of a later protocol version
 
     def _on_welcome(self, users: Any, now: float) -> None:
         if not isinstance(users, list):
@@ -402,19 +406,19 @@ class JarvisRoom:
         self._check_size(len(present))
         changes = [self._remove(user_id) for user_id in tuple(self._metas) if user_id not in present]
         changes += [self._replace(user_id, meta) for user_id, meta in present.items()]
-        # A welcome has no refs: after a reconnect, nothing tells a user who left from one whom a restarted
-        # server has forgotten.
+        # A welcome has no refs. So after a reconnect, a missing user may have left, or a restarted server may
+        # have lost the user.
         forgotten = self._was_welcomed and not self._welcomed
         self._welcomed = self._was_welcomed = True
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.set(JarvisTimer.STABLE, now + self._config.stable_after)
         self._tell(Synced(tuple(changes), forgotten))
-        # To the server, who was away for a short time is as before, and so is who has just started again.
+        # After a short absence the server still has the old status, even if this client was restarted.
         self._tell_activity()
         self._send_waiting()
 
     def _on_receipt(self, receipt: dict[str, Any]) -> None:
-        """The oldest invite like this one has arrived; an older one may be one that we have given up."""
+        """Handle a receipt: it counts for the oldest equal invite, but may answer one that has timed out."""
         invite, sent_to = (receipt.get("game"), receipt.get("code") or None), _names(receipt.get("sent_to"))
         message_id = next((one for one, sent in self._invites.items() if sent == invite), None)
         if message_id is not None:
@@ -424,14 +428,14 @@ class JarvisRoom:
         if sent_to is None:
             raise RemoteProtocolError("the message invite_sent must have a list of names sent_to")
 
-    # ---------------------------------------------------------------- who is there, as presence
+    # ---------------------------------------------------------------- users, as presence changes
 
     def _check_size(self, others: int) -> None:
         if others + 1 > self._config.max_roster:
             raise RemoteProtocolError(f"more than {self._config.max_roster} users (max_roster)")
 
     def _replace(self, user_id: str, shown: dict[str, Any]) -> PresenceChange:
-        """Somebody is shown like this. Each way of being shown is one meta, with a ref that we make up."""
+        """Store the fields of a user as a new meta. Its ref is generated here: the protocol has no refs."""
         old = self._metas.get(user_id)
         self._refs += 1
         new = self._metas[user_id] = {**(old or {}), **shown, "phx_ref": str(self._refs)}
@@ -440,19 +444,19 @@ class JarvisRoom:
         return PresenceChange(user_id, "updated", (new,), (old,))
 
     def _remove(self, user_id: str) -> PresenceChange:
-        """Somebody is gone. The roster may show a user whom the last welcome did not have."""
+        """Remove a user. The user may be unknown: the roster may show users missing in the last welcome."""
         meta = self._metas.pop(user_id, None)
         return PresenceChange(user_id, "left", (), () if meta is None else (meta,))
 
 
 def _user(fields: Fields) -> tuple[str, dict[str, Any]]:
-    """Who it is, and what the message says of how they are shown."""
+    """Return the user id, and the user's fields in the message."""
     user_id, display_name = fields.sender()
     shown = {name: value for name, value in fields.rest.items() if name != "ts"}
     return user_id, {"user_id": user_id, **shown, "display_name": display_name}
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    """The names in a list of names; `None` for anything else."""
+    """Return a list of strings as a tuple; `None` for any other value."""
     is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return tuple(value) if is_list else None

@@ -1,8 +1,9 @@
-"""JSON from the network and for it: how deeply it may nest, and in our own words what is wrong with it.
+"""JSON decoding and encoding with a nesting limit, and with error texts that do not depend on a library.
 
-A level is one array or object inside another. Messages are bounded by a number of levels (`max_nesting`) and
-never by the interpreter's stack. Ordinary messages pay nothing for that: their decoders take `Shallow` values
-only, whose type has an end. What such a decoder refuses is counted level by level, and then decoded.
+A level is one array or object inside another. `max_nesting` bounds the levels of messages, so that the
+interpreter's stack never does. The limit costs ordinary messages nothing: their decoders accept only
+`Shallow` values, a type of finite depth. If such a decoder refuses a message, the levels are counted first,
+and then a general decoder runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import msgspec
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
 from presence_proto.validators import MOST_NESTING
 
-DEFAULT_NESTING = 100  # levels of a message; the default of `max_nesting`
+DEFAULT_NESTING = 100  # levels of a message: the default of `max_nesting`
 
 if TYPE_CHECKING:
     Shallow = Any
@@ -43,7 +44,7 @@ for _byte in b"]}":
 
 
 def nests_deeper(data: str | bytes, levels: int) -> bool:
-    """Whether JSON, or what should be JSON, nests more than `levels` levels. Needs no stack."""
+    """Whether valid or invalid JSON text nests more than `levels` levels. Does not recurse."""
     if len(data) <= levels:
         return False
     if isinstance(data, str):
@@ -57,23 +58,24 @@ def nests_deeper(data: str | bytes, levels: int) -> bool:
 
 
 def _outside_strings(data: bytes, unwanted: bytes) -> bytes:
-    """What of a JSON text is outside its strings, without the `unwanted` bytes. These are no quotes."""
+    """Return a JSON text without its strings and without the `unwanted` bytes, which must not be quotes."""
     if b"\\" in data:
         data = _ESCAPE.sub(b"", data)
-    # Two quotes side by side are an empty string, or the seam of two strings. The others still pair without.
+    # Two adjacent quotes are an empty string, or the end and start of two strings. Without them, the other
+    # quotes still form pairs.
     marks = data.translate(None, unwanted).replace(b'""', b"")
     return _STRING.sub(b"", marks) if b'"' in marks else marks
 
 
 SMALL_TEXT = 32 * 1024
-"""Bytes or characters of a JSON text that is never checked: it cannot hold many elements."""
+"""Size up to which JSON texts need no `check_elements`, in bytes or characters: they hold few elements."""
 
 
 def check_elements(data: str | bytes, what: str, most: int) -> None:
-    """Raise `RemoteProtocolError` when JSON, or what should be JSON, has more than `most` elements.
+    """Raise `RemoteProtocolError` if valid or invalid JSON text has more than `most` elements.
 
-    Counted are the brackets that open and the commas. Each costs time to decode, to check and to encode
-    again, and a collection of garbage stops everything for as long as there are lists and dicts.
+    The count is the number of opening brackets and commas. Each element costs time to decode, to check and to
+    encode again, and the pauses of the garbage collector grow with the number of lists and dicts.
     """
     if isinstance(data, str):
         if data.count(",") + data.count("[") + data.count("{") <= most:
@@ -86,7 +88,7 @@ def check_elements(data: str | bytes, what: str, most: int) -> None:
 
 
 def cut(text: str, levels: int) -> str:
-    """The same JSON with `null` in place of every value that begins below the given level."""
+    """Return the JSON text with `null` in place of every array or object below the given level."""
     pieces: list[str] = []
     depth = kept = 0
     for found in _STRING_OR_BRACKET.finditer(text):
@@ -100,7 +102,7 @@ def cut(text: str, levels: int) -> str:
 
 
 def too_deep(what: str, levels: int) -> RemoteProtocolError:
-    """The error for a message that nests too deeply."""
+    """Return the error for a message that nests too deeply."""
     return RemoteProtocolError(
         f"{what} is malformed: nested more than {levels} levels deep (see max_nesting)"
     )
@@ -109,7 +111,7 @@ def too_deep(what: str, levels: int) -> RemoteProtocolError:
 # ---------------------------------------------------------------------------------------------- decoding
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError)
-"""What msgspec raises for malformed JSON: its own (a `ValueError` since 0.21 only), and those of Unicode."""
+"""msgspec's exceptions for malformed JSON: its own (a `ValueError` only since 0.21) and Unicode errors."""
 
 _decode = msgspec.json.Decoder().decode
 _decode_shallow = msgspec.json.Decoder(Shallow).decode
@@ -125,9 +127,9 @@ _KINDS = {
 
 
 def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
-    """The value of a JSON text of at most `levels` levels.
+    """Decode a JSON text of at most `levels` levels.
 
-    Raises `RemoteProtocolError`, which calls the text `what`, when there is none.
+    Raises `RemoteProtocolError` if the text is not JSON or nests deeper. The error calls the text `what`.
     """
     try:
         return _decode_shallow(data)
@@ -143,9 +145,9 @@ def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
 
 
 def decode_object(data: str | bytes, what: str, levels: int = DEFAULT_NESTING) -> dict[str, Any]:
-    """The JSON object in `data`, of at most `levels` levels.
+    """Decode a JSON object of at most `levels` levels.
 
-    Raises `RemoteProtocolError`, which calls the text `what`, when there is none.
+    Raises `RemoteProtocolError` if `data` is not an object or nests deeper. The error calls `data` `what`.
     """
     value = decode(data, what, levels)
     if not isinstance(value, dict):
@@ -154,12 +156,12 @@ def decode_object(data: str | bytes, what: str, levels: int = DEFAULT_NESTING) -
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls a decoded value."""
+    """Return JSON's name for the type of a decoded value, with its article."""
     return _KINDS[type(value)]
 
 
 def _fault(data: str | bytes) -> str:
-    """Why `data` is not JSON, without the words of a library: they change with its version."""
+    """Return why `data` is not JSON. Library messages are not used, because they change between versions."""
     if isinstance(data, str):
         try:
             data.encode()
@@ -193,7 +195,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 class _NotJsonError(Exception):
-    """A payload is not JSON. `path`: the keys and indexes that lead to the fault, the last one first."""
+    """A payload is not JSON. `path`: the keys and indexes that lead to the fault, innermost first."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(fault)
@@ -217,7 +219,10 @@ def _quoted(key: str) -> str:
 
 
 def _as_base(value: Any) -> Any:
-    """A subclass of `str`, `int` or `float` as its base, a mapping as a dict. Else raises `_NotJsonError`."""
+    """Convert a `str`, `int` or `float` subclass to its base, and a mapping to a dict.
+
+    Raises `_NotJsonError` for other types.
+    """
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -233,29 +238,29 @@ _encoder = msgspec.json.Encoder(enc_hook=_as_base)
 
 
 def encode_payload(payload: Any, levels: int = MOST_NESTING) -> msgspec.Raw:
-    """Check and encode an application's payload now. The result can stand anywhere in a message's payload.
+    """Check and encode an application's payload. The result may be any part of a message's payload.
 
-    Raises `LocalProtocolError` unless it is JSON: keys are strings, numbers are finite, there are no `bytes`,
-    and it nests `levels` levels at most. A mapping becomes a dict, a subclass of `str`, `int` or `float` its
-    base; enums, dates and other types that msgspec encodes become what msgspec makes of them.
+    Raises `LocalProtocolError` unless the payload is JSON: string keys, finite numbers, no `bytes`, and at
+    most `levels` levels. A mapping becomes a dict, and a subclass of `str`, `int` or `float` its base. Enums,
+    dates and other types that msgspec supports are encoded as msgspec does.
     """
     return msgspec.Raw(encode(plain(payload, levels)))
 
 
 def encode(value: Any) -> bytes:
-    """The JSON of what `plain` has checked. Raises `LocalProtocolError` for what it has not."""
+    """Encode a value that `plain` has checked. Raises `LocalProtocolError` if the value is not JSON."""
     try:
         return _encoder.encode(value)
     except UnicodeEncodeError:
         raise _refusal("a string has a lone surrogate, which is not UTF-8") from None
-    except ValueError:  # Python writes no more digits: sys.set_int_max_str_digits
+    except ValueError:  # Python's limit, see sys.set_int_max_str_digits
         raise _refusal("an integer has too many digits") from None
     except _NotJsonError as exc:
         raise _refusal(str(exc)) from None
 
 
 def plain(payload: Any, levels: int = MOST_NESTING) -> Any:
-    """`payload` in JSON's own types: itself, when it has no others. Raises as `encode_payload` does."""
+    """Return `payload` in JSON's own types, uncopied if it has no others. Raises like `encode_payload`."""
     try:
         return _plain(payload, levels)
     except _NotJsonError as exc:
@@ -324,10 +329,10 @@ def _plain_list(value: list[Any] | tuple[Any, ...], levels: int) -> list[Any] | 
 
 
 def _converted(value: Any, levels: int) -> Any:
-    """An enum, a date, a struct, … as what it becomes; a subclass as its base."""
+    """Convert an enum, date, struct, … as msgspec does, and a subclass to its base."""
     try:
         became = msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=_as_base)
-    except RecursionError:  # msgspec goes into structs by itself; only one that nests without end gets there
+    except RecursionError:  # msgspec descends into structs by itself; a cyclic struct ends here
         raise _TooDeepError from None
     except (AttributeError, TypeError, *DECODE_ERRORS):  # a struct without one of its fields
         raise _NotJsonError(f"`{type(value).__name__}`") from None

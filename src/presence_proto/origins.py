@@ -1,11 +1,11 @@
-"""Which web pages may connect: the checks of the `Origin` and `Host` headers.
+"""Checks of the `Origin` and `Host` headers: which web pages may connect.
 
-A browser lets every page open a WebSocket to every server, and names the page's origin in the request
-(RFC 6455 §10.2). A program names none. Two kinds of pages are strangers:
+A browser lets every page open a WebSocket to every server, and sends the page's origin in the request
+(RFC 6455 §10.2). Other programs send no origin. The checks refuse two kinds of pages:
 
-- a page of another origin, such as `https://evil.example`, which opens `ws://localhost:4000`;
-- a page whose name was rebound: its DNS first gave its own server, then 127.0.0.1. Its origin and the `Host`
-  of the request agree, and only the `Host` tells that the name is not one of this machine.
+- a page of another origin, such as `https://evil.example`, that opens `ws://localhost:4000`;
+- a page after DNS rebinding: its name first resolved to its own server, then to 127.0.0.1. Its origin and the
+  `Host` of the request agree. Only the `Host` shows that the name does not belong to this machine.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _ORIGIN = re.compile(
 )
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^/:@?#\[\]\s]+)(:\d{0,5})?")
 _DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
-_MAX_QUOTED = 100  # characters of a header in a refusal
+_MAX_QUOTED = 100  # characters of a header that a refusal quotes
 
 
 def page_fault(
     headers: Iterable[tuple[str, str]], allowed_origins: Sequence[str], allowed_hosts: Sequence[str] | None
 ) -> str | None:
-    """Why a request is refused whose headers tell of a strange page, or `None` when it is fine.
+    """Return why a web page's request is refused, or `None` if the request is allowed.
 
-    Names of headers are lower-case. `allowed_hosts`: what the `Host` may be for a page besides the names of
-    loopback and the hosts of `allowed_origins`; with `None` it may be anything.
+    Header names are lower-case. `allowed_hosts`: the legal `Host` values of a page's request, besides
+    loopback names and the hosts of `allowed_origins`. `None` allows any `Host`.
     """
     origins = [value for name, value in headers if name == "origin"]
     if not origins or "*" in allowed_origins:
@@ -74,7 +74,7 @@ def _is_known(host: str | None, allowed_origins: Sequence[str], allowed_hosts: S
 
 
 def _matches(text: str, pattern: str) -> bool:
-    """Whether an origin, or a host, is the one of a pattern, in which `*.` stands for any subdomain."""
+    """Whether an origin or a host matches a pattern. In the pattern, `*.` stands for any subdomain."""
     start, star, end = pattern.partition("*")
     if not star:
         return text == pattern
@@ -86,7 +86,7 @@ def _both_loopback(page: str | None, host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name (RFC 6761 §6.3) or address. Nothing is looked up."""
+    """Whether a host is a loopback name (RFC 6761 §6.3) or address. Makes no DNS lookup."""
     host = host.lower().strip("[]").removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -100,13 +100,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_of(authority: str) -> str | None:
-    """The host in `host:port`, lower-case and without the dot of the root; `None` when there is none."""
+    """Return the host of `host:port`, lower-case and without a final dot, or `None` if it is malformed."""
     match = _HOST.fullmatch(authority.lower())
     return None if match is None else match["host"].removesuffix(".")
 
 
 def _normal(origin: str) -> str | None:
-    """An origin in lower case, without the port that its scheme has anyway; `None` when it is not one."""
+    """Return an origin in lower case and without its scheme's default port, or `None` if it is malformed."""
     match = _ORIGIN.fullmatch(origin.lower())
     if match is None:
         return None
@@ -122,12 +122,12 @@ def _quoted(text: str) -> str:
 
 
 def origin_list(value: Any) -> tuple[str, ...]:
-    """What `allowed_origins` may be, each origin in its normal form. Raises `ConfigError`."""
+    """Validate `allowed_origins`, and return each origin in its normal form. Raises `ConfigError`."""
     return tuple(dict.fromkeys(map(_pattern, _strings("allowed_origins", value))))
 
 
 def host_list(value: Any) -> tuple[str, ...] | None:
-    """What `allowed_hosts` may be. Raises `ConfigError`."""
+    """Validate `allowed_hosts`, and return each host in lower case. Raises `ConfigError`."""
     if value is None:
         return None
     hosts = []

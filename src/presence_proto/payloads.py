@@ -1,7 +1,7 @@
-"""The broadcasts of the Jarvis presence system, from payload to event.
+"""Parsers for the broadcasts of the Jarvis presence system: payload in, event out.
 
-They come from other clients, so nothing in them is certain: what is missing or of the wrong type raises
-`RemoteProtocolError`, which names it. Fields that we do not know survive in `extra`.
+Other clients send these payloads, so every field is checked. A missing field or a wrong type raises
+`RemoteProtocolError`, which names the field. Unknown fields are kept in `extra`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 NAMED_EVENTS = frozenset({"activity_update", "game_invite", "poke", "chat_message"})
-"""The broadcasts of the system. Each names its sender in `user_id`."""
+"""The broadcasts of the system. Each has its sender's `user_id`."""
 
 
 @frozen
 class PendingActivity:
-    """What a user says to be doing. A track that says so too is to follow; until then it is only a claim."""
+    """An activity that a user has broadcast. It is pending until a presence update confirms it."""
 
     user_id: str
     status: UserStatus
@@ -33,7 +33,7 @@ class PendingActivity:
 
 
 class Fields:
-    """The fields of one payload, taken one by one; the rest is the extra. `what` it is, for the errors."""
+    """A reader for the fields of a payload. `rest` has the unread fields; errors call the payload `what`."""
 
     def __init__(self, what: str, payload: Any) -> None:
         if not isinstance(payload, dict):
@@ -59,7 +59,7 @@ class Fields:
 
 
 def activity_update(payload: Any) -> PendingActivity | None:
-    """Somebody does something else now; `None` for a status that we do not know: the track will show it."""
+    """Parse an activity change. Returns `None` for an unknown status: the presence update will show it."""
     fields = Fields("an activity_update broadcast", payload)
     user_id, display_name = fields.required("user_id"), fields.optional("display_name")
     status, activity = fields.required("status"), fields.optional("activity")
@@ -70,20 +70,20 @@ def activity_update(payload: Any) -> PendingActivity | None:
 
 
 def game_invite(payload: Any) -> GameInvite:
-    """An invite to everybody."""
+    """Parse an invite."""
     fields = Fields("a game_invite broadcast", payload)
     return GameInvite(*fields.sender(), fields.required("game"), fields.optional("code"), fields.rest)
 
 
 def poke(payload: Any) -> tuple[str, Poked]:
-    """Whom it is for, and the poke."""
+    """Parse a poke. Returns the user id of its target, and the poke."""
     fields = Fields("a poke broadcast", payload)
     target = fields.required("target_user_id")
     return target, Poked(*fields.sender(), fields.rest)
 
 
 def chat_message(payload: Any) -> ChatMessage:
-    """A message in a chat channel of the room."""
+    """Parse a message in a chat channel of the room."""
     fields = Fields("a chat_message broadcast", payload)
     user_id, display_name = fields.sender()
     channel, content = fields.required("channel"), fields.required("content")

@@ -1,21 +1,21 @@
-"""The presence of one channel: who is there, merged from the server's states and diffs by `phx_ref`.
+"""The presence of one channel: the server's states and diffs, merged by `phx_ref`.
 
-The rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A key, most often a user,
-has one meta for each of its connections; a `phx_ref` names a meta for good.
+The rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A key, usually a user id,
+has one meta for each of its connections. A `phx_ref` identifies a meta and is never reused.
 
-- A join appends its metas to those of the key. A ref that is already held is not held twice: its meta is
-  replaced and moves to the end. Of a ref that stands twice in one list, the last one counts.
-- A leave removes metas by ref. An unknown ref or key is nothing. A key without metas is not there.
-- A diff applies its joins before its leaves, so a ref on both sides is gone.
-- A state is turned into a diff first: what we hold and it does not leaves, what it holds and we do not joins.
-  A meta that both hold stays as it is, where it is.
+- A join appends its metas to the metas of the key. If a ref is already present, the new meta replaces the old
+  one and moves to the end. If one list has a ref twice, the last meta counts.
+- A leave removes metas by ref. Unknown refs and keys are ignored. A key without metas is removed.
+- A diff applies its joins before its leaves, so a ref in both is removed.
+- A state becomes a diff first: metas missing in the state leave, and new metas in the state join. A meta in
+  both keeps its content and its position.
 
-Everything happens in place, and the cost of a diff grows with the diff, never with the roster. Nothing
-changes when a payload is malformed or would lead past a limit. A diff that comes before its state is the
-channel's business.
+Merging works in place. The cost of a diff grows with the diff, not with the number of keys. If a payload is
+malformed or would exceed a limit, nothing changes. The channel holds back diffs that arrive before the state.
 
-What came as JSON is kept as JSON: one object for a user and not the ten of a decoded meta, half the memory.
-In a large room that also is the speed. Whoever leaves was last touched long ago, and is in no cache.
+Metas received as JSON stay JSON. That takes half the memory: one object for a user instead of the ten of a
+decoded meta. In a large room it is also faster, because the meta of a leaving user was last touched long ago
+and is no longer in the CPU cache.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from presence_proto.errors import RemoteProtocolError
 from presence_proto.json_text import DECODE_ERRORS, DEFAULT_NESTING, Shallow, kind_of
 
 # ------------------------------------------------------------------------------------------- encoded presence
-# Presence that is still JSON, as it came: whole states, diffs, and the entries of their keys.
+# Presence that is still JSON, as received: states, diffs, and the entries of their keys.
 #
-# Nearly all entries have one meta. Such an entry can be kept as it is, and compared, byte by byte, with what
-# comes later: a server says the same of a connection when it comes, when it stays and when it goes.
+# Nearly all entries have one meta. The map stores such an entry as bytes and compares it with later bytes:
+# a server sends the same entry in the join, in the states and in the leave of a connection.
 
 
 class EncodedDiff(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """The payload of a `presence_diff`, down to the entries."""
+    """The payload of a `presence_diff`, with undecoded entries."""
 
     joins: dict[str, msgspec.Raw]
     leaves: dict[str, msgspec.Raw]
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    metas: tuple[dict[str, Shallow]]  # just one
+    metas: tuple[dict[str, Shallow]]  # exactly one
 
 
 class MetaRef(msgspec.Struct, gc=False):
-    """A meta of which only the ref matters."""
+    """A meta, decoded only for its ref."""
 
     phx_ref: str
 
 
 class _LeavingEntry(msgspec.Struct, gc=False):
-    """An entry with one meta, of which only the ref matters."""
+    """An entry with one meta, decoded only for its ref."""
 
     metas: tuple[MetaRef]
 
@@ -68,9 +68,9 @@ _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
 def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
-    """The entries of a state by key. Raises `RemoteProtocolError` when it is malformed, or not an object.
+    """Return the entries of a state by key. Raises `RemoteProtocolError` if it is malformed or not an object.
 
-    It may not have been looked into deeper: `levels` only bounds what is said of it when it is malformed.
+    The entries are not checked. `levels` only bounds the decoding for the error text.
     """
     try:
         return _decode_state(state)
@@ -81,7 +81,7 @@ def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
 
 
 def only_meta(entry: msgspec.Raw | bytes) -> dict[str, Any] | None:
-    """The meta of an entry with one shallow meta and nothing else. `None` for any other entry."""
+    """Return the meta of an entry that has one shallow meta and nothing else. `None` for any other entry."""
     try:
         (meta,) = _decode_entry(entry).metas
         return meta if type(meta["phx_ref"]) is str else None
@@ -90,7 +90,7 @@ def only_meta(entry: msgspec.Raw | bytes) -> dict[str, Any] | None:
 
 
 def only_ref(entry: msgspec.Raw, levels: int) -> str | None:
-    """The ref of an entry with one meta. `None` for any other, and for one that nests more than `levels`."""
+    """Return the ref of an entry with one meta. `None` for any other entry, or more than `levels` levels."""
     try:
         (meta,) = _decode_leaving(entry).metas
     except (RecursionError, *DECODE_ERRORS):
@@ -99,13 +99,13 @@ def only_ref(entry: msgspec.Raw, levels: int) -> str | None:
 
 
 def held_meta(entry: bytes) -> dict[str, Any]:
-    """The meta of an entry that `only_meta` has taken before."""
+    """Return the meta of an entry that `only_meta` accepted before."""
     (meta,) = _decode_entry(entry).metas
     return meta
 
 
 def diff_size(diff: Any) -> int:
-    """Bytes of a diff, as it is or as JSON."""
+    """Return the size of a diff in bytes, as received or as JSON."""
     if type(diff) is not EncodedDiff:
         return len(json_text.encode(diff))
     return sum(
@@ -114,7 +114,7 @@ def diff_size(diff: Any) -> int:
 
 
 def check_diff_nesting(diff: EncodedDiff, levels: int) -> None:
-    """Raise `RemoteProtocolError` when an entry nests more than `levels` levels."""
+    """Raise `RemoteProtocolError` if an entry nests more than `levels` levels."""
     for entries in (diff.joins, diff.leaves):
         for entry in entries.values():
             if json_text.nests_deeper(bytes(entry), levels):
@@ -124,21 +124,21 @@ def check_diff_nesting(diff: EncodedDiff, levels: int) -> None:
 # --------------------------------------------------------------------------------------------------- presence
 
 
-# The presence of one connection, as received: `phx_ref` and what was tracked.
+# The presence of one connection, as received: `phx_ref` and the tracked fields.
 Meta: TypeAlias = Mapping[str, Any]
 ChangeKind: TypeAlias = Literal["joined", "left", "updated"]
 
 
 class _Several(dict[str, Meta]):
-    """The metas of a key by `phx_ref`, the most recently joined one last."""
+    """The metas of a key by `phx_ref`, the latest join last."""
 
     __slots__ = ()
 
 
-# What a key has: nearly always one meta and nothing else, which then is the entry as it came.
+# The stored value of a key. Nearly all keys have one meta and nothing else: then it is the received entry.
 _Held: TypeAlias = bytes | _Several
-# The metas that came for a key, by their refs. A plain dict is one meta: in joins and states, one whose entry
-# can be held as it came; in leaves, the one that is held.
+# The received metas of a key. A plain dict is a single meta. In joins and states, its entry can be stored as
+# received. In leaves, it is the stored meta.
 _Metas: TypeAlias = dict[str, Any]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -148,15 +148,15 @@ ABOVE_STATE, ABOVE_ENTRY = 1, 3
 
 
 class PresenceChange(Struct, frozen=True, gc=False):
-    """What a state or a diff changed for one key.
+    """The change of one key by a state or a diff.
 
-    `kind` is `"joined"` when the key was not there before, `"left"` when it is gone, else `"updated"`.
-    Remove `left` from the metas of the key and append `joined`, and you have what the map has. A meta that
-    the server replaced or moved, under the same ref, is in both: as it was in `left`, as it is in `joined`.
-    Both are empty when only what the entry has beside its metas changed (`PresenceMap.extra`).
+    `kind` is `"joined"` if the key is new, `"left"` if it was removed, and `"updated"` otherwise. The new
+    metas of the key are the old ones without `left`, followed by `joined`. A meta that the server replaced or
+    moved under the same ref is in both: `left` has the old meta, `joined` the new one. Both are empty if only
+    `PresenceMap.extra` changed.
     """
 
-    # A struct, not an attrs class: one is made for each key of each diff, in a quarter of the time.
+    # Not an attrs class: a struct is created in a quarter of the time, and each key of each diff needs one.
 
     key: str
     kind: ChangeKind
@@ -165,33 +165,33 @@ class PresenceChange(Struct, frozen=True, gc=False):
 
 
 class PresenceStore(Protocol):
-    """Where a channel keeps its presence: a `PresenceMap`, or the roster of a room."""
+    """The interface of a channel's presence storage: a `PresenceMap`, or the roster of a room."""
 
     def __len__(self) -> int: ...
 
     def apply_state(self, payload: Any) -> tuple[Any, ...]:
-        """Merge a whole state; see `PresenceMap`."""
+        """See `PresenceMap`."""
         ...
 
     def apply_diff(self, payload: Any) -> Sequence[Any]:
-        """Merge a diff; see `PresenceMap`."""
+        """See `PresenceMap`."""
         ...
 
     def check_nesting(self, payload: Any) -> None:
-        """Raise when a diff that waits nests too deeply; see `PresenceMap`."""
+        """See `PresenceMap`."""
         ...
 
     def nothing_continues(self, before: int, changes: Any) -> bool:
-        """Whether nothing of before the last state is left; see `PresenceMap`."""
+        """See `PresenceMap`."""
         ...
 
 
 class PresenceMap(Mapping[str, tuple[Meta, ...]]):
-    """Who is present: a read-only mapping of each key to its metas, the most recently joined one last.
+    """The presence of a topic: a read-only mapping of each key to its metas, the latest join last.
 
-    At most `max_keys` keys are held, and `max_metas` metas of one key. A payload that is still JSON may nest
-    as deeply as it can in a message of `max_nesting` levels. A meta is decoded when it is asked for, each
-    time anew; those of a payload that came decoded are the very dicts: treat them as read-only.
+    The map holds at most `max_keys` keys, and `max_metas` metas per key. `max_nesting` bounds the levels of
+    the message around a payload that is still JSON. The map decodes such metas on each access. It returns the
+    metas of decoded payloads without a copy: treat them as read-only.
     """
 
     __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_max_nesting", "_most")
@@ -200,11 +200,11 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         self, *, max_keys: int = 1_000_000, max_metas: int = 10_000, max_nesting: int = DEFAULT_NESTING
     ) -> None:
         self._held: dict[str, _Held] = {}
-        self._extras: dict[str, Mapping[str, Any]] = {}  # only of keys that have any
+        self._extras: dict[str, Mapping[str, Any]] = {}  # only for keys with extra fields
         self._max_keys = max_keys
         self._max_metas = max_metas
         self._max_nesting = max_nesting
-        self._most = 1  # no key has ever had more metas
+        self._most = 1  # the most metas that any key has had
 
     # -- getters
 
@@ -225,12 +225,12 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return f"<PresenceMap: {len(self._held)} keys, {metas} metas>"
 
     def latest(self, key: str) -> Meta:
-        """The most recently joined meta of `key`, without a look at the others. Raises `KeyError`."""
+        """Return the latest joined meta of `key`, without decoding the others. Raises `KeyError`."""
         metas = self._held[key]
         return held_meta(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
-        """What the entry of `key` has beside `metas`; Phoenix's `fetch/2` adds such. Raises `KeyError`."""
+        """Return the entry's fields besides `metas`: Phoenix's `fetch/2` can add some. Raises `KeyError`."""
         if key not in self._held:
             raise KeyError(key)
         return self._extras.get(key, _NOTHING)
@@ -238,11 +238,11 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     # -- facts
 
     def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
-        """Merge the payload of a `presence_state`: all that the server holds, `{key: {"metas": [...]}}`.
+        """Merge the payload of a `presence_state`, the server's full presence: `{key: {"metas": [...]}}`.
 
-        Of a payload that is still JSON, a `msgspec.Raw`, only what is not held as it came is decoded. Returns
-        one change for each key that is not what it was. Raises `RemoteProtocolError`, and changes nothing,
-        when the payload is malformed or too large.
+        The payload may be a `msgspec.Raw`; then only entries that differ from the stored ones are decoded.
+        Returns one change for each changed key. Raises `RemoteProtocolError`, and changes nothing, if the
+        payload is malformed or too large.
         """
         entries = there = payload
         if isinstance(payload, Raw):
@@ -260,14 +260,14 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return tuple(changes)
 
     def check_nesting(self, payload: Any) -> None:
-        """Raise `RemoteProtocolError` when a diff that waits nests too deeply for `apply_diff`."""
+        """Raise `RemoteProtocolError` if a diff nests too deeply for a later `apply_diff`."""
         check_nesting(payload, self._max_nesting)
 
     def apply_diff(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_diff`: `{"joins": {key: {"metas": [...]}}, "leaves": {...}}`.
 
-        It may be an `EncodedDiff`. Returns one change for each key that is not what it was. Raises
-        `RemoteProtocolError`, and changes nothing, when the payload is malformed or the result would be too
+        The payload may be an `EncodedDiff`. Returns one change for each changed key. Raises
+        `RemoteProtocolError`, and changes nothing, if the payload is malformed or the result would be too
         large.
         """
         if type(payload) is EncodedDiff and len(payload.joins) < 2 and len(payload.leaves) < 2:
@@ -285,12 +285,12 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         joins, extras, most = parse_entries(entries, "presence_diff joins", levels)
         leaves, _, _ = parse_entries(leaving, "presence_diff leaves", levels, held)
         if joins and (len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas):
-            self._check_diff(joins, leaves)  # there may be too little room: look closely
+            self._check_diff(joins, leaves)  # the cheap check is too strict: it ignores leaves and known keys
         changes = []
         for key, metas in joins.items():
             left = leaves.pop(key, None) if leaves else None
             if type(metas) is dict and left is None and key not in held:
-                held[key] = bytes(entries[key])  # as most do
+                held[key] = bytes(entries[key])  # fast path for the usual join
                 changes.append(PresenceChange(key, "joined", (metas,), ()))
             elif change := self._join(key, entries[key], metas, extras.get(key, _NOTHING), left):
                 changes.append(change)
@@ -300,9 +300,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return tuple(changes)
 
     def nothing_continues(self, before: int, changes: Iterable[PresenceChange]) -> bool:
-        """Whether none of the metas that were held is left, nor an update of one.
+        """Whether the last applied state kept none of the previous metas, and no update of one.
 
-        `changes` are those of the state that was applied last, and `before` is how many keys there were.
+        `changes` are the changes of that state. `before` is the number of keys before it.
         """
         gone = 0
         for change in changes:
@@ -312,10 +312,11 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                 gone += not continues(change.joined, {meta["phx_ref"] for meta in change.left})
         return gone == before
 
-    # -- the plainest diffs, which most are, in half the time. `None`, and nothing changed: it takes more.
+    # -- fast paths: most diffs change one key, and take half the time here. If a fast path does not apply, it
+    # -- changes nothing and returns `None`.
 
     def _comes(self, joins: dict[str, Raw]) -> PresenceChange | None:
-        """Somebody who is not there joins with one meta, or somebody with several with one more."""
+        """Add a new key with one meta, or one more meta to a key that has several."""
         held = self._held
         for key, entry in joins.items():
             mine = held.get(key)
@@ -325,7 +326,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                     held[key] = bytes(entry)
                     return PresenceChange(key, "joined", (meta,), ())
             elif type(mine) is _Several and not self._extras and len(mine) < self._max_metas:
-                # A device more: in half of the time of the general way, with the one that `_goes` has.
+                # One more device: together with its leave in `_goes`, half the time of the general path.
                 meta = only_meta(entry)
                 if meta is not None and meta["phx_ref"] not in mine:
                     mine[meta["phx_ref"]] = meta
@@ -334,7 +335,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return None
 
     def _goes(self, leaves: dict[str, Raw]) -> PresenceChange | None:
-        """Somebody who is there with one meta leaves, or one of several devices does."""
+        """Remove a key with one meta, or one of several metas of a key."""
         for key, entry in leaves.items():
             mine = self._held.get(key)
             if type(mine) is _Several:
@@ -346,7 +347,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return None
 
     def _replaces(self, joins: dict[str, Raw], leaves: dict[str, Raw]) -> PresenceChange | None:
-        """Another meta takes the place of the one that somebody has."""
+        """Replace the only meta of a key."""
         for key, entry in joins.items():
             leaving = leaves.get(key)
             if leaving is not None and self._held.get(key) == bytes(leaving):
@@ -356,10 +357,10 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                     return PresenceChange(key, "updated", (meta,), (left,))
         return None
 
-    # -- merging one key: `metas`, and what there is `extra` beside them, came in `entry`
+    # -- merging one key: `entry` is the received value, `metas` and `extra` are parsed from it
 
     def _become(self, key: str, entry: Any, metas: _Metas, extra: Mapping[str, Any]) -> PresenceChange | None:
-        """Let the key have just `metas`."""
+        """Change the key to have exactly `metas`."""
         if key not in self._held:
             return self._join(key, entry, metas, extra, None)
         held, there = by_ref(self._held[key]), by_ref(metas)
@@ -372,12 +373,12 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def _join(
         self, key: str, entry: Any, metas: _Metas, extra: Mapping[str, Any], leaves: _Metas | None
     ) -> PresenceChange | None:
-        """Let `metas` join the key, and then the refs of `leaves` leave it."""
+        """Add `metas` to the key, then remove the refs of `leaves`."""
         if type(metas) is dict and type(leaves) is dict and metas["phx_ref"] != leaves["phx_ref"]:
             self._held[key] = bytes(entry)
             return PresenceChange(key, "updated", (metas,), (leaves,))
         joins, leaving = by_ref(metas), by_ref(leaves)
-        # A ref on both sides is gone. Once those are out, the order of joins and leaves makes no difference.
+        # A ref on both sides ends up removed. For other refs, the order of joins and leaves is irrelevant.
         for ref in leaving:
             joins.pop(ref, None)
         held = self._held.get(key)
@@ -395,7 +396,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         if mine.keys().isdisjoint(joins):
             mine.update(joins)
         elif _are_last(mine, joins):
-            joined = ()  # the server says again what we hold
+            joined = ()  # the server repeated metas that are already stored
         else:
             left += [mine.pop(ref) for ref in joins if ref in mine]
             mine.update(joins)
@@ -406,7 +407,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return None
 
     def _leave(self, key: str, leaves: _Metas) -> PresenceChange | None:
-        """Let the refs of `leaves` leave the key."""
+        """Remove the refs of `leaves` from the key."""
         if type(leaves) is dict:
             return self._gone(key, (leaves,))
         held = self._held.get(key)
@@ -422,7 +423,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return PresenceChange(key, "updated", (), tuple(left))
 
     def _hold(self, key: str, metas: _Several, came: _Metas, entry: Any) -> None:
-        """Keep `metas`, as JSON if they are just the one that came as such."""
+        """Store `metas`, as the received JSON if they are exactly the one meta of `entry`."""
         if type(came) is dict and len(metas) == 1 and came["phx_ref"] in metas:
             self._held[key] = bytes(entry)
         else:
@@ -436,7 +437,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return PresenceChange(key, "left", (), left)
 
     def _set_extra(self, key: str, extra: Mapping[str, Any]) -> bool:
-        """Replace what the key has beside its metas; true when it differs."""
+        """Replace the extra fields of the key. Returns whether they changed."""
         previous = self._extras.pop(key, _NOTHING)
         if extra:
             self._extras[key] = extra
@@ -445,7 +446,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     # -- limits
 
     def _check_state(self, state: dict[str, _Metas], most: int, more: int) -> None:
-        """Raise when `state`, and `more` keys that are held already, lead past a limit."""
+        """Raise if `state` and `more` keys that stay unchanged exceed a limit."""
         if most > self._max_metas:
             key = next(key for key, metas in state.items() if len(by_ref(metas)) == most)
             raise too_many_metas(key, self._max_metas)
@@ -453,7 +454,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             raise too_many_keys(self._max_keys)
 
     def _check_diff(self, joins: dict[str, _Metas], leaves: dict[str, _Metas]) -> None:
-        """Raise when the diff would lead past a limit. What leaves makes room for what joins."""
+        """Raise if the diff would exceed a limit. Leaves make room for joins."""
         held = self._held
         keys = len(held)
         for key in {**joins, **leaves}:
@@ -468,28 +469,28 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
 
 
 def continues(joined: Iterable[Meta], left: Collection[str]) -> bool:
-    """Whether one of the metas that joined is an update of one whose ref left."""
+    """Whether a joined meta is an update of a meta whose ref left."""
     return any(isinstance(ref := meta.get("phx_ref_prev"), str) and ref in left for meta in joined)
 
 
 def too_many_keys(limit: int) -> RemoteProtocolError:
-    """The error for presence of more than `limit` keys."""
+    """Return the error for a presence with more than `limit` keys."""
     return RemoteProtocolError(f"presence would hold more than {limit} keys (max_keys)")
 
 
 def too_many_metas(key: str, limit: int) -> RemoteProtocolError:
-    """The error for a key with more than `limit` metas."""
+    """Return the error for a key with more than `limit` metas."""
     return RemoteProtocolError(f"presence of {_quoted(key)} would hold more than {limit} metas (max_metas)")
 
 
 def check_nesting(payload: Any, max_nesting: int) -> None:
-    """Raise `RemoteProtocolError` when a diff nests too deeply to be merged later."""
+    """Raise `RemoteProtocolError` if a diff nests too deeply to be merged later."""
     if type(payload) is EncodedDiff:
         check_diff_nesting(payload, max_nesting - ABOVE_ENTRY)
 
 
 def diff_entries(payload: Any) -> tuple[Any, Any]:
-    """What a diff says of who joins and who leaves. Raises `RemoteProtocolError` when it is not an object."""
+    """Return the joins and leaves of a diff. Raises `RemoteProtocolError` if the diff is not an object."""
     if type(payload) is EncodedDiff:
         return payload.joins, payload.leaves
     if not isinstance(payload, dict):
@@ -500,10 +501,10 @@ def diff_entries(payload: Any) -> tuple[Any, Any]:
 def parse_entries(
     entries: Any, where: str, levels: int, held: Mapping[str, _Held] | None = None
 ) -> tuple[dict[str, _Metas], dict[str, dict[str, Any]], int]:
-    """The metas of each key, what the keys have that have more than metas, and the most metas that a key has.
+    """Return the metas per key, the extra fields per key, and the largest number of metas of a key.
 
-    `levels`: how deeply an entry may nest. `held`, for leaves: who is there. Raises `RemoteProtocolError`
-    unless all is `{key: {"metas": [...]}}`.
+    `levels`: the maximum nesting of an entry. `held`, for leaves: the stored values. Raises
+    `RemoteProtocolError` unless `entries` is `{key: {"metas": [...]}}`.
     """
     if not isinstance(entries, dict):
         raise RemoteProtocolError(f"{where} must be an object, not {type(entries).__name__}")
@@ -535,7 +536,7 @@ def parse_entries(
 
 
 def by_ref(metas: _Held | _Metas | None) -> _Several:
-    """By their refs; what is `_Several` already is not copied."""
+    """Return the metas by ref. A `_Several` is returned without a copy."""
     if metas is None:
         return _Several()
     if isinstance(metas, _Several):
@@ -550,11 +551,11 @@ def _listed(held: _Held) -> tuple[Meta, ...]:
 
 def _are_last(metas: _Several, joins: _Several) -> bool:
     """Whether `joins` are the last of `metas`, in the same order and with the same content."""
-    # Compared as text, since to Python 1 and True are equal.
+    # Compare the reprs: in Python, 1 == True.
     last = list(islice(reversed(metas.items()), len(joins)))
     return repr(last) == repr(list(reversed(joins.items())))
 
 
 def _quoted(key: str) -> str:
-    # Whole or not at all: of a secret that a server took for a key, no part may show.
+    # Quote the whole key or nothing: a key may hold a secret, and part of a secret is not found and hidden.
     return repr(key) if len(key) <= 64 else f"a key of {len(key)} characters"

@@ -1,4 +1,4 @@
-"""What the server says when it refuses something: where its words are, and whether asking again can help."""
+"""Refusals by the server: their texts, and whether a refused join may be accepted later."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class Verdict(Enum):
-    """Whether a refused join may be accepted later."""
+    """A forecast for a refused join: whether it may be accepted later."""
 
-    PASSING = auto()  # the server is starting, or overloaded: the same join may be accepted soon
-    FINAL = auto()  # the same join will be refused again
+    PASSING = auto()  # the server is starting or overloaded: it may accept the same join soon
+    FINAL = auto()  # the server will refuse the same join again
     UNKNOWN = auto()
 
 
-# Supabase: the part before the colon of its reasons (realtime_channel.ex, `join/3`). Phoenix: whole reasons
-# (socket.ex, `handle_in` of `phx_join`).
+# Supabase's reasons, up to the colon (realtime_channel.ex, `join/3`), and Phoenix's whole reasons (socket.ex,
+# `handle_in` of `phx_join`).
 _PASSING = frozenset(
     {
         "ClientJoinRateLimitReached",
@@ -35,7 +35,7 @@ _PASSING = frozenset(
 )
 _FINAL = frozenset(
     {
-        "ChannelRateLimitReached",  # of our own channels: it passes when one of them is left
+        "ChannelRateLimitReached",  # of this client's channels: final until the client leaves a channel
         "InvalidJWTToken",
         "JwtSignatureError",
         "JwtSignerError",
@@ -46,7 +46,7 @@ _FINAL = frozenset(
         "TopicNameRequired",
         "Unauthorized",
         "too many channels joined",
-        "unauthorized",  # what the generators of Phoenix write
+        "unauthorized",  # in channels that Phoenix's generators create
         "unmatched topic",
     }
 )
@@ -55,7 +55,7 @@ _NONE = object()
 
 
 def verdict(reason: str) -> Verdict:
-    """Whether a join that was refused with this reason may be accepted later."""
+    """Return whether a join that was refused with this reason may be accepted later."""
     code = reason.partition(":")[0]
     if code in _PASSING:
         return Verdict.PASSING
@@ -63,10 +63,10 @@ def verdict(reason: str) -> Verdict:
 
 
 class Refusals:
-    """The refusals of one channel's join in a row, and what they mean for the next join.
+    """The consecutive refusals of one channel's joins, and their consequences for the next join.
 
-    `limit`: final refusals until the channel stops asking; `None`: it never does. `renews_token`: each join
-    has a fresh access token.
+    `limit`: final refusals after which the channel stops joining; `None`: it never stops. `renews_token`:
+    each join has a fresh access token.
     """
 
     __slots__ = ("_final", "_limit", "_renews_token", "_token", "_was_about_token")
@@ -75,50 +75,50 @@ class Refusals:
         self._limit = limit
         self._renews_token = renews_token
         self._final = 0
-        self._token: object = _NONE  # of the join that was refused last
+        self._token: object = _NONE  # access token of the last refused join
         self._was_about_token = False
 
     @property
     def are_final(self) -> bool:
-        """Whether to stop asking."""
+        """Whether the channel stops joining."""
         return self._limit is not None and self._final >= self._limit
 
     def forget(self) -> None:
-        """The join was accepted, or the application wants the channel to ask again."""
+        """Reset, because the join was accepted or the application wants the channel to join again."""
         self.token_changed()
         self._was_about_token = False
 
     def token_changed(self) -> None:
-        """The next join has another access token."""
+        """Reset the count, because the next join has another access token."""
         self._final, self._token = 0, _NONE
 
     def add(self, reason: str, token: str | None) -> bool:
-        """A join with this access token was refused. Returns whether the next one may soon be accepted."""
+        """Count a refused join with this access token. Returns whether the next join may be accepted soon."""
         self._token = token
         judged, was_about_token = verdict(reason), self._was_about_token
-        # Supabase and most applications name the token then.
+        # If the token is the problem, Supabase and most applications mention it in the reason.
         self._was_about_token = _TOKEN.search(reason) is not None
         if self._was_about_token and self._renews_token:
-            # It may have expired on its way. A second one in a row that is refused is no accident.
+            # The token may have expired in transit. A second such refusal in a row has another cause.
             self._final = 0
             return not was_about_token
         self._final = self._final + 1 if judged is Verdict.FINAL else 0
         return judged is Verdict.PASSING
 
     def had_other_token(self, token: str | None) -> bool:
-        """Whether the last join was refused, with another access token than this one."""
+        """Whether the last join was refused and had another access token than `token`."""
         return self._token is not _NONE and self._token != token
 
 
 _FIELDS = ("reason", "message", "error", "msg")
-_DEPTH = 3  # levels of a response that are looked through for words
+_DEPTH = 3  # levels of a response that are searched for a text
 
 
 def words_of(response: Any) -> str | None:
-    """The server's words in the response of a reply, or in the payload of a `phx_error` or `phx_close`.
+    """Return the server's text in a reply's response, or in the payload of a `phx_error` or `phx_close`.
 
-    The response itself when it is a string; else the first string in it, where the fields `reason`,
-    `message`, `error` and `msg` come before others. `None` when there are no words.
+    The text is the response itself if it is a string, and otherwise the first string in it. The fields
+    `reason`, `message`, `error` and `msg` take precedence. Returns `None` if there is no text.
     """
     return _words(response, _DEPTH)
 

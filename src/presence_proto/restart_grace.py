@@ -1,15 +1,15 @@
-"""`RestartGrace`: how long users stay in the roster whom a restarted server has not seen again.
+"""`RestartGrace`: how long missing users stay in the roster after a server restart.
 
-A server that was restarted has forgotten everybody. All clients lost it at the same moment and come back with
-the same backoff, so the time that we were away says how long the others may still need:
+A restarted server has lost its presence. All clients lost their connection at the same moment and reconnect
+with the same backoff. So the time that this client was away indicates how long the others may still need:
 
-    lost ────── away ──────▶ back ────── grace ──────▶ who is still missing goes offline
+    lost ────── away ──────▶ back ────── grace ──────▶ users still missing go offline
                              │ reconnect_delay + 2 · away, at most max_reconnect_delay
                              │ + SETTLING
 
-Each delay of the backoff is about as long as all the time before it. A client that tried just before the
-server was up therefore comes back after another `reconnect_delay + away`; the factor 2 leaves room for jitter
-and for slow attempts. `PresenceConfig.restart_grace` bounds the whole, and 0 turns it off.
+Each delay of the backoff is about as long as all the time before it. A client whose last attempt was just
+before the server was up therefore reconnects after another `reconnect_delay + away`. The factor 2 allows for
+jitter and slow attempts. `PresenceConfig.restart_grace` limits the whole grace; 0 disables it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from presence_proto.config import PresenceConfig
 
-SETTLING = 5.0  # seconds that the others have for their connect, join and track
+SETTLING = 5.0  # seconds that the other clients get for connect, join and track
 
-OVERSLEPT = 1.0  # seconds; a tick that is later comes from a host that slept
+OVERSLEPT = 1.0  # seconds; a tick later than this means that the host was asleep
 
 
 class RestartGrace:
-    """The timer of the missing users. It runs only while we are in the room.
+    """The timer of the missing users. It runs only while the client is in the room.
 
-    After another restart within the grace it starts again, with the time since the first loss. What is left
-    of `restart_grace` bounds it: nobody is shown as missing for longer than that while we are in the room.
+    If the server restarts again within the grace, the timer starts again, with the time since the first loss.
+    The rest of `restart_grace` bounds it: while the client is in the room, no missing user stays longer.
     """
 
     __slots__ = (
@@ -45,18 +45,18 @@ class RestartGrace:
 
     def __init__(self, config: PresenceConfig) -> None:
         self.applies = False
-        """Whether users who are missing when we return may stay."""
+        """Whether users who are missing when the client returns may stay."""
         self.deadline = inf
-        """When `expire` is due, in seconds; infinite while it is not."""
+        """The time of `expire` in seconds, or infinite."""
         self._config = config
         self._away_since = -inf
         self._here_since: float | None = None
-        self._left = 0.0  # seconds of restart_grace that are not used up
-        self._patience = 0.0  # seconds that a host that slept gets once
-        self._paused = inf  # the deadline, while we are away
+        self._left = 0.0  # unused seconds of restart_grace
+        self._patience = 0.0  # additional seconds, once, if the host was asleep
+        self._paused = inf  # the deadline while the client is out of the room
 
     def lost(self, now: float) -> None:
-        """We are out of the room. Calling it again does nothing."""
+        """Pause, because the client is out of the room. Another call does nothing."""
         if self._here_since is None:
             return
         if self.deadline == inf:
@@ -66,29 +66,29 @@ class RestartGrace:
         self._paused, self.deadline, self._here_since = self.deadline, inf, None
 
     def left(self, now: float) -> None:
-        """The application leaves. How long it stays away says nothing about the others: no grace follows."""
+        """Note that the application leaves. No grace follows: its absence says nothing about the others."""
         self.lost(now)
         self.applies, self._paused = False, -inf
 
     def returned(self, now: float) -> None:
-        """We are in the room again. A deadline that has passed meanwhile is due at once."""
+        """Resume, because the client is in the room again. A deadline passed in between is due at once."""
         self._here_since, self.deadline = now, self._paused
         self.applies = self._config.restart_grace > 0
         if self.deadline <= now:
-            self._patience = 0.0  # the state is fresh: nothing of before it can lie unread
+            self._patience = 0.0  # the state is new: no older data can be unread in the socket
 
     def start(self, now: float) -> None:
-        """Users are missing because the server was restarted."""
+        """Start the grace: users are missing because the server was restarted."""
         config = self._config
         delay = min(config.reconnect_delay + 2 * (now - self._away_since), config.max_reconnect_delay)
         self.deadline = now + max(min(delay + SETTLING, self._left), 0.0)
         self._patience = config.heartbeat_timeout
 
     def expire(self, now: float) -> bool:
-        """The deadline has passed. Returns whether the missing users go now.
+        """Handle the deadline. Returns whether the missing users go offline now.
 
-        When the host slept, their joins may lie unread in the socket. By the time of the next heartbeat's
-        timeout they are read, or the connection is known to be dead.
+        If the host was asleep, their joins may be unread in the socket. The deadline then moves once, by the
+        heartbeat timeout: until then the joins are read, or the connection is known to be dead.
         """
         if now - self.deadline > OVERSLEPT and self._patience:
             self.deadline, self._patience = now + self._patience, 0.0

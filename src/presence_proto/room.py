@@ -1,5 +1,7 @@
-"""What `PresenceClient` wants of a protocol: one room, and what is heard of it. Two protocols tell of rooms:
-`phoenix_room` (Supabase and Phoenix channels) and `jarvis` (the Jarvis JSON protocol).
+"""The interface between `PresenceClient` and a protocol: a `Room` and its events.
+
+There are two implementations: `phoenix_room` (a Supabase channel) and `jarvis_room` (the Jarvis JSON
+protocol).
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
 @frozen
 class Synced:
-    """We are in the room, and everybody in it is known; `changes` is what differs from what was known.
+    """The client is in the room and knows all users. `changes` are the differences from the previous users.
 
-    `forgotten`: the server may have been restarted and have forgotten everybody. Those who left may return.
+    `forgotten`: the server may have been restarted and have lost its presence. Missing users may return.
     """
 
     changes: tuple[PresenceChange, ...]
@@ -30,21 +32,21 @@ class Synced:
 
 @frozen
 class ActivityReported:
-    """Somebody says what they do; presence is to follow."""
+    """A user broadcast an activity. The presence update follows later."""
 
     claim: PendingActivity
 
 
 @frozen
 class Said:
-    """Somebody says something to us."""
+    """A user sent an invite, a poke or a chat message."""
 
     event: GameInvite | Poked | ChatMessage
 
 
 @frozen
 class Lost:
-    """We are out of the room, or could not get in. `retry_in`: see `events.Disconnected`."""
+    """The client is out of the room, or could not enter it. `retry_in`: see `events.Disconnected`."""
 
     reason: str
     retry_in: float | None
@@ -53,7 +55,7 @@ class Lost:
 
 @frozen
 class Delivered:
-    """The server has taken a message of ours. `sent_to`: the names of those who got it, if it says so."""
+    """The server accepted a message. `sent_to`: the receivers' display names, if the server sends them."""
 
     message_id: int
     sent_to: tuple[str, ...] | None = None
@@ -61,7 +63,7 @@ class Delivered:
 
 @frozen
 class Undelivered:
-    """The server refused a message of ours, or it will never know of it."""
+    """The server refused a message, or will not receive it."""
 
     message_id: int
     reason: str
@@ -69,7 +71,7 @@ class Undelivered:
 
 @frozen
 class Trouble:
-    """Something is wrong that a person should know."""
+    """A problem that is reported to people."""
 
     message: str
 
@@ -80,29 +82,29 @@ RoomEvent: TypeAlias = (
 
 
 class Room(Protocol):
-    """One room over one protocol: the facts of an `Endpoint`, and what one may do in a room.
+    """One room over one protocol: the inputs of an `Endpoint`, and the commands of a room.
 
-    Bytes and orders go to the outbox that it is made with; the events of the room are told to the function
-    that it is made with, at once.
+    The constructor takes an outbox and a function. The room puts bytes and transport requests into the
+    outbox, and passes its events to the function at once.
     """
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is at rest: not connected, and not trying to be."""
+        """Whether the room is neither connected nor trying to connect."""
         ...
 
     @property
     def server_count(self) -> int | None:
-        """How many users the server last said there are, if it says so at all."""
+        """The number of users that the server last reported, or `None`."""
         ...
 
     @property
     def latency(self) -> float | None:
-        """How long the latest heartbeat took, in seconds."""
+        """The round-trip time of the latest heartbeat in seconds, or `None`."""
         ...
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
-        """Enter the room, shown as `own`, and stay in it until `disconnect`."""
+        """Enter the room, visible as `own`, and stay in it until `disconnect`."""
         ...
 
     def disconnect(self, *, now: float) -> None:
@@ -110,13 +112,13 @@ class Room(Protocol):
         ...
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Be shown as `own` from now on. Returns the id of the message that says so, if it is answered."""
+        """Show this user as `own`. Returns the message's id, or `None` if the protocol has no reply to it."""
         ...
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
         """Send a `game_invite`, `poke` or `chat_message`, and return the message's id.
 
-        `Delivered` or `Undelivered` follows. Raises `LocalProtocolError` for what the protocol cannot carry.
+        `Delivered` or `Undelivered` follows. Raises `LocalProtocolError` if the protocol lacks the event.
         """
         ...
 
@@ -125,25 +127,25 @@ class Room(Protocol):
         ...
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """There is no access token now."""
+        """Note that the application has no access token now."""
         ...
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """As in `Endpoint`."""
+        """See `Endpoint`."""
         ...
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """As in `Endpoint`."""
+        """See `Endpoint`."""
         ...
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
-        """As in `Endpoint`."""
+        """See `Endpoint`."""
         ...
 
     def tick(self, *, now: float) -> None:
-        """As in `Endpoint`."""
+        """See `Endpoint`."""
         ...
 
     def next_deadline(self) -> float | None:
-        """As in `Endpoint`."""
+        """See `Endpoint`."""
         ...

@@ -1,11 +1,11 @@
-"""What is a secret, and how it is hidden. No other module decides that.
+"""The rules for secrets: what is a secret, and how to hide it. Only this module decides that.
 
-A secret is a credential: an api key, an access token, a password, what stands in a header or a parameter with
-the name of one. Other parameters, headers and words are not, whatever their length.
+A secret is a credential: an API key, an access token, a password, or the value of a header or parameter with
+a name for credentials. Other parameters, headers and words are not secrets, whatever their length.
 
-A secret is hidden where people look: in reprs, log lines, recordings and texts for people. What a program
-reads stays as the server sent it: payloads, replies, their statuses and responses. The protocol is
-interpreted before anything is hidden.
+Secrets are hidden in texts for people: reprs, log lines, recordings and reasons. Data for programs stays as
+the server sent it: payloads, replies, their statuses and responses. Protocol code interprets messages before
+anything is hidden.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HIDDEN = "…"
-"""What stands for a secret in a text for people."""
+"""The replacement of a secret in a text for people."""
 
 MIN_SECRET = 8
-"""Characters. A shorter secret is not looked for in texts: it occurs in ordinary words by chance."""
+"""Shortest secret to search for in texts, in characters. Shorter ones occur in ordinary words by chance."""
 
 MAX_TEXT = 200
-"""Characters of a server's words in a text for people."""
+"""Longest quotation of a server's text in a text for people, in characters."""
 
 MAX_CODED = 4096
-"""Characters. A longer secret is looked for as it is and in JSON: the other forms take long to make."""
+"""Longest secret to search for in all forms, in characters. Longer secrets are searched for only as they are
+and as JSON, because the other forms take long to create."""
 
 MAX_TOKENS = 16
-"""Access tokens of one client that are hidden: the newest."""
+"""Number of access tokens of one client that are hidden: the newest ones."""
 
 BEARER_PREFIX = "base64url.bearer."
-"""A subprotocol that begins like this carries a token after its last dot."""
+"""The prefix of a subprotocol that carries a token after its last dot."""
 
 _PUNCTUATION = re.compile(r"[^0-9A-Za-z]+")
 _NAMES = frozenset({"auth", "bearer", "credentials", "pass", "pwd", "sig"})
@@ -45,7 +46,7 @@ _ENDINGS = (
     *("authorization", "credential", "signature"),
 )
 _AUTHORIZATION = re.compile(r"([A-Za-z][\w-]*[ \t]+)(.+)", re.DOTALL)  # a scheme and its credential
-# Of a cookie, or of a scheme such as Digest. Base64 ends with "=", too, and is no pair.
+# The pairs of a cookie, or of a scheme such as Digest. Base64 may also end with "=", but is not a pair.
 _PAIRS = re.compile(r"[\w.-]+=[^\s;,=][^\s;,]*([;,]\s*[\w.-]+=[^\s;,=][^\s;,]*)*;?")
 _PAIR = re.compile(r"([\w.-]+=\"?)([^\s;,\"]*)")
 
@@ -61,9 +62,9 @@ def is_secret_name(name: str) -> bool:
 
 
 def header_pieces(name: str, value: str) -> Iterator[tuple[str, bool]]:
-    """The value of a header in pieces, and whether each is a secret.
+    """Yield the pieces of a header's value, each with whether it is a secret.
 
-    Of `Bearer abc` that is `abc`, of the cookie `sid=abc; theme=dark` it is both values.
+    The secret in `Bearer abc` is `abc`. In the cookie `sid=abc; theme=dark`, both values are secrets.
     """
     if not is_secret_name(name):
         yield value, False
@@ -83,17 +84,17 @@ def header_pieces(name: str, value: str) -> Iterator[tuple[str, bool]]:
 
 
 def header_secrets(name: str, value: str) -> list[str]:
-    """The secrets in the value of a header."""
+    """Return the secrets in the value of a header."""
     return [piece for piece, is_secret in header_pieces(name, value) if is_secret]
 
 
 def subprotocol_secrets(name: str) -> list[str]:
-    """The token that a subprotocol carries, as it is encoded, if it carries one."""
+    """Return the encoded token that a subprotocol carries, as a list of at most one."""
     return [name.rpartition(".")[2]] if name.startswith(BEARER_PREFIX) else []
 
 
 def hide_subprotocols(names: object) -> str:
-    """The repr of subprotocols, without the tokens in them."""
+    """Return the repr of subprotocols, with their tokens hidden."""
     if not isinstance(names, tuple):
         return HIDDEN
     shown = [
@@ -106,7 +107,7 @@ _URL_SAFE = str.maketrans("+/", "-_")
 
 
 def forms(secret: str) -> set[str]:
-    """The ways in which a text may write a secret: plain, in JSON, percent-encoded, in base64."""
+    """Return the forms in which a text may contain a secret: plain, JSON, percent-encoded, base64."""
     escaped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     if len(secret) > MAX_CODED:
         return {secret, *escaped}
@@ -118,24 +119,25 @@ def forms(secret: str) -> set[str]:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """`text` without these secrets, in any of their forms."""
-    # No form is shorter than its secret, which a stranger may have made as long as a message.
+    """Return `text` with these secrets hidden, in any of their forms."""
+    # Skip secrets longer than the text: no form is shorter than its secret. A stranger's secret may be as
+    # long as a message, and its forms would take long to create.
     return Credentials(secret for secret in secrets if len(secret) <= len(text)).hide(text)
 
 
 class Credentials:
-    """The credentials of one client: those of its settings, and the access tokens that it has used."""
+    """The credentials of one client: those of its settings, and its latest access tokens."""
 
     __slots__ = ("_fixed", "_long", "_pattern", "_tokens")
 
     def __init__(self, fixed: Iterable[str] = ()) -> None:
         self._fixed = tuple(fixed)
         self._tokens: dict[str, None] = {}  # the newest last
-        self._pattern: re.Pattern[str] | None = None  # of the forms; compiled when it is needed first
-        self._long: list[str] = []  # those that are no matter of a pattern: it would take seconds to compile
+        self._pattern: re.Pattern[str] | None = None  # matches all short forms; compiled on first use
+        self._long: list[str] = []  # forms too long for the pattern: compiling it would take seconds
 
     def add(self, token: str | None) -> None:
-        """Hide this access token, too, from now on. The server may still quote those before it."""
+        """Also hide this access token from now on. Earlier tokens stay hidden: the server may quote them."""
         if token is not None:
             self._tokens.pop(token, None)
             self._tokens[token] = None
@@ -144,13 +146,13 @@ class Credentials:
             self._pattern = None
 
     def hide(self, text: str) -> str:
-        """`text` for people: each credential is replaced by `…`. Shorter ones than `MIN_SECRET` stay."""
+        """Return `text` with each credential replaced by `…`. Those shorter than `MIN_SECRET` stay."""
         if self._pattern is None:
             secrets = [one for one in (*self._fixed, *self._tokens) if len(one) >= MIN_SECRET]
             found = {form for secret in secrets for form in forms(secret)}
-            # The longest first: a secret may begin with another one. "(?!)" matches nothing.
+            # Longest first, because one secret may be the beginning of another. "(?!)" matches nothing.
             longest_first = sorted(found, key=lambda form: (-len(form), form))
-            longest = 4 * MAX_CODED  # of what a pattern holds
+            longest = 4 * MAX_CODED  # characters of a form in the pattern
             self._long = [form for form in longest_first if len(form) > longest]
             self._pattern = re.compile("|".join(map(re.escape, longest_first[len(self._long) :])) or "(?!)")
         for form in self._long:
@@ -158,5 +160,8 @@ class Credentials:
         return self._pattern.sub(HIDDEN, text)
 
     def quote(self, text: str) -> str:
-        """The same, cut off after `MAX_TEXT` characters: no part of a credential is left at the end."""
+        """Return `text` hidden as in `hide`, then cut after `MAX_TEXT` characters.
+
+        Hiding comes first, so that the cut leaves no part of a credential.
+        """
         return self.hide(text)[:MAX_TEXT]

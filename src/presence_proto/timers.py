@@ -1,4 +1,4 @@
-"""Named timers, one slot per meaning (after quinn-proto's timer table), and the checks on `now`."""
+"""Named timers, one slot per purpose (like quinn-proto's timer table), the clock and the backoff."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Name = TypeVar("Name")
 
 MAX_NOW = 1e12
-"""Seconds. Past it a float cannot tell milliseconds apart, and `now + 0.001` may be `now` again."""
+"""The largest legal `now`, in seconds. Above it, a float is too coarse: `now + 0.001` may equal `now`."""
 
 
 class Clock:
-    """The monotonic clock of the facts. It never runs backwards, and it is never NaN or infinite."""
+    """The monotonic clock of an endpoint. It never runs backwards, and never becomes NaN or infinite."""
 
     __slots__ = ("now",)
 
@@ -29,9 +29,9 @@ class Clock:
         self.now = -math.inf
 
     def advance(self, now: float) -> float:
-        """Take in a new `now` (seconds); going backwards is clamped.
+        """Set the time to `now` (seconds) and return it. An earlier `now` leaves the time unchanged.
 
-        Raises `LocalProtocolError` on NaN, infinity, and what cannot be seconds because it is past `MAX_NOW`.
+        Raises `LocalProtocolError` for NaN, infinity, and values beyond `MAX_NOW`.
         """
         if not -MAX_NOW < now < MAX_NOW:
             raise LocalProtocolError(f"now must be a finite number of seconds up to {MAX_NOW:g}, not {now!r}")
@@ -41,10 +41,10 @@ class Clock:
 
 
 class _Timer(Struct, order=True):
-    """An entry of the heap. They are compared by their first two fields, of which no two have the same."""
+    """An entry of the heap. Entries are ordered by `deadline` and `serial`; each serial occurs once."""
 
     deadline: float
-    serial: int  # breaks ties in the order in which timers were set
+    serial: int  # for equal deadlines: timers fire in the order in which they were set
     name: Any
     live: bool = True
 
@@ -52,20 +52,20 @@ class _Timer(Struct, order=True):
 class Timers(Generic[Name]):
     """A set of named deadlines in seconds. Setting a name again replaces its deadline.
 
-    O(log n) a change: a heap whose outdated entries are dropped when they surface. `first` is the earliest
-    deadline in seconds, infinite when nothing is set: it is asked for with every read, and rarely changes.
+    A change takes O(log n): outdated entries stay in the heap until they are its first entry. `first` is the
+    earliest deadline in seconds, or infinite without timers. It is an attribute because every read needs it.
     """
 
     __slots__ = ("_heap", "_live", "_serial", "first")
 
     def __init__(self) -> None:
         self._live: dict[Name, _Timer] = {}
-        self._heap: list[_Timer] = []  # the first of them is live
+        self._heap: list[_Timer] = []  # the first entry is always live
         self._serial = 0
         self.first = math.inf
 
     def set(self, name: Name, deadline: float) -> None:
-        """Fire `name` at `deadline`."""
+        """Set the timer `name` to expire at `deadline` (seconds)."""
         before = self._live.get(name)
         if before is not None:
             before.live = False
@@ -78,29 +78,29 @@ class Timers(Generic[Name]):
             heapify(self._heap)
 
     def cancel(self, name: Name) -> None:
-        """Forget `name`; no error when it is not set."""
+        """Remove the timer `name`, if it is set."""
         timer = self._live.pop(name, None)
         if timer is not None:
             timer.live = False
             self._surface()
 
     def clear(self) -> None:
-        """Forget every timer."""
+        """Remove all timers."""
         self._live.clear()
         self._heap.clear()
         self.first = math.inf
 
     def get(self, name: Name) -> float | None:
-        """The deadline of `name`, or `None` when it is not set."""
+        """Return the deadline of `name`, or `None` if it is not set."""
         timer = self._live.get(name)
         return None if timer is None else timer.deadline
 
     def next_deadline(self) -> float | None:
-        """The earliest deadline, or `None` when nothing is set."""
+        """Return the earliest deadline, or `None` without timers."""
         return None if self.first == math.inf else self.first
 
     def pop_expired(self, now: float) -> Name | None:
-        """Remove and return the earliest timer whose deadline is at or before `now`, or `None`."""
+        """Remove the earliest timer and return its name if its deadline is not after `now`, else `None`."""
         if self.first > now or not self._heap:
             return None
         name: Name = heappop(self._heap).name
@@ -109,7 +109,7 @@ class Timers(Generic[Name]):
         return name
 
     def _surface(self) -> None:
-        """Drop outdated entries until the first one is live."""
+        """Remove outdated entries until the first entry is live."""
         heap = self._heap
         while heap and not heap[0].live:
             heappop(heap)
@@ -117,15 +117,15 @@ class Timers(Generic[Name]):
 
 
 # ---------------------------------------------------------------------------------------------------- backoff
-# Delays between attempts: `min(base * 2**n, maximum)`, with jitter that only ever shortens.
+# Delays between attempts: `min(base * 2**n, maximum)`. Jitter only shortens a delay.
 
 
 class Backoff:
-    """Counts failed attempts and says how long to wait before the next one.
+    """An exponential backoff: counts attempts and returns the delay before the next one.
 
-    `base` and `maximum` are seconds. `jitter` is a fraction of the delay (0 to 1): each delay is shortened by
-    up to that much, so that a thousand clients of one lost server do not come back in the same instant.
-    Without an `rng` there is no jitter, and the delays are exact.
+    `base` and `maximum` are in seconds. `jitter` (0 to 1) is the largest fraction by which a delay is
+    randomly shortened, so that the clients of a lost server do not reconnect all at once. Without an `rng`
+    there is no jitter, and the delays are exact.
     """
 
     __slots__ = ("_attempts", "_base", "_jitter", "_maximum", "_rng")
@@ -141,12 +141,12 @@ class Backoff:
 
     @property
     def attempts(self) -> int:
-        """How many delays were handed out since the last reset."""
+        """The number of delays since the last reset."""
         return self._attempts
 
     def next(self) -> float:
-        """The next delay in seconds."""
-        # 2**63 is past every sane maximum; the cap keeps the power a cheap one.
+        """Return the next delay in seconds."""
+        # Cap the exponent so that the power stays cheap: 2**63 exceeds every realistic maximum.
         delay = float(min(self._base * 2 ** min(self._attempts, 63), self._maximum))
         self._attempts += 1
         if self._rng is not None and self._jitter:
@@ -154,5 +154,5 @@ class Backoff:
         return delay
 
     def reset(self) -> None:
-        """Start over: things have been well for a while."""
+        """Start over with the first delay, for example after a stable connection."""
         self._attempts = 0

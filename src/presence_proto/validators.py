@@ -1,4 +1,4 @@
-"""Checks of config values. Each raises a `ConfigError` that names the field and quotes nothing secret."""
+"""Checks of config values. Each raises a `ConfigError` that names the field and quotes no secret."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 MIN_SECONDS = 0.001
-"""The shortest time that a config takes: what is due so soon again would keep a core busy for ever."""
+"""The shortest legal time in a config. A shorter timer would keep a CPU core busy."""
 
 MAX_EPOCH_MS = 253_402_300_799_999
-"""The last millisecond of the year 9999, which is the last that Supabase takes."""
+"""The last millisecond of the year 9999, the latest time that Supabase accepts."""
 
 MAX_REPLAY = 25
-"""Broadcasts that Supabase replays at most."""
+"""The maximum number of broadcasts that Supabase replays."""
 
 MAX_NESTING = 64
-"""Levels of JSON in what is added to a join."""
+"""The maximum levels of JSON in data added to a join."""
 LEAST_NESTING, MOST_NESTING = 20, 250
-"""What `max_nesting` may be: less is too little for our own messages, more too much for Python's stack."""
+"""The range of `max_nesting`. Fewer levels are too few for this library's messages; more levels need too much
+of Python's stack."""
 
 RESERVED_HEADERS = frozenset(
     {
@@ -40,7 +41,7 @@ RESERVED_HEADERS = frozenset(
         "upgrade",
     }
 )
-"""Headers that only the handshake itself sets."""
+"""Headers that only the handshake may set."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 §5.6.2
 _HOST = re.compile(r"[0-9A-Za-z.:%_-]+")  # IPv6 included
@@ -48,7 +49,7 @@ _HEADER_VALUE = re.compile(r"([!-~]+([ \t]+[!-~]+)*)?")  # RFC 9110 §5.5, ASCII
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number that a float can hold. A bool is not."""
+    """Whether `value` is a finite number that fits a float. A bool is not a number here."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:
@@ -56,7 +57,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_unicode(text: Any) -> bool:
-    """Whether `text` is a string that UTF-8 can carry: one without lone surrogates."""
+    """Whether `text` is a string without lone surrogates, so that UTF-8 can encode it."""
     try:
         return isinstance(text, str) and text.encode() is not None
     except UnicodeEncodeError:
@@ -69,12 +70,12 @@ def is_one_line(text: str) -> bool:
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` is a token of HTTP, RFC 9110 §5.6.2."""
+    """Whether `text` is an HTTP token (RFC 9110 §5.6.2)."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def host_name(host: str) -> str:
-    """The host of a URL as it goes on the wire: in ASCII. Raises `ConfigError`."""
+    """Return the host of a URL in ASCII (IDNA), as it is sent. Raises `ConfigError`."""
     try:
         ascii_host = host if ":" in host else host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -100,7 +101,7 @@ def positive_int(instance: object, attribute: Attribute[Any], value: Any) -> Non
 
 
 def nesting(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    # Fewer levels than that our own messages need; more would need more stack than Python has.
+    # For the reasons of the range see MOST_NESTING.
     if isinstance(value, bool) or not isinstance(value, int) or not LEAST_NESTING <= value <= MOST_NESTING:
         raise ConfigError(
             f"{attribute.name} must be a whole number from {LEAST_NESTING} to {MOST_NESTING}, not {value!r}"
@@ -134,13 +135,13 @@ def text_or_empty(instance: object, attribute: Attribute[Any], value: Any) -> No
 
 def secret(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and (not value or not is_unicode(value)):
-        # The value stays out of the message: it may be a key of the wrong type.
+        # Do not quote the value: it may be a key of the wrong type.
         kind = type(value).__name__
         raise ConfigError(f"{attribute.name} must be a non-empty Unicode string or None, not {kind}")
 
 
 def string_pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    """Pairs of strings from a mapping or from pairs."""
+    """Return pairs of strings from a mapping or from pairs. Raises `ConfigError` for anything else."""
     try:
         pairs = tuple((name, text) for name, text in (value.items() if isinstance(value, Mapping) else value))
     except (TypeError, ValueError):
@@ -182,7 +183,7 @@ def token_in(instance: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def as_tuple(value: Any) -> Any:
-    """The items of an iterable other than a string; anything else is left to the validator."""
+    """Return an iterable as a tuple. Strings and other values stay unchanged, for the validator to reject."""
     return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 

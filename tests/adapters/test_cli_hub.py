@@ -249,7 +249,7 @@ def test_the_help_says_every_default() -> None:
         assert f"[default: {fields_dict(HubConfig)[name].default}]" in text
     for default in (DEFAULTS | RATES).values():
         assert f"[default: {default:g}]" in text
-    assert text.count("0 is no limit.") == len(DEFAULTS) + len(RATES)
+    assert text.count("0 means no limit.") == len(DEFAULTS) + len(RATES)
 
 
 def test_awkward_paths_are_quoted(tmp_path: Path) -> None:

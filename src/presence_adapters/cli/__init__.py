@@ -1,15 +1,15 @@
-"""The command line, `presence`. It needs the extra `cli`: click, platformdirs, rich and textual."""
+"""The `presence` command. It needs the extra `cli`: click, platformdirs, rich and textual."""
 
 from __future__ import annotations
 
 import sys
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C: `Exit.INTERRUPTED`, which is not imported yet when it is needed here."""
+"""Exit status after Ctrl-C. A copy of `Exit.INTERRUPTED`: Ctrl-C may come before `exits` is imported."""
 
 
 def main() -> None:
-    """Run `presence`."""
+    """Run the `presence` command."""
     try:
         from presence_adapters.cli.app import app
 

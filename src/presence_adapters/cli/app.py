@@ -1,4 +1,4 @@
-"""The group of all commands. Each is imported when it is asked for: together they need a second."""
+"""The click group of all commands. A command is imported only when used: importing all takes a second."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODULES = {
     "watch": "room",
     "whoami": "room",
 }
-"""Where each command is."""
+"""The module in `presence_adapters.cli` that defines each command."""
 
 CONNECTION_LOG = "presence_adapters.connection_monitor"
 
@@ -45,7 +45,7 @@ Tab completion, in the start-up file of your shell:
 
 
 class _Commands(click.Group):
-    """Ctrl-C ends them with a status of its own. click would say 1, which means something else."""
+    """Lazily imported commands. Ctrl-C exits with 130: click's own status 1 means a failed command here."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -71,13 +71,14 @@ class _Commands(click.Group):
 )
 @click.version_option(package_name="presence-proto", prog_name="presence", message="%(prog)s %(version)s")
 def app() -> None:
-    """Who is online and what they are doing, on Phoenix Channels and Supabase Realtime."""
-    # The commands say themselves what becomes of a connection. With --debug the log has it, too.
+    """See who is online and what they are doing, over Phoenix Channels and Supabase Realtime."""
+    # The commands report connection losses themselves. Without a handler, logging would print them on
+    # stderr, too. With --debug they are in the log as well.
     logging.getLogger(CONNECTION_LOG).addHandler(logging.NullHandler())
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # whoever started us has closed it
+        if getattr(sys, name) is None:  # the parent process closed it
             null = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, open(null, mode, closefd=False))  # noqa: SIM115  # it stays open to the end
+            setattr(sys, name, open(null, mode, closefd=False))  # noqa: SIM115  # stays open until exit
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # names have characters that a locale may lack
+            stream.reconfigure(errors="replace")  # the locale may lack characters of names

@@ -1,4 +1,7 @@
-"""`presence demo`: a hub, its residents and a client that watches, in one process but over real sockets."""
+"""Implementation of `presence demo`: a hub, simulated users and a watching client.
+
+All run in one process, but are connected by real sockets.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- residents
-# The people of the demo: who they are, what they do, and a director who keeps things happening.
+# The simulated users, and a director that triggers their actions.
 
 
 YOU = "you"
@@ -61,7 +64,7 @@ IN_GAME, IN_SKILL, BUSY = UserStatus.IN_GAME, UserStatus.IN_SKILL, UserStatus.DO
 
 @frozen
 class Character:
-    """Somebody with habits."""
+    """A simulated user: name, statuses with activities, favourite game, chat messages."""
 
     user_id: str
     name: str
@@ -139,7 +142,7 @@ CAST = (
 
 
 class Resident:
-    """One character and the client that it comes with."""
+    """A character with its client."""
 
     def __init__(self, character: Character, config: PresenceConfig, rng: Random) -> None:
         self.character = character
@@ -150,16 +153,16 @@ class Resident:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is in the room, and knows it."""
+        """Whether the client is connected."""
         return self._client is not None and self._client.is_connected
 
     @property
     def is_away(self) -> bool:
-        """Whether it has gone, or has not come yet."""
+        """Whether the resident has left, or has not joined yet."""
         return self._client is None
 
     async def live(self) -> None:
-        """Come, answer what happens, and stay until `leave`."""
+        """Join the room, react to some events, and stay until `leave`."""
         me = self.character
         async with PresenceClient(Identity(me.user_id, me.name), self._config, rng=self._rng) as self._client:
             async for event in self._client:
@@ -172,36 +175,36 @@ class Resident:
         self._client = None
 
     async def leave(self) -> None:
-        """Say goodbye."""
+        """Leave the room."""
         if self._client is not None:
             await self._client.disconnect()
 
     async def change(self) -> None:
-        """Turn to something else."""
+        """Switch to the next status and activity."""
         if self._client is not None:
             await self._client.update_activity(*self.character.moods[self._mood % len(self.character.moods)])
             self._mood += 1
 
     async def talk(self) -> None:
-        """Say something."""
+        """Send a random chat message."""
         if self._client is not None:
             await self._client.send_chat("lobby", self._rng.choice(self.character.sayings))
 
     async def invite(self) -> None:
-        """Ask everybody to a game."""
+        """Invite everybody to a game."""
         if self._client is not None:
             await self._client.send_invite(self.character.game, f"{self._rng.randrange(10_000):04}")
 
     async def poke(self, user_id: str) -> None:
-        """Poke somebody."""
+        """Poke a user."""
         if self._client is not None:
             await self._client.send_poke(user_id)
 
 
 class Director:
-    """Opens with a script in which everything happens once, and goes on with chance.
+    """Controller of the residents: runs a script that shows every kind of event, then random actions.
 
-    `enter` starts a resident's life, `cut` breaks the connection of a user, both without waiting.
+    `enter` starts `Resident.live`, and `cut` breaks the connection of a user. Both return at once.
     """
 
     def __init__(
@@ -218,7 +221,7 @@ class Director:
         self._cut = cut
 
     async def run(self) -> None:
-        """See to it until cancelled."""
+        """Run until cancelled."""
         for pause, step in self._script():
             await asyncio.sleep(pause)
             await self._do(step)
@@ -229,8 +232,7 @@ class Director:
             self._cut(YOU)
 
     async def _do(self, step: Callable[[], Awaitable[object]]) -> None:
-        # Somebody may have left in this very moment, or wait for the network with too much to say: so is
-        # life.
+        # The client may just have disconnected, or its connection may be congested. The demo skips the step.
         with suppress(PresenceError):
             await step()
 
@@ -259,7 +261,7 @@ class Director:
             (0.7, people["fumiko"].change),
             (0.7, lambda: enter("emeka")),
             (0.6, people["ada"].talk),
-            # We lose our own connection. What happens meanwhile comes as the net difference.
+            # Cut the watching client's connection. It gets the changes in between as one net difference.
             (0.9, lambda: cut(YOU)),
             (0.1, people["bruno"].leave),
             (0.1, lambda: enter("gus")),
@@ -298,15 +300,14 @@ class Director:
 
 
 # ------------------------------------------------------------------------------------------------------- view
-# How the demo shows the room: a live view in a terminal, lines anywhere else.
+# The views of the room: a live view for a terminal, lines otherwise.
 
 
-SIDE_BY_SIDE = 110
-"""Columns from which roster and events stand side by side."""
+SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and events side by side
 
 
 class Tally:
-    """What was seen, for the summary."""
+    """Counters of the events that the client received, for the summary."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -333,7 +334,7 @@ class Tally:
                 self.messages += 1
 
     def summary(self) -> list[str]:
-        """A few lines."""
+        """Return the lines of the summary."""
         events = ", ".join(f"{count} {kind}" for kind, count in self.kinds.most_common())
         return [
             f"{self.elapsed:.1f} seconds in the room: {len(self.users)} users, {self.kinds.total()} events",
@@ -343,20 +344,20 @@ class Tally:
 
 
 class View(Protocol):
-    """Shows the room while it is entered, and a summary when it was left."""
+    """Interface of a view: a context manager that shows the room inside, and prints a summary afterwards."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
     def show(self, event: PresenceEvent | EventsDropped) -> None:
-        """An event has come."""
+        """Show an event."""
         ...
 
     def say(self, text: str) -> None:
-        """We do something ourselves."""
+        """Show a line about an action of the demo itself."""
         ...
 
     def refresh(self) -> None:
-        """Time has passed."""
+        """Redraw. Called every `FRAME` seconds."""
         ...
 
     def finish(self) -> None:
@@ -365,7 +366,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """One line for each event, on stdout. `on_gone` is called when nobody reads them any more."""
+    """View that prints one line for each event on stdout. Calls `on_gone` when stdout is a closed pipe."""
 
     def __init__(self, tally: Tally, on_gone: Callable[[], None]) -> None:
         self._tally = tally
@@ -394,13 +395,13 @@ class PlainView:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # `presence demo | head`. What is still in the buffer must not fail again when Python exits.
+            # `presence demo | head` closes the pipe. Flushing the buffer at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._on_gone()
 
 
 class LiveView:
-    """The roster, the latest events and a status line, over the whole terminal, whatever size it takes."""
+    """Full-screen view: the roster, the latest events and a status line. It adapts to the terminal size."""
 
     def __init__(self, console: Console, tally: Tally, client: PresenceClient, seconds: float | None) -> None:
         self._console = console
@@ -408,8 +409,8 @@ class LiveView:
         self._client = client
         self._seconds = seconds
         self._lines: deque[tuple[float, Line]] = deque(maxlen=200)
-        self._since: dict[str, tuple[object, float]] = {}  # by user: what they do, and since when
-        # No thread: refresh() is called by the loop.
+        self._since: dict[str, tuple[object, float]] = {}  # by user id: (status, activity), and since when
+        # No refresh thread: `_draw` in the event loop calls refresh().
         self._live = Live(console=console, screen=True, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -512,12 +513,11 @@ def _age(seconds: float) -> str:
 # ------------------------------------------------------------------------------------------------------- demo
 
 
-FRAME = 0.25
-"""Seconds from one picture of the live view to the next, when nothing happens."""
+FRAME = 0.25  # seconds between redraws of the live view when there are no events
 
 
 async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> None:
-    """Show the room until the time is over or a signal comes, then print a summary."""
+    """Show the room for `seconds`, or until SIGINT or SIGTERM, then print a summary."""
     rng = random.Random(seed)
     stop = asyncio.Event()
     places: dict[str | None, ConnId] = {}  # the latest connection of each user
@@ -562,7 +562,7 @@ async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> 
 
 
 async def _watch(client: PresenceClient, view: View, tally: Tally) -> None:
-    """Show what comes, and be a polite guest."""
+    """Show the events of the client, set its status, and poke back."""
     async for event in client:
         tally.add(event)
         view.show(event)

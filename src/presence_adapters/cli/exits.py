@@ -1,4 +1,4 @@
-"""The exit statuses of `presence`, and the errors that end it with them."""
+"""Exit statuses of `presence`, and the exceptions that set them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class Exit(IntEnum):
-    """What the exit status says."""
+    """The exit statuses. `MEANINGS` explains them."""
 
     OK = 0
     FAILED = 1
@@ -21,28 +21,28 @@ class Exit(IntEnum):
 
 
 MEANINGS = {
-    Exit.OK: "It worked.",
-    Exit.FAILED: "It did not work: the server refused it, or did not confirm it in time.",
+    Exit.OK: "Success.",
+    Exit.FAILED: "The command failed: the server refused it, or did not confirm it in time.",
     Exit.USAGE: "The command line, a setting or the identity is wrong.",
-    Exit.DISABLED: "Presence is switched off: enabled = false in the settings.",
-    Exit.UNREACHABLE: "No way into the room in time, or the server did not let us in.",
-    Exit.NO_SUCH_USER: "Nobody in the room has this id or name, or several have the name.",
-    Exit.INTERRUPTED: "Ended by Ctrl-C before it was done.",
+    Exit.DISABLED: "Presence is switched off: the settings have enabled = false.",
+    Exit.UNREACHABLE: "The room could not be joined in time, or the server refused the client.",
+    Exit.NO_SUCH_USER: "No user in the room has this id or name, or several users have the name.",
+    Exit.INTERRUPTED: "Interrupted by Ctrl-C.",
 }
 
 
 def described() -> str:
-    """All of them, one a line, for a help text."""
+    """Return all exit statuses with their meanings, one per line, for a help text."""
     return "\n".join(f"  {status:<5}{meaning}" for status, meaning in MEANINGS.items())
 
 
 class Failure(click.ClickException):
-    """It did not work. Each line of the message becomes one on stderr."""
+    """A failed command. Each line of the message is printed on stderr as a separate error."""
 
     exit_code = Exit.FAILED
 
     def show(self, file: Any = None) -> None:
-        """Print it."""
+        """Print the message to stderr."""
         for line in self.message.splitlines():
             click.echo(f"Error: {line}", file=file, err=True)
 
@@ -60,12 +60,12 @@ class Disabled(Failure):
 
 
 class Unreachable(Failure):
-    """There is no way into the room."""
+    """The room cannot be joined."""
 
     exit_code = Exit.UNREACHABLE
 
 
 class NoSuchUser(Failure):
-    """Nobody in the room is meant, or several may be."""
+    """No user in the room matches, or more than one does."""
 
     exit_code = Exit.NO_SUCH_USER

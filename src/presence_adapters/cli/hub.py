@@ -1,4 +1,4 @@
-"""`presence hub` and its options. What it does is in `serve` and `control`."""
+"""`presence hub` and its options. The module `serve` has the implementation."""
 
 from __future__ import annotations
 
@@ -25,39 +25,49 @@ LEVELS = ["debug", "info", "warning", "error"]
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
-    ("max_connections", int, "N", "Clients at once; more are refused with HTTP 429."),
+    ("max_connections", int, "N", "Simultaneous clients; more are refused with HTTP 429."),
     (
         "max_connections_per_address",
         int,
         "N",
-        "Of them, from one IP address, or one /64 of IPv6. All clients behind a proxy have one address.",
+        "Simultaneous clients of one IPv4 address or IPv6 /64. Clients behind a proxy share its address.",
     ),
     ("max_channels", int, "N", "Channels of one client."),
-    ("max_message_size", int, "BYTES", "Of one message; a larger one closes its connection."),
-    ("max_meta_size", int, "BYTES", "Of what one client tracks in one channel, and its key."),
-    ("max_topic_size", int, "BYTES", "Of all that is tracked in one channel."),
-    ("max_connection_size", int, "BYTES", "Of all that one client tracks, and of its channels' names."),
-    ("max_total_size", int, "BYTES", "Of all that clients track, and of their channels' names."),
+    ("max_message_size", int, "BYTES", "Largest message; a larger one closes its connection."),
+    ("max_meta_size", int, "BYTES", "Largest presence payload of one client in one channel, with its key."),
+    ("max_topic_size", int, "BYTES", "Total of all presence payloads in one channel."),
+    ("max_connection_size", int, "BYTES", "Total of one client's presence payloads and channel names."),
+    ("max_total_size", int, "BYTES", "Total of all clients' presence payloads and channel names."),
     (
         "presence_limit",
         int,
         "N",
-        "Presence updates in 30 s; one more closes the channel. Supabase has 5.",
+        "Presence updates of one channel in 30 s; one more closes the channel. Supabase allows 5.",
     ),
-    ("message_rate", int, "N", "Messages a second of one client, as an average of 10 s. Supabase has 100."),
-    ("join_rate", int, "N", "Joins a second of one client, as an average of 10 s. Supabase has 100."),
-    ("delivery_rate", int, "N", "Messages a second that go out for those of one client, likewise."),
-    ("join_delay", float, "SECONDS", "Take so long for a join, one at a time for each client."),
-    ("refusal_delay", float, "SECONDS", "Take longer for a join that is refused. Supabase takes 5."),
-    ("handshake_refusal_delay", float, "SECONDS", "Answer a wrong API key so late. Supabase does after 2."),
-    ("presence_window", float, "SECONDS", "Tell comings and goings of so long in one message."),
+    (
+        "message_rate",
+        int,
+        "N",
+        "Messages per second from one client, averaged over 10 s. Supabase allows 100.",
+    ),
+    ("join_rate", int, "N", "Joins per second of one client, averaged over 10 s. Supabase allows 100."),
+    ("delivery_rate", int, "N", "Messages per second sent to others for one client, averaged over 10 s."),
+    ("join_delay", float, "SECONDS", "Delay of each join. Each client's joins run one after the other."),
+    ("refusal_delay", float, "SECONDS", "Additional delay of a refused join. Supabase takes 5."),
+    (
+        "handshake_refusal_delay",
+        float,
+        "SECONDS",
+        "Delay before a wrong API key is refused. Supabase takes 2.",
+    ),
+    ("presence_window", float, "SECONDS", "Collect joins and leaves for this long, and send them together."),
 ]
-"""The fields of `HubConfig` that are options of the same name."""
+"""The fields of `HubConfig` that are options: name, type, metavar and help text."""
 
 DEFAULTS: dict[str, int | float] = {
     "max_connections_per_address": 1000,
 }
-"""What the command has instead of the defaults of `HubConfig`, which are for tests: strangers may come."""
+"""Defaults of the command that differ from `HubConfig`, whose own suit tests: clients may be untrusted."""
 
 
 RATES: dict[str, int | float] = {
@@ -66,7 +76,7 @@ RATES: dict[str, int | float] = {
     "join_rate": 100,
     "delivery_rate": 10_000,
 }
-"""More of those, but not with `--control`: a test may be faster than any client should be."""
+"""More such defaults, not applied with `--control`: a test may send faster than a client should."""
 
 STRICT: dict[str, Any] = {
     "handshake_refusal_delay": 2.0,
@@ -75,7 +85,7 @@ STRICT: dict[str, Any] = {
     "refusal_delay": 5.0,
     "shutdown_like": "supabase",
 }
-"""What `--strict` sets: Supabase's own limits and delays, as measured."""
+"""Settings of `--strict`: the limits and delays measured at Supabase."""
 
 
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,53 +93,59 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
         own = fields_dict(HubConfig)[name].default
         default = (DEFAULTS | RATES).get(name, own)
         shown = f"{default:g}" if kind is float else default
-        text += " 0 is no limit." if own is None else ""
+        text += " 0 means no limit." if own is None else ""
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, type=kind, metavar=unit, help=f"{text}  [default: {shown}]")(command)
     return command
 
 
 @click.command(epilog=f"\b\nThe commands of --control, and their arguments:\n{described()}")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 means all."
+)
 @click.option(
     "--port",
     default=4000,
     show_default=True,
     type=click.IntRange(0, 65535),
     metavar="PORT",
-    help="0 takes a free one.",
+    help="Port to listen on; 0 chooses a free port.",
 )
 @click.option(
     "--protocol",
     type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
-    help="The protocols: Phoenix and Supabase, the older JSON protocol of Jarvis, or both.  [default: both]",
+    help="Protocols to serve: Phoenix and Supabase, the older Jarvis JSON, or both.  [default: both]",
 )
-@click.option("--api-key-file", type=FILE, help="A file with the key that clients need. Without it none is.")
+@click.option("--api-key-file", type=FILE, help="File with the key that clients must send. Default: no key.")
 @click.option(
     "--allow-origin",
     "allowed_origins",
     multiple=True,
     metavar="ORIGIN",
-    help="The origin of web pages that may connect besides those of this host, such as https://example.com. "
-    "May be given several times.",
+    help="Origin whose web pages may connect, such as https://example.com. Pages of this host always may. "
+    "Repeat the option for several origins.",
 )
-@click.option("--tls-cert", type=FILE, help="PEM file. Turns TLS on.")
-@click.option("--tls-key", type=FILE, help="PEM file.")
+@click.option("--tls-cert", type=FILE, help="PEM file with the certificate chain. Enables TLS.")
+@click.option("--tls-key", type=FILE, help="PEM file with the private key, unless it is in --tls-cert.")
 @_limits
 @click.option(
     "--strict",
     is_flag=True,
-    help="Be as strict and slow as Supabase where the default is not: presence limit, refusals, sizes, stop.",
+    help="Copy Supabase's limits and delays: presence limit, refusal delays, message size, shutdown.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="What to say on stderr.  [default: info; with --control: warning]",
+    help="Lowest level to log on stderr.  [default: info; with --control: warning]",
 )
 @click.option(
-    "--control", "controlled", is_flag=True, help="For tests in any language: obey the JSON lines on stdin."
+    "--control", "controlled", is_flag=True, help="For tests in any language: run JSON commands from stdin."
 )
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), help="File for `presence replay`.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Record the hub to this file, for `presence replay`.",
+)
 def hub(
     host: str,
     port: int,
@@ -144,20 +160,20 @@ def hub(
     strict: bool,
     **limits: Any,
 ) -> None:
-    """Run a hub: a server for presence clients, and for Phoenix and Supabase ones.
+    """Run a hub: a server for presence, Phoenix and Supabase clients.
 
-    It prints its URLs, and a client to paste. Ctrl-C or SIGTERM stop it in an orderly way: clients are told
-    to come back (close code 1012). Exit status 0 then, and 1 when it cannot listen.
+    The hub prints its URLs and the code of an example client. Ctrl-C or SIGTERM stop it cleanly: clients are
+    asked to reconnect (close code 1012), and the exit status is 0. It is 1 when the hub cannot listen.
 
-    With --control it says where it listens in one line of JSON: url, socket_url, jarvis_url, port, and the
-    api_key that it demands. Then it does what stdin says, and answers each line with one:
+    With --control, the first line on stdout is a JSON object with url, socket_url, jarvis_url, port, and the
+    api_key that clients need. The hub then runs the commands on stdin, and prints one line of reply to each:
 
     \b
       {"do": "refuse_handshakes", "count": 2}    {"ok": true}
       {"do": "online", "topic": "realtime:x"}    {"ok": true, "result": {…}}
       {"do": "juggle"}                           {"ok": false, "error": "…"}
 
-    The end of stdin, or a signal, stops it at once, as if it was killed.
+    The end of stdin, or a signal, stops the hub at once, like a killed process.
     """
     if not host:
         raise click.UsageError("--host is empty: 0.0.0.0 is all addresses, 127.0.0.1 this machine alone")
@@ -193,7 +209,7 @@ def hub(
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from None
     except BrokenPipeError:
-        raise  # nobody reads what it says: that is no matter of listening, and click knows what to do
+        raise  # an OSError, but not from listening: stdout is closed, and click handles it
     except (OSError, UnicodeError) as exc:
         raise click.ClickException(f"cannot listen on {host}:{port}: {_in_words(exc)}") from None
 
@@ -213,7 +229,7 @@ def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | Non
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)
-    except OSError as exc:  # ssl.SSLError is one
+    except OSError as exc:  # ssl.SSLError is a subclass
         raise click.ClickException(f"cannot use {certificate} and its key: {os_error_words(exc)}") from None
     return context
 

@@ -1,4 +1,4 @@
-"""The commands that need no server: demo, sim, replay."""
+"""The commands that need no server: `demo`, `sim` and `replay`."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
 
 
 @click.command()
-@click.option("--seconds", type=Duration(), help="End by itself after so long.")
-@click.option("--seed", type=int, help="The same seed: the same people do the same things.")
+@click.option("--seconds", type=Duration(), help="End after this many seconds.")
+@click.option("--seed", type=int, help="Random seed. The same seed gives the same actions.")
 @click.option(
-    "--plain", is_flag=True, help="Lines instead of the live view; also without a terminal, or with NO_COLOR."
+    "--plain",
+    is_flag=True,
+    help="Print lines instead of the live view. This is the default without a terminal and with NO_COLOR.",
 )
 def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
-    """Watch a small room: a hub, a few residents, and a client that sees them come, act and go.
+    """Watch a small demo room: a hub, a few simulated users, and a client that shows what they do.
 
-    Everything is real, on loopback sockets and a free port. Ends with a summary and exit status 0, after
-    --seconds or with Ctrl-C.
+    All connections are real sockets on loopback, on a free port. The demo ends after --seconds or on Ctrl-C,
+    with a summary and exit status 0.
     """
     plain = plain or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     asyncio.run(demo_room(seconds, seed, plain=plain))
 
 
 @click.command()
-@click.option("--seed", type=click.IntRange(min=0), help="Play the world of this seed.")
-@click.option("--seeds", metavar="A-B", callback=parse_seeds, help="Those of all these. [default: 0-99]")
-@click.option("--minutes", type=Duration(), help="Virtual, of each. [default: 10-20]")
-@click.option("--hours", type=Duration(), help="The same, in hours.")
-@click.option("--clients", type=click.IntRange(min=1), help="In each world. [default: 3-6]")
+@click.option("--seed", type=click.IntRange(min=0), help="Run only the simulation of this seed.")
+@click.option("--seeds", metavar="A-B", callback=parse_seeds, help="Run seeds A to B. [default: 0-99]")
+@click.option("--minutes", type=Duration(), help="Virtual minutes of each simulation. [default: 10-20]")
+@click.option("--hours", type=Duration(), help="Virtual hours of each simulation, instead of --minutes.")
+@click.option("--clients", type=click.IntRange(min=1), help="Clients in each simulation. [default: 3-6]")
 @click.option("--faults", default="mixed", show_default=True, type=click.Choice(list(FAULTS)))
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes.")
-@click.option("--log", is_flag=True, help="Show all that happens. For one process.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Number of processes.")
+@click.option("--log", is_flag=True, help="Print every step. Not with several --jobs.")
 def sim(
     seed: int | None,
     seeds: range | None,
@@ -49,11 +51,11 @@ def sim(
     jobs: int,
     log: bool,
 ) -> None:
-    """Run simulated worlds: a hub and clients on bad networks, judged at every step.
+    """Run simulations: a hub and clients on faulty networks, checked at every step.
 
-    Time is virtual, and each world is the same every time. What the options do not say is up to its seed.
-    Ends with a summary: exit status 0, or 1 and a report when a law of the protocol was broken. Ctrl-C stops
-    it, with the summary so far and exit status 130.
+    Time is virtual, and the same seed gives the same simulation. The seed chooses every value that no option
+    sets. The command prints a summary at the end. Exit status 0, or 1 with a report when a protocol rule was
+    violated. Ctrl-C stops the run with the summary so far, and exit status 130.
     """
     if seed is not None and seeds is not None:
         raise click.UsageError("give either --seed or --seeds")
@@ -70,11 +72,11 @@ def sim(
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.option("--show", is_flag=True, help="Print it in words, and replay nothing.")
+@click.option("--show", is_flag=True, help="Print the recording in words instead of replaying it.")
 def replay(file: str, show: bool) -> None:
-    """Do again what a recording says, and tell whether the same comes out: how bugs are reported.
+    """Replay a recording, and check that the output is the same. Recordings are for bug reports.
 
-    FILE is what a client or hub has recorded with its option `record`, or - for stdin. Exit status 0 when
-    it is the same, 1 when it is not, 2 when FILE is no recording or a damaged one.
+    FILE is a recording that a client or hub has written with its `record` option, or - for stdin. Exit status
+    0 when the output is the same, 1 when it differs, 2 when FILE is not a recording or is damaged.
     """
     sys.exit(0 if replay_file(file, show=show) else 1)

@@ -1,4 +1,4 @@
-"""`presence online`, `poke`, `invite` and `chat`: short visits that say what came of them."""
+"""Implementation of `presence online`, `poke`, `invite`, `chat`, `status` and `whoami`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- signals
-# Ctrl-C and SIGTERM, for programs that end in an orderly way.
+# Clean shutdown on Ctrl-C and SIGTERM.
 
 
 @contextmanager
 def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM runs `callback` in the loop. The next one does what it did before: end it
-    for good.
+    """Call `callback` in the running event loop on the first SIGINT or SIGTERM.
+
+    The first signal also restores the previous handlers, so that a second signal kills the process.
     """
     loop = asyncio.get_running_loop()
     before: dict[int, Any] = {}
@@ -51,7 +52,7 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         restore()
-        # Through the loop: a signal comes between any two lines of it, or while it sleeps.
+        # Not a direct call: the signal may interrupt the loop anywhere. This also wakes a sleeping loop.
         loop.call_soon_threadsafe(callback)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -63,7 +64,7 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
 
 
 async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None = None) -> None:
-    """Run `main` until it ends, `seconds` have passed, or SIGINT or SIGTERM comes. Raises what it raises."""
+    """Run `main` until it ends, `seconds` pass, or SIGINT or SIGTERM arrives. Raises what `main` raises."""
     stop = asyncio.Event()
     with on_stop_signal(stop.set):
         running, stopping = asyncio.create_task(main), asyncio.create_task(stop.wait())
@@ -78,30 +79,27 @@ async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None =
 
 
 # ------------------------------------------------------------------------------------------------------ visit
-# A short visit to a room: go in unseen, say something, hear what became of it, leave.
+# A short visit to a room: join invisibly, send a command, wait for its result, leave.
 #
 #     async with visit(settings, timeout) as client:
 #         await confirmed(client, await client.send_poke("bob-1"))
 #
-# Nobody sees the visitor: it is in nobody's roster, so it changes nothing of what others see of a user who is
-# online elsewhere, and does not bring one online who is not. (The Jarvis JSON protocol has no way in unseen.
-# There the user is online for the time of the visit; status and activity stay as they are.)
+# The visitor is in no roster. If the user is online elsewhere, others see no change. If not, the visit does
+# not bring the user online. Exception: the Jarvis JSON protocol has no invisible join. There the user is
+# online during the visit; status and activity do not change.
 
 
 T = TypeVar("T")
 
-GOODBYE = 1.0
-"""Seconds that a visitor waits for the server to say goodbye, at most."""
-
-PAUSE = 0.02
-"""Seconds between two looks at whether the server has answered."""
+GOODBYE = 1.0  # seconds; upper limit of `close_timeout` for a visit
+PAUSE = 0.02  # seconds between two checks for the server's reply
 
 
 def run(main: Coroutine[None, None, T]) -> T:
-    """Run it in a loop of its own.
+    """Run `main` in a new event loop.
 
-    What makes no sense to the client, such as an empty text, is a `Failure` of the command line. So is a
-    server that lets us in no more.
+    Raises `WrongUsage` for a value that the client rejects, such as an empty text, and `Unreachable` when the
+    server refuses the client for good.
     """
     try:
         return asyncio.run(main)
@@ -112,7 +110,7 @@ def run(main: Coroutine[None, None, T]) -> T:
 
 
 def client_of(settings: Settings, **changes: Any) -> PresenceClient:
-    """A client as the settings have it. `changes` are fields of its config."""
+    """Create a client from the settings. `changes` override fields of its config."""
     return PresenceClient(
         settings.identity(),
         evolve(settings.config, **changes),
@@ -124,9 +122,9 @@ def client_of(settings: Settings, **changes: Any) -> PresenceClient:
 
 @asynccontextmanager
 async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceClient]:
-    """A client that is in the room, unseen. `timeout`: seconds for everything.
+    """Yield a client that has joined the room invisibly. Joining and the body share `timeout` seconds.
 
-    Raises `Failure` when there is no way in, or when the time is up.
+    Raises `Unreachable` when the client cannot join, and `Failure` when the body exceeds the time.
     """
     config = settings.config
     loop = asyncio.get_running_loop()
@@ -138,15 +136,14 @@ async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceCli
                 yield client
         except TimeoutError:
             losses = [event for event in await _rest(client) if isinstance(event, Disconnected)]
-            why = f": {printable(losses[0].reason)}" if losses[:-1] else ""  # the last one is our goodbye
+            why = (
+                f": {printable(losses[0].reason)}" if losses[:-1] else ""
+            )  # the last one is from our own disconnect
             raise Failure(f"the server did not confirm it within {timeout:g} s{why}") from None
 
 
 async def entered(client: PresenceClient, timeout: float) -> None:
-    """Wait until the client is in the room, for `timeout` seconds at most.
-
-    Raises `Unreachable` when it does not get in.
-    """
+    """Wait until the client has joined. Raises `Unreachable` on a refusal, or after `timeout` seconds."""
     reason = "it does not answer"
     try:
         async with asyncio.timeout(timeout):
@@ -166,9 +163,9 @@ async def entered(client: PresenceClient, timeout: float) -> None:
 
 
 async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | None:
-    """Wait until the server has taken what a command said, and leave. Returns the receipt, if there is one.
+    """Wait until the server has acknowledged a command, and disconnect. Return the receipt, if there is one.
 
-    Raises `Failure` when the server refuses, or will never know.
+    Raises `Failure` when the server refuses the command, or the command cannot reach the server.
     """
     while command_id in client.pending_commands:
         await asyncio.sleep(PAUSE)
@@ -183,10 +180,10 @@ async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | Non
 
 
 async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
-    """Leave, so that the events have an end, and return those that were not read yet."""
+    """Disconnect, which ends the stream of events, and return the unread events."""
     await client.disconnect()
     rest: list[PresenceEvent | EventsDropped] = []
-    with suppress(ConnectError):  # after the last one, if the server has refused us for good
+    with suppress(ConnectError):  # raised after the last event when the server refused us for good
         async for event in client:
             rest.append(event)
     return rest
@@ -195,15 +192,14 @@ async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
 # --------------------------------------------------------------------------------------------------- one shot
 
 
-ENDLESS = 10_000
-"""Columns of what is no terminal: nothing is cut off there."""
+ENDLESS = 10_000  # columns of output that is not a terminal: nothing is cut off there
 
 NARROWEST = 80
-"""Columns that have room for everything. A narrower terminal wraps the lines, and no column is lost."""
+"""Minimum width of the table, in columns. A narrower terminal wraps the lines, so no column is lost."""
 
 
 async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:
-    """Print who is online."""
+    """Print the users who are online."""
     from rich.console import Console
 
     async with visit(settings, timeout) as client:
@@ -231,7 +227,7 @@ async def poke(settings: Settings, who: str, timeout: float, *, as_lines: bool) 
 
 
 async def invite(settings: Settings, game: str, code: str | None, timeout: float, *, as_lines: bool) -> None:
-    """Invite everybody to a game."""
+    """Invite everybody in the room to a game."""
     async with visit(settings, timeout) as client:
         ours = client.identity.user_id
         there = [user.display_name for user in seen_users(client) if user.user_id != ours]
@@ -245,7 +241,7 @@ async def invite(settings: Settings, game: str, code: str | None, timeout: float
 
 
 async def chat(settings: Settings, channel: str, text: str, timeout: float, *, as_lines: bool) -> None:
-    """Say something in a chat channel."""
+    """Send a message to a chat channel."""
     async with visit(settings, timeout) as client:
         await confirmed(client, await client.send_chat(channel, text))
     if as_lines:
@@ -255,7 +251,7 @@ async def chat(settings: Settings, channel: str, text: str, timeout: float, *, a
 
 
 # ----------------------------------------------------------------------------------------------------- status
-# `presence status`: be online with a status, for as long as this runs.
+# `presence status`: stay online with a status while the command runs.
 
 
 async def hold_status(
@@ -267,14 +263,15 @@ async def hold_status(
     *,
     as_lines: bool,
 ) -> None:
-    """Be seen with a status until the time is over or a signal comes; through lost connections, too.
+    """Stay online with a status for `seconds`, or until SIGINT or SIGTERM. Reconnect after a loss.
 
-    Raises `Unreachable` when it is not in the room within `timeout`, or when the server lets us in no more.
+    Raises `Unreachable` when the client has not joined within `timeout` seconds, or when the server refuses
+    the client for good.
     """
     activity = activity or None
     words = f"You are {printable(doing(status, activity))}. Ctrl-C ends it."
     async with client_of(settings) as client:
-        # Before the join: so others see this status first, and no other.
+        # Before the join, so that others never see the default status.
         await client.update_activity(status, activity)
 
         async def hold() -> None:
@@ -300,11 +297,10 @@ async def _tell_losses(client: PresenceClient, *, as_lines: bool) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- whoami
-# `presence whoami`.
 
 
 def show_identity(settings: Settings, name: str | None, *, as_lines: bool) -> None:
-    """Print who we are, after a change of the name if there is one.
+    """Print the user's identity. A `name` is stored first.
 
     Raises `ConfigError` for a name that cannot be shown, and `IdentityError`.
     """

@@ -1,12 +1,12 @@
-"""The options that every command with a server has: `--config`, and a flag for each setting.
+"""The options that all client commands share: `--config`, `--debug`, and a flag for each setting.
 
     @app.command()
     @settings_options()
     def online(settings: Settings) -> None:
         ...
 
-Secrets have no flag: everybody on the machine can read the arguments of a process. They come from the
-environment, from the file or from files of their own.
+Secrets have no flag, because every user of the machine can read the arguments of a process. A secret is set
+in the environment, in the config file or in a separate file.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHOWN: dict[str, tuple[str, str]] = {
     "server_url": ("URL", "The server: a ws:// or wss:// URL, or a Supabase project ref."),
-    "api_key_file": ("FILE", "A file that holds the key of the project."),
-    "access_token_file": ("FILE", "A file that holds the JWT of the user."),
-    "display_name": ("NAME", "What others see, this time."),
-    "identity_file": ("FILE", "Another file for the identity."),
-    "channel": ("CHANNEL", "The channel where everybody meets."),
+    "api_key_file": ("FILE", "File with the API key of the project."),
+    "access_token_file": ("FILE", "File with the access token (JWT) of the user."),
+    "display_name": ("NAME", "Your display name, for this run only."),
+    "identity_file": ("FILE", "File with your identity, instead of the default file."),
+    "channel": ("CHANNEL", "The presence channel to join."),
     "visible": (
         "true|false",
-        "Whether others see you in the room; false to look in unseen.",
+        "Whether other users see you in the room.",
     ),
-    "tls_ca": ("FILE", "A file with certificates of authorities to trust."),
+    "tls_ca": ("FILE", "File with the certificates of the authorities (CAs) to trust."),
 }
-"""The flags that --help shows, with a placeholder and a text. The others work all the same."""
+"""The flags that `--help` shows: metavar and help text. The other flags work, but are hidden."""
 
 CONFIG_HELP = (
-    "The file with the settings. Each setting that is no secret is an option, too, such as "
+    "File with the settings. Each setting that is not a secret is an option, too, such as "
     "--heartbeat-interval 20."
 )
 
-DEBUG_HELP = "Say on stderr what goes over the wire, without secrets."
+DEBUG_HELP = "Log all network traffic on stderr, with secrets redacted."
 
 
 class Duration(click.FloatRange):
-    """A time, in the unit that the option says, of at least a thousandth. No "inf", and no "nan"."""
+    """A duration from 0.001 to 1,000,000, in the unit of the option. Rejects "inf" and "nan"."""
 
     def __init__(self) -> None:
         super().__init__(min=0.001, max=1e6)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number. Fails with a usage error."""
+        """Return the number. Raises `click.BadParameter`."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
-_PREFIX = "setting_"  # of the parameters: a command may have arguments with the name of a setting
+_PREFIX = "setting_"  # of parameter names: a command may have an argument named like a setting
 
 
 def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) -> Callable[[Command], Command]:
-    """Give a command the options, and pass it the loaded `Settings` as its keyword `settings`.
+    """Add the options to a command, and pass it the loaded `Settings` as the keyword `settings`.
 
-    Warnings go to stderr. What is wrong with the settings, also when the command finds it, ends with status
-    2, one line for each problem; settings with `enabled = false` end with status 3, unless
-    `even_if_disabled`. `lazily`: its keyword is `load`, a function that loads them, and all this is its own
-    to do.
+    Warnings go to stderr. A `ConfigError` or `IdentityError`, also from the command itself, exits with status
+    2 and one line for each problem. Settings with `enabled = false` exit with status 3, unless
+    `even_if_disabled`. With `lazily`, the command gets the keyword `load` instead, a function that loads the
+    settings, and handles warnings, errors and `enabled` itself.
     """
 
     def decorated(command: Command) -> Command:
@@ -115,7 +115,7 @@ def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) ->
 
 
 def has_flag(key: Key) -> bool:
-    """Whether a setting can be a flag."""
+    """Whether a setting can be a flag. Secrets cannot."""
     return not key.secret and key.kind.from_text is not None
 
 

@@ -1,4 +1,4 @@
-"""The logs of the command on stderr, without secrets: a hub's, and with `--debug` the client's."""
+"""Output of the commands: events in words, JSON lines, users as a table or JSON, and logs on stderr."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- wording
-# Events in words, and statuses in colour. Whatever others have written is made fit for a terminal.
+# Events in words, and statuses in colour. Text from other users is made safe for a terminal.
 
 
 STATUS = {
@@ -53,35 +53,35 @@ STATUS = {
     UserStatus.DO_NOT_DISTURB: ("■", "red"),
     UserStatus.AWAY: ("○", "bright_black"),
 }
-"""A symbol and a colour for each status."""
+"""The symbol and the colour of each status."""
 
 
 @frozen
 class Line:
-    """An event in words, with a symbol and a style for where there is colour."""
+    """One line of output: an event in words, with a symbol, and a style (used only where there is colour)."""
 
     symbol: str
     style: str
     text: str
 
 
-# Controls, C1 included: a terminal obeys them. Lines and paragraphs, the marks that turn the direction of
-# what follows, and halves of characters.
+# Unsafe characters: C0 and C1 controls, which a terminal obeys; line and paragraph separators (U+2028-2029);
+# marks that change the writing direction (U+202A-202E, U+2066-2069); and lone surrogates.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text`, which a stranger may have written, on one line and without anything that a terminal obeys."""
+    """Return untrusted `text` as one line that is safe to print: unsafe characters become U+FFFD."""
     return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def status_words(user: OnlineUser) -> str:
-    """The status of a user, with its symbol."""
+    """Return the status of a user in words, after its symbol."""
     return f"{STATUS[user.status][0]} {_plain(user.status)}"
 
 
 def doing(status: UserStatus, activity: str | None) -> str:
-    """What somebody is doing."""
+    """Return a status with its activity, such as `in game (Snake)`."""
     return f"{_plain(status)} ({activity})" if activity else _plain(status)
 
 
@@ -90,7 +90,7 @@ def _plain(status: UserStatus) -> str:
 
 
 def describe(event: PresenceEvent | EventsDropped) -> Line:
-    """An event in words."""
+    """Return an event in words. The text is printable."""
     line = _described(event)
     return evolve(line, text=printable(line.text))
 
@@ -134,7 +134,7 @@ def _described(event: PresenceEvent | EventsDropped) -> Line:
 
 
 def news(event: PresenceEvent | EventsDropped, own_id: str) -> list[Line]:
-    """An event in words, and, when it lets us in for the first time, everybody who is there already."""
+    """Return an event in words. After the first `Connected`, add a line for each other user in the room."""
     lines = [describe(event)]
     if isinstance(event, Connected) and not event.resumed:
         lines += [describe(UserOnline(user)) for user in event.users if user.user_id != own_id]
@@ -142,44 +142,44 @@ def news(event: PresenceEvent | EventsDropped, own_id: str) -> list[Line]:
 
 
 # ------------------------------------------------------------------------------------------------- json lines
-# JSON for scripts: one object a line, in ASCII, since any terminal and any locale can take that.
+# JSON for scripts: one object per line, in ASCII, because every terminal and locale can print ASCII.
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one line."""
+    """Print an object as one line of JSON."""
     click.echo(json.dumps(value))
 
 
 def print_event(event: PresenceEvent | EventsDropped) -> None:
-    """Print an event: when, its type, and its data as `on_notification` has them."""
+    """Print an event as JSON: the time, and the type and data that `on_notification` callbacks get."""
     event_type, data = notification(event)
     print_json({"time": utc_now(), "event": event_type, "data": data})
 
 
 # ----------------------------------------------------------------------------------------------------- people
-# Users: found by what somebody calls them, and shown as a table or as JSON.
+# Users: find one by id or name, and show them as a table or as JSON.
 
 
-MOST_NAMED = 5
-"""Users that an error names."""
+MOST_NAMED = 5  # users that an error message lists
 
 
 def seen_users(room: RoomView) -> list[OnlineUser]:
-    """Everybody whom others see in the room, by name: not ourselves when we only look in."""
+    """Return the users whom others see in the room, by name. Our own user is left out if invisible."""
     own = room.identity.user_id
-    # Of others, stale ones have no device.
+    # Check the device count of our own user only: another user's is 0 while the user is stale.
     return by_name(user for user in room.online_users if user.user_id != own or room.device_count(own))
 
 
 def by_name(users: Iterable[OnlineUser]) -> list[OnlineUser]:
-    """In the order in which they are shown."""
+    """Sort users for display: by name without case, then by id."""
     return sorted(users, key=lambda user: (user.display_name.casefold(), user.user_id))
 
 
 def find_user(who: str, users: Sequence[OnlineUser]) -> OnlineUser:
-    """The user with this id, or else the only one with this name, in upper or lower case.
+    """Return the user with the id `who`, or else the only user with that name.
 
-    Raises `NoSuchUser` when there is none, or several.
+    An exact match of the name has priority over one that ignores case. Raises `NoSuchUser` when no user or
+    several users match.
     """
     for user in users:
         if user.user_id == who:
@@ -224,7 +224,10 @@ def _listed(users: Sequence[OnlineUser]) -> str:
 
 
 def online_since(user: OnlineUser) -> str:
-    """When a user came online, as their own client said: the time of day here, or the date of another day."""
+    """Return the local time at which a user came online, or the date if that was not today.
+
+    The time is `online_at` from the user's client. Return `""` when it is missing or invalid.
+    """
     try:
         since = datetime.fromisoformat(user.online_at or "").astimezone()
     except (ValueError, OverflowError, OSError):
@@ -234,12 +237,12 @@ def online_since(user: OnlineUser) -> str:
 
 
 def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
-    """One row for each user."""
+    """Return a table with one row for each user."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    # Where the terminal is too narrow, the widest of who, activity and id give way, down to the same width.
+    # In a narrow terminal, rich shrinks only who, activity and id, the widest first.
     for name in ("who", "status", "activity", "since", "devices"):
         table.add_column(name, no_wrap=name not in ("who", "activity"))
     table.add_column("id", overflow="fold")
@@ -256,7 +259,7 @@ def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
 
 
 def as_json(user: OnlineUser, room: RoomView) -> dict[str, Any]:
-    """The fields of a user."""
+    """Return the fields of a user for JSON output."""
     return {
         "user_id": user.user_id,
         "display_name": user.display_name,
@@ -274,20 +277,20 @@ LOGGER = "presence_adapters"
 
 
 class PrintableFormatter(logging.Formatter):
-    """Nothing that a stranger has written breaks out of its line, or is obeyed by the terminal."""
+    """Log formatter that makes messages and tracebacks printable: they may contain text from a peer."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line of a message."""
+        """Return the line of a record, with a printable message."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """The lines of a traceback."""
+        """Return a traceback, each line printable."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 class _Formatter(logging.Formatter):
-    """One line for each message, whatever a server puts into it."""
+    """Log formatter that prints each message on one line, even with line breaks from a server."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = f"{self.formatTime(record, '%H:%M:%S')}.{record.msecs:03.0f}"
@@ -296,7 +299,7 @@ class _Formatter(logging.Formatter):
 
 
 def hub_log(level: str) -> None:
-    """The log of a hub on stderr, from this level on."""
+    """Log to stderr from `level` on, for a hub."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
@@ -304,7 +307,7 @@ def hub_log(level: str) -> None:
 
 @contextmanager
 def debug_log() -> Iterator[None]:
-    """Log to stderr."""
+    """Log everything of `presence_adapters` to stderr, for a client with `--debug`."""
     logger, handler = logging.getLogger(LOGGER), logging.StreamHandler()
     handler.setFormatter(_Formatter())
     level = logger.level

@@ -1,4 +1,4 @@
-"""`presence replay`."""
+"""Implementation of `presence replay`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ if TYPE_CHECKING:
 
     from presence_proto.recording import Difference
 
-CONTEXT = 8
-"""Lines that are shown before a difference."""
-
-WIDTH = 160
-"""Characters of them that are shown."""
+CONTEXT = 8  # lines of the recording to print before a difference
+WIDTH = 160  # characters; longer context lines are cut
 
 
 class BadRecording(click.ClickException):
-    """The file cannot be replayed."""
+    """The file cannot be read or is not a valid recording. Exit status 2."""
 
     exit_code = 2
 
 
 def replay_file(path: str, *, show: bool) -> bool:
-    """Replay a recording, or print it in words; `-` is stdin. Returns whether it was the same.
+    """Replay the recording at `path` (`-` is stdin). Return whether the output was the same.
 
-    Raises `BadRecording`.
+    With `show`, print the recording in words instead, and return `True`. Raises `BadRecording`.
     """
     try:
         with click.open_file(path, encoding="utf-8", errors="replace") as file:
@@ -41,7 +38,7 @@ def replay_file(path: str, *, show: bool) -> bool:
                 return True
             return _replay(file)
     except BrokenPipeError:
-        raise  # it is the output that nobody reads: click knows what to do
+        raise  # stdout is closed, not the recording: click handles it
     except OSError as exc:
         raise BadRecording(f"cannot read {path}: {os_error_words(exc)}") from None
     except RecordingError as exc:

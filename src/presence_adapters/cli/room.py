@@ -1,5 +1,7 @@
-"""The commands that go to a room, and their options. What they do lies in modules of its own, which are
-imported when they are run: `--help` is quick."""
+"""The commands that join a room, and their options.
+
+A command imports its implementation only when it runs, so that `--help` is fast.
+"""
 
 from __future__ import annotations
 
@@ -15,31 +17,33 @@ if TYPE_CHECKING:
 
 STATUSES = [str(status) for status in UserStatus]
 
-json_option = click.option("--json", "as_lines", is_flag=True, help="Lines of JSON, for scripts.")
+json_option = click.option("--json", "as_lines", is_flag=True, help="Print JSON lines, for scripts.")
 timeout_option = click.option(
     "--timeout",
     default=10.0,
     show_default=True,
     metavar="SECONDS",
     type=Duration(),
-    help="Give up after so long.",
+    help="Fail if the server does not answer in time.",
 )
 
 
 @click.command()
 @click.option(
-    "--plain", is_flag=True, help="Lines instead of the live view; also without a terminal, or with --debug."
+    "--plain",
+    is_flag=True,
+    help="Print lines instead of the live view. This is the default without a terminal and with --debug.",
 )
 @json_option
 @settings_options()
 def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
-    """Watch the room: who is there and what happens, live.
+    """Show the users and events of the room, live.
 
-    You are in the room yourself, and the keys say what you do: status, poke, invite, chat. The line at the
-    bottom shows them. q or Ctrl-C ends it.
+    You join the room yourself. Keys set your status, and send pokes, invites and chat messages. The bottom
+    line lists the keys. q or Ctrl-C quits.
 
-    Lost connections come back by themselves; until then the room is shown as it last was. Exit status 0, or
-    4 when the server does not let us in.
+    A lost connection is restored automatically; until then the view shows the last known state. Exit status
+    0, or 4 when the server refuses the client.
     """
     from presence_adapters.cli.watch import watch_room
 
@@ -51,10 +55,10 @@ def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
 @timeout_option
 @settings_options()
 def online(settings: Settings, timeout: float, as_lines: bool) -> None:
-    """Show who is online, and what they do.
+    """List the users who are online, with their status and activity.
 
-    Nobody sees you look. You are in the list only if you are online elsewhere, as with `presence watch`.
-    With --json, one object for each user.
+    On Phoenix and Supabase servers, other users do not see this visit, and you are in the list only if you
+    are online elsewhere, as with `presence watch`. --json prints one object for each user.
     """
     from presence_adapters.cli import one_shot
 
@@ -64,7 +68,7 @@ def online(settings: Settings, timeout: float, as_lines: bool) -> None:
 @click.command()
 @click.argument("status", type=click.Choice(STATUSES, case_sensitive=False), metavar="STATUS")
 @click.argument("activity", required=False)
-@click.option("--seconds", type=Duration(), help="End by itself after so long.")
+@click.option("--seconds", type=Duration(), help="End after this many seconds.")
 @json_option
 @timeout_option
 @settings_options()
@@ -76,13 +80,13 @@ def status(
     timeout: float,
     as_lines: bool,
 ) -> None:
-    """Be online with a status, and perhaps an activity, until Ctrl-C.
+    """Stay online with a status, and optionally an activity, until Ctrl-C.
 
     STATUS is one of: online, idle, in_game, in_skill, do_not_disturb, away.
 
-    A status lasts as long as the connection that it belongs to: so this goes on running, and comes back after
-    a lost connection. --timeout is for the first way in. If you are online elsewhere, too, others see what
-    you have started last, and the rest again when that ends.
+    A status lasts as long as its connection, so the command keeps running, and reconnects after a loss.
+    --timeout applies to the first connection only. If you are online elsewhere, too, others see the status of
+    the client that joined last. When that client leaves, they see the other status again.
     """
     from presence_adapters.cli.one_shot import hold_status, run
 
@@ -97,7 +101,8 @@ def status(
 def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
     """Poke a user.
 
-    USER is an id, or a name that only one user in the room has. Nobody else sees you come or go.
+    USER is an id, or a name that only one user in the room has. On Phoenix and Supabase servers, other users
+    do not see you join or leave.
     """
     from presence_adapters.cli import one_shot
 
@@ -106,12 +111,12 @@ def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
 
 @click.command()
 @click.argument("game")
-@click.option("--code", help="What it takes to join the game.")
+@click.option("--code", help="Code with which the invited users can join the game.")
 @json_option
 @timeout_option
 @settings_options()
 def invite(settings: Settings, game: str, code: str | None, timeout: float, as_lines: bool) -> None:
-    """Invite everybody in the room to a game, and say who that is."""
+    """Invite everybody in the room to a game, and print who was invited."""
     from presence_adapters.cli import one_shot
 
     one_shot.run(one_shot.invite(settings, game, code, timeout, as_lines=as_lines))
@@ -124,21 +129,21 @@ def invite(settings: Settings, game: str, code: str | None, timeout: float, as_l
 @timeout_option
 @settings_options()
 def chat(settings: Settings, channel: str, text: str, timeout: float, as_lines: bool) -> None:
-    """Say TEXT in a chat channel of the room, such as lobby."""
+    """Send TEXT to a chat channel of the room, such as lobby."""
     from presence_adapters.cli import one_shot
 
     one_shot.run(one_shot.chat(settings, channel, text, timeout, as_lines=as_lines))
 
 
 @click.command()
-@click.option("--name", metavar="NEW", help="Choose another name. It stays, and so does the id.")
+@click.option("--name", metavar="NEW", help="Store a new name permanently. The id does not change.")
 @json_option
 @settings_options(even_if_disabled=True)
 def whoami(settings: Settings, name: str | None, as_lines: bool) -> None:
-    """Show who you are to others: your name and your id.
+    """Show the name and the id that other users see.
 
-    It needs no server. Without an identity, one is made. A name that --name has chosen is seen from the next
-    command on; programs that run have the old one.
+    No server is needed. If you have no identity yet, the command creates one. A name from --name applies to
+    commands started later; running programs keep the old name.
     """
     from presence_adapters.cli.one_shot import show_identity
 

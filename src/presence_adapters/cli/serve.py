@@ -1,4 +1,4 @@
-"""`presence hub`."""
+"""Implementation of `presence hub`: startup text, control mode, and serving until a signal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # --------------------------------------------------------------------------------------------------- greeting
-# What a hub says when it listens: its URLs, and a client to paste, in Python and as settings.
+# The text that a hub prints when it listens: its URLs, and an example client in Python and as settings.
 
 
 _PYTHON = """\
@@ -59,9 +59,9 @@ def greeting(
     *,
     shows_jarvis: bool = True,
 ) -> str:
-    """The whole text. `url`: where the hub is, without a path.
+    """Return the startup text. `url`: the URL of the hub, without a path.
 
-    `shows_jarvis`: whether it has the URL of the older JSON protocol, too, which few people need.
+    `shows_jarvis`: whether to include the URL of the older Jarvis JSON protocol, which few people need.
     """
     phoenix, jarvis = config.protocol != "jarvis", config.protocol != "phoenix" and shows_jarvis
     urls = [("Supabase", f"{url}/realtime/v1"), ("Phoenix", f"{url}/socket")] if phoenix else []
@@ -103,17 +103,17 @@ def _indented(text: str) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- control
-# `presence hub --control`: a hub for tests in any language, which is told what to do on stdin.
+# `presence hub --control`: a hub for tests in any language, controlled by commands on stdin.
 #
-# A command is a line of JSON: `{"do": "refuse_handshakes", "count": 2}`. What there is to do, and with
-# what, is said by the methods of `HubThread`. Each command is answered by a line: `{"ok": true}`, with a
-# `result` where there is one, or `{"ok": false, "error": "…"}`.
+# A command is a line of JSON: `{"do": "refuse_handshakes", "count": 2}`. The commands and their arguments are
+# methods of `HubThread` (`COMMANDS`). The reply to each command is a line: `{"ok": true}`, with a `result` if
+# the method returns one, or `{"ok": false, "error": "…"}`.
 
 
 def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str, config: HubConfig) -> None:
-    """Run a hub, with an api key of its own, and do what stdin says, until it ends or a signal comes.
+    """Run a hub with a new random API key, and run the commands on stdin until its end or a signal.
 
-    Raises `OSError` when it cannot listen.
+    Raises `OSError` when the hub cannot listen.
     """
     config = evolve(config, api_keys=[new_api_key()])
     hub_log(log_level)
@@ -126,19 +126,17 @@ def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str
             for answer in answers(hub, sys.stdin.buffer):
                 click.echo(msgspec.json.encode(answer))
         except BrokenPipeError:
-            # Nobody reads any more. What Python still holds back would fail again at its end.
+            # stdout is closed. Without this, flushing its buffer would fail again when Python exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answers(hub: HubThread, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Do one command after the other, and say how it went."""
+    """Run the commands in `lines`, one after the other, and yield the reply to each."""
     for line in lines:
         try:
             result = _done(hub, line)
-        except (
-            PresenceError,
-            TimeoutError,
-        ) as exc:  # of a wait: in our words
+        # TimeoutError is an OSError, but `wait_online` raises it with a message of its own.
+        except (PresenceError, TimeoutError) as exc:
             yield {"ok": False, "error": str(exc)}
         except OSError as exc:
             yield {"ok": False, "error": os_error_words(exc)}
@@ -164,7 +162,7 @@ def _done(hub: HubThread, line: bytes) -> Any:
 
 @cache
 def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
-    """What the arguments of a command must be."""
+    """Return a struct type that validates the arguments of a command."""
     types = get_type_hints(command)
     fields = [
         (each.name, types[each.name])
@@ -181,7 +179,6 @@ def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
-    """What is wrong with the arguments of a command."""
     known = _arguments(command).__struct_fields__
     types = get_type_hints(command)
     for name, value in arguments.items():
@@ -195,7 +192,7 @@ def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
 
 def described() -> str:
-    """All commands: each with its arguments, and the first sentence of what it says of itself."""
+    """Return a help text of all commands: arguments, and the first line of the docstring."""
     lines = []
     for name, command in COMMANDS.items():
         arguments = [
@@ -222,9 +219,9 @@ async def serve(
     record: Path | None,
     greet: Callable[[str], str],
 ) -> None:
-    """Run a hub until a signal comes. `greet` makes what to print of its URL.
+    """Run a hub until SIGINT or SIGTERM. `greet` turns the URL of the hub into the startup text.
 
-    Raises `OSError` when it cannot listen, `ConfigError` if not record.
+    Raises `OSError` when the hub cannot listen, and `ConfigError` when it cannot write to `record`.
     """
     hub_log(log_level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
@@ -235,5 +232,5 @@ async def serve(
             click.echo(greet(server.url))
             await asyncio.wait([end])
         if not end.cancelled():
-            end.result()  # the hub has failed
+            end.result()  # re-raise the failure of the hub
         click.echo("stopping")

@@ -1,4 +1,4 @@
-"""`presence sim`."""
+"""Implementation of `presence sim`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FAULTS = {"none": SimFaults.NONE, "mixed": SimFaults.MIXED}
 
 
 def parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> range | None:
-    """The seeds of `A-B`, the last one included."""
+    """Return the seeds of `A-B`, B included. Raises `click.BadParameter` for other texts."""
     if value is None:
         return None
-    match = re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)  # of more than that, not even their number fits
+    match = re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)  # more digits overflow len(seeds)
     seeds = range(int(match[1]), int(match[2]) + 1) if match else range(0)
     if not seeds:
         raise click.BadParameter(f"{value!r} is not like 0-99", context, parameter)
@@ -35,7 +35,7 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
 def simulate(
     seeds: range, minutes: float | None, clients: int | None, faults: str, jobs: int, *, log: bool
 ) -> None:
-    """Play the world of each seed, and sum up. Exits with 1 at the first violation."""
+    """Run the simulation of each seed, and print a summary. Exits with 1 at the first violation."""
     began, total, done = time.monotonic(), SimStats(), 0
     violation, interrupted = None, False
     try:
@@ -68,7 +68,7 @@ Outcome = tuple[SimStats | None, str | None]
 def _plays(
     seeds: range, minutes: float | None, clients: int | None, faults: str, jobs: int, *, log: bool
 ) -> Iterator[Iterable[Outcome]]:
-    """The outcome of each seed, as it comes, with a bar that shows how far it is."""
+    """Yield an iterable of the outcomes, one per seed. Show a progress bar on stderr, but not with `log`."""
     one = partial(_play, minutes=minutes, clients=clients, faults=faults)
     if log:
         yield map(partial(one, log=True), seeds)
@@ -87,7 +87,7 @@ def _plays(
 
 
 def _play(seed: int, *, faults: str, log: bool = False, **options: Any) -> Outcome:
-    """The numbers of one play, or what law was broken in it, as text: it may come from another process."""
+    """Return the statistics of one simulation, or the violation as text, which can be pickled by `Pool`."""
     try:
         return play_seed(seed, faults=FAULTS[faults], log=click.echo if log else None, **options), None
     except SimViolation as violation:

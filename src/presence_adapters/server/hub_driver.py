@@ -1,4 +1,4 @@
-"""The asyncio driver, with what only a hub needs: peers that come by themselves, and many of them."""
+"""`HubDriver`: the asyncio driver of a hub, for many accepted connections with bounded write buffers."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- write backlog
-# `WriteBacklog`: what was written to one connection and not taken yet. `WriteBuffers`: all of them.
+# A `WriteBacklog` holds the unsent writes of one connection. `WriteBuffers` counts the bytes of all backlogs.
 
 
 PIECE = 64 * 1024
-"""Bytes that a transport is given at once. It copies what its socket does not take."""
+"""The most bytes passed to a transport at once. A transport copies what its socket does not take."""
 
 PATIENCE = 1.0
 """Seconds after which a write is old."""
 
 
 class WriteBuffers:
-    """Counts the bytes of memory that backlogs hold. A message for many connections counts once."""
+    """A counter of the bytes that all backlogs hold. A message for many connections counts once."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._holders: dict[int, int] = {}  # by the identity of a write: how many backlogs hold it
+        self._holders: dict[int, int] = {}  # the number of backlogs that hold a write, by its `id`
 
     def hold(self, data: bytes) -> None:
-        """A backlog holds `data`, and keeps a reference to it until `release`."""
+        """Count `data` for one more backlog, which must keep a reference to it until `release`."""
         holders = self._holders.get(id(data), 0)
         if not holders:
             self.size += len(data)
         self._holders[id(data)] = holders + 1
 
     def release(self, data: bytes) -> None:
-        """A backlog does not need `data` any more."""
+        """Count `data` for one backlog less."""
         holders = self._holders.pop(id(data)) - 1
         if holders:
             self._holders[id(data)] = holders
@@ -57,10 +57,10 @@ class WriteBuffers:
 
 
 class WriteBacklog:
-    """Writes that wait for a transport, oldest first. `now` is in seconds of one monotonic clock.
+    """A queue of writes that wait for a transport, oldest first. `now` is in seconds of one monotonic clock.
 
-    The transport gets them in pieces. The oldest unfinished write never counts as old, whatever its size: a
-    client that reads it is not slow.
+    The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, whatever
+    its size, because a client that is reading it is not slow.
     """
 
     __slots__ = (
@@ -79,15 +79,16 @@ class WriteBacklog:
 
     def __init__(self, buffers: WriteBuffers, now: float) -> None:
         self._buffers = buffers
-        self._writes: deque[bytes] = deque()  # of which the transport has nothing
-        self._oldest = b""  # of which it has a part
-        self._rest = memoryview(b"")  # of the oldest: what it does not have
-        self._in_transport = 0  # bytes that it has not passed on
+        self._writes: deque[bytes] = deque()  # writes that the transport has not begun
+        self._oldest = b""  # the write that the transport has begun
+        self._rest = memoryview(b"")  # the part of `_oldest` that the transport has not received
+        self._in_transport = 0  # bytes in the transport's buffer
         # Positions in the stream of bytes.
-        self._written = 0
-        self._given = 0  # to the transport
+        self._written = 0  # the end of the newest write
+        self._given = 0  # the end of what the transport has received
         self._ended = 0  # the end of the oldest unfinished write
-        self._mark = self._old = 0  # `_written` at the mark's time, and at that of the mark before
+        # `_mark` is `_written` at `_mark_time`; `_old` is the mark before it. Bytes before `_old` are old.
+        self._mark = self._old = 0
         self._mark_time = now
 
     @property
@@ -97,16 +98,16 @@ class WriteBacklog:
 
     @property
     def overdue(self) -> int:
-        """Bytes of old writes, other than the oldest."""
+        """Bytes of old writes, without the oldest unfinished write."""
         return max(0, self._old - self._ended)
 
     @property
     def unfinished(self) -> int:
-        """Bytes of the oldest write that the transport has not got."""
+        """Bytes of the oldest unfinished write that the transport has not received."""
         return len(self._rest)
 
     def add(self, data: bytes, now: float) -> None:
-        """Another write."""
+        """Append a write."""
         if now - self._mark_time >= PATIENCE:
             self._old, self._mark, self._mark_time = self._mark, self._written, now
         self._buffers.hold(data)
@@ -114,7 +115,7 @@ class WriteBacklog:
         self._written += len(data)
 
     def piece(self) -> bytes | memoryview:
-        """The next bytes for the transport, `PIECE` at most; empty when it has all."""
+        """Remove and return the next bytes for the transport, at most `PIECE`. Empty when none are left."""
         if not self._rest:
             self._release_oldest()
             if not self._writes:
@@ -129,19 +130,19 @@ class WriteBacklog:
         return piece
 
     def held(self, size: int) -> None:
-        """The transport holds `size` bytes that its socket has not taken."""
+        """Record that the transport's buffer holds `size` bytes."""
         self._buffers.size += size - self._in_transport
         self._in_transport = size
 
     def drop(self) -> None:
-        """Forget the writes of which the transport has nothing."""
+        """Drop the writes that the transport has not begun."""
         for data in self._writes:
             self._buffers.release(data)
         self._writes.clear()
         self._written = self._ended
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all writes."""
         self.drop()
         self._rest = memoryview(b"")
         self._release_oldest()
@@ -167,7 +168,7 @@ class WriteBacklog:
 
 
 # --------------------------------------------------------------------------------------------- tls handshakes
-# The TLS handshakes of a hub that are under way: how many there may be, and which gives way.
+# The TLS handshakes in progress are limited, because the core counts only open connections.
 
 
 P = TypeVar("P", bound="Hashable")
@@ -178,22 +179,22 @@ WARN_EVERY = 10.0  # seconds
 
 
 class TlsHandshakes(Generic[P]):
-    """The peers that are in a TLS handshake. They take places like open connections, of which the core knows.
+    """The peers in a TLS handshake. They count against the connection limits, like open connections.
 
-    With too many of them the oldest gives way to the newest: an honest handshake takes milliseconds, so the
-    one that has taken longest is most likely stalled.
+    When there are too many, the oldest handshake is cut. A normal handshake takes milliseconds, so the oldest
+    has most likely stalled.
     """
 
     def __init__(self, limit: int, limit_per_address: int | None) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
-        self._addresses: dict[P, str | None] = {}  # the oldest first
-        self._peers: defaultdict[str, dict[P, None]] = defaultdict(dict)  # by address; the oldest first
-        self._cut = 0  # since the last warning
+        self._addresses: dict[P, str | None] = {}  # by peer, oldest first
+        self._peers: defaultdict[str, dict[P, None]] = defaultdict(dict)  # by address, oldest first
+        self._cut = 0  # handshakes cut since the last warning
         self._warned = float("-inf")
 
     def begin(self, peer: P, address: str | None, *, opened: int, now: float) -> Iterator[P]:
-        """Count a handshake. Yields the peers to cut. `opened`: the connections that are past theirs."""
+        """Add a peer and yield the peers to cut. `opened` is the number of open connections."""
         self._addresses[peer] = address
         if address is not None and self._limit_per_address is not None:
             same = self._peers[address]
@@ -205,7 +206,7 @@ class TlsHandshakes(Generic[P]):
             yield self._give_way(next(iter(self._addresses)), now)
 
     def end(self, peer: P) -> None:
-        """A handshake is done, or was given up."""
+        """Remove a peer whose handshake has ended."""
         address = self._addresses.pop(peer, None)
         if address is not None and (same := self._peers.get(address)) is not None:
             same.pop(peer, None)
@@ -225,10 +226,10 @@ class TlsHandshakes(Generic[P]):
 
 
 LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-"""The value of SO_LINGER that makes closing a socket an RST."""
+"""The value of SO_LINGER with which closing a socket sends an RST."""
 
 
-NOT_YET = ConnId(0)
+NOT_YET = ConnId(0)  # the id of a connection that is not open yet
 
 MAX_WRITE_BUFFER = 1024 * 1024  # bytes
 WRITE_TIMEOUT = 30.0  # seconds
@@ -236,29 +237,29 @@ WRITE_BUDGET = 256 * 1024 * 1024  # bytes
 
 
 class AcceptedConnection(AsyncioConnection):
-    """A connection that was accepted. It gets its id when it is open.
+    """An accepted connection. It gets its id when it is open, which is after the TLS handshake.
 
-    Its transport is given large writes in pieces, and nothing while it is full.
+    The transport receives large writes in pieces, and no data while it is full.
     """
 
     driver: HubDriver
     is_slow = False
-    """Whether it was found to be too slow, and will be gone soon."""
+    """Whether the peer was found too slow, so that the connection will end soon."""
     stalled_since: float | None = None
-    """When the transport became full, in the loop's time."""
+    """When the transport became full, in the event loop's time, or `None` while it is not full."""
 
-    # On the class, as the rest is: most peers never have a backlog.
+    # Defaults on the class save memory: most peers never have a backlog.
     _backlog: WriteBacklog | None = None
     _watch: asyncio.TimerHandle | None = None
     _is_finishing = False
 
     def __init__(self, driver: HubDriver, sock: socket.socket, address: str | None) -> None:
         super().__init__(driver, NOT_YET)
-        self._sock: socket.socket | None = sock  # until the loop has it
-        self.address = address  # if connections are counted by it
+        self._sock: socket.socket | None = sock  # `None` once the event loop owns it
+        self.address = address  # `None` when connections are not counted by address
 
     async def welcome(self, context: ssl.SSLContext | None, timeout: float) -> None:
-        """Bring it to the loop. `timeout` is for the handshake of TLS."""
+        """Pass the socket to the event loop. `timeout` limits the TLS handshake, in seconds."""
         assert self._sock is not None
         sock, self._sock = self._sock, None
         try:
@@ -266,10 +267,10 @@ class AcceptedConnection(AsyncioConnection):
                 lambda: self, sock, ssl=context, ssl_handshake_timeout=None if context is None else timeout
             )
         except OSError:
-            pass  # no TLS, or they do not trust us: the core never hears of them
+            pass  # the TLS handshake failed; the core does not know this connection yet
 
     def not_welcome(self) -> None:
-        """Close the socket, if the loop does not have it."""
+        """Close the socket, unless the event loop owns it."""
         if self._sock is not None:
             self._sock.close()
 
@@ -284,7 +285,8 @@ class AcceptedConnection(AsyncioConnection):
         self.conn = self.driver.admit(self)
         super().connection_made(transport)
         assert self.transport is not None
-        # Full as soon as the socket is. Not 0: to asyncio's TLS an empty buffer would be full then.
+        # The transport is full as soon as its socket is. Not `high=0`: asyncio's TLS transport would then
+        # treat an empty buffer as full.
         self.transport.set_write_buffer_limits(high=1, low=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -295,14 +297,14 @@ class AcceptedConnection(AsyncioConnection):
 
     @property
     def unread(self) -> int:
-        """Bytes that were written and the socket has not taken; 0 while it takes all at once."""
+        """Written bytes that the socket has not taken; 0 without a backlog."""
         return 0 if self._backlog is None else self._backlog.size
 
     def write(self, data: bytes) -> None:
-        """Write after all that was written before."""
+        """Write data after all earlier writes."""
         transport = self.transport
         if transport is None or transport.is_closing():
-            return  # it has ended already; its connection_lost is on the way
+            return  # the connection has ended; `connection_lost` follows
         if self._backlog is None and len(data) <= PIECE:
             transport.write(data)
             return
@@ -320,7 +322,7 @@ class AcceptedConnection(AsyncioConnection):
             self.driver.pause(self)
 
     def pause_writing(self) -> None:
-        """The socket takes no more."""
+        """Stop writing, because the socket takes no more data, and watch for progress."""
         assert self.transport is not None
         loop = asyncio.get_running_loop()
         self.stalled_since = loop.time()
@@ -329,7 +331,7 @@ class AcceptedConnection(AsyncioConnection):
         self._watch = loop.call_later(self.driver.write_timeout, self._look, buffered)
 
     def resume_writing(self) -> None:
-        """The socket has taken all that the transport had."""
+        """Continue writing: the socket has taken all data of the transport."""
         self.stalled_since = None
         if self._watch is not None:
             self._watch.cancel()
@@ -338,26 +340,25 @@ class AcceptedConnection(AsyncioConnection):
             self._write_backlog()
 
     def finish(self) -> None:
-        """Close it when what was written is on its way."""
+        """Close the connection after all pending writes."""
         if self._backlog is None:
             super().finish()
         else:
             self._is_finishing = True
 
     def cut(self) -> None:
-        """Drop it at once, with all that waits."""
+        """Drop the connection at once, with all pending writes."""
         self._forget_backlog()
         super().cut()
 
     def drop_backlog(self) -> int:
-        """Forget what was not begun. Returns how many bytes of a message that was begun are to follow."""
+        """Drop the writes that were not begun. Return how many bytes of the begun write are left."""
         if self._backlog is None:
             return 0
         self._backlog.drop()
         return self._backlog.unfinished
 
     def _write_backlog(self) -> None:
-        """Write until the transport is full."""
         assert self.transport is not None
         assert self._backlog is not None
         while self.stalled_since is None and not self.transport.is_closing():
@@ -369,11 +370,11 @@ class AcceptedConnection(AsyncioConnection):
             return
         self._forget_backlog()
         if self._is_finishing:
-            # Not now: asyncio reports the end twice when a transport is closed by `resume_writing`.
+            # Not close() here: asyncio reports the end twice when `resume_writing` closes the transport.
             asyncio.get_running_loop().call_soon(self.transport.close)
 
     def _look(self, buffered: int) -> None:
-        """See whether the socket has taken anything in `write_timeout` seconds."""
+        # Called every `write_timeout` seconds while the transport is full.
         assert self.transport is not None
         now_buffered = self.transport.get_write_buffer_size()
         timeout = self.driver.write_timeout
@@ -398,15 +399,22 @@ class AcceptedConnection(AsyncioConnection):
 
 
 class HubDriver(AsyncioDriver):
-    """It drains once for all facts and commands of one pass of the loop, so that a busy hub writes once to
-    each peer; the order of things stays the same. The limits of connections are the core's, and hold for TLS
-    handshakes, too. While bytes of a peer wait for its turn in the hub, no more are read from it.
+    """The asyncio driver of a hub.
 
-    A peer is too slow when it leaves more than `max_write_buffer` bytes unread of what was written at least a
-    second ago, the oldest message apart, or when it takes nothing for `write_timeout` seconds. When all peers
-    together leave more than `write_budget` bytes unread, those that owe most are. `on_slow(conn, reason)`
-    may have the core close the connection: what was not begun is dropped, and what the core says goes out,
-    unless a long message would have to go before it. Without `on_slow` it is cut.
+    It drains the core once per iteration of the event loop, for all facts and commands together. So a busy
+    hub writes once to each peer, and the order of outputs stays the same. The core's limits of connections
+    also apply to TLS handshakes. While received bytes of a peer wait for a turn in the hub, the driver does
+    not read from that peer.
+
+    A peer is too slow when it takes no bytes for `write_timeout` seconds. It is also too slow when more than
+    `max_write_buffer` bytes that were written at least a second ago are unread; the oldest message does not
+    count. When all peers together have more than `write_budget` unread bytes, peers whose transport has been
+    full for a second are too slow first, then those with the most unread bytes.
+
+    The driver drops the writes to a slow peer that were not begun, and calls `on_slow(conn, reason)`, which
+    may close the connection through the core. The driver cuts the connection without `on_slow`, and also when
+    too many bytes of a begun write would precede the close frame: more than `max_write_buffer`, or any when
+    the budget is exceeded.
     """
 
     what = "hub"
@@ -427,14 +435,14 @@ class HubDriver(AsyncioDriver):
     ) -> None:
         super().__init__(hub, on_event, on_end, linger=linger)
         self.hub = hub
-        self._paused: set[AcceptedConnection] = set()  # whom we do not read from
+        self._paused: set[AcceptedConnection] = set()  # peers that the driver does not read from
         self.max_write_buffer = max_write_buffer
         self.write_timeout = write_timeout
         self._write_budget = write_budget
         self._on_slow = on_slow
         self.buffers = WriteBuffers()
-        self.debtors: dict[AcceptedConnection, None] = {}  # those with a backlog
-        self._slow: list[tuple[AcceptedConnection, str]] = []  # found since the last drain
+        self.debtors: dict[AcceptedConnection, None] = {}  # the connections with a backlog
+        self._slow: list[tuple[AcceptedConnection, str]] = []  # slow peers since the last drain, and why
         self._counts_addresses = max_connections_per_address is not None
         self._handshakes: TlsHandshakes[AcceptedConnection] = TlsHandshakes(
             max_connections, max_connections_per_address
@@ -447,26 +455,26 @@ class HubDriver(AsyncioDriver):
     def accept(
         self, sock: socket.socket, address: str, ssl_context: ssl.SSLContext | None, timeout: float
     ) -> None:
-        """A peer has connected. If it is to be TLS, `timeout` is for its handshake."""
+        """Take over an accepted socket. `timeout` limits its TLS handshake, in seconds."""
         peer = AcceptedConnection(self, sock, one_peer(address) if self._counts_addresses else None)
         task = self._make(peer, peer.welcome(ssl_context, timeout))
-        # Cancelled before its first step, the coroutine never runs.
+        # Not at the end of the coroutine: a task that is cancelled before its first step never runs it.
         task.add_done_callback(lambda _: peer.not_welcome())
         if ssl_context is not None:
-            # The core counts what is open. What is not takes places, too.
+            # The core counts only open connections, but handshakes must count against the limits, too.
             opened = len(self.connections)
             for oldest in self._handshakes.begin(peer, peer.address, opened=opened, now=self.now()):
                 oldest.cut()
             task.add_done_callback(lambda _: self._handshakes.end(peer))
 
     def admit(self, peer: AcceptedConnection) -> ConnId:
-        """The id of a peer whose connection is open."""
+        """Register a peer whose connection is open, and return its new id."""
         self._last_conn = ConnId(self._last_conn + 1)
         self.connections[self._last_conn] = peer
         return self._last_conn
 
     def pause(self, peer: AcceptedConnection) -> None:
-        """Read no more from a peer until the hub wants its data again."""
+        """Stop reading from a peer until the hub wants its data again."""
         if peer.transport is not None and not peer.transport.is_closing():
             peer.transport.pause_reading()
             self._paused.add(peer)
@@ -478,26 +486,29 @@ class HubDriver(AsyncioDriver):
                 peer.transport.resume_reading()
 
     def cut(self, conn: ConnId, *, reset: bool) -> None:
-        """Drop one connection at once; `reset`: the peer sees an RST instead of an orderly end."""
-        self.drain()  # what was sent before is on its way
+        """Drop one connection at once. With `reset` the peer sees an RST instead of an orderly end.
+
+        Raises `LocalProtocolError` when there is no such connection.
+        """
+        self.drain()  # write earlier outputs first
         connection = self.connections.get(conn)
         if connection is None or connection.transport is None:
             raise LocalProtocolError(f"there is no connection {conn}")
-        if self._is_draining:  # called by an event handler: what was sent before is not written yet
+        if self._is_draining:  # an event handler made this call, so earlier outputs are not written yet
             self._loop.call_soon(self._cut_peer, connection, reset)
         else:
             self._cut_peer(connection, reset)
 
     def _cut_peer(self, connection: AsyncioConnection, reset: bool) -> None:
         if connection.transport is None:
-            return  # it has ended meanwhile
+            return  # the connection has ended in the meantime
         connection.fate = "cut by the server"
         if reset and (sock := connection.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(SOL_SOCKET, SO_LINGER, LINGER_NOT)
         connection.cut()
 
     def cut_all(self, *, reset: bool) -> None:
-        """Drop all connections at once, those that are not open yet, too."""
+        """Drop all connections at once, including those that are not open yet."""
         self.cut_unopened()
         self.drain()
         for conn in tuple(self.connections):
@@ -512,7 +523,7 @@ class HubDriver(AsyncioDriver):
     # ---------------------------------------------------------------- slow peers
 
     def found_slow(self, peer: AcceptedConnection, reason: str) -> None:
-        """A peer is too slow. It is cut off when the drain that may be under way is over."""
+        """Record that a peer is too slow. It is disconnected after the current or next drain."""
         peer.is_slow = True
         self._slow.append((peer, reason))
         self._was_told()
@@ -528,7 +539,7 @@ class HubDriver(AsyncioDriver):
                     break
 
     def _largest_debtors(self) -> list[AcceptedConnection]:
-        """Those that owe most come first, but after those that have read nothing for a while."""
+        # Peers whose transport has been full for a second come first, then those with the most unread bytes.
         recent = self.now() - PATIENCE
 
         def is_reading(peer: AcceptedConnection) -> bool:
@@ -537,7 +548,7 @@ class HubDriver(AsyncioDriver):
         return sorted(self.debtors, key=lambda peer: (is_reading(peer), -peer.unread))
 
     def _free(self, peer: AcceptedConnection) -> None:
-        """Have a peer hold less memory, or else none."""
+        """Free memory that a peer's backlog holds. Cut the peer if dropping writes does not free any."""
         before = self.buffers.size
         if not peer.is_slow:
             reason = f"it left {peer.unread} bytes unread when the buffers of all clients were full"
@@ -546,7 +557,10 @@ class HubDriver(AsyncioDriver):
             peer.cut()
 
     def _dismiss(self, peer: AcceptedConnection, reason: str, patience: int) -> None:
-        """Drop what a peer has not begun to read, and tell it why, if `patience` bytes may go before that."""
+        """Drop the writes that were not begun, and report the peer to `on_slow`.
+
+        Cut the connection without `on_slow`, or if more than `patience` bytes of a begun write are left.
+        """
         peer.is_slow = True
         peer.fate = reason
         unfinished = peer.drop_backlog()
@@ -555,14 +569,14 @@ class HubDriver(AsyncioDriver):
         if self._on_slow is None or unfinished > patience:
             peer.cut()
 
-    # ---------------------------------------------------------------- many
+    # ---------------------------------------------------------------- draining
 
     def _was_told(self) -> None:
         if self._drain_soon is None:
             self._drain_soon = self._loop.call_soon(self.drain)
 
     def drain(self) -> None:
-        """Carry out what the core wants, and set the timer."""
+        """Carry out the core's outputs, set the timer, and disconnect slow peers."""
         if self._drain_soon is not None:
             self._drain_soon.cancel()
             self._drain_soon = None

@@ -4,8 +4,8 @@
         print(server.url)
         ...
 
-Events are logged to `presence_adapters.server`. A slow client delays nobody else: each has a write
-buffer of its own, and a client that does not read is cut off.
+Events are logged to `presence_adapters.server`. A slow client does not delay other clients: each client has
+its own write buffer, and a client that does not read is disconnected.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------- open files
-# How many files, and so connections, this process may have open.
+# The limit of open files of this process, which also limits its connections.
 
 
 if sys.platform != "win32":
     import resource
 
     def open_files_limit() -> int | None:
-        """The limit of now, `RLIMIT_NOFILE`; `None` when there is none."""
+        """Return the current soft limit, `RLIMIT_NOFILE`, or `None` when there is no limit."""
         return _known(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def raise_open_files_limit(wanted: int) -> None:
-        """Let this process open so many files, or as many as it may without more rights."""
+        """Raise the soft limit to `wanted` files, or to the hard limit if that is lower."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most, limit = _known(hard), _known(soft)
         enough = wanted if most is None else min(wanted, most)
         if limit is not None and limit < enough:
-            with suppress(OSError, ValueError):  # macOS has a limit of its own below "unlimited"
+            with suppress(OSError, ValueError):  # macOS has another limit even if the hard limit is unlimited
                 resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
     def _known(limit: int) -> int | None:
@@ -72,11 +72,11 @@ if sys.platform != "win32":
 else:
 
     def open_files_limit() -> int | None:
-        """The limit of now; `None` when there is none, or none that is known."""
+        """Return `None`: no limit is known on Windows."""
         return None
 
     def raise_open_files_limit(wanted: int) -> None:
-        """Let this process open so many files. Nothing is to be done here."""
+        """Do nothing on Windows."""
 
 
 # ------------------------------------------------------------------------------------------------- hub server
@@ -88,36 +88,40 @@ logger = logging.getLogger("presence_adapters.server")
 
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted."""
+"""Connections that may wait to be accepted (the argument of `listen`)."""
 
 TURN = 8
-"""Connections that are accepted in a row, while nobody else has a turn. With TLS each takes a millisecond."""
+"""Connections to accept before other tasks of the event loop run. With TLS, each takes a millisecond."""
 
 FILES_BESIDES = 64
-"""Files that a process has open besides those of its connections, roughly."""
+"""Open files of a process, roughly, that are not client connections."""
 
 TRY_AGAIN_LATER = 1013  # the close code for a client that reads too slowly
 
 LONGEST = 200
-"""Characters of what a peer chose, in a line of the log."""
+"""Characters of a peer's text that a log line quotes."""
 
 PAUSE = 1.0
-"""Seconds until the next try when the system has no room for another connection."""
+"""Seconds to wait before the next accept after one failed for lack of files or memory."""
 
 
 class HubServer:
-    """Listens while it is entered. Leaving closes in an orderly way, or drops everything when cancelled.
+    """A hub on a listening socket. It listens while it is entered.
 
-    `port=0` takes a free one, see `port` and `url`. With an `ssl_context` it speaks TLS only.
-    A client is too slow when it reads nothing for `write_timeout` seconds, or when it has more than
-    `max_write_buffer` bytes unread of what was sent at least a second ago, the oldest message apart: that one
-    may be of any size. When all clients together have more than `write_budget` bytes unread, those that have
-    most of them are too slow. The close code for them is 1013, if they still read it.
+    Leaving the block closes it in an orderly way. A cancellation drops all connections at once.
 
-    `rng` makes refs and presence keys; its default is seeded by the system. A `wall_clock` that the config
-    lacks is the system's, ISO 8601 in UTC. `on_event` gets every `HubEvent` as it happens, before it is
-    logged. It must not call the server back, and what it raises stops the server. `hub_type`: the class of
-    `hub`, such as `presence_proto.testing.FaultyHub`. `record`: a path or a text file, to be written to for
+    `port=0` chooses a free port; see `port` and `url`. With an `ssl_context` the server speaks TLS only.
+
+    A client is too slow when it reads nothing for `write_timeout` seconds. It is also too slow when more than
+    `max_write_buffer` bytes that were sent at least a second ago are unread; the oldest message, of any size,
+    does not count. When all clients together have more than `write_budget` unread bytes, the clients with the
+    most unread bytes are too slow. Clients that are too slow are disconnected with close code 1013, if they
+    still read it.
+
+    `rng` generates refs and presence keys. By default the system seeds it. `wall_clock` of the config is by
+    default the system's time, in ISO 8601 and UTC. `on_event` receives every `HubEvent` before it is logged.
+    It must not call the server, and an exception from it stops the server. `hub_type` is the class of `hub`,
+    such as `presence_proto.testing.FaultyHub`. `record` is a path or a text file to write a recording to, for
     `presence replay`.
     """
 
@@ -155,9 +159,9 @@ class HubServer:
         self._ssl_context = ssl_context
         self._on_event = on_event
         self._is_listening = True
-        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # by listener, which it closes
+        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # by listener; the task's end closes it
         self._handshake_timeout = config.handshake_timeout
-        # Closing takes the hub one close_timeout at most, and then each connection its linger.
+        # Closing takes at most one close_timeout for the hub, and then one for the linger of each connection.
         self._patience = 2 * config.close_timeout
         self._driver = HubDriver(
             self.hub,
@@ -177,20 +181,20 @@ class HubServer:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """The port that the server listens on."""
         return self._port
 
     @property
     def url(self) -> str:
-        """Where it is, such as `ws://127.0.0.1:4000`. Clients add a path, `/realtime/v1` or `/socket`."""
+        """The base URL, such as `ws://127.0.0.1:4000`. Clients add a path, `/realtime/v1` or `/socket`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
         host = f"[{host}]" if ":" in host else host
         return f"{'ws' if self._ssl_context is None else 'wss'}://{host}:{self._port}"
 
-    # ---------------------------------------------------------------- life
+    # ---------------------------------------------------------------- lifecycle
 
     async def start(self) -> None:
-        """Listen. Raises `OSError` when the port is taken or not ours to take."""
+        """Listen. Raises `OSError` when the port is in use or not permitted."""
         await self._driver.start()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
@@ -199,7 +203,7 @@ class HubServer:
         with ExitStack() as opened:
             listeners: list[socket.socket] = []
             for family, _, _, _, address in dict.fromkeys(found):
-                # All addresses of one name get the same port, also when the first one has taken a free one.
+                # All addresses of a host name use the same port, even if `port=0` chose it for the first one.
                 where = (address[0], self._port, *address[2:])
                 listener = opened.enter_context(socket.create_server(where, family=family, backlog=BACKLOG))
                 listener.setblocking(False)
@@ -210,12 +214,15 @@ class HubServer:
         self._warn_of_few_files()
         for listener in listeners:
             task = loop.create_task(self._accept(listener))
-            # By the time that this is called, the loop does not look at the socket any more.
+            # Close the socket only now: when the task is done, the loop no longer watches the socket.
             task.add_done_callback(partial(_close, listener))
             self._accepting[listener] = task
 
     async def close(self) -> None:
-        """Stop in an orderly way: nobody new, close code 1012 for all, within twice `close_timeout`."""
+        """Stop in an orderly way, within twice `close_timeout`.
+
+        The server refuses new connections and closes the others with code 1012.
+        """
         try:
             await self._stop_listening()
             self._driver.cut_unopened()
@@ -229,14 +236,14 @@ class HubServer:
             await self._driver.stop()
 
     async def abort(self) -> None:
-        """Drop everything at once, as if the process had been killed."""
+        """Drop all connections at once, as if the process had been killed."""
         try:
             await self._stop_listening()
         finally:
             await self._driver.stop()
 
     async def wait_closed(self) -> None:
-        """Wait until it has stopped. Raises what stopped it, if that was an internal error."""
+        """Wait until the server has stopped. Raises the internal error that stopped it, if there was one."""
         await self._driver.ended.wait()
         if self._driver.error is not None:
             raise self._driver.error
@@ -260,23 +267,24 @@ class HubServer:
     def run(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`.
 
-        What comes of it is written, and reported, in the next turn of the loop, with all else of this moment.
+        The next iteration of the event loop sends its output and reports its events, together with those of
+        other calls.
         """
         return self._driver.call(command, *args, **kwargs)
 
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
-        """Break one connection without a goodbye, as a failing network does; with `reset`, as an RST does."""
+        """Break one connection without a WebSocket close. With `reset` the client sees a TCP RST."""
         self._driver.cut(conn, reset=reset)
 
     def cut_all(self, *, reset: bool = False) -> None:
-        """Break every connection so, those that are not open yet, too."""
+        """Break all connections like `cut`, including those that are not open yet."""
         self._driver.cut_all(reset=reset)
 
     # ---------------------------------------------------------------- inside
 
     async def _accept(self, listener: socket.socket) -> None:
         # Not loop.create_server: it keeps connections to itself until their TLS handshake is done, and a
-        # server that stops could not drop those.
+        # stopping server could not drop them.
         loop = asyncio.get_running_loop()
         accepted = 0
         while self._is_listening:
@@ -286,10 +294,10 @@ class HubServer:
             try:
                 sock, address = await loop.sock_accept(listener)
             except ConnectionError:
-                continue  # gone again already
+                continue  # the client has closed the connection already
             except OSError as exc:
                 logger.error("cannot accept a connection: %s", os_error_words(exc))
-                await asyncio.sleep(PAUSE)  # out of files or memory: others must go first
+                await asyncio.sleep(PAUSE)  # out of files or memory, until other connections are closed
                 continue
             self._driver.accept(sock, address[0], self._ssl_context, self._handshake_timeout)
 
@@ -306,13 +314,13 @@ class HubServer:
             )
 
     async def _stop_listening(self) -> None:
-        # `sock_accept` loses a connection that it accepts in the moment in which it is cancelled. So first no
-        # more are looked for, and what has just come is taken.
+        # A cancelled `sock_accept` loses a connection that it has just accepted. So first remove the reader,
+        # then let the tasks take accepted connections, and only then cancel them.
         self._is_listening = False
         loop = asyncio.get_running_loop()
         for listener, task in self._accepting.items():
             if not task.done():
-                with suppress(NotImplementedError):  # the proactor loop takes care of it by itself
+                with suppress(NotImplementedError):  # the proactor loop has no readers and needs none removed
                     loop.remove_reader(listener)
         await asyncio.sleep(0)
         for task in self._accepting.values():
@@ -357,5 +365,5 @@ def _close(listener: socket.socket, task: asyncio.Task[None]) -> None:
 
 
 def _quoted(text: str | None) -> str:
-    """What a peer chose, for the log: as a repr, which cannot forge lines, and not longer than a line."""
+    # A repr, because a peer's text must not forge log lines.
     return repr(text if text is None or len(text) <= LONGEST else text[:LONGEST] + "…")

@@ -1,4 +1,4 @@
-"""`HubThread`: a hub for tests, in a thread of its own, so that it serves tests of any kind.
+"""`HubThread`: a hub for tests of any kind, running in its own thread.
 
     with HubThread() as hub:
         app = App(url=hub.url, api_key=hub.api_key)
@@ -6,7 +6,7 @@
         hub.cut_all()
         hub.wait_online("realtime:room", 1)
 
-It is a `FaultyHub` behind a `HubServer`. With pytest, the fixture `presence_hub` is one.
+It is a `FaultyHub` behind a `HubServer`. The pytest fixture `presence_hub` is a `HubThread`.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PATIENCE = 10.0
 """Seconds that a call may take in the hub's thread."""
 
 PAUSE = 0.005
-"""Seconds between two looks at what is waited for."""
+"""Seconds between two calls of a predicate in `wait_for`."""
 
 COMMANDS: dict[str, Callable[..., Any]] = {}
-"""The methods of `HubThread` that `presence hub --control` has, too, by name."""
+"""The methods of `HubThread` that `presence hub --control` also offers, by name."""
 
 
 def _command(method: Method) -> Method:
@@ -50,14 +50,14 @@ def _command(method: Method) -> Method:
 
 
 class HubThread:
-    """A hub that listens while it is entered, or from `start` to `stop`, and misbehaves when it is told to.
+    """A hub with switchable faults, which listens while it is entered, or from `start` to `stop`.
 
-    It has everything that a server for clients of rooms, Phoenix and Supabase needs: URLs, and a key that it
-    demands. All methods may be called from any thread; each has had its effect when it returns. The faults
-    are those of `presence_proto.testing.FaultyHub`, which says more about them. `port=0` takes a free one.
-    A `config` is used as it is; without one, everything is as `HubConfig` has it, and a key is made up.
+    It serves Supabase, Phoenix and Jarvis JSON clients, each at its own URL. Methods may be called from any
+    thread, and take effect before they return. `presence_proto.testing.FaultyHub` describes the faults.
+    `port=0` chooses a free port. A `config` is used unchanged; the default is `HubConfig()` with a new random
+    API key.
 
-    Methods raise `LocalProtocolError` while the hub is stopped, or for values that make no sense.
+    Methods raise `LocalProtocolError` while the hub is stopped, and for invalid values.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class HubThread:
         self._ssl_context = ssl_context
         self._url = ""
         self._thread: threading.Thread | None = None
-        self._over: Future[bool] = Future()  # whether to say goodbye
+        self._over: Future[bool] = Future()  # set by `stop`: whether to stop in an orderly way
         self._running: tuple[HubServer, asyncio.AbstractEventLoop] | None = None
         self._failure: BaseException | None = None
 
-    # ---------------------------------------------------------------- life
+    # ---------------------------------------------------------------- lifecycle
 
     def __enter__(self) -> Self:
         self.start()
@@ -91,15 +91,15 @@ class HubThread:
 
     @_command
     def start(self) -> None:
-        """Listen: at first, or again after `stop`, on the same port. A hub that starts is healthy and empty.
+        """Listen, after `stop` again on the same port. A started hub has no faults and no members.
 
-        Raises `OSError` when the port is taken or not ours to take.
+        Raises `OSError` when the port is in use or not permitted.
         """
         if self._thread is not None:
             raise LocalProtocolError("the hub is running already")
         ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]] = Future()
         self._over, self._failure = Future(), None
-        # A daemon: not even a test that is killed while it waits for the end is kept alive by it.
+        # A daemon, so that this thread never keeps an aborted test process alive.
         self._thread = threading.Thread(
             target=self._live, args=(ready, self._over), name="presence-hub", daemon=True
         )
@@ -114,11 +114,11 @@ class HubThread:
 
     @_command
     def stop(self, *, orderly: bool = False) -> None:
-        """Stop as a killed process does; nothing happens when it is stopped already.
+        """Stop as abruptly as a killed process, or do nothing when the hub is stopped already.
 
-        `orderly`: with a goodbye to all (close code 1012), which waits for them to answer it. In an event
-        loop that runs one of the clients, call that with `asyncio.to_thread`. Raises what the hub has failed
-        with, if it has a bug.
+        `orderly`: send close code 1012 to all clients and wait for their close frames. This blocks: in an
+        event loop that runs one of the clients, call it with `asyncio.to_thread`. Raises the exception that
+        stopped the hub, if an internal error did.
         """
         if self._thread is None:
             return
@@ -158,31 +158,31 @@ class HubThread:
         await (server.close() if orderly else server.abort())
         await server.wait_closed()
 
-    # ---------------------------------------------------------------- where it is
+    # ---------------------------------------------------------------- address
 
     @property
     def url(self) -> str:
-        """For Supabase clients: the `server_url` of ours, the URL of the official ones."""
+        """The URL for Supabase clients: `server_url` in this library, the URL in official clients."""
         return f"{self._base}/realtime/v1"
 
     @property
     def socket_url(self) -> str:
-        """For Phoenix clients."""
+        """The URL for Phoenix clients."""
         return f"{self._base}/socket"
 
     @property
     def jarvis_url(self) -> str:
-        """For clients of the Jarvis JSON protocol (`PresenceConfig(protocol="jarvis")`)."""
+        """The URL for clients of the Jarvis JSON protocol (`PresenceConfig(protocol="jarvis")`)."""
         return f"{self._base}/jarvis"
 
     @property
     def port(self) -> int:
-        """The port that it listens on; the same after a restart."""
+        """The port that the hub listens on. A restart keeps it."""
         return self._port
 
     @property
     def api_key(self) -> str:
-        """The key that all but plain Phoenix clients need. Any is as good as another if none is demanded."""
+        """An API key for Supabase and Jarvis clients: one of `HubConfig.api_keys`, or "any" without keys."""
         return min(self._config.api_keys or {"any"})
 
     @property
@@ -191,27 +191,27 @@ class HubThread:
             raise LocalProtocolError("the hub has not been started yet")
         return self._url
 
-    # ---------------------------------------------------------------- what is there
+    # ---------------------------------------------------------------- state
 
     @_command
     def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
-        """Who is present in a topic, such as `realtime:room`: a copy of the metas by key, the latest last."""
+        """Return a copy of the metas in a topic, such as `realtime:room`, by presence key, newest last."""
         found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
         return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
 
     @property
     @_command
     def connections(self) -> list[int]:
-        """The connections that are open, oldest first: the numbers that `disconnect` and `cut` want."""
+        """The ids of the open connections, oldest first, for `disconnect` and `cut`."""
         return self.run(lambda server: list(server.hub.connections))
 
     @_command
     def wait_online(
         self, topic: str, count: int = 1, timeout: float = 10.0
     ) -> dict[str, list[dict[str, Any]]]:
-        """Wait until `count` keys are present in a topic, and return what `online` does.
+        """Wait until exactly `count` keys are present in a topic, and return the result of `online`.
 
-        Raises `TimeoutError` after `timeout` seconds. It waits without an event loop: see `wait_for`.
+        Raises `TimeoutError` after `timeout` seconds. This blocks the calling thread: see `wait_for`.
         """
         try:
             self.wait_for(lambda: len(self.online(topic)) == count, timeout)
@@ -221,10 +221,10 @@ class HubThread:
         return self.online(topic)
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
-        """Wait until `predicate()` is true, and return what it returned.
+        """Wait until `predicate()` is true, and return its result.
 
-        It is called again and again in the calling thread. Raises `TimeoutError` after `timeout` seconds, and
-        `LocalProtocolError` where an event loop runs, which could do nothing meanwhile: there, say
+        The calling thread calls `predicate` repeatedly. Raises `TimeoutError` after `timeout` seconds. Raises
+        `LocalProtocolError` in a thread with an event loop, which this would block: there, use
         `await asyncio.to_thread(hub.wait_for, …)` or `await trio.to_thread.run_sync(hub.wait_for, …)`.
         """
         _check_no_loop_waits()
@@ -239,17 +239,17 @@ class HubThread:
 
     @_command
     def broadcast(self, topic: str, event: str, payload: Any = None) -> None:
-        """Say something to all members of a topic: a Supabase broadcast, or `event` in a plain topic."""
+        """Send a message to all members of a topic: a Supabase broadcast, or `event` in a plain topic."""
         self._do(FaultyHub.broadcast, topic, event, {} if payload is None else payload)
 
     @_command
     def close_channel(self, topic: str, reason: str = "closed by the server") -> None:
-        """End a channel for all its members, in order (`phx_close`)."""
+        """Close a channel for all its members (`phx_close`)."""
         self._do(FaultyHub.close_channel, topic, reason=reason)
 
     @_command
     def crash_channel(self, topic: str) -> None:
-        """End a channel for all its members, as a crash does (`phx_error`)."""
+        """Crash a channel for all its members (`phx_error`)."""
         self._do(FaultyHub.crash_channel, topic)
 
     @_command
@@ -259,39 +259,39 @@ class HubThread:
 
     @_command
     def cut(self, conn: int, *, reset: bool = False) -> None:
-        """Break one connection, as a failing network does; with `reset`, as an RST does."""
+        """Break one connection without a WebSocket close. With `reset` the client sees a TCP RST."""
         self.run(lambda server: server.cut(ConnId(conn), reset=reset))
 
     @_command
     def cut_all(self, *, reset: bool = False) -> None:
-        """Break every connection, as a failing network does; with `reset`, as an RST does."""
+        """Break all connections without a WebSocket close. With `reset` the clients see a TCP RST."""
         self.run(lambda server: server.cut_all(reset=reset))
 
     # ---------------------------------------------------------------- switches
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
-        """Refuse the next `count` handshakes with an HTTP status from 300 to 599. 0 turns it off."""
+        """Refuse the next `count` handshakes with an HTTP `status` from 300 to 599. 0 turns the fault off."""
         self._do(FaultyHub.refuse_handshakes, count, status, body)
 
     @_command
     def mute_heartbeats(self, on: bool = True) -> None:
-        """Read heartbeats, and do not answer them."""
+        """Do not reply to heartbeats."""
         self._do(FaultyHub.mute_heartbeats, on)
 
     @_command
     def ignore_joins(self, on: bool = True) -> None:
-        """Read joins, and do nothing about them."""
+        """Ignore joins without a reply."""
         self._do(FaultyHub.ignore_joins, on)
 
     @_command
     def withhold_states(self, on: bool = True) -> None:
-        """Send no `presence_state`, as a server does that has presence disabled."""
+        """Send no `presence_state`, like a server with presence disabled."""
         self._do(FaultyHub.withhold_states, on)
 
     @_command
     def drop_broadcasts(self, on: bool = True) -> None:
-        """Lose what members say to each other, and acknowledge it as ever."""
+        """Acknowledge the broadcasts of members, but do not deliver them."""
         self._do(FaultyHub.drop_broadcasts, on)
 
     @_command
@@ -301,38 +301,44 @@ class HubThread:
 
     @_command
     def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0) -> None:
-        """Take so many seconds for a join, and more for a refusal; one join of a connection at a time."""
+        """Delay each join by `join_delay` seconds, and a refused one by `refusal_delay` seconds more.
+
+        The joins of one connection are handled one after the other.
+        """
         self._do(FaultyHub.slow_joins, join_delay, refusal_delay)
 
     @_command
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
-        """Close a Supabase channel after more tracks and untracks in 30 s, or more broadcasts in 1 s."""
+        """Close a Supabase channel that exceeds a limit. `None` means no limit.
+
+        `presence_calls` limits tracks and untracks in 30 seconds; `broadcasts` limits broadcasts in 1 second.
+        """
         self._do(FaultyHub.limit_rate, presence_calls, broadcasts)
 
     @_command
     def delay(self, seconds: float) -> None:
-        """Hold back all that is sent for so long. 0 turns it off, and lets go what is held."""
+        """Delay all data that the hub sends by `seconds`. 0 turns the fault off and sends delayed data."""
         self._do(FaultyHub.delay, seconds)
 
     @_command
     def freeze(self) -> None:
-        """Stop as a stopped process does: connections stay, nothing is read or written."""
+        """Read and write nothing, like a stopped process. Connections stay open."""
         self._do(FaultyHub.freeze)
 
     @_command
     def thaw(self) -> None:
-        """Go on after `freeze`, with all that came in meanwhile."""
+        """Continue after `freeze`, with all data received in the meantime."""
         self._do(FaultyHub.thaw)
 
     @_command
     def heal(self) -> None:
-        """Turn all switches off."""
+        """Turn off all faults."""
         self._do(FaultyHub.heal)
 
-    # ---------------------------------------------------------------- inside its thread
+    # ---------------------------------------------------------------- inside the hub's thread
 
     def run(self, call: Callable[[HubServer], T]) -> T:
-        """Do anything else with the server, in its thread; what `call` returns must be safe in this one."""
+        """Run `call(server)` in the hub's thread. Its result must be safe to use in the calling thread."""
         if self._running is None:
             raise LocalProtocolError("the hub is stopped: start it first")
         server, loop = self._running
@@ -350,12 +356,12 @@ refuse(HubThread, "use `with`, or presence_adapters.server.HubServer", "async wi
 
 
 def new_api_key() -> str:
-    """A key that nobody else has."""
+    """Return a random API key."""
     return secrets.token_urlsafe(16)
 
 
 def _check_no_loop_waits() -> None:
-    """Raises `LocalProtocolError` when this thread runs an event loop, of asyncio or trio."""
+    """Raise `LocalProtocolError` when this thread runs an event loop of asyncio or trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

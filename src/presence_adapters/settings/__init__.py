@@ -1,4 +1,4 @@
-"""The settings of the `presence` command, and the identity that it keeps."""
+"""The settings of the `presence` command, and the stored identity of its user."""
 
 from presence_adapters.settings.layers import (
     Settings,

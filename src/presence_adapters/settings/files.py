@@ -1,4 +1,4 @@
-"""Secrets that do not stand in the settings themselves: in a file, or printed by a command."""
+"""Reading the settings file, and secrets from files and commands."""
 
 from __future__ import annotations
 
@@ -40,22 +40,21 @@ if TYPE_CHECKING:
 # Reading small files that people write: settings and secrets.
 
 
-MAX_SIZE = 1024 * 1024
-"""Bytes. What is larger is no such file."""
+MAX_SIZE = 1024 * 1024  # bytes; a larger file is not a settings or secret file
 
 
 class FileTooLargeError(OSError):
-    """The file cannot be one of ours."""
+    """The file is larger than `MAX_SIZE`."""
 
 
 class NotAFileError(OSError):
-    """The path is something else than a file, and reading it could wait for ever."""
+    """The path is not a regular file. Reading it could block forever."""
 
 
 def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_result]:
-    """What is in a file, and who may do what with it. Raises `OSError`.
+    """Return the content and the status, with its permissions, of a file. Raises `OSError`.
 
-    With `pipes` it may be a pipe, too, as the shell's `<(command)` is one.
+    With `pipes` the path may also be a pipe, such as the shell's `<(command)`.
     """
     with open(path, "rb", opener=_at_once) as file:
         status = os.fstat(file.fileno())
@@ -71,48 +70,49 @@ def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_res
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open a FIFO without waiting for somebody to write to it."""
+    # O_NONBLOCK: opening a FIFO does not block until another process opens it for writing.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def why_unreadable(error: OSError) -> str:
-    """The fault, without the path."""
+    """Return the error text without the path."""
     return str(error) if isinstance(error, (FileTooLargeError, NotAFileError)) else os_error_words(error)
 
 
 def readable_by_others(status: os.stat_result) -> bool:
-    """Whether the group or everybody may read a file, where there are such permissions."""
+    """Whether the group or all users may read a file. Always false outside POSIX."""
     return os.name == "posix" and bool(status.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
 
 def writable_by_others(status: os.stat_result) -> bool:
-    """Whether the group or everybody may write to a file, where there are such permissions."""
+    """Whether the group or all users may write to a file. Always false outside POSIX."""
     return os.name == "posix" and bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
 
 
 def changeable_by_others(status: os.stat_result) -> bool:
-    """Whether somebody else than we and root may change a file, where there are such permissions."""
+    """Whether users other than root and this process's user may change a file. Always false outside POSIX."""
     return writable_by_others(status) or (os.name == "posix" and status.st_uid not in (0, os.geteuid()))
 
 
 # ------------------------------------------------------------------------------------------------- toml lines
-# The lines on which the keys of a TOML document stand. The standard parser does not tell.
+# The line numbers of the keys of a TOML document, which the standard parser does not report.
 #
-# A document is a row of statements: a table's header, or a key and its value, each on one line or, with a
-# long string or a list, on several. A statement is complete as soon as the standard parser takes it by
-# itself: so it is asked, and nothing of TOML's quoting has to be known here.
+# A document is a sequence of statements: table headers, and keys with values. A long string or a list may
+# span several lines. A statement is complete as soon as `tomllib` accepts it by itself, so this code needs to
+# know nothing about TOML's quoting.
 
 
 KeyPath: TypeAlias = tuple[str, ...]
 
-# What goes on over several lines ends on a line with one of these. The others need not be tried.
+# A statement of several lines ends on a line with one of these. Parsing at other lines would be wasted time.
 _ENDS = ('"""', "'''", "]", "}")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of each key of a valid document, by its path: `("presence", "enabled")`.
+    """Return the line, from 1, of each key of a valid document, by its path: `("presence", "enabled")`.
 
-    It is where the statement starts that first names the key: as a header, dotted, or in an inline table.
+    It is the first line of the first statement that names the key: in a header, a dotted key or an inline
+    table.
     """
     lines: dict[KeyPath, int] = {}
     table: KeyPath = ()
@@ -136,7 +136,7 @@ def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
             try:
                 parsed = tomllib.loads(statement)
             except ValueError:
-                continue  # it goes on
+                continue  # the statement is not complete yet
             yield start + 1, statement, parsed
             start = end + 1
 
@@ -160,9 +160,10 @@ def _paths(node: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 # ------------------------------------------------------------------------------------------------ config file
-# The settings in a file: the table `[presence]` of a TOML document, whose other tables are other programs'.
+# The settings file is a TOML document. Its table `[presence]` has the settings; other tables belong to other
+# programs.
 #
-# All that is wrong with it is found at once, each problem with its file and line.
+# Reading reports all problems at once, each with its file and line.
 
 
 TABLE = "presence"
@@ -171,7 +172,7 @@ COMMAND = "access_token_command"
 
 @define
 class ConfigFile:
-    """What a file says. `problems` and `warnings` are lines for people, in the order of the file."""
+    """The content of a settings file. `problems` and `warnings` are lines for people, in the file's order."""
 
     path: Path
     entries: dict[str, Entry] = field(default=Factory(dict), repr=False)
@@ -180,11 +181,11 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Read the settings in a file. Raises `FileNotFoundError` only; all else is among the problems."""
+    """Read a settings file. Raises `FileNotFoundError` only; `problems` holds all other faults."""
     found = ConfigFile(path)
     try:
         content, status = read_private(path, pipes=True)
-    except (FileNotFoundError, NotADirectoryError):  # the latter where a service has its home at /dev/null
+    except (FileNotFoundError, NotADirectoryError):  # the latter for a service whose home is /dev/null
         raise FileNotFoundError(path) from None
     except OSError as exc:
         found.problems.append(f"{path}: cannot read it: {why_unreadable(exc)}")
@@ -199,7 +200,7 @@ def read_config_file(path: Path) -> ConfigFile:
 
 def _decoded(content: bytes, found: ConfigFile) -> str | None:
     try:
-        return content.decode("utf-8-sig")  # some editors put a mark in front
+        return content.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         found.problems.append(f"{found.path}:{line}: not UTF-8 text")
@@ -213,7 +214,7 @@ def _parsed(text: str, found: ConfigFile) -> dict[str, Any] | None:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        where = _WHERE.search(str(exc))  # Python 3.11 tells the place in the text alone
+        where = _WHERE.search(str(exc))  # Python 3.11 reports the position only in the message
         if where is None:
             found.problems.append(f"{found.path}: not TOML")
         elif where["line"] is None:
@@ -223,13 +224,13 @@ def _parsed(text: str, found: ConfigFile) -> dict[str, Any] | None:
             is_bare = text.split("\n")[line - 1][column - 1 : column].isalpha()
             hint = ": a string needs quotation marks" if is_bare else ""
             found.problems.append(f"{found.path}:{line}: not TOML in column {column}{hint}")
-    except (ValueError, RecursionError):  # an integer of thousands of digits; lists in lists in lists
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or very deeply nested lists
         found.problems.append(f"{found.path}: not TOML that can be read: something in it is too large")
     return None
 
 
 def _take(document: dict[str, Any], lines: dict[tuple[str, ...], int], found: ConfigFile) -> None:
-    """Sort the document into entries and problems."""
+    """Add the document's entries and problems to `found`."""
     problems: list[tuple[int, str]] = []
     table = document.get(TABLE)
     if table is None:
@@ -256,7 +257,7 @@ def _take(document: dict[str, Any], lines: dict[tuple[str, ...], int], found: Co
 
 
 def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """What in a table of strings is none, each with its own line."""
+    """Return the faults of the values in a table of strings that are not strings, with their lines."""
     if name not in KEYS or KEYS[name].kind is not PAIRS or not isinstance(value, dict):
         return []
     return [
@@ -268,7 +269,7 @@ def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> li
 
 
 def _misplaced(document: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """What was perhaps meant to be the table, or in it, when there is none."""
+    """Without a table [presence], find a misspelled table name and settings outside the table."""
     problems = []
     for name, value in document.items():
         line = lines.get((name,), 1)
@@ -286,7 +287,7 @@ def _warn(status: stat_result, found: ConfigFile) -> None:
             f"{found.path}: other users can read it, and it holds {' and '.join(secrets)}: chmod 600 it"
         )
     if COMMAND in found.entries and changeable_by_others(status):
-        # As OpenSSH does with such a file: whoever writes to it could have us run anything.
+        # OpenSSH rejects such a file, too: other users could make this process run any command.
         found.problems.append(
             f"{found.path}: other users can change it, and it holds {COMMAND}, which would be run: "
             "chmod 600 it, and own it"
@@ -303,11 +304,11 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 LONGEST_SAYING = 300
-"""Characters of what a failed command said."""
+"""Characters of a failed command's stderr that an error quotes."""
 
 
 def read_secret(path: Path) -> tuple[str, list[str]]:
-    """The secret that is a file's only text, and warnings. Raises `ConfigError`."""
+    """Return the secret in a file, which must contain nothing else, and warnings. Raises `ConfigError`."""
     try:
         content, status = read_private(path, pipes=True)
     except OSError as exc:
@@ -320,10 +321,10 @@ def read_secret(path: Path) -> tuple[str, list[str]]:
 
 
 def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = ()) -> str:
-    """The secret that a command prints. It runs without a shell and without input, for `timeout` seconds.
+    """Run a command without a shell and without input, and return the secret that it prints.
 
-    Raises `ConfigError` when it does not work. It says what the command said on stderr, without `secrets`
-    and without anything that looks like one.
+    Raises `ConfigError` when the command fails or takes longer than `timeout` seconds. The message quotes the
+    stderr of a failed command, without `secrets` and without text that looks like a secret.
     """
     name = os.path.basename(command.split()[0] if isinstance(command, str) else command[0])
     try:
@@ -332,7 +333,7 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that all that it starts can be ended, too
+            start_new_session=True,  # so that `_end` can also kill the command's child processes
         )
     except (OSError, ValueError) as exc:
         fault = why_unreadable(exc) if isinstance(exc, OSError) else "it is no command"
@@ -357,16 +358,19 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
 
 
 _SECRET_NAME = r"(?:token|key|secret|pass(?:word|wd|phrase)?|jwt|authorization|cookie|bearer|basic)"
-# What is assigned to something that is called like a secret.
+# A value that is assigned to the name of a secret.
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}\w*[\"']?\s*[:=]\s*[\"']?)(?:(?:bearer|basic)\s+)?[^\s\"']+")
-# What follows such a name, and is no word.
+# A string with a digit after the name of a secret. Without a digit it is probably an ordinary word.
 _NAMED = re.compile(rf"(?i)({_SECRET_NAME}\s+[\"']?)(?=[^\s\"']*\d)[^\s\"']+")
-# What no person would write: long, and with digits in it.
+# A long string with a digit, which is probably not text that a person wrote.
 _LOOKS_SECRET = re.compile(r"(?=[\w+=~-]*\d)[\w+=~-]{16,}(?:\.[\w+=~-]+)*")
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
-    """What a program said, on one line, without `secrets` and what looks like one."""
+    """Return a program's output as one line, without `secrets` and text that looks like a secret.
+
+    The line has at most the last `LONGEST_SAYING` characters.
+    """
     text = hide(text, secrets)
     text = _LOOKS_SECRET.sub("…", _NAMED.sub(r"\1…", _ASSIGNED.sub(r"\1…", text)))
     text = " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
@@ -374,7 +378,7 @@ def redacted(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it, and what it has started: that may hold on to the pipes."""
+    # Kill the child processes, too: they may keep the pipes open.
     if os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

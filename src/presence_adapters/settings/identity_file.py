@@ -1,7 +1,7 @@
-"""Who we are, from one run of the program to the next: a small JSON file, made when it is first needed.
+"""The user's identity, kept from one run to the next in a small JSON file, which is created on first use.
 
-Whatever happens, another process or a crash in between included, the file is there in whole or not at all,
-and who reads it gets the same user id as everybody else. A damaged file is an error, never a new identity.
+The file is always complete or absent, even after a crash or with several processes. All processes read the
+same user id. A damaged file is an error and never leads to a new identity.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ if sys.platform != "win32":
 
 
 class IdentityError(PresenceError):
-    """The identity cannot be read, or not be written. The message names the file and what to do."""
+    """The identity file cannot be read or written. The message names the file and what to do."""
 
 
 @frozen
 class StoredIdentity:
-    """`user_id` is a UUID. `name_chosen`: whether somebody chose the name, or it is the default one.
+    """The content of an identity file. `user_id` is a UUID.
 
-    `extra`: what else the file holds, perhaps written by a newer version. It is kept.
+    `name_chosen`: whether the user chose the name; false for the default name. `extra`: unknown fields of the
+    file, perhaps from a newer version. They are kept when the file is written.
     """
 
     user_id: str
@@ -48,7 +49,7 @@ class StoredIdentity:
 
 
 def load_identity(path: Path) -> StoredIdentity:
-    """The identity in a file. When there is no file it is made, with a new user id and the default name.
+    """Return the identity in a file. Create a missing file with a new user id and the default name.
 
     Raises `IdentityError`.
     """
@@ -58,16 +59,16 @@ def load_identity(path: Path) -> StoredIdentity:
         return found
     with _written(path, StoredIdentity(str(uuid4()), default_name())) as temporary, suppress(FileExistsError):
         _claim(temporary, path)
-    found = _read(path)  # ours, or that of the process that was first
+    found = _read(path)  # the identity of this process, or of another one that created the file first
     if found is None:
         raise IdentityError(f"{path}: it was there and is gone again: is something else deleting it?")
     return found
 
 
 def rename_identity(path: Path, display_name: str) -> StoredIdentity:
-    """Choose a name. The user id stays; the file is made if there is none.
+    """Store a display name and keep the user id. Create the file if it is missing.
 
-    Raises `ConfigError` for a name that is empty or cannot be shown, and `IdentityError`.
+    Raises `ConfigError` for a name that is empty or not printable, and `IdentityError`.
     """
     display_name = checked_name(display_name)
     path = _real(path)
@@ -80,17 +81,17 @@ def rename_identity(path: Path, display_name: str) -> StoredIdentity:
 
 
 def default_name() -> str:
-    """The name of the login, or else of the host."""
+    """Return the login name, or else the host name, or else "somebody"."""
     for source in (getpass.getuser, socket.gethostname):
         try:
             return checked_name(source())
-        except (OSError, KeyError, ImportError, ConfigError):  # nobody's login, in a container
+        except (OSError, KeyError, ImportError, ConfigError):  # a container's user may have no login name
             continue
     return "somebody"
 
 
 def _real(path: Path) -> Path:
-    """Where a symbolic link leads: it stays, and the file behind it is written."""
+    # Write to a symbolic link's target: replacing the path itself would replace the link.
     return Path(os.path.realpath(path))
 
 
@@ -121,7 +122,7 @@ def _read(path: Path) -> StoredIdentity | None:
 
 @contextmanager
 def _written(path: Path, identity: StoredIdentity) -> Iterator[Path]:
-    """A file beside `path` that holds the identity and is on the disk. It is gone afterwards."""
+    """Yield a temporary file beside `path` with the identity, synced to disk. Remove it afterwards."""
     data = {**identity.extra, **asdict(identity, filter=lambda attribute, _: attribute.name != "extra")}
     with _in_words(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -140,16 +141,16 @@ def _written(path: Path, identity: StoredIdentity) -> Iterator[Path]:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Give the file the name `path`, unless there is one. Raises `FileExistsError`, and `IdentityError`."""
+    """Rename the file to `path`, unless `path` exists. Raises `FileExistsError` and `IdentityError`."""
     with _in_words(path):
         if sys.platform == "win32":
-            os.rename(temporary, path)  # which never replaces a file there
+            os.rename(temporary, path)  # on Windows, a rename never replaces an existing file
         else:
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 raise
-            except OSError:  # there are no hard links here, such as on FAT and Android
+            except OSError:  # the file system has no hard links, for example FAT or on Android
                 with _lock(path.parent):
                     if not path.exists():
                         os.replace(temporary, path)
@@ -160,7 +161,7 @@ if sys.platform != "win32":
 
     @contextmanager
     def _lock(folder: Path) -> Iterator[None]:
-        """One process after the other. A process that dies holds no lock."""
+        # flock: the kernel releases the lock when a process dies.
         handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -170,7 +171,7 @@ if sys.platform != "win32":
 
 
 def _sync_folder(folder: Path) -> None:
-    """Get the new name to the disk, where a folder can be told to. The file itself is there already."""
+    # Sync the new name to disk, where folders can be synced. The file's content is synced already.
     if sys.platform != "win32":
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)

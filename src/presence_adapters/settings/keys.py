@@ -1,6 +1,6 @@
-"""Every setting of the `presence` command: its name, the kind of its value, and how that is checked.
+"""All settings of the `presence` command: their names, kinds of values and checks.
 
-What is wrong with a value is a `ConfigError` that says what would be right, and quotes no secret.
+A wrong value raises a `ConfigError`, which describes valid values and never quotes a secret.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- setting kinds
-# The kinds of values that settings have, from TOML, which knows types, or from text.
+# A kind converts a setting's value from TOML, which has types, or from text.
 #
-# What is wrong with a value is said in words. Long strings are never quoted: a secret may stand in the wrong
-# place.
+# Error messages never quote a long string: it may be a secret in the wrong setting.
 
 
 Command: TypeAlias = str | tuple[str, ...]
-"""A command to run without a shell: its words; on Windows perhaps the whole line."""
+"""A command to run without a shell: a tuple of arguments or, on Windows, a whole command line."""
 
-LONGEST_QUOTED = 20
-"""Characters. A longer string may be a secret in the wrong place, and is not quoted."""
+LONGEST_QUOTED = 20  # characters; a longer string may be a secret in the wrong setting, and is not quoted
 
 # ---------------------------------------------------------------------------------------------- words
 
@@ -42,12 +40,12 @@ _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 
 
 def without_long_quotes(message: str) -> str:
-    """`message`, which somebody else has worded, without the longer strings that it quotes."""
+    """Return `message`, with each quoted string of more than `LONGEST_QUOTED` characters replaced by "…"."""
     return _QUOTED.sub(lambda match: match[0] if len(match[0]) <= LONGEST_QUOTED + 2 else "…", message)
 
 
 def shown(value: Any, *, secret: bool = False) -> str:
-    """A value in the words of TOML, for an error."""
+    """Describe a value in TOML's terms, for an error message. `secret`: do not quote it."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -70,16 +68,16 @@ def shown(value: Any, *, secret: bool = False) -> str:
 
 @frozen
 class Kind:
-    """A kind of value. `expected` says in words what it is.
+    """A kind of setting value. `expected` describes it in words.
 
-    `from_toml` and `from_text` give the value, or raise `ConfigError` with the fault after the key's name,
-    or `ValueError` when it is not what is expected.
+    `from_toml` and `from_text` return the value. They raise `ValueError` when it is not as expected, and
+    `ConfigError` for any other fault; that message continues a sentence that starts with the setting's name.
     """
 
     expected: str
     from_toml: Callable[[Any], Any]
-    from_text: Callable[[str], Any] | None  # None: it can stand in the file only
-    is_string: bool = True  # in TOML
+    from_text: Callable[[str], Any] | None  # None: only the file can have this setting
+    is_string: bool = True  # whether the value is a string in TOML
 
 
 def _switch(value: Any) -> bool:
@@ -135,7 +133,7 @@ def _text(value: Any) -> str:
 
 def _secret(value: Any) -> str:
     text = _text(value).strip()
-    if " " in text or not text.isprintable():  # what is copied from a page may bring some that nobody sees
+    if " " in text or not text.isprintable():  # text copied from a web page may contain invisible characters
         raise ConfigError("must not hold spaces or characters that cannot be seen")
     return text
 
@@ -149,7 +147,7 @@ def _server(value: Any) -> str:
     try:
         PresenceConfig(
             **server_fields(text.partition("?")[0])
-        )  # the query may have to do with other settings
+        )  # without the query, which may depend on other settings
     except ConfigError as exc:
         if "://" not in text:
             raise ValueError from None
@@ -158,7 +156,7 @@ def _server(value: Any) -> str:
 
 
 def server_fields(server_url: str) -> dict[str, Any]:
-    """The field of `PresenceConfig` for a `server_url` of the settings: a URL or a project ref."""
+    """Return the argument of `PresenceConfig` for a `server_url` setting, which is a URL or a project ref."""
     return {"server_url" if "://" in server_url else "project_ref": server_url}
 
 
@@ -173,7 +171,7 @@ def _proxy(value: Any) -> str:
 
 
 _JOINERS = str.maketrans("", "", "\u200c\u200d")
-"""What joins letters, as in Persian, and faces, or keeps them apart. It cannot be seen by itself."""
+"""The zero-width non-joiner and joiner. Persian text and emoji need them, but alone they are invisible."""
 
 
 def _name(value: Any) -> str:
@@ -185,7 +183,8 @@ def _name(value: Any) -> str:
 
 
 def checked_name(name: str) -> str:
-    """A display name, without the space around it. Raises `ConfigError` for one that cannot be shown."""
+    """Return a display name without surrounding space. Raises `ConfigError` if it has no visible character
+    or one that is not printable."""
     try:
         return _name(name)
     except ConfigError as exc:
@@ -207,7 +206,7 @@ def _command(value: Any) -> Command:
 
 def _command_from_text(text: str) -> Command:
     if os.name == "nt":
-        return text  # there a program splits its own command line
+        return text  # on Windows each program splits its own command line
     try:
         return tuple(shlex.split(text))
     except ValueError:
@@ -221,6 +220,8 @@ def _pairs(value: Any) -> dict[str, str]:
 
 
 def choice(*words: str) -> Kind:
+    """Return the kind of a setting that must be one of `words`."""
+
     def chosen(value: Any) -> str:
         if value not in words:
             raise ValueError
@@ -262,12 +263,12 @@ PAIRS = Kind('a table of strings, such as { name = "value" }', _pairs, None, is_
 
 
 BLANK = object()
-"""The value of a setting that is there and empty, which is as good as not there."""
+"""The value of a setting that is present but empty. It counts as not set."""
 
 
 @frozen
 class Key:
-    """A setting. `secret`: its value is never shown. `blank`: whether an empty string means "not set"."""
+    """A setting. `secret`: its value must never be shown. `blank`: an empty string means "not set"."""
 
     name: str
     kind: Kind
@@ -276,7 +277,7 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The environment variable."""
+        """The name of the environment variable."""
         return f"PRESENCE_{self.name.upper()}"
 
     @property
@@ -285,7 +286,7 @@ class Key:
         return f"--{self.name.replace('_', '-')}"
 
     def from_toml(self, value: Any) -> Any:
-        """The value, checked, or `BLANK`. Raises `ConfigError`."""
+        """Return the checked value of a TOML value, or `BLANK`. Raises `ConfigError`."""
         if value == "" and self.blank and self.kind.is_string:
             return BLANK
         try:
@@ -297,7 +298,7 @@ class Key:
             raise self._unexpected(value, hint) from None
 
     def from_text(self, text: str) -> Any:
-        """The value, checked, or `BLANK`. Raises `ConfigError`."""
+        """Return the checked value of a variable or an option, or `BLANK`. Raises `ConfigError`."""
         if not text:
             return BLANK
         if self.kind.from_text is None:
@@ -310,7 +311,7 @@ class Key:
             raise self._unexpected(text) from None
 
     def _checked(self, value: Any) -> Any:
-        """What the client's config says to it, which knows the ranges."""
+        # The converters and validators of `PresenceConfig` check the ranges.
         attribute = fields_dict(PresenceConfig).get(self.name)
         if attribute is not None and self.kind is not SERVER:
             value = attribute.converter(value) if callable(attribute.converter) else value
@@ -328,18 +329,21 @@ class Key:
         )
 
     def _would_be_right(self, value: Any) -> bool:
-        """Whether a string holds what would have been right as it is."""
+        """Whether a string would be valid without its quotation marks."""
         if not isinstance(value, str):
             return False
         try:
             self.kind.from_toml(tomllib.loads(f"value = {value}")["value"])
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return True
 
 
 def field_value(name: str, value: Any) -> Any:
-    """The value of a field of `PresenceConfig`. TOML has no null: 0 is no limit, "" nothing at all."""
+    """Return the `PresenceConfig` value of a setting.
+
+    TOML has no null. So 0 means `None` for `track_limit` and `max_final_refusals`, and "" for `user_agent`.
+    """
     nothing = (("track_limit", 0), ("max_final_refusals", 0), ("user_agent", ""))
     return None if (name, value) in nothing else value
 
@@ -351,12 +355,12 @@ _ALL = [
     Key("api_key_file", FILE),
     Key("access_token", SECRET, secret=True),
     Key("access_token_file", FILE),
-    Key("access_token_command", COMMAND, secret=True),  # its arguments may hold one
+    Key("access_token_command", COMMAND, secret=True),  # the arguments may contain a secret
     Key("access_token_timeout", TIMEOUT),
     Key("display_name", NAME),
     Key("identity_file", FILE),
     Key("tls_ca", FILE),
-    Key("proxy", PROXY, secret=True, blank=False),  # it may hold a password
+    Key("proxy", PROXY, secret=True, blank=False),  # the URL may contain a password
     Key("protocol", choice("phoenix", "jarvis")),
     Key("channel", TEXT),
     Key("visible", SWITCH),
@@ -366,7 +370,7 @@ _ALL = [
     Key("user_agent", TEXT, blank=False),
     Key("subprotocols", TEXTS),
     Key("token_in", choice("query", "subprotocol", "none")),
-    Key("token_param", TEXT, blank=False),  # "" meant that the URL has no token; that is for token_in to say
+    Key("token_param", TEXT, blank=False),  # "" is an error: use token_in to keep the token out of the URL
     Key("deflate", SWITCH),
     Key("heartbeat_interval", SECONDS),
     Key("heartbeat_timeout", SECONDS),
@@ -401,7 +405,7 @@ ALTERNATIVES = [
     ("api_key", "api_key_file"),
     ("access_token", "access_token_file", "access_token_command"),
 ]
-"""Of each of these, one can be set."""
+"""Groups of settings of which a layer may set only one."""
 
 _MEANT = {
     "anon_key": "api_key",
@@ -418,17 +422,17 @@ _MEANT = {
     "user_id": "identity_file",
     "username": "display_name",
 }
-"""What people may call a setting."""
+"""Names that people may use by mistake, with the setting that they mean."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name that somebody may have meant by `name`."""
+    """Return the known name most similar to `name`, or `None` if none is similar."""
     found = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.7)
     return found[0] if found else None
 
 
 def unknown_key(name: str) -> str:
-    """What is wrong with a key that is none, and what may have been meant."""
+    """Return the error text for an unknown key, with a suggestion."""
     meant = _MEANT.get(name.lower().replace("-", "_")) or nearest(name, list(KEYS))
     if meant:
         return f'unknown key "{name}", did you mean {meant}?'
@@ -441,7 +445,7 @@ def unknown_key(name: str) -> str:
 
 @frozen
 class Origin:
-    """The source of a value. `str` of it is for people: `config.toml:3`, `PRESENCE_VSN`, `--vsn`."""
+    """The source of a setting's value. Its `str` is for people: `config.toml:3`, `PRESENCE_VSN`, `--vsn`."""
 
     kind: Literal["default", "file", "environment", "flag"]
     name: str = ""  # the path, the variable or the option
@@ -455,7 +459,7 @@ class Origin:
 
 @frozen
 class Entry:
-    """A value that was set, and where."""
+    """A value of a setting, and its source."""
 
     value: Any = field(repr=False)
     origin: Origin

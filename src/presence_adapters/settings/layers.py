@@ -1,4 +1,4 @@
-"""The settings of the `presence` command: flags over environment over file over defaults.
+"""The settings of the `presence` command, in order of precedence: flags, environment, file, defaults.
 
     settings = load_settings(path, os.environ, {"heartbeat_interval": 20})
     client = PresenceClient(
@@ -9,8 +9,8 @@
         access_token=settings.token_provider,
     )
 
-Loading reads files and, but for the secrets in files, nothing that can take long. It makes no identity and
-runs no command: `identity` and `access_token` do. No secret is in a repr, a problem or a warning.
+Loading reads the settings file and the files with secrets. It creates no identity and runs no command:
+`identity` and `access_token` do. No repr, problem or warning contains a secret.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = "PRESENCE_CONFIG"
 TOKEN_TIMEOUT = 30.0
-"""Seconds that a command has to print an access token, unless `access_token_timeout` says otherwise."""
+"""The default of `access_token_timeout`: seconds in which a command must print an access token."""
 
 
 _FIELDS: dict[str, Any] = fields_dict(PresenceConfig)
 
 
 class SettingsError(ConfigError):
-    """What is wrong with the settings. Each of the `problems` is a line that says where, and what would be
-    right; the message is all of them."""
+    """The settings are invalid. Each line in `problems` names a place and says what is valid there; the
+    message contains all of them."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -67,9 +67,9 @@ class SettingsError(ConfigError):
 
 @frozen
 class Settings:
-    """What was set, checked. `path` is the file that was read, if there is one.
+    """The checked settings. `path` is the settings file, or `None` if no file was read.
 
-    `warnings` are lines for people. `enabled` is for the caller to respect.
+    `warnings` are lines for people. The caller must respect `enabled`.
     """
 
     path: Path | None
@@ -79,13 +79,13 @@ class Settings:
 
     @property
     def enabled(self) -> bool:
-        """Whether presence is wanted at all."""
+        """Whether the user wants presence at all."""
         return bool(self._value("enabled", True))
 
     @property
     def config(self) -> PresenceConfig:
-        """The client's config. It holds the access token only if that stands in the settings as it is; ask
-        `access_token`. Raises `SettingsError` when no server is set."""
+        """The client's config. Its access token is set only if a setting contains the token itself, so call
+        `access_token` instead. Raises `SettingsError` when no server is set."""
         if self._config is None:
             place = self.path or default_config_path()
             raise SettingsError(
@@ -95,20 +95,20 @@ class Settings:
 
     @property
     def identity_path(self) -> Path:
-        """The file with the identity: `identity_file`, or the one in the platform's folder for data."""
+        """The path of the identity file: `identity_file`, or `default_identity_path()`."""
         return Path(self._value("identity_file", None) or default_identity_path())
 
     def source_of(self, key: str) -> Origin:
-        """Where the value of a setting comes from. Raises `KeyError` when there is no such setting."""
+        """Return the source of a setting's value. Raises `KeyError` when there is no such setting."""
         KEYS[key]
         return self._entries[key].origin if key in self._entries else Origin("default")
 
     def stored_identity(self) -> StoredIdentity:
-        """The identity in its file, which is made if there is none. Raises `IdentityError`."""
+        """Return the identity in its file. Create the file if it is missing. Raises `IdentityError`."""
         return load_identity(self.identity_path)
 
     def identity(self) -> Identity:
-        """Who we are: the stored identity, by the `display_name` of the settings if there is one.
+        """Return the user's identity: the stored one, with the `display_name` of the settings if it is set.
 
         Raises `IdentityError`.
         """
@@ -116,17 +116,17 @@ class Settings:
         return Identity(stored.user_id, self._value("display_name", stored.display_name))
 
     def rename(self, display_name: str) -> StoredIdentity:
-        """Store another name. A `display_name` in the settings still goes over it: see `source_of`.
+        """Store another display name. A `display_name` in the settings still overrides it: see `source_of`.
 
-        Raises `ConfigError` for a name that cannot be shown, and `IdentityError`.
+        Raises `ConfigError` for a name that is empty or not printable, and `IdentityError`.
         """
         return rename_identity(self.identity_path, display_name)
 
     def access_token(self) -> str | None:
-        """The access token of now, or `None` when none is set: as it stands in the settings or, each time
-        anew, in its file, or as its command prints it, which may take `access_token_timeout` seconds.
+        """Return the current access token, or `None` when none is set.
 
-        Raises `SettingsError`.
+        Each call reads `access_token_file` or runs `access_token_command` again, if one of them is set. The
+        command may take `access_token_timeout` seconds. Raises `SettingsError`.
         """
         for key in ("access_token_command", "access_token_file"):
             if key in self._entries:
@@ -140,23 +140,23 @@ class Settings:
 
     @property
     def token_provider(self) -> Callable[[], str | None] | None:
-        """What to give to a client as its `access_token`: `access_token`, when a file or a command has it.
+        """The `access_token` argument for a client: the method `access_token` if a file or command is set.
 
-        `None` when the token stands in the settings as it is, or there is none: `config` has it then.
+        Otherwise `None`, because `config` already contains the token, if one is set.
         """
         keys = ("access_token_command", "access_token_file")
         return self.access_token if any(key in self._entries for key in keys) else None
 
     @property
     def proxy(self) -> str | None:
-        """The URL of the proxy on the way, `""` for none, `None` for what the environment says."""
+        """The proxy's URL, `""` for no proxy, or `None` to use the proxy of the environment."""
         proxy: str | None = self._value("proxy", None)
         return proxy
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The context for TLS that trusts `tls_ca`, besides the authorities that the system trusts.
+        """Return a TLS context that trusts `tls_ca` in addition to the system's certificate authorities.
 
-        `None`, for the default one, without `tls_ca`. Raises `SettingsError`.
+        Return `None` without `tls_ca`: the default context applies. Raises `SettingsError`.
         """
         if "tls_ca" not in self._entries:
             return None
@@ -177,24 +177,24 @@ class Settings:
 
 
 def default_config_path() -> Path:
-    """The file that is read when none is named, if it is there."""
+    """Return the path of the settings file that is read, if it exists, when no other is named."""
     return platformdirs.user_config_path("presence", appauthor=False) / "config.toml"
 
 
 def default_identity_path() -> Path:
-    """The file of the identity when none is named."""
+    """Return the path of the identity file when `identity_file` is not set."""
     return platformdirs.user_data_path("presence", appauthor=False) / "identity.json"
 
 
 def load_settings(
     path: Path | None = None, env: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Read the settings.
+    """Read and check the settings.
 
-    `path`: the file; without one it is that of `PRESENCE_CONFIG`, or else `default_config_path()`, which need
-    not be there. `env`: the environment, `os.environ` by default; an empty variable is one that is not set.
-    `flags`: values by the name of the setting; `None` is a flag that was not given. Raises `SettingsError`
-    with everything that is wrong.
+    `path` is the settings file. By default it is the path in `PRESENCE_CONFIG`, or else
+    `default_config_path()`, which may be missing. `env` is the environment, by default `os.environ`; an empty
+    variable counts as not set. `flags` are values by setting name; `None` means that a flag was not given.
+    Raises `SettingsError` with all problems at once.
     """
     env = os.environ if env is None else env
     problems: list[str] = []
@@ -225,7 +225,7 @@ def _file_layer(
         path, who = Path(env[PATH_VARIABLE]), f"{PATH_VARIABLE}: "
     if path is None:
         path, needed = default_config_path(), False
-    path = Path(os.path.expanduser(path))  # a shell does that for --config FILE, but not for --config=FILE
+    path = Path(os.path.expanduser(path))  # a shell expands "~" in --config FILE, but not in --config=FILE
     try:
         file = read_config_file(path)
     except FileNotFoundError:
@@ -238,7 +238,7 @@ def _file_layer(
 
 
 def _based(entry: Entry, folder: Path) -> Entry:
-    """A relative path in a file starts at the file's folder."""
+    # A relative path in a settings file is relative to the file's folder.
     return Entry(folder / entry.value, entry.origin) if isinstance(entry.value, Path) else entry
 
 
@@ -251,7 +251,7 @@ def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str])
             _take(found, key.name, key.from_text, text, Origin("environment", name), problems)
         elif name.startswith("PRESENCE_") and name != PATH_VARIABLE:
             meant = nearest(name.removeprefix("PRESENCE_"), list(KEYS))
-            if meant is not None:  # else it is somebody else's
+            if meant is not None:  # otherwise the variable probably belongs to another program
                 warnings.append(f"{name}: no such setting, did you mean {KEYS[meant].variable}?")
     return found
 
@@ -283,7 +283,7 @@ def _take(
 
 
 def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, Entry]:
-    """Later layers win. One that sets an alternative sets aside what earlier ones say about the others."""
+    """Merge layers; a later one overrides. It also unsets the other settings of a group in `ALTERNATIVES`."""
     merged: dict[str, Entry] = {}
     for layer in layers:
         for names in ALTERNATIVES:
@@ -297,11 +297,11 @@ def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, En
     return merged
 
 
-# ---------------------------------------------------------------------------------------------- all together
+# ---------------------------------------------------------------------------------------------- combination
 
 
 def _read_secret_files(entries: dict[str, Entry], problems: list[str], warnings: list[str]) -> None:
-    """Take the api key from its file. The access token is read each time; here it is only tried."""
+    """Read the API key from its file. Also test the access token's file, which is read again at each use."""
     for key, target in (("api_key_file", "api_key"), ("access_token_file", None)):
         if key in entries:
             path = entries[key].value
@@ -330,7 +330,7 @@ def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig
         return None
     try:
         return PresenceConfig(**fields, **server)
-    except ConfigError as exc:  # each value by itself is right: two of them do not go together
+    except ConfigError as exc:  # each value is valid by itself, but two values conflict
         words = without_long_quotes(str(exc))
         first = next((name for name in re.findall(r"\w+", words) if name in entries), "server_url")
         problems.append(f"{entries[first].origin}: {words}")

@@ -1,4 +1,4 @@
-"""Tools for testing drivers. They do I/O; the tools of `presence_proto.testing` do none."""
+"""Test tools for drivers. They do I/O; the tools of `presence_proto.testing` do not."""
 
 from presence_adapters.testing.driver_check import DUTIES, Driver, DutyError, check_driver
 

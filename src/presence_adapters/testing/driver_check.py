@@ -1,6 +1,6 @@
-"""`check_driver`: does a driver do all of its duties? After the manner of trio's checks of streams.
+"""`check_driver`: conformance test of a driver, modeled on trio's checks of streams.
 
-Each duty runs the driver on a scripted core, against a scripted server on loopback, and watches both ends.
+Each duty runs the driver with a scripted core against a scripted server on loopback, and observes both ends.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["DUTIES", "Driver", "DutyError", "check_driver"]
 
 MIB = 1 << 20
-ON_TIME = 0.5  # seconds that a tick may be late on a busy machine
+ON_TIME = 0.5  # seconds; a tick may be late by this much on a busy host
 
 Duty: TypeAlias = Callable[[DriverLab], None]
 DUTIES: dict[str, Duty] = {}
-"""Every duty by name, in the order in which they are checked."""
+"""Duty name -> check, in the order of the checks."""
 
 
 def check_driver(
@@ -43,13 +43,13 @@ def check_driver(
     server_context: ssl.SSLContext | None = None,
     duties: Iterable[str] | None = None,
 ) -> None:
-    """Check a driver against every duty, or those named; raise `DutyError` for the first that it fails.
+    """Check a driver against all duties, or the named `duties`. Raise `DutyError` for the first failure.
 
-    `make_driver` is called for every run. With a `server_context` (a certificate for 127.0.0.1) everything
-    goes over TLS, and the drivers made must trust that certificate. Takes about half a minute. Linux, macOS.
+    `make_driver` is called for every run. With a `server_context` (a certificate for 127.0.0.1), connections
+    use TLS, and the drivers must trust it. All duties take about half a minute. Linux and macOS only.
     """
     for name in DUTIES if duties is None else duties:
-        # What stays behind once may be kept for next time, as the threads of a pool are; but not again.
+        # Report only what a second run leaks, too: a driver may keep resources, such as a thread pool.
         if _leftover(name, make_driver, server_context) is not None:
             leftover = _leftover(name, make_driver, server_context)
             if leftover is not None:
@@ -59,7 +59,7 @@ def check_driver(
 def _leftover(
     name: str, make_driver: Callable[[], Driver], server_context: ssl.SSLContext | None
 ) -> str | None:
-    """Check a duty, and say what is left behind."""
+    """Check a duty. Return the kind of the leaked resource, or `None`."""
     threads, files = threading.active_count(), _open_files()
     DUTIES[name](DriverLab(name, make_driver, server_context))
     if not _wait_until(lambda: threading.active_count() <= threads):
@@ -72,7 +72,7 @@ def _open_files() -> int:
 
 
 def _wait_until(condition: Callable[[], bool]) -> bool:
-    """Whether `condition` comes true in good time."""
+    """Whether `condition` becomes true within `PROMPT` seconds."""
     deadline = time.monotonic() + PROMPT
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -80,7 +80,7 @@ def _wait_until(condition: Callable[[], bool]) -> bool:
 
 
 def duty(check: Duty) -> Duty:
-    """List a duty under its name."""
+    """Decorator: register a duty under its function name, with spaces."""
     DUTIES[check.__name__.replace("_", " ")] = check
     return check
 
@@ -90,7 +90,7 @@ def duty(check: Duty) -> Duty:
 
 @duty
 def connect_talk_and_close(lab: DriverLab) -> None:
-    """Open, send, receive, close in order, and return."""
+    """The driver opens, sends, receives and closes in order, and `run` returns."""
     heard = []
 
     def handler(sock: socket.socket) -> None:
@@ -115,7 +115,7 @@ def connect_talk_and_close(lab: DriverLab) -> None:
 
 @duty
 def a_refused_connection_is_reported(lab: DriverLab) -> None:
-    """`transport_closed`, with a reason, when nobody listens."""
+    """A refused connection is reported as `transport_closed`, with a reason."""
     with lab.server(lambda sock: None) as server:
         port = server.port
     _expect_no_connection(lab, "127.0.0.1", port)
@@ -123,7 +123,7 @@ def a_refused_connection_is_reported(lab: DriverLab) -> None:
 
 @duty
 def a_name_that_does_not_resolve_is_reported(lab: DriverLab) -> None:
-    """`transport_closed`, with a reason, when there is no such host."""
+    """A host name that does not resolve is reported as `transport_closed`, with a reason."""
     _expect_no_connection(lab, "no-such-host.invalid", 80)
 
 
@@ -137,7 +137,7 @@ def _expect_no_connection(lab: DriverLab, host: str, port: int) -> None:
 
 @duty
 def a_dead_address_does_not_hold_up_the_others(lab: DriverLab) -> None:
-    """A name whose first address swallows what it is sent leads to the second one (RFC 8305)."""
+    """The driver tries the second address of a name when the first one does not respond (RFC 8305)."""
     with lab.half_dead_host(read_all) as server:
         exam = ScriptedEndpoint(OpenTransport(ConnId(1), "localhost", server.port, tls=False))
         exam.on_opened = lambda: exam.end(lab.close(1))
@@ -148,7 +148,7 @@ def a_dead_address_does_not_hold_up_the_others(lab: DriverLab) -> None:
 
 @duty
 def a_connect_that_never_finishes_is_given_up(lab: DriverLab) -> None:
-    """The core's timeout fires meanwhile, and its `CloseTransport` stops the connect."""
+    """A `CloseTransport` during the connect, such as after the core's timeout, stops the connect."""
     with lab.server(None) as server:
         exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.after(0.3, lambda: exam.end(lab.close(1, abort=True)))
@@ -158,7 +158,7 @@ def a_connect_that_never_finishes_is_given_up(lab: DriverLab) -> None:
 
 @duty
 def a_connect_that_finishes_too_late_is_dropped(lab: DriverLab) -> None:
-    """Nobody hears of a connection that comes about after its `CloseTransport`."""
+    """A connection that opens after its `CloseTransport` is not reported and sends nothing."""
     heard = []
 
     def handler(sock: socket.socket) -> None:
@@ -183,7 +183,7 @@ def a_connect_that_finishes_too_late_is_dropped(lab: DriverLab) -> None:
 
 @duty
 def the_core_reconnects(lab: DriverLab) -> None:
-    """A new connection is opened when the core asks for one, as often as it asks."""
+    """The driver opens a new connection for every `OpenTransport` of the core."""
     with lab.server(lambda sock: sock.sendall(b"bye")) as server:
         exam = ScriptedEndpoint(lab.open(1, server.port))
 
@@ -201,7 +201,7 @@ def the_core_reconnects(lab: DriverLab) -> None:
 
 @duty
 def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
-    """What is sent before a close arrives; what is opened after it is opened."""
+    """Data sent before a close arrives. A connection opened after a close opens."""
     heard: list[bytes] = []
     with lab.server(lambda sock: heard.append(read_all(sock))) as server:
         exam = ScriptedEndpoint(lab.open(1, server.port))
@@ -223,13 +223,13 @@ def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
 
 @duty
 def single_bytes_arrive_in_order(lab: DriverLab) -> None:
-    """A stream that comes one byte at a time is the same stream."""
+    """A stream that arrives one byte at a time is received unchanged."""
     sent = bytes(range(256))
 
     def handler(sock: socket.socket) -> None:
         for byte in sent:
             sock.sendall(bytes([byte]))
-            time.sleep(0.001)  # or they are read together
+            time.sleep(0.001)  # without a pause the bytes are read together
         read_all(sock)
 
     with lab.server(handler) as server:
@@ -241,7 +241,7 @@ def single_bytes_arrive_in_order(lab: DriverLab) -> None:
 
 @duty
 def much_data_arrives(lab: DriverLab) -> None:
-    """16 MiB come in, and 16 MiB go out before an orderly close, to a peer that takes its time."""
+    """16 MiB are received, and 16 MiB are sent to a slow peer before an orderly close."""
     size, heard = 16 * MIB, []
     sent = os.urandom(MIB) * 16
 
@@ -266,7 +266,7 @@ def much_data_arrives(lab: DriverLab) -> None:
 
 @duty
 def an_abort_waits_for_nobody(lab: DriverLab) -> None:
-    """`abort=True` drops what is not written yet, and `run` returns although the peer reads nothing."""
+    """`abort=True` drops unwritten data, and `run` returns although the peer reads nothing."""
     size, heard = 64 * MIB, []
     stop = threading.Event()
 
@@ -292,7 +292,7 @@ def an_abort_waits_for_nobody(lab: DriverLab) -> None:
 
 @duty
 def a_blocked_write_blocks_nothing_else(lab: DriverLab) -> None:
-    """While the peer does not read, data still comes in and ticks are on time; all that was sent arrives."""
+    """While the peer reads nothing, data is received and ticks are on time. All sent data arrives later."""
     size, heard = 32 * MIB, []
     came_in = threading.Event()
 
@@ -336,7 +336,7 @@ def _close_once(lab: DriverLab, exam: ScriptedEndpoint, size: int) -> None:
 
 @duty
 def the_end_of_the_stream_is_reported(lab: DriverLab) -> None:
-    """What came before the end is delivered first, and the end has a reason."""
+    """Data before the end of the stream is delivered first. The end is reported with a reason."""
     with lab.server(lambda sock: sock.sendall(b"last words")) as server:
         exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_closed = exam.end
@@ -348,7 +348,7 @@ def the_end_of_the_stream_is_reported(lab: DriverLab) -> None:
 
 @duty
 def a_reset_is_reported(lab: DriverLab) -> None:
-    """An RST is `transport_closed`, too."""
+    """A TCP reset is reported as `transport_closed`, with a reason."""
 
     def handler(sock: socket.socket) -> None:
         sock.recv(5)
@@ -367,7 +367,7 @@ def a_reset_is_reported(lab: DriverLab) -> None:
 
 @duty
 def a_silent_peer_does_not_stop_the_clock(lab: DriverLab) -> None:
-    """On a connection over which nothing comes, every deadline gets its tick, and not before it."""
+    """On a connection without incoming data, every deadline gets its tick, on time."""
     with lab.server(read_all) as server:
         exam, ticks = ScriptedEndpoint(lab.open(1, server.port)), [0]
 
@@ -385,7 +385,7 @@ def a_silent_peer_does_not_stop_the_clock(lab: DriverLab) -> None:
 
 @duty
 def waiting_costs_nothing(lab: DriverLab) -> None:
-    """Between two deadlines a driver sleeps: it neither spins nor polls."""
+    """Between two deadlines the driver sleeps. It neither spins nor polls."""
     with lab.server(read_all) as server:
         exam, calls = ScriptedEndpoint(lab.open(1, server.port)), [0]
 
@@ -404,7 +404,7 @@ def waiting_costs_nothing(lab: DriverLab) -> None:
 
 @duty
 def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
-    """A deadline that a fact brings forward counts at once; one that is taken back gets no tick."""
+    """An earlier deadline takes effect at once. The deadline that it replaces gets no tick."""
 
     def handler(sock: socket.socket) -> None:
         time.sleep(0.2)
@@ -424,7 +424,7 @@ def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
 
 @duty
 def a_core_at_rest_needs_no_driver(lab: DriverLab) -> None:
-    """`run` returns at once when the core is closed from the start."""
+    """`run` returns at once when the core is already closed."""
     exam = ScriptedEndpoint()
     exam.end()
     lab.run(exam, within=PROMPT)
@@ -432,7 +432,7 @@ def a_core_at_rest_needs_no_driver(lab: DriverLab) -> None:
 
 @duty
 def a_bug_in_the_core_comes_out(lab: DriverLab) -> None:
-    """An exception of the core is not swallowed: `run` raises it, and nothing is left open."""
+    """`run` raises an exception of the core, and closes the connection."""
     closed = []
 
     def handler(sock: socket.socket) -> None:
@@ -456,7 +456,7 @@ def a_bug_in_the_core_comes_out(lab: DriverLab) -> None:
 
 
 def _mentions(error: BaseException | None, kind: type[BaseException]) -> bool:
-    """Whether `error` is of this kind, or a group that holds one."""
+    """Whether `error` is of this kind, or a group that contains such an error."""
     if isinstance(error, BaseExceptionGroup):
         return any(_mentions(inner, kind) for inner in error.exceptions)
     return isinstance(error, kind)
@@ -464,7 +464,7 @@ def _mentions(error: BaseException | None, kind: type[BaseException]) -> bool:
 
 @duty
 def a_cancelled_connect_leaves_nothing(lab: DriverLab) -> None:
-    """Cancelled while it connects."""
+    """A driver cancelled during a connect leaves nothing open."""
     with lab.server(None) as server:
         run = lab.start(ScriptedEndpoint(lab.open(1, server.port)))
         time.sleep(0.2)
@@ -473,13 +473,13 @@ def a_cancelled_connect_leaves_nothing(lab: DriverLab) -> None:
 
 @duty
 def a_cancelled_idle_connection_leaves_nothing(lab: DriverLab) -> None:
-    """Cancelled while it waits for data; the peer sees the end."""
+    """A driver cancelled while it waits for data leaves nothing open. The peer sees the end."""
     _cancel_when_open(lab, lambda exam: None)
 
 
 @duty
 def a_cancelled_write_leaves_nothing(lab: DriverLab) -> None:
-    """Cancelled while the peer takes nothing; the peer sees the end."""
+    """A driver cancelled while the peer reads nothing leaves nothing open. The peer sees the end."""
     _cancel_when_open(lab, lambda exam: exam.put(lab.send(1, bytes(32 * MIB))))
 
 

@@ -1,4 +1,4 @@
-"""What the driver check works with: a scripted core that watches its driver, and a scripted server."""
+"""Tools of the driver check: a scripted core that checks its driver's calls, and a scripted server."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Handler: TypeAlias = "Callable[[socket.socket], object]"
 
-PATIENCE = 10.0  # seconds that a driver has for anything
-PROMPT = 3.0  # seconds that a driver has to stop when told so
+PATIENCE = 10.0  # seconds; the default time limit
+PROMPT = 3.0  # seconds; the time limit of a driver that must stop
 
 
 class DutyError(AssertionError):
-    """A driver does not do one of its duties; `duty` names it."""
+    """A driver failed the duty named by `duty`."""
 
     def __init__(self, duty: str, reason: str) -> None:
         super().__init__(f"{duty}: {reason}")
@@ -38,26 +38,26 @@ class DutyError(AssertionError):
 
 
 class Driver(Protocol):
-    """A driver, as the check wants it. It is made for one run."""
+    """Interface of the driver under test. Each driver is used for one run."""
 
     def run(self, endpoint: Endpoint) -> None:
-        """Drive `endpoint`, beginning with a drain, until `endpoint.is_closed`.
+        """Drive `endpoint` until `endpoint.is_closed`. Begin with a drain.
 
-        Return when all that was sent before an orderly close is written, and nothing is left open. What the
-        endpoint raises comes out of here.
+        Return when all data sent before an orderly close is written, and nothing is left open. Raise the
+        exceptions that the endpoint raises.
         """
         ...
 
     def cancel(self) -> None:
-        """Called from another thread: make `run` end soon, in whatever way, with nothing left open."""
+        """Make `run` return or raise soon, with nothing left open. Called from another thread."""
         ...
 
 
 class ScriptedEndpoint:
-    """A core that is a script. It does what `Endpoint` says, and notes what its driver does wrong.
+    """Scripted core: an `Endpoint` that records its driver's mistakes in `faults`.
 
-    Facts are given to the `on_…` callables, which queue outputs with `put`, set the timer with `after`, and
-    `end` it.
+    Each fact calls its `on_…` callable, which may queue outputs with `put`, set the timer with `after`, or
+    `end` the script.
     """
 
     def __init__(self, *outputs: Any) -> None:
@@ -66,10 +66,10 @@ class ScriptedEndpoint:
         self.is_closed = False
         self.facts: list[str] = []
         self.received = bytearray()
-        self.reason: str | None = None  # of the last transport_closed
+        self.reason: str | None = None  # the reason of the last transport_closed
         self.faults: list[str] = []
-        self.calls = 0  # of anything
-        self.late = 0.0  # the most that a tick was late, in seconds
+        self.calls = 0  # number of calls by the driver
+        self.late = 0.0  # seconds; the largest delay of a tick
         self.on_opened: Callable[[], None] = lambda: None
         self.on_data: Callable[[], None] = lambda: None
         self.on_closed: Callable[[], None] = lambda: None
@@ -78,7 +78,7 @@ class ScriptedEndpoint:
         self._live: set[ConnId] = {output.conn for output in outputs if isinstance(output, OpenTransport)}
 
     def put(self, *outputs: Any) -> None:
-        """Queue outputs. A closed connection is forgotten, as every core does."""
+        """Queue outputs. Like every core, forget a connection when it is closed."""
         for output in outputs:
             if isinstance(output, OpenTransport):
                 self._live.add(output.conn)
@@ -87,10 +87,10 @@ class ScriptedEndpoint:
             self.outputs.append(output)
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
-        """Set the one timer: `do` this, `seconds` from the last fact.
+        """Set the only timer: call `do` at `seconds` after the last fact.
 
-        Before the first fact the driver's clock is not known; a deadline of 0, which is past on every clock,
-        gets a tick that shows it.
+        Before the first fact the driver's clock is unknown. A deadline of 0, which is past on every clock,
+        causes a tick that reveals the clock.
         """
         if self._now == -math.inf:
             self.deadline, self._due = 0.0, lambda: self.after(seconds, do)
@@ -98,7 +98,7 @@ class ScriptedEndpoint:
             self.deadline, self._due = self._now + seconds, do
 
     def end(self, *outputs: Any) -> None:
-        """Queue these, and be at rest."""
+        """Queue outputs, and close the endpoint."""
         self.put(*outputs)
         self.deadline = None
         self.is_closed = True
@@ -106,12 +106,12 @@ class ScriptedEndpoint:
     # -- facts
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """A fact."""
+        """See `Endpoint`."""
         if self._fact("transport_opened", conn, now):
             self.on_opened()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """A fact."""
+        """See `Endpoint`."""
         if self._fact("receive_data", conn, now):
             if "transport_opened" not in self.facts:
                 self.faults.append("receive_data came before transport_opened")
@@ -119,14 +119,14 @@ class ScriptedEndpoint:
             self.on_data()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """A fact."""
+        """See `Endpoint`."""
         if self._fact("transport_closed", conn, now):
             self._live.discard(conn)
             self.reason = reason
             self.on_closed()
 
     def tick(self, *, now: float) -> None:
-        """A fact."""
+        """See `Endpoint`."""
         self._fact("tick", None, now)
         if self.deadline is not None and now >= self.deadline:
             if self.deadline:
@@ -137,14 +137,14 @@ class ScriptedEndpoint:
     # -- outputs
 
     def drain(self) -> Sequence[Any]:
-        """All outputs, oldest first."""
+        """Return all outputs, oldest first."""
         self.calls += 1
         outputs = tuple(self.outputs)
         self.outputs.clear()
         return outputs
 
     def next_deadline(self) -> float | None:
-        """The deadline, to be read when drained."""
+        """Return the deadline. Reading it before a drain is a fault of the driver."""
         self.calls += 1
         if self.outputs:
             self.faults.append("next_deadline was read before the outputs were drained")
@@ -160,11 +160,11 @@ class ScriptedEndpoint:
             self.faults.append(f"the clock went backwards by {self._now - now:g} s")
         self._now = now
         self.facts.append(name)
-        return conn is None or conn in self._live  # a real core ignores others, too
+        return conn is None or conn in self._live  # like a real core, ignore other connections
 
 
 class Server:
-    """A loopback server with a thread that runs `handler` for each connection; `None`: it accepts nobody."""
+    """Loopback server. A thread runs `handler` for each connection. With `None` it accepts no connection."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Server:
         self.errors: list[Exception] = []
         self.port: int = self._listener.getsockname()[1]
         if handler is None:
-            # A full backlog: what comes now is neither accepted nor refused.
+            # Fill the backlog: further connections are neither accepted nor refused.
             for _ in range(2):
                 sock = socket.socket(family)
                 sock.setblocking(False)
@@ -193,7 +193,7 @@ class Server:
             self._start(self._accept)
 
     def open_up(self, handler: Handler) -> None:
-        """Accept from now on, after all."""
+        """Start to accept connections, with `handler`."""
         for sock in self._sockets:
             sock.close()
         self._handler = handler
@@ -232,7 +232,7 @@ class Server:
                 self._sockets.append(sock)
             self._handler(sock)
         except OSError:
-            pass  # the driver's end of it is gone; whether it may be is for the duty to judge
+            pass  # the driver closed its end; the duty decides whether that is legal
         except Exception as exc:
             self.errors.append(exc)
         finally:
@@ -241,7 +241,7 @@ class Server:
 
 @contextmanager
 def localhost_is(first: str, second: str) -> Iterator[None]:
-    """Have `localhost` stand for these two addresses, in this order, for who asks Python's `socket`."""
+    """Patch `socket.getaddrinfo` so that `localhost` resolves to these two addresses, in this order."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
@@ -250,7 +250,7 @@ def localhost_is(first: str, second: str) -> Iterator[None]:
             return found
         found = []
         for address in (first, second):
-            with suppress(socket.gaierror):  # of the other family than the one that is asked for
+            with suppress(socket.gaierror):  # the address is not of the requested family
                 found += real(address, port, *args, **kwargs)
         return found
 
@@ -262,7 +262,7 @@ def localhost_is(first: str, second: str) -> Iterator[None]:
 
 
 def read_all(sock: socket.socket) -> bytes:
-    """Everything up to the end of the stream, in whatever way it ends."""
+    """Return all data up to the end of the stream or an error."""
     data = bytearray()
     with suppress(OSError):
         while chunk := sock.recv(1 << 16):
@@ -271,7 +271,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def reset(sock: socket.socket) -> None:
-    """Close with an RST."""
+    """Close the socket with a TCP reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     if isinstance(sock, ssl.SSLSocket):
         socket.socket(fileno=sock.detach()).close()
@@ -280,7 +280,7 @@ def reset(sock: socket.socket) -> None:
 
 
 def _has(address: str) -> bool:
-    """Whether this machine has an IPv6 address."""
+    """Whether this host has an IPv6 address."""
     try:
         with socket.socket(socket.AF_INET6) as sock:
             sock.bind((address, 0))
@@ -290,7 +290,7 @@ def _has(address: str) -> bool:
 
 
 class DriverLab:
-    """Where one duty is checked: servers, and the driver under test in a thread of its own."""
+    """Environment of one duty: servers, and the driver under test in its own thread."""
 
     def __init__(self, duty: str, make_driver: Callable[[], Driver], context: ssl.SSLContext | None) -> None:
         self.duty = duty
@@ -300,10 +300,10 @@ class DriverLab:
 
     @contextmanager
     def half_dead_host(self, handler: Handler) -> Iterator[Server]:
-        """A server at the second address of `localhost`, for the time of a `with` block, in plain TCP.
+        """Context manager: a plain TCP server at the second address of `localhost`.
 
-        The first address takes no connection and refuses none. A driver that looks names up in a way of its
-        own may find the second one only.
+        The first address neither accepts nor refuses connections. A driver that does not resolve names with
+        Python's `socket` may find only the second address.
         """
         dead_address = "::1" if _has("::1") else "127.0.0.2"
         server = Server(handler, None)
@@ -319,7 +319,7 @@ class DriverLab:
 
     @contextmanager
     def server(self, handler: Handler | None) -> Iterator[Server]:
-        """A server for the time of a `with` block."""
+        """Context manager: a server that runs `handler`. Raise `DutyError` when the handler failed."""
         server = Server(handler, self._context)
         try:
             yield server
@@ -329,37 +329,37 @@ class DriverLab:
             raise self.failed(f"the server failed: {server.errors[0]!r}")
 
     def open(self, conn: int, port: int, host: str = "127.0.0.1") -> OpenTransport:
-        """The output that opens a connection."""
+        """Return the output that opens a connection."""
         return OpenTransport(ConnId(conn), host, port, self.tls)
 
     def send(self, conn: int, data: bytes) -> SendData:
-        """The output that sends."""
+        """Return the output that sends data."""
         return SendData(ConnId(conn), data)
 
     def close(self, conn: int, *, abort: bool = False) -> CloseTransport:
-        """The output that closes a connection."""
+        """Return the output that closes a connection."""
         return CloseTransport(ConnId(conn), abort)
 
     def failed(self, reason: str) -> DutyError:
-        """The failure of this duty."""
+        """Return the error that reports a failure of this duty."""
         return DutyError(self.duty, reason)
 
     def require(self, condition: bool, reason: str) -> None:
-        """Fail unless `condition`."""
+        """Raise `DutyError` unless `condition`."""
         if not condition:
             raise self.failed(reason)
 
     def start(self, exam: ScriptedEndpoint) -> DriverRun:
-        """Run a driver on `exam`."""
+        """Start a driver on `exam`."""
         return DriverRun(self, self._make_driver(), exam)
 
     def run(self, exam: ScriptedEndpoint, *, within: float = PATIENCE) -> None:
-        """Run a driver on `exam` to its end, which must come, and find no fault."""
+        """Run a driver on `exam`. It must return `within` seconds, without a fault."""
         self.start(exam).finish(within=within)
 
 
 class DriverRun:
-    """One run of a driver."""
+    """One run of a driver, in its own thread."""
 
     def __init__(self, lab: DriverLab, driver: Driver, exam: ScriptedEndpoint) -> None:
         self.error: BaseException | None = None
@@ -376,7 +376,7 @@ class DriverRun:
             self.error = exc
 
     def cancel(self) -> None:
-        """Cancel it, and wait for its end."""
+        """Cancel the driver, and wait for the end of `run`."""
         self._lab.require(self._thread.is_alive(), f"run() ended before it was cancelled: {self.error!r}")
         self._driver.cancel()
         self._thread.join(PROMPT)
@@ -384,13 +384,13 @@ class DriverRun:
         self._find_faults()
 
     def finish(self, *, within: float = PATIENCE) -> None:
-        """Wait for its end, which must be a return."""
+        """Wait for the end of `run`. It must return, and not raise."""
         self.join(within=within)
         if self.error is not None:
             raise self._lab.failed(f"run() raised {self.error!r}") from self.error
 
     def join(self, *, within: float = PATIENCE) -> None:
-        """Wait for its end."""
+        """Wait for the end of `run`. Raise `DutyError` after `within` seconds, or for a driver fault."""
         self._thread.join(within)
         if self._thread.is_alive():
             self._driver.cancel()

@@ -1,9 +1,13 @@
-"""The server side, for many connections at once: a sans-IO core like the clients'.
+"""The hub: the server side for many connections at once. It is a sans-IO core like the clients.
 
-`hub.py` has the transports and the time, `peer.py` one transport, `admission.py` decides who is let in,
-`limits.py` how much one client may cause and keep. `phoenix.py` is one Phoenix connection, `channels.py`
-the two kinds of channels on it, `jarvis.py` the Jarvis JSON protocol and its users, `topic.py` who is in
-a topic and what they receive.
+- `hub.py`: transports and timers;
+- `peer.py`: one transport;
+- `admission.py`: which connections are accepted;
+- `limits.py`: limits on the work and the memory that one client may cause;
+- `phoenix.py`: one Phoenix connection;
+- `channels.py`: the two kinds of channels on a Phoenix connection;
+- `jarvis.py`: the Jarvis JSON protocol and its users;
+- `topic.py`: the members of a topic, and the messages that they receive.
 """
 
 from presence_proto.events import (

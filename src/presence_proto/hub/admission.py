@@ -1,4 +1,4 @@
-"""How many connections there may be: in all, and from one address."""
+"""Admission of connections: the answers to upgrade requests, and the limits on the number of connections."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- handshake
-# Who is let in: what the hub answers to an upgrade request.
+# The hub's answer to an upgrade request: `Admission` or `Refusal`.
 
 
 _SUPABASE = "/realtime/v1/websocket"
@@ -31,11 +31,12 @@ _JSON = (("content-type", "application/json; charset=utf-8"),)
 
 @frozen
 class Admission:
-    """The request is fine.
+    """An accepted upgrade request.
 
-    `serializer`: that of a Phoenix socket; without one the connection speaks Jarvis JSON. `realtime`:
-    Supabase topics may be joined, as no key is needed or it was right. `supabase`: the path is Supabase's.
-    `token`: the access token of the connection, from Phoenix's `authToken` subprotocol or from the URL.
+    `serializer`: the serializer of a Phoenix socket; `None` for a Jarvis JSON connection. `realtime`:
+    Supabase topics may be joined, because no API key is required or the request has a valid one. `supabase`:
+    the path is Supabase's. `token`: the access token of the connection, from Phoenix's `authToken`
+    subprotocol or from the URL.
     """
 
     path: str
@@ -48,7 +49,7 @@ class Admission:
 
 @frozen
 class Refusal:
-    """The plain HTTP answer to a request that is not fine."""
+    """The HTTP answer to a refused upgrade request."""
 
     status: int
     reason: str
@@ -56,7 +57,7 @@ class Refusal:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers that the body needs."""
+        """The HTTP headers for the body; empty without a body."""
         return _JSON if self.body else ()
 
 
@@ -65,8 +66,11 @@ STOPPING = Refusal(503, "the server is stopping")
 
 
 def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
-    """Answer an upgrade request, as Phoenix and Supabase do. Jarvis' way leads to a Supabase topic, and is
-    guarded like it. Strange web pages are refused first."""
+    """Accept or refuse an upgrade request with the same rules as Phoenix and Supabase.
+
+    Requests from web pages that are not allowed are refused first. A Jarvis connection requires the API key,
+    like Supabase's mount, because it joins a Supabase topic.
+    """
     fault = page_fault(request.headers, config.allowed_origins, config.allowed_hosts)
     if fault is not None:
         return Refusal(403, fault, json.dumps({"error": fault}).encode())
@@ -97,13 +101,14 @@ def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
 
 
 def _is_known(key: str, api_keys: frozenset[str]) -> bool:
-    # Every key is compared, each in constant time: how long it takes says nothing about them.
+    # Compare with every key, each in constant time: the duration must not reveal anything about the keys.
     matches = [compare_digest(key.encode(), known.encode()) for known in api_keys]
     return any(matches)
 
 
 def _subprotocol(offered: tuple[str, ...]) -> str | None:
-    # Browsers that offer some expect one back. Phoenix picks its own, and only next to a token.
+    # A browser that offers subprotocols expects one in the answer. Phoenix selects `phoenix`, and only if a
+    # token is offered as well.
     bearer = any(name.startswith(AUTH_TOKEN_PREFIX) for name in offered)
     return "phoenix" if bearer and "phoenix" in offered else None
 
@@ -117,11 +122,11 @@ TOO_MANY_HERE = Refusal(
 
 
 class Places:
-    """Counts the transports and, among them, the admitted connections: all, and those of each address.
+    """Counters of transports and of admitted connections: in total, and per address.
 
-    Twice as many transports as connections may be there: so those in their handshake do not keep others out,
-    and who is one too many can be told so. An address is counted when `max_connections_per_address` is set
-    and the driver has told it.
+    Twice as many transports as connections are allowed. Then transports in their handshake do not keep other
+    clients out, and surplus clients get an HTTP refusal. Addresses are counted only if
+    `max_connections_per_address` is set and the driver passes the address.
     """
 
     __slots__ = ("_admitted", "_admitted_from", "_limit", "_limit_from", "_opened", "_opened_from")
@@ -134,7 +139,7 @@ class Places:
         self._admitted_from: Counter[str] = Counter()
 
     def open(self, address: str | None) -> Refusal | None:
-        """Count a transport, or refuse it."""
+        """Count a transport. Return a refusal, without counting it, when there are too many."""
         if self._opened >= 2 * self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:
@@ -145,7 +150,7 @@ class Places:
         return None
 
     def admit(self, address: str | None) -> Refusal | None:
-        """Count a transport as a connection, too, or refuse it."""
+        """Count a transport as a connection, too. Return a refusal when there are too many."""
         if self._admitted >= self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:
@@ -156,7 +161,7 @@ class Places:
         return None
 
     def leave(self, address: str | None, *, admitted: bool) -> None:
-        """The transport is gone."""
+        """Remove a transport from the counters."""
         self._opened -= 1
         self._admitted -= admitted
         if address is not None and self._limit_from is not None:

@@ -1,4 +1,7 @@
-"""A Supabase Realtime channel, `realtime:…`: presence, broadcasts and tokens as its server has them."""
+"""Channels of a Phoenix connection: plain Phoenix channels, and Supabase Realtime channels (`realtime:…`).
+
+The Supabase channels handle presence, broadcasts and tokens as Supabase's server does.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +51,14 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------- member
-# A member of a topic that is a channel of a Phoenix connection: what all such channels have in common.
+# The base class of both kinds of channels, and the rules of the hub's user that decide about a join.
 
 
 Answer = TypeVar("Answer")
 
 
 class JoinRefusedError(Exception):
-    """A join is refused. The client is told the `reason`, the hub's user the `detail`, too."""
+    """A join is refused. `reason` is sent to the client. The hub's user also receives `detail`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -64,23 +67,26 @@ class JoinRefusedError(Exception):
 
     @property
     def is_crash(self) -> bool:
-        """Whether a rule failed: the client is not told how, and the hub's user is."""
+        """Whether a rule failed. Only the hub's user learns how; `detail` says so."""
         return bool(self.detail)
 
 
 def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
-    """Ask a rule of the hub's user. One that fails refuses, as a crash in Phoenix's join does."""
+    """Call a rule of the hub's user and return its answer.
+
+    A rule that raises refuses the join: the reason is `join crashed`, as for a crash in Phoenix's `join/3`.
+    """
     try:
         return rule(*args)
     except Exception as exc:
-        # Only the name of the exception: its text may hold what the client sent, a token for one.
+        # Report only the exception's name: its text may quote the client's data, such as a token.
         raise JoinRefusedError("join crashed", f" ({type(exc).__name__} in a rule)") from exc
 
 
 def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
-    """The presence key that the client gets. Raises `JoinRefusedError` if it may not join or the rule fails.
+    """Return the presence key for the client. Raises `JoinRefusedError` if it may not join or the rule fails.
 
-    A reason may quote the token: it is left out.
+    A token quoted in the refusal reason is hidden.
     """
     answer = None if rule is None else ask(rule, request)
     if answer is None:
@@ -93,25 +99,28 @@ def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
 
 
 def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
-    """What the rule is asked. `token`: what the client sent for one."""
+    """Return the request for the `authorize` rule.
+
+    `token` is the value that the client sent; only a string is a token.
+    """
     return JoinRequest(topic, token if isinstance(token, str) else None, key)
 
 
 def reply_to(message: Message, join_ref: Ref, status: str, response: Any) -> Message:
-    """The reply to a message."""
+    """Return a `phx_reply` to a message."""
     payload: Any = {"status": status, "response": response}
     if payload == _PLAIN_OK:
         payload = _ENCODED_OK
     return Message(join_ref, message.ref, message.topic, "phx_reply", payload)
 
 
-# The reply to heartbeats and to most pushes. Encoding it anew took a sixth of the hub's work for a heartbeat.
+# The reply to heartbeats and most pushes, encoded once: encoding it took a sixth of the work for a heartbeat.
 _PLAIN_OK = {"status": "ok", "response": {}}
 _ENCODED_OK = Raw(b'{"status":"ok","response":{}}')
 
 
 class ChannelSocket(Protocol):
-    """What a channel needs of its connection."""
+    """The interface that a channel requires of its connection."""
 
     topics: Topics
     token: str | None
@@ -120,40 +129,40 @@ class ChannelSocket(Protocol):
 
     @property
     def conn(self) -> ConnId:
-        """The connection."""
+        """The id of the connection."""
 
     @property
     def presence_limit(self) -> int | None:
-        """Presence calls of one channel in 30 s."""
+        """Maximum number of presence calls of one channel in 30 s; `None` means no limit."""
 
     def send(self, message: Message) -> None:
         """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that others get, too."""
+        """Send a message that other connections receive, too."""
 
     def keep(self, size: int) -> None:
-        """Count bytes that the hub keeps for this connection; less than 0 are given back."""
+        """Charge this connection for bytes that the hub keeps. A negative `size` releases bytes."""
 
     def freed_by(self, topic: str) -> int:
-        """Bytes that the end of the channel of a topic frees."""
+        """Return the number of bytes released when the channel of `topic` ends."""
 
     def forget(self, channel: PhoenixMember) -> None:
-        """A channel has ended."""
+        """Remove a channel that has ended."""
 
 
-CHANNEL_COST = 256  # bytes; what each channel counts besides its names
+CHANNEL_COST = 256  # bytes charged per channel besides its names
 
 
 class PhoenixMember(ABC):
-    """One life of one channel of one connection, from its join to its end.
+    """A channel of one connection, from one join to its end. It is a member of the topic.
 
-    `join_ref` is as the client gave it. `ref` is what messages of this life carry, the join's own ref when
-    there was no join_ref.
+    `join_ref` is the client's `join_ref`. `ref` is the `join_ref` of messages to the client: the same value,
+    or the ref of the join message when the client sent no `join_ref`.
     """
 
     TOO_MANY: ClassVar[str]
-    """The reason of a refusal when the connection has joined `max_channels` channels."""
+    """Refusal reason when the connection has already joined `max_channels` channels."""
 
     TOO_MANY_JOINS: ClassVar[str]
     """The reason of a refusal when the connection joins more often than `join_rate` allows."""
@@ -168,7 +177,7 @@ class PhoenixMember(ABC):
         self.join_ref = message.join_ref
         self.ref = message.ref if message.join_ref is None else message.join_ref
 
-    # -- what the kinds of channels do each in their own way
+    # -- differs between plain and Supabase channels
 
     @property
     @abstractmethod
@@ -177,76 +186,76 @@ class PhoenixMember(ABC):
 
     @abstractmethod
     def response(self, message: Message) -> Mapping[str, Any]:
-        """What the reply to the join `message` says."""
+        """Return the `response` of the reply to the join `message`."""
 
     @abstractmethod
     def welcome(self, message: Message) -> None:
-        """Tell a new member what there is, after the reply to its join `message`."""
+        """Send the first pushes to a new member, after the reply to its join `message`."""
 
     @abstractmethod
     def receive(self, message: Message) -> None:
-        """Handle a message of the client, other than join and leave."""
+        """Handle a message from the client other than join and leave."""
 
-    # -- the life
+    # -- from join to end
 
     @property
     def size(self) -> int:
-        """Bytes that the channel counts in the allowances of its connection and of the hub: its names."""
+        """Bytes charged to the allowances of the connection and of the hub, for the channel's names."""
         names = (self.name, str(self.join_ref), str(self.ref), self.key or "")
         return CHANNEL_COST + sum(len(name.encode()) for name in names)
 
     @property
     def charge(self) -> int:
-        """Bytes that its meta counts."""
+        """Bytes that the channel's meta is charged; 0 without a meta."""
         tracked = self._topic.tracked(self)
         return 0 if tracked is None else tracked.charge
 
     def enter(self, message: Message) -> None:
-        """The join `message` is answered: become a member."""
+        """Become a member of the topic, after the reply to the join `message`."""
         self._session.keep(self.size)
         self._topic = self._session.topics.enter(self.name, self)
         self._session.topics.emit(TopicJoined(self.conn, self.name, self.key))
         self.welcome(message)
 
     def close(self, reason: str) -> None:
-        """End in order, and say so. `reason` is for the hub's user."""
+        """Send `phx_close` and leave. `reason` is for the hub's user."""
         self._session.send(Message(self.join_ref, self.join_ref, self.name, "phx_close", {}))
         self.leave(reason)
 
     def leave(self, reason: str) -> None:
-        """End without a word."""
+        """Leave the topic without a message to the client."""
         self._session.topics.leave(self._topic, self)
         self._session.keep(-self.size)
         self._session.forget(self)
         self._session.topics.emit(TopicLeft(self.conn, self.name, reason))
 
-    # -- talking to the client
+    # -- messages to the client
 
     def reply(self, message: Message, status: str, response: Any) -> None:
-        """Answer a message."""
+        """Reply to a message."""
         self._session.send(reply_to(message, self.ref, status, response))
 
     def push(self, event: str, payload: Any) -> None:
-        """Say something to this client only."""
+        """Send a message to this client only."""
         self._session.send(Message(self.ref, None, self.name, event, payload))
 
     # -- as a Member of a topic
 
     @property
     def conn(self) -> ConnId:
-        """The connection."""
+        """The id of the connection."""
         return self._session.conn
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Pass a message on."""
+        """Forward a message to the client."""
         self._session.send_shared(shared)
 
     def on_diff(self, diff: Diff) -> None:
-        """Pass a change of the presence on."""
+        """Forward a presence change to the client."""
         self._session.send_shared(diff.shared)
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """The hub ends the channel."""
+        """End the channel on the hub's behalf, with `phx_error` if it `crashed`, else with `phx_close`."""
         if crashed:
             payload = {"reason": "channel_crash"}
             self._session.send(Message(self.join_ref, self.join_ref, self.name, "phx_error", payload))
@@ -256,11 +265,14 @@ class PhoenixMember(ABC):
 
 
 # ------------------------------------------------------------------------------------------------------ plain
-# A plain Phoenix channel: a room in which members relay any event to each other, with presence by a rule.
+# A plain Phoenix channel relays any event to the other members. `HubConfig.presence_rule` sets its presence.
 
 
 class PlainMember(PhoenixMember):
-    """A member by `HubConfig.presence_rule`. It changes its meta with `track` and `untrack`."""
+    """A plain Phoenix channel. `HubConfig.presence_rule` sets its presence key and its first meta.
+
+    The client changes the meta with `track` and `untrack`.
+    """
 
     TOO_MANY = "too many channels joined"
     TOO_MANY_JOINS = "too many joins per second"
@@ -268,15 +280,15 @@ class PlainMember(PhoenixMember):
     __slots__ = ("_key", "_meta")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError`."""
+        """Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if not isinstance(message.payload, Mapping):
             raise JoinRefusedError("join crashed", " (the payload is not an object)")
         config = session.topics.config
-        # The presence rule comes first: it knows the key, and `authorize` is asked about that.
+        # The presence rule comes first: it sets the key, which is an argument of `authorize`.
         answer = ask(config.presence_rule, self.name, message.payload)
         key, self._meta = _presence(answer, config.message_nesting)
-        # Phoenix gives the connection's token to `connect/3`. The hub has one rule, and asks it at the join.
+        # Phoenix passes the connection's token to `connect/3`. The hub has one rule only, called at the join.
         token = message.payload.get("access_token", session.token)
         allowed = authorize(config.authorize, join_request(self.name, token, key))
         self._key = None if key is None else allowed
@@ -285,22 +297,22 @@ class PlainMember(PhoenixMember):
 
     @property
     def key(self) -> str | None:
-        """The presence key that the rule gave, if any."""
+        """The presence key, or `None` when the presence rule gave none."""
         return self._key
 
     def response(self, message: Message) -> Mapping[str, Any]:
-        """Nothing but ok."""
+        """Return an empty response."""
         return {}
 
     def welcome(self, message: Message) -> None:
-        """The presence as it is without us; then we come."""
+        """Send the presence state without this member, then track its first meta."""
         self.push("presence_state", self._topic.state())
         if self._key is not None:
             self._topic.track(self, self._key, self._meta, self._session.allowance)
             self._meta = {}
 
     def receive(self, message: Message) -> None:
-        """Change our meta, or relay."""
+        """Change the member's meta, or relay the event."""
         match message.event:
             case "track":
                 self._track(message)
@@ -320,9 +332,9 @@ class PlainMember(PhoenixMember):
             self.reply(message, "error", {"reason": TOO_FAST})
 
     def _check_room(self, key: str) -> None:
-        """Raises `JoinRefusedError` when there is no room for the channel with its meta.
+        """Raise `JoinRefusedError` when there is no room for the channel and its meta.
 
-        After the join it would be too late: the client is told that it has joined before it is present.
+        This must happen before the join: the hub sends the join reply before it tracks the meta.
         """
         session = self._session
         freed = session.freed_by(self.name) - self.size
@@ -347,9 +359,9 @@ class PlainMember(PhoenixMember):
 
 
 def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None, Meta]:
-    """The key and meta from the rule, checked: a wrong one must not come to light after the join.
+    """Check the rule's answer and return its key and meta. It must be checked before the join is accepted.
 
-    `levels`: how deeply the meta may nest.
+    `levels` is the maximum nesting of the meta. Raises `JoinRefusedError`.
     """
     if answer is None:
         return None, {}
@@ -366,15 +378,17 @@ def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None,
 # --------------------------------------------------------------------------------------------------- supabase
 
 
-_WINDOW = 30.0  # seconds, in which `presence_limit` presence calls are allowed
-_CODE = re.compile(r"[A-Z][A-Za-z]+: ")  # in front of the reason of a refused join, and of that only
+_WINDOW = 30.0  # seconds; `presence_limit` calls are allowed per window
+_CODE = re.compile(r"[A-Z][A-Za-z]+: ")  # the error code before a reason; only join replies carry it
 
 
 class SupabaseMember(PhoenixMember):
-    """A member by the config in its join. It is present once it tracks.
+    """A Supabase Realtime channel.
 
-    A channel is private when its join says so: then `HubConfig.private_rule` says whether the client may
-    write. Supabase's own words are sent as they were recorded, or as they are in its source
+    The `config` in the join's payload sets its options; it is present once it tracks.
+
+    A channel is private when its join asks for it. `HubConfig.private_rule` then decides whether the client
+    may write. Texts of Supabase are sent exactly as recorded from its server, or as in its source
     (`realtime_channel.ex`, `presence_handler.ex`).
     """
 
@@ -396,7 +410,7 @@ class SupabaseMember(PhoenixMember):
     )
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError`."""
+        """Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if self.name == SUPABASE_PREFIX:
             raise JoinRefusedError("TopicNameRequired: You must provide a topic name")
@@ -409,17 +423,18 @@ class SupabaseMember(PhoenixMember):
         broadcast, presence = _object(config, "broadcast"), _object(config, "presence")
         self._ack = _boolean(broadcast, "ack")
         self._echo = _boolean(broadcast, "self")
-        self._presence = _boolean(presence, "enabled")  # whether we are told the state
+        self._presence = _boolean(presence, "enabled")  # whether the client receives the state
         self._private = _boolean(config, "private")
-        # Diffs come unasked; on a private channel only after a track, which asks for the right to read them.
+        # A public channel always receives diffs. A private channel without presence receives them after its
+        # first track, because Supabase checks the permission to read presence at that track.
         self._hears_diffs = self._presence or not self._private
-        self._calls = Bucket(_WINDOW)  # of presence calls
-        token = payload.get("access_token") or payload.get("user_token")  # the older name
-        self._token = _digest(token)  # all that is needed of it later, and short
+        self._calls = Bucket(_WINDOW)  # for presence calls
+        token = payload.get("access_token") or payload.get("user_token")  # the older name of the field
+        self._token = _digest(token)  # a digest suffices to notice a new token, and it is short
         key = presence.get("key")
         self._asked_key = key if isinstance(key, str) and key else None
         key = self._authorized(token)
-        # With a rule that knows who is who, nobody speaks for somebody else. Supabase looks at no names.
+        # With an `authorize` rule, a client must not use another user's id. Supabase does not check user ids.
         rule = session.topics.config.authorize
         self._is_named = rule is not None and self.name == JARVIS_TOPIC
         self._may_write = True
@@ -430,28 +445,31 @@ class SupabaseMember(PhoenixMember):
 
     @property
     def key(self) -> str:
-        """The presence key that the client asked for, that the rule gave, or that is made up."""
+        """The presence key: from the `authorize` rule, from the join, or generated."""
         return self._key
 
     @property
     def size(self) -> int:
-        """Bytes that the channel counts: its names, and the key that the client asked for in vain."""
+        """Bytes charged for the channel's names, including a requested key that the rule replaced."""
         asked = self._asked_key or self._key
         return super().size + (0 if asked == self._key else len(asked.encode()))
 
     def response(self, message: Message) -> Mapping[str, Any]:
-        """The asked for `postgres_changes`, each with an id."""
+        """Return the requested `postgres_changes`, each with an id."""
         changes = _postgres_changes(message)
         return {"postgres_changes": [{"id": _id_of(change)} | change for change in changes]}
 
     def enter(self, message: Message) -> None:
-        """The join `message` is answered: become a member."""
-        # An earlier life of the channel may have left just now: Supabase does not tell the new one of it.
+        """See `PhoenixMember`."""
+        # Flush the leave of this channel's previous join: Supabase does not send it to the new join.
         self._session.topics.settle()
         super().enter(message)
 
     def welcome(self, message: Message) -> None:
-        """The presence, if it is enabled. There is no database, but what would come of it is confirmed."""
+        """Send the presence state if presence is enabled, and confirm the subscriptions.
+
+        The hub has no database, so no changes follow.
+        """
         if _boolean(_object(_object(message.payload, "config"), "broadcast"), "replication_ready"):
             self._system("ok", "Replication connection established")
         if self._presence:
@@ -460,7 +478,7 @@ class SupabaseMember(PhoenixMember):
             self._system("ok", "Subscribed to PostgreSQL", "postgres_changes")
 
     def receive(self, message: Message) -> None:
-        """Handle a presence call, a broadcast or a new token. Supabase does not answer anything else."""
+        """Handle a presence call, a broadcast or a new token. Ignore any other event, as Supabase does."""
         match message.event:
             case "presence":
                 self._on_presence(message)
@@ -470,12 +488,15 @@ class SupabaseMember(PhoenixMember):
                 self._on_token(message)
 
     def on_diff(self, diff: Diff) -> None:
-        """Pass a change of the presence on."""
+        """Forward a presence change if the client receives diffs."""
         if self._hears_diffs:
-            self._session.send_shared(diff.shared)  # as all do; not by `super()`, for each receiver
+            self._session.send_shared(diff.shared)  # not via `super()`: this runs for each receiver
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """The hub ends the channel. Supabase tells why before it closes one."""
+        """End the channel on the hub's behalf.
+
+        Supabase sends the reason in a `system` message before the close.
+        """
         if not crashed:
             self._system("error", reason)
         super().stop(reason, crashed=crashed)
@@ -484,10 +505,10 @@ class SupabaseMember(PhoenixMember):
 
     def _on_broadcast(self, message: Message) -> None:
         if not self._may_write:
-            return  # in silence, also when an ack was asked for
+            return  # without a reply, even when the client asked for an ack
         payload = message.payload
         if isinstance(payload, UserBroadcast):
-            # Metadata is the server's word to receivers: what a client says there goes no further.
+            # Drop the client's metadata: only the server may send metadata to receivers.
             payload = UserBroadcast(payload.event, payload.payload)
         if self._is_named and self._names_another(payload):
             if self._ack:
@@ -506,7 +527,7 @@ class SupabaseMember(PhoenixMember):
             self.reply(message, "ok", {})
 
     def _names_another(self, payload: Any) -> bool:
-        """Whether a broadcast of the Jarvis system is in the name of somebody else."""
+        """Whether a broadcast of the Jarvis system carries the user id of another user."""
         event, fields = broadcast_in(payload)
         return event in NAMED_EVENTS and fields.get("user_id") != self._key
 
@@ -548,7 +569,6 @@ class SupabaseMember(PhoenixMember):
         self.reply(message, "ok", {})
 
     def _within_limit(self) -> bool:
-        """Count one more presence call."""
         limit = self._session.presence_limit
         return limit is None or self._calls.take(limit, self._session.topics.clock.now)
 
@@ -557,7 +577,7 @@ class SupabaseMember(PhoenixMember):
     def _on_token(self, message: Message) -> None:
         token = message.payload.get("access_token") if isinstance(message.payload, Mapping) else None
         if not isinstance(token, str) or _digest(token) == self._token or token.startswith("sb_"):
-            return  # an API key of the new kind, `sb_…`, is not a user's token
+            return  # a new-style API key (`sb_…`) is not a user's token
         try:
             if self._authorized(token) not in (None, self._key):
                 raise JoinRefusedError("The access token is for another presence key")
@@ -572,7 +592,7 @@ class SupabaseMember(PhoenixMember):
             self._token = _digest(token)
 
     def _allow(self, token: object) -> bool:
-        """Set what a client with this token may do, and tell whether it may do anything.
+        """Set the client's permission to write. Return whether the client may use the channel at all.
 
         Raises `JoinRefusedError` when the rule fails.
         """
@@ -591,7 +611,7 @@ class SupabaseMember(PhoenixMember):
         return f"You do not have permissions to read from this Channel topic: {channel}"
 
     def _authorized(self, token: object) -> str | None:
-        """The presence key for a client with this token, if there is one. Raises `JoinRefusedError`."""
+        """Return the presence key from the rule or from the join, if any. Raises `JoinRefusedError`."""
         rule = self._session.topics.config.authorize
         return authorize(rule, join_request(self.name, token, self._asked_key))
 
@@ -605,7 +625,7 @@ def _digest(token: object) -> bytes | None:
 
 
 def _object(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A part of the join's payload, which may be missing. Raises `JoinRefusedError`."""
+    """Return an object in the join's payload; empty when it is missing. Raises `JoinRefusedError`."""
     value = payload.get(name)
     if value is None:
         return {}
@@ -620,11 +640,10 @@ def _boolean(payload: Mapping[str, Any], name: str) -> bool:
 
 
 def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
-    """Refuse what Supabase refuses; see `maybe_replay_messages` in its `realtime_channel.ex`.
+    """Refuse the replay options that Supabase refuses. Raises `JoinRefusedError`.
 
-    Nothing is replayed: Supabase stores what its database sends, and the hub has none.
-
-    Raises `JoinRefusedError`.
+    See `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub replays nothing, because it has
+    no database of messages.
     """
     if "replay" not in broadcast:
         return
@@ -638,7 +657,10 @@ def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
 
 
 def _postgres_changes(message: Message) -> list[dict[str, Any]]:
-    """What the join subscribes to. One without a config is of an old client: the topic names a table."""
+    """Return the join's subscriptions to changes.
+
+    In joins of old clients, without a config, the topic names the table.
+    """
     if "config" not in message.payload:
         parts = message.topic.removeprefix(SUPABASE_PREFIX).split(":", 2)
         return [dict(zip(("schema", "table", "filter"), parts, strict=False))]
@@ -647,12 +669,12 @@ def _postgres_changes(message: Message) -> list[dict[str, Any]]:
 
 
 def _inspect(payload: object) -> str:
-    """Roughly what Elixir's `inspect` shows of a payload."""
+    """Return roughly the output of Elixir's `inspect` for a payload."""
     if isinstance(payload, bytes):
         return f"<<{', '.join(map(str, payload[:50]))}>>"
     return "nil" if payload is None else bytes(encode_payload(payload)).decode()[:100]
 
 
 def _id_of(change: dict[str, Any]) -> int:
-    # Like the server's, the id is a hash of the change, of 27 bits.
+    # A 27-bit hash of the change, like the ids of Supabase.
     return crc32(bytes(encode_payload(change))) & 0x7FFFFFF

@@ -1,4 +1,4 @@
-"""The hub: the transports, handshakes and timers of a server. What is said on them is the sessions'."""
+"""The hub: transports, handshakes and timers of a server. Sessions handle the messages."""
 
 from __future__ import annotations
 
@@ -25,29 +25,32 @@ if TYPE_CHECKING:
 
     from presence_proto.hub.topic import Meta
 
-UNAUTHORIZED = 401  # the status of a wrong API key, which Supabase is slow to answer
+UNAUTHORIZED = 401  # HTTP status for a wrong API key; `handshake_refusal_delay` applies only to this status
 PROGRESS = 512
-"""Bytes at once that are a sign of life though no frame ends with them: a long one comes slowly."""
+"""Bytes per read that count as client activity without a complete frame. A long frame takes several reads."""
 
-LATE = 0.5  # seconds; a tick that is later than this says that the hub has not listened for a while
+LATE = 0.5  # seconds; a tick later than this means that the hub did not read its sockets for a while
 SECOND_CHANCE = 5.0
-"""Seconds at most. What a silent client has sent may lie unread in its socket when the hub was stopped, or
-busy with other clients: before the hub judges, it listens for so long again."""
+"""Maximum extension of a client's timeout, in seconds.
+
+The hub may have been suspended, or busy with other clients. Then data of a seemingly silent client may lie
+unread in its socket, so the hub reads for this long before it ends the connection.
+"""
 
 GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART = 1001, 1011, 1012
 
 
 class Hub(SansIO):
-    """A server core for Phoenix and Supabase clients, and for those of the Jarvis JSON protocol. Its driver
-    does the I/O.
+    """A sans-IO server core for Phoenix, Supabase and Jarvis JSON clients. A driver does the I/O.
 
-    The driver names each accepted transport with a `ConnId` that grows, and reports it with
-    `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng` the refs and
-    made-up presence keys differ from one hub to the next, as clients that outlive a hub need it; without one
+    The driver gives each accepted transport a `ConnId` greater than all before, and reports the transport
+    with `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng` the refs
+    and generated presence keys differ between hubs; clients that outlive a hub need this. Without an `rng`
     they are the same in every run.
 
-    Connections are served in turns of bounded work (see `hub.turns`). While bytes of any wait for the next
-    turn, `next_deadline` is now, and `wants_data` says from whom not to read meanwhile.
+    Connections are served in turns of bounded work (see `limits.py`). While received bytes of any connection
+    wait for its next turn, `next_deadline` returns the current time. `wants_data` tells the driver which
+    connections not to read meanwhile.
     """
 
     _adapters = "presence_adapters.server.HubServer and presence_adapters.server.HubThread run it"
@@ -65,8 +68,8 @@ class Hub(SansIO):
         limits = self._config.idle_timeout, self._config.eviction_timeout, self._config.handshake_timeout
         self._second_chance = min(SECOND_CHANCE, *limits)
         self._stopping = False
-        self._refused: dict[ConnId, Refusal] = {}  # handshakes whose refusal waits
-        self._backlog: dict[ConnId, Peer] = {}  # with bytes that wait for a turn, the next first
+        self._refused: dict[ConnId, Refusal] = {}  # delayed refusals of handshakes
+        self._backlog: dict[ConnId, Peer] = {}  # connections waiting for a turn, next one first
 
     # ---------------------------------------------------------------- getters
 
@@ -84,28 +87,28 @@ class Hub(SansIO):
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The topics with changes of the presence that wait for the end of the presence window."""
+        """The topics with presence changes that wait for the end of the presence window."""
         return self._topics.waiting
 
     @property
     def is_closed(self) -> bool:
-        """Whether the hub was shut down and the last transport is gone."""
+        """Whether the hub was shut down and has no transports left."""
         return self._stopping and not self._peers
 
     def online(self, topic: str) -> Mapping[str, tuple[Meta, ...]]:
-        """Who is present in a topic now: the metas by presence key, the latest last."""
+        """Return the present metas of a topic by presence key, newest last."""
         return self._topics.online(topic)
 
     @property
     def has_backlog(self) -> bool:
-        """Whether bytes that came wait for a turn. The next `tick`, which is due now, gives some."""
+        """Whether received bytes wait for a turn. The next `tick` is due now and handles some of them."""
         return bool(self._backlog)
 
     def wants_data(self, conn: ConnId) -> bool:
         """Whether the driver should read from a connection.
 
-        Not while bytes that came wait for a turn, or for a slow join: so TCP makes the client wait. Bytes
-        that are received nevertheless are kept.
+        False while received bytes of the connection wait for a turn or for a slow join. TCP then slows the
+        client down. If the driver passes bytes nevertheless, the hub keeps them.
         """
         peer = self._peers.get(conn)
         return peer is None or (peer.is_served and conn not in self._backlog)
@@ -113,9 +116,9 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """A transport was accepted. Raises `LocalProtocolError` unless `conn` is greater than all before.
+        """Report an accepted transport. Raises `LocalProtocolError` unless `conn` is greater than all before.
 
-        `address`: where the peer is, such as its IP address, for `HubConfig.max_connections_per_address`.
+        `address` is the peer's address, such as its IP address, for `HubConfig.max_connections_per_address`.
         """
         if conn <= self._last_conn:
             raise LocalProtocolError(f"connection ids only grow: {conn} came after {self._last_conn}")
@@ -126,7 +129,7 @@ class Hub(SansIO):
             return
         refusal = self._places.open(address)
         if refusal is not None:
-            # Too many even to tell them so.
+            # Abort without an HTTP answer: there are too many transports even for refusals.
             self._outbox.put(ClientRefused(conn, refusal.status, refusal.reason))
             self._outbox.put(CloseTransport(conn, abort=True))
             return
@@ -137,12 +140,12 @@ class Hub(SansIO):
         self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came. One turn of what they hold is handled now. Nothing that they hold raises."""
+        """Report received bytes. One turn of their messages is handled now. Invalid bytes never raise."""
         self._clock.advance(now)
         peer = self._peers.get(conn)
         if peer is not None and data:
             self._receive(peer, data)
-        self._advance(now)  # what came in counts before what is overdue
+        self._advance(now)  # timers come last: the received bytes may extend them
 
     def _receive(self, peer: Peer, data: bytes | bytearray | memoryview) -> None:
         if len(data) >= PROGRESS:
@@ -151,7 +154,7 @@ class Hub(SansIO):
         self._turn(peer)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The transport is gone, for whatever reason. Bytes that wait for a turn are handled first."""
+        """Report a closed or lost transport. Its bytes that wait for a turn are handled first."""
         self._advance(now)
         peer = self._peers.get(conn)
         if peer is None:
@@ -162,7 +165,7 @@ class Hub(SansIO):
             self._topics.settle()
 
     def tick(self, *, now: float) -> None:
-        """Time has passed. The connections with bytes that wait have turns, as many as fit into one tick."""
+        """Report that time has passed. Waiting connections take turns until the tick's work is used up."""
         self._clock.advance(now)
         end = self._topics.work + limits.TICK
         while self._backlog and self._topics.work < end:
@@ -172,11 +175,11 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- commands
 
     def broadcast(self, topic: str, event: str, payload: Any, *, now: float) -> None:
-        """Say something to all members of a topic: a Supabase broadcast, or `event` in a plain topic.
+        """Send a message to all members of a topic: a Supabase broadcast, or `event` in a plain topic.
 
-        `payload` is JSON, or bytes for a binary message, which V1 clients do not get. Raises
-        `LocalProtocolError` when it cannot be encoded, or when `event` is one that a plain Phoenix topic
-        keeps for the hub.
+        `payload` is JSON, or bytes for a binary message. V1 clients do not receive binary messages. Raises
+        `LocalProtocolError` when the payload cannot be encoded, or when `event` is reserved for the hub in a
+        plain topic.
         """
         shared = announcement(topic, event, payload, self._config.message_nesting)
         self._advance(now)
@@ -185,10 +188,12 @@ class Hub(SansIO):
     def close_channel(
         self, topic: str, *, now: float, reason: str = "closed by the server", conn: ConnId | None = None
     ) -> None:
-        """End a channel in order (`phx_close`), for one connection or all. Supabase tells the reason.
+        """Close a channel with `phx_close`, for one connection or for all.
 
-        A Jarvis user in the topic has its connection closed, code 1001, and is offline at once. Raises
-        `LocalProtocolError` when the reason is not valid Unicode.
+        Supabase channels send the reason first.
+
+        The connections of a Jarvis user in the topic are closed with code 1001, and the user is offline at
+        once. Raises `LocalProtocolError` when the reason is not valid Unicode.
         """
         if not is_unicode(reason):
             raise LocalProtocolError("the reason of a close must be valid Unicode")
@@ -196,17 +201,19 @@ class Hub(SansIO):
         self._stop_members(topic, conn, reason, crashed=False)
 
     def crash_channel(self, topic: str, *, now: float, conn: ConnId | None = None) -> None:
-        """End a channel as a crash does (`phx_error`), of one connection or of all.
+        """End a channel with `phx_error`, like a crash, for one connection or for all.
 
-        A Jarvis user in the topic has its connection closed, code 1011, and is offline at once.
+        The connections of a Jarvis user in the topic are closed with code 1011, and the user is offline at
+        once.
         """
         self._advance(now)
         self._stop_members(topic, conn, "crashed", crashed=True)
 
     def disconnect(self, conn: ConnId, code: int = GOING_AWAY, reason: str = "", *, now: float) -> None:
-        """Close a connection with a WebSocket close code. Nothing happens when it is closing or gone.
+        """Close a connection with a WebSocket close code. Does nothing when it is closing or gone.
 
-        Raises `LocalProtocolError` when the code is not one to send, or the reason longer than 123 bytes.
+        Raises `LocalProtocolError` when the code must not be sent, or when the reason has more than 123 bytes
+        or is not valid Unicode.
         """
         if not is_sendable(code):
             raise LocalProtocolError(f"{code} is not a close code that can be sent")
@@ -226,12 +233,12 @@ class Hub(SansIO):
         self._topics.settle()
 
     def shutdown(self, *, now: float) -> None:
-        """Close every connection with code 1012, refuse what is still in its handshake, and take no new ones.
+        """Close every connection with code 1012, refuse pending handshakes, and refuse new transports.
 
-        With `HubConfig.shutdown_like="supabase"`, channels on Supabase's mount crash, and their streams end
-        after the close timeout.
+        With `HubConfig.shutdown_like="supabase"` the channels on Supabase's mount receive `phx_error`. Their
+        streams end after the close timeout.
 
-        The hub `is_closed` when all have gone, after the close timeout at the latest.
+        `is_closed` is true when all transports are gone, after the close timeout at the latest.
         """
         self._advance(now)
         if self._stopping:
@@ -246,7 +253,7 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _shut_down(self, peer: Peer) -> None:
-        assert peer.session is not None  # it is open
+        assert peer.session is not None  # an open peer has a session
         if self._config.shutdown_like == "supabase" and peer.session.crash():
             peer.end(STOPPING.reason, timeout=self._config.close_timeout)
         else:
@@ -255,17 +262,17 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- outputs
 
     def drain(self) -> Sequence[OpenTransport | SendData | CloseTransport | HubEvent]:
-        """All outputs since the last drain, oldest first; there is no `OpenTransport` among them."""
+        """Return all outputs since the last drain, oldest first. A hub never emits `OpenTransport`."""
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """When to call `tick`, or `None`. It is now while bytes that came wait for a turn."""
+        """Return when to call `tick`, or `None`. It is the current time while received bytes await a turn."""
         return self._clock.now if self._backlog else self._timers.next_deadline()
 
     # ---------------------------------------------------------------- turns
 
     def _turn(self, peer: Peer) -> None:
-        """Handle what came from a connection, up to a turn's work. The rest waits."""
+        """Handle received bytes of a connection, up to one turn's work. The rest waits."""
         topics, websocket = self._topics, peer.websocket
         end = topics.work + limits.TURN
         while peer.is_served and (event := websocket.next_event(limits.LOOKS)) is not None:
@@ -279,7 +286,7 @@ class Hub(SansIO):
                 case Closed():
                     self._on_closed(peer, event)
                 case _:
-                    peer.flush()  # pings are answered, pongs ask for nothing
+                    peer.flush()  # sends the pong for a ping; a pong needs no answer
             topics.settle()
             topics.work += limits.MESSAGE
             if topics.work >= end:
@@ -293,7 +300,7 @@ class Hub(SansIO):
             self._on_lost(peer, peer.lost)
             topics.settle()
 
-    # ---------------------------------------------------------------- the life of a transport
+    # ---------------------------------------------------------------- from handshake to end
 
     def _on_request(self, peer: Peer, request: HandshakeRequest) -> None:
         answer = self._judge(request, peer)
@@ -332,7 +339,7 @@ class Hub(SansIO):
 
     def _on_message(self, peer: Peer, frame: TextMessage | BinaryMessage) -> None:
         if peer.session is None:
-            return  # we are closing, and do not listen any more
+            return  # the hub is closing this connection and ignores its messages
         try:
             peer.session.receive(frame)
         except PresenceError as exc:
@@ -354,12 +361,15 @@ class Hub(SansIO):
         peer.session.leave_ended()
 
     def _serve_on(self, peer: Peer) -> None:
-        """What came while a connection was not served has a turn."""
+        """Queue a connection for a turn when its bytes waited for a slow join or a close."""
         if peer.is_served and peer.websocket.has_unread:
             self._backlog[peer.conn] = peer
 
     def _on_closed(self, peer: Peer, event: Closed) -> None:
-        """The closing handshake is done, or what came was no HTTP or broke the rules of WebSockets."""
+        """Handle the end of a transport.
+
+        The closing handshake is done, or the client sent malformed HTTP or violated the WebSocket protocol.
+        """
         if peer.phase is Phase.HANDSHAKE:
             answer = peer.websocket.data_to_send()
             self._outbox.send(peer.conn, answer)
@@ -369,12 +379,12 @@ class Hub(SansIO):
             self._forget(peer, self._disconnected(peer, event.reason or "closed by the client", event.code))
 
     def _expired(self, peer: Peer, *, in_time: bool) -> None:
-        """The timer of a transport has fired. `in_time`: the hub has listened until then."""
+        """Handle the timer of a transport. `in_time`: whether the hub was reading until the timer was due."""
         if peer.session is not None and peer.session.deadline > self._clock.now:
-            # Not set again for every frame: it looks now when the last one came.
+            # The timer is not reset for every frame; the hub checks the last frame's time here instead.
             self._timers.set(peer.conn, peer.session.deadline)
         elif peer.session is not None and not self.wants_data(peer.conn):
-            self._timers.set(peer.conn, self._clock.now + 1.0)  # it has not been silent
+            self._timers.set(peer.conn, self._clock.now + 1.0)  # it has unread bytes, so it is not idle
         elif (refusal := self._refused.get(peer.conn)) is not None:
             self._refuse(peer, refusal)
         elif not in_time and self._may_have_more(peer):
@@ -396,7 +406,10 @@ class Hub(SansIO):
         self._forget(peer, self._disconnected(peer, reason, code))
 
     def _disconnected(self, peer: Peer, reason: str, code: int | None) -> ClientDisconnected:
-        """The event for the end of a transport. When the end was ours, so are the code and the reason."""
+        """Return the event for the end of a transport.
+
+        If the hub closed it, the code and reason are the hub's own.
+        """
         if peer.farewell is not None:
             code, reason = peer.farewell
         return ClientDisconnected(peer.conn, reason, code)
@@ -408,7 +421,7 @@ class Hub(SansIO):
         *,
         abort: bool = False,
     ) -> None:
-        """The end of a transport, which is to be closed unless it is lost."""
+        """Remove a transport, and close it unless it is lost already."""
         self._places.leave(peer.address, admitted=peer.phase is not Phase.HANDSHAKE)
         peer.phase, peer.is_served = Phase.GONE, False
         self._backlog.pop(peer.conn, None)
@@ -430,15 +443,17 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _may_have_more(self, peer: Peer) -> bool:
-        """Whether what a silent peer has sent may lie unread, as far as we know. We ask that only once."""
+        """Whether a silent peer may have sent data that lies unread. True at most once per silence."""
         is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
         return is_listened_to and peer.chance_after != peer.last_seen
 
     def _advance(self, now: float, *, ticks: bool = False) -> None:
-        """Take in `now`, and do what was due. Raises `LocalProtocolError` when it is no time.
+        """Set the clock to `now` and run the timers that are due.
 
-        `ticks`: nothing else has come in. Any other fact may come before those that lie unread in other
-        sockets, and so may a tick that comes late.
+        Raises `LocalProtocolError` for an invalid time.
+
+        `ticks` is whether the caller is `tick`. Another call, or a late tick, does not show that the other
+        sockets were read before.
         """
         self._clock.advance(now)
         now = self._clock.now

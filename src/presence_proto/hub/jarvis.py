@@ -1,4 +1,7 @@
-"""A connection of the Jarvis JSON protocol, version 1, server side: text frames of JSON objects."""
+"""Server side of the Jarvis JSON protocol, version 1: one JSON object per WebSocket text frame.
+
+`JarvisSession` is one connection. `JarvisUsers` holds the users and their roster.
+"""
 
 from __future__ import annotations
 
@@ -41,72 +44,79 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ jarvis room
-# The users of the Jarvis JSON protocol: who they are, and what they are told.
+# The users of the Jarvis JSON protocol, and the messages that they receive.
 #
-# They meet the Supabase clients of the Jarvis system in its topic, and there everything is said the Supabase
-# way. A user is one member of the topic with one meta, however many connections it has. The room is a member
-# too, of another kind: it hears what the topic is told, and tells the users, each message encoded once.
+# The users share the topic `JARVIS_TOPIC` with the Supabase clients of the Jarvis system. All messages in the
+# topic have Supabase's form. A user is one member of the topic with one meta, even with several connections.
+# The room (`JarvisUsers`) is a member, too: it receives the topic's messages and sends them to the users in
+# Jarvis' form, encoded once each.
 #
-# All users are shown one roster, each without himself. It follows the presence of the topic: of a key with
-# several metas the latest is shown, and a change that a user would not see is not told. A broadcast of an
-# activity is shown at once; the track that says so too is then no change.
+# There is one roster for all users; each user receives it without their own entry. The roster follows the
+# presence of the topic and shows the newest meta of each key. Changes that are not visible in the roster are
+# not sent. An activity broadcast changes the roster at once; the track that confirms it then changes nothing.
 
 
 ABSENT_SHARE = 4
-"""Absent users may hold one part in so many of what the topic may."""
+"""Fraction of `max_topic_size` for the metas of absent users: one part in `ABSENT_SHARE`."""
 
 
 MAX_NAMES = 100
-"""Names in the answer to an invite, which says how many `more` heard it."""
+"""Maximum number of names in the reply to an invite. The reply counts further receivers in `more`."""
 
 
 @frozen
 class ClientRun:
-    """One run of a client, and the number of a connection in it. Without a run the `run_id` is empty."""
+    """One run of a client program, and the number of a connection in this run.
+
+    `run_id` is empty when the client names no run.
+    """
 
     run_id: str
     connection: int
 
 
 class JarvisConnection(Protocol):
-    """What the room needs of a connection of one of its users."""
+    """The interface that the room requires of a user's connection."""
 
     run: ClientRun
 
     @property
     def conn(self) -> ConnId:
-        """The connection."""
+        """The id of the connection."""
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that others get, too."""
+        """Send a message that other connections receive, too."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """The hub ends the membership of a topic."""
+        """End the membership in a topic on the hub's behalf."""
 
     def supersede(self) -> None:
-        """A later connection of the same run of the client is there."""
+        """Close this connection, because a later connection of the same client run exists."""
 
 
 class JarvisUser:
-    """A user, and its connections. It is a member of the topic for its presence; the room hears for it."""
+    """A user and its connections. It is a member of the topic only for its presence.
+
+    The room receives messages on the user's behalf.
+    """
 
     __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
 
     def __init__(self, room: JarvisUsers, user_id: str) -> None:
         self._room = room
         self.user_id = user_id
-        self.sessions: list[JarvisConnection] = []  # none while it is away
-        self.absent_size = 0  # bytes of its meta while it is away
-        self.had_second_chance = False  # to come back
+        self.sessions: list[JarvisConnection] = []  # empty while the user is absent
+        self.absent_size = 0  # bytes charged for its meta while the user is absent
+        self.had_second_chance = False  # whether the grace was extended once
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """What the room hears."""
+        """Ignore the message: the room receives it."""
 
     def on_diff(self, diff: Diff) -> None:
-        """What the room hears."""
+        """Ignore the change: the room receives it."""
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """The hub ends the membership: the connections are closed, and the user is offline at once."""
+        """End the membership on the hub's behalf: close the connections. The user is offline at once."""
         if not self.sessions:
             self._room.forget(self)
         for session in tuple(self.sessions):
@@ -115,11 +125,11 @@ class JarvisUser:
 
 @frozen
 class _Shown:
-    """What users are shown of one of them, and the ref of the meta that is behind it."""
+    """The roster entry of a user, and the ref of the meta behind it."""
 
     ref: str
     fields: Mapping[str, Any]
-    encoded: bytes  # the same as JSON
+    encoded: bytes  # `fields` as JSON
 
     @property
     def name(self) -> str:
@@ -128,31 +138,32 @@ class _Shown:
 
 
 class JarvisUsers:
-    """All users. The room is in the topic while there are any."""
+    """The room: all Jarvis users and their roster. It is a member of the topic while it has users."""
 
     __slots__ = ("_absent", "_shown", "_timers", "_topic", "_topics", "_users")
 
-    _topic: Topic  # while there are users
+    _topic: Topic  # only while there are users
 
     def __init__(self, topics: Topics, timers: Timers[TimerName]) -> None:
         self._topics = topics
         self._timers = timers
         self._users: dict[str, JarvisUser] = {}
-        self._shown: dict[str, _Shown] = {}  # the roster
-        # Of the metas of users who are away. They have no connection, whose limits would bound them.
+        self._shown: dict[str, _Shown] = {}  # the roster, by user id
+        # For the metas of absent users: they have no connection, so no connection's limit bounds them.
         self._absent = Allowance("the grace", topics.config.max_topic_size // ABSENT_SHARE)
 
     def sessions(self, user_id: str) -> tuple[JarvisConnection, ...]:
-        """The connections of a user, the oldest first; none of a user who is not here."""
+        """Return the connections of a user, oldest first; empty for an unknown or absent user."""
         user = self._users.get(user_id)
         return () if user is None else tuple(user.sessions)
 
-    # -- coming and going
+    # -- connect and disconnect
 
     def enter(self, session: JarvisConnection, user_id: str, display_name: str) -> JarvisUser:
-        """A connection says who it is. Who is here, or only away, is seen as before, but for the name.
+        """Add a connection to its user after a `connect`.
 
-        Raises `NoRoomError`, and changes nothing, when the topic is full.
+        A known user, also an absent one, keeps its meta; only `display_name` may change. Raises
+        `NoRoomError`, and changes nothing, when the topic is full.
         """
         user = self._users.get(user_id)
         if user is None:
@@ -166,7 +177,11 @@ class JarvisUsers:
         return user
 
     def leave(self, user: JarvisUser, session: JarvisConnection, reason: str, *, for_good: bool) -> None:
-        """A connection is over. With the last one goes the user: at once if `for_good`, or after a grace."""
+        """Remove a connection from its user.
+
+        After the last connection the user goes offline: at once if `for_good`, otherwise after
+        `offline_grace`.
+        """
         user.sessions.remove(session)
         self._topics.emit(TopicLeft(session.conn, JARVIS_TOPIC, reason))
         if user.sessions:
@@ -188,7 +203,11 @@ class JarvisUsers:
         self._timers.set(Grace(user.user_id), self._topics.clock.now + config.offline_grace)
 
     def grace_ended(self, user_id: str, *, second_chance: float) -> None:
-        """The timer of a user has fired, who did not come back, or may have in these seconds, unread."""
+        """Take an absent user offline when the grace timer fires, or extend the grace once.
+
+        `second_chance` is the extension in seconds: the user's reconnect may still lie unread in a socket.
+        With 0 the grace is not extended.
+        """
         user = self._users[user_id]
         if second_chance and not user.had_second_chance:
             user.had_second_chance = True
@@ -198,7 +217,7 @@ class JarvisUsers:
             self.forget(user)
 
     def forget(self, user: JarvisUser) -> None:
-        """A user without connections is offline."""
+        """Take a user without connections offline."""
         self._is_back(user)
         del self._users[user.user_id]
         self._topics.leave(self._topic, user)
@@ -207,12 +226,12 @@ class JarvisUsers:
             self._shown.clear()
 
     def clear(self) -> None:
-        """The hub stops, and has closed all connections: nobody is awaited any more."""
+        """Take all users offline when the hub stops. All connections are closed by then."""
         for user in tuple(self._users.values()):
             self.forget(user)
 
     def _is_back(self, user: JarvisUser) -> None:
-        """A user is not away any more, if it was."""
+        """Stop the offline grace of a user, if it runs."""
         self._timers.cancel(Grace(user.user_id))
         self._absent.held -= user.absent_size
         user.absent_size = 0
@@ -239,25 +258,29 @@ class JarvisUsers:
 
     @property
     def topic(self) -> Topic:
-        """The topic, while there are users."""
+        """The topic. Defined only while there are users."""
         return self._topic
 
-    # -- what users do
+    # -- requests of users
 
     def welcome(self, user: JarvisUser) -> EncodedFrame:
-        """The first message for a user: the roster. Put together by hand, as little of it has changed."""
+        """Return the `welcome` message for a user: the roster without the user.
+
+        It is concatenated from encoded entries, because few of them change between two welcomes.
+        """
         users = b",".join([shown.encoded for key, shown in self._shown.items() if key != user.user_id])
         your_id = bytes(encode_payload(user.user_id))
         return EncodedFrame(b'{"type":"welcome","your_id":' + your_id + b',"users":[' + users + b"]}", True)
 
     def online_count(self, user: JarvisUser) -> int:
-        """How many different users there are, this one included."""
+        """Return the number of different users online, including this one."""
         return len(self._shown) + (user.user_id not in self._shown)
 
     def update(self, user: JarvisUser, status: UserStatus, activity: str | None, metadata: Any) -> None:
-        """A user does something else now.
+        """Change the status and activity of a user.
 
-        Raises `LocalProtocolError` when the metadata cannot be told, and `NoRoomError` when it is too large.
+        Raises `LocalProtocolError` when the metadata cannot be encoded, and `NoRoomError` when it is too
+        large.
         """
         more = {"status": status.value, "activity": activity}
         if metadata is not None:
@@ -271,7 +294,10 @@ class JarvisUsers:
         self._topic.broadcast(shared, speaker=user.user_id)
 
     def invite(self, user: JarvisUser, game: str, code: str | None) -> tuple[list[str], int]:
-        """Invite all others to a game. Returns `MAX_NAMES` names of those who hear it, and how many do."""
+        """Invite all other users to a game.
+
+        Return the names of at most `MAX_NAMES` receivers, and the total number of receivers.
+        """
         payload = {"game": game} if code is None else {"game": game, "code": code}
         self._topic.broadcast(self._said(user, "game_invite", payload), speaker=user.user_id)
         away = [one.user_id for one in self._users.values() if not one.sessions]
@@ -279,12 +305,12 @@ class JarvisUsers:
         return self._names(deaf), self._topic.count() - len(deaf)
 
     def _names(self, deaf: set[str]) -> list[str]:
-        """The names of the first who are present and not `deaf`."""
+        """Return the names of the first `MAX_NAMES` present users not in `deaf`."""
         names: dict[str, str] = {}
         for _, tracked in self._topic.presences():
             if tracked is not None and tracked.key not in names and tracked.key not in deaf:
                 shown = self._shown.get(tracked.key)
-                # Decoding a meta takes ten times as long. Few are not shown yet.
+                # Decode a meta only for the few users not in the roster yet: it takes ten times as long.
                 name = user_from_meta(tracked.key, tracked.meta).display_name if shown is None else shown.name
                 names[tracked.key] = name
                 if len(names) == MAX_NAMES:
@@ -292,11 +318,11 @@ class JarvisUsers:
         return list(names.values())
 
     def poke(self, user: JarvisUser, target: str) -> None:
-        """Poke one user, who may be absent."""
+        """Poke one user. The user may be absent."""
         self._topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
 
     def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
-        """A broadcast. It says who the user is; the user itself is not asked."""
+        """Return a broadcast in the user's name. `user_id` and `display_name` come from the user's meta."""
         payload = {"user_id": user.user_id, "display_name": self._meta(user)["display_name"], **fields}
         return said(JARVIS_TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
 
@@ -305,13 +331,13 @@ class JarvisUsers:
 
     def _tracked(self, user: JarvisUser) -> Tracked:
         tracked = self._topic.tracked(user)
-        assert tracked is not None  # from its connect to its end
+        assert tracked is not None  # a user has a meta from its connect to its end
         return tracked
 
     # -- as a member of the topic
 
     def on_diff(self, diff: Diff) -> None:
-        """The presence changed: show what is to be seen of it."""
+        """Update the roster after a presence change, and send the visible changes."""
         joined = dict.fromkeys(tracked.key for tracked in diff.joins)
         for key in joined:
             self._look(key)
@@ -320,9 +346,10 @@ class JarvisUsers:
                 self._look(key, anew=True)
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Pass on what Jarvis has a form for, if who says it is who it says.
+        """Send a broadcast to the users, if the Jarvis protocol has a message for it.
 
-        The user id of a broadcast must be the presence key of its sender; only the hub speaks for anybody.
+        The `user_id` of a broadcast must be the sender's presence key. Otherwise the broadcast is dropped.
+        Only the hub may send broadcasts for any user.
         """
         event, payload = broadcast_in(shared.content)
         if speaker is not None and payload.get("user_id") != speaker:
@@ -341,19 +368,20 @@ class JarvisUsers:
                     name = self._name(poked.user_id, poked.display_name)
                     self._tell("poke", poked.user_id, name, {}, to=target)
                 case _:
-                    pass  # chat, and what else Jarvis has no form for
+                    pass  # chat and other events: the Jarvis protocol has no message for them
         except RemoteProtocolError:
-            pass  # malformed: who got it the Supabase way may make of it what they can
+            pass  # malformed: not for Jarvis clients; Supabase clients receive it unchecked
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """The room goes with its last user."""
+        """Do nothing: the room leaves the topic with its last user."""
 
     # -- the roster
 
     def _look(self, key: str, *, anew: bool = False) -> None:
-        """Show what there is to be seen of a user now, if that is news.
+        """Update the roster entry of a key from its newest meta, and send the change.
 
-        `anew`: a claim is void. A device has left, which may have made it, and will not track it any more.
+        `anew` replaces the entry even if the newest meta is unchanged. It is set when a device has left: the
+        device may have sent the pending activity in the entry, and then no track will confirm it.
         """
         tracked, shown = self._topic.latest(key), self._shown.get(key)
         if tracked is None:
@@ -365,7 +393,10 @@ class JarvisUsers:
             self._show(tracked.ref, key, user.display_name, user.status, user.activity)
 
     def _claimed(self, claim: payloads.PendingActivity | None) -> None:
-        """A user says to do something else. It stands until a newer meta of theirs comes, or one goes."""
+        """Show a pending activity, announced by broadcast.
+
+        It is shown until the user's next track, or until one of the user's metas leaves.
+        """
         if claim is None or not self._is_short(claim):
             return
         tracked, shown = self._topic.latest(claim.user_id), self._shown.get(claim.user_id)
@@ -375,7 +406,7 @@ class JarvisUsers:
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
 
     def _is_short(self, claim: payloads.PendingActivity) -> bool:
-        """Whether the roster may keep a claim. It is counted nowhere, as metas are."""
+        """Whether a pending activity is short enough for the roster, where no allowance is charged for it."""
         config = self._topics.config
         name, activity = claim.display_name or "", claim.activity or ""
         return len(name.encode()) <= config.max_name_size and len(activity.encode()) <= config.max_text_size
@@ -386,7 +417,7 @@ class JarvisUsers:
         self._shown[key] = _Shown(ref, fields, bytes(encode_payload(fields)))
         if shown is None:
             self._tell("user_online", key, name, {})
-            # Nothing in that says what the user does.
+            # `user_online` has no status or activity, so receivers assume these defaults.
             before: Mapping[str, Any] = {**fields, "status": UserStatus.ONLINE.value, "activity": None}
         else:
             before = shown.fields
@@ -394,7 +425,6 @@ class JarvisUsers:
             self._tell("activity_changed", key, name, {"status": status.value, "activity": activity})
 
     def _name(self, user_id: str, otherwise: str) -> str:
-        """The name that a user is shown with, or else what it calls itself."""
         shown = self._shown.get(user_id)
         return otherwise if shown is None else shown.name
 
@@ -405,7 +435,7 @@ class JarvisUsers:
     def _tell(
         self, kind: str, user_id: str, name: str, fields: Mapping[str, Any], *, to: str | None = None
     ) -> None:
-        """Tell something of a user to one, or to all others."""
+        """Send a message about a user: to the user `to`, or to all other users."""
         message = {"type": kind, "user_id": user_id, "display_name": name, **fields, "ts": self._stamp()}
         form = EncodedMessage(EncodedFrame(bytes(encode_payload(message)), True))
         for user in self._users.values():
@@ -418,19 +448,19 @@ class JarvisUsers:
 
 
 MAX_ERRORS = 100
-"""Errors in a row. Who makes more of them does not listen."""
+"""Maximum number of errors in a row. A client with more errors is disconnected."""
 
 MAX_RUN_ID = 64
-"""Characters of a `run_id`."""
+"""Maximum length of a `run_id`, in characters."""
 
 _NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _UNSUPPORTED, _POLICY, _CRASHED = 1000, 1001, 1002, 1003, 1008, 1011
 _STATUSES = frozenset(UserStatus)
 
 
 class JarvisSession:
-    """One connection. It is one of a user's from its `connect` on, and stays with that user.
+    """One connection of the Jarvis protocol. From its `connect` on it belongs to one user.
 
-    A message that makes no sense is answered with an `error`, and nothing else happens.
+    An invalid message is answered with an `error` and has no other effect.
     """
 
     __slots__ = (
@@ -449,32 +479,35 @@ class JarvisSession:
 
     def __init__(self, peer: Peer, topics: Topics, room: JarvisUsers, token: str | None) -> None:
         self._peer = peer
-        self._token = token  # of the URL
+        self._token = token  # from the URL
         self._topics = topics
         self._room = room
         self._user: JarvisUser | None = None
-        self._heard = topics.clock.now  # when the last message came
-        self._errors = 0  # in a row
+        self._heard = topics.clock.now  # when the last message arrived
+        self._errors = 0  # consecutive
         self._rates = topics.rates()
-        self._size = 0  # bytes of the message that is handled
-        self._for_good = False  # whether the end of this connection asks for no grace
+        self._size = 0  # bytes of the current message
+        self._for_good = False  # whether the user goes offline without a grace
         self.run = ClientRun("", 0)
-        """The client's run, as its `connect` says."""
+        """The client's run, from its `connect`."""
 
     @property
     def conn(self) -> ConnId:
-        """The connection."""
+        """See `JarvisConnection`."""
         return self._peer.conn
 
-    # -- facts
+    # -- calls from the hub
 
     @property
     def deadline(self) -> float:
-        """When the client is evicted. Pings of WebSocket do not count: a library sends them by itself."""
+        """When the client is evicted.
+
+        WebSocket pings do not count, because libraries send them automatically.
+        """
         return self._heard + self._topics.config.eviction_timeout
 
     def on_idle(self) -> int:
-        """The user is evicted: they have had a grace already. Returns the close code."""
+        """Evict the user without a grace after `eviction_timeout`. Return the close code."""
         self._for_good = True
         return _PROTOCOL_ERROR
 
@@ -500,28 +533,31 @@ class JarvisSession:
             self._errors = 0
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """The hub wants the user out of the topic: Jarvis has no other way than to close the connection."""
+        """Remove the user from the topic on the hub's behalf.
+
+        Jarvis has no message for it, so the connection is closed.
+        """
         if topic == JARVIS_TOPIC and self._user is not None:
             self._for_good = True
             self._close(_CRASHED if crashed else _GOING_AWAY, reason)
 
     def crash(self) -> bool:
-        """The protocol has no channels."""
+        """Return `False`: the protocol has no channels."""
         return False
 
     def supersede(self) -> None:
-        """A later connection of the same run of the client is there: what still comes on this one is old."""
+        """See `JarvisConnection`. Later messages on this connection are stale."""
         self._close(_NORMAL, "superseded by a later connection")
 
     def end(self, reason: str) -> None:
-        """The connection is over, or will be."""
+        """See `Session`."""
         if self._user is not None:
             self._room.leave(self._user, self, reason, for_good=self._for_good)
 
     # -- messages
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        """Raises `PresenceError`, and has done nothing then, for what is not to be done."""
+        """Handle a message. Raises `PresenceError`, without any effect, when it is invalid or refused."""
         kind, user = message.get("type"), self._user
         if not isinstance(kind, str):
             raise RemoteProtocolError("a message must have a type, a string")
@@ -566,12 +602,12 @@ class JarvisSession:
             other.supersede()
 
     def _others_of(self, run: ClientRun, user_id: str) -> list[JarvisConnection]:
-        """The other connections of the same run of a client."""
+        """Return the other connections of the same client run."""
         sessions = self._room.sessions(user_id) if run.run_id else ()
         return [one for one in sessions if one is not self and one.run.run_id == run.run_id]
 
     def _authorized(self, user_id: str, token: str | None) -> str:
-        """The user id that the client gets. Raises `RemoteProtocolError` when it may not join."""
+        """Return the user id that the rule grants. Raises `RemoteProtocolError` if it refuses."""
         request = join_request(JARVIS_TOPIC, token, user_id)
         try:
             return authorize(self._topics.config.authorize, request) or user_id
@@ -600,10 +636,10 @@ class JarvisSession:
     def _text(self, value: str | None, field: str) -> None:
         _short(value or "", field, self._topics.config.max_text_size)
 
-    # -- talking to the client
+    # -- messages to the client
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that others get, too."""
+        """See `JarvisConnection`."""
         self._peer.send_shared(form)
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -614,7 +650,7 @@ class JarvisSession:
 
 
 def _run(fields: Fields) -> ClientRun:
-    """What `connect` says of the client's run. Raises `RemoteProtocolError` when that makes no sense."""
+    """Return the run that `connect` names. Raises `RemoteProtocolError` when it is invalid."""
     run_id, connection = fields.optional("run_id") or "", fields.rest.pop("run_connection", 0)
     if len(run_id) > MAX_RUN_ID:
         raise RemoteProtocolError(f"run_id of connect has more than {MAX_RUN_ID} characters")
@@ -624,11 +660,11 @@ def _run(fields: Fields) -> ClientRun:
 
 
 def _short(value: str, field: str, limit: int) -> str:
-    """The value, if it has so many bytes at most. Raises `RemoteProtocolError`."""
+    """Return the value. Raises `RemoteProtocolError` when it has more than `limit` bytes."""
     if len(value.encode()) > limit:
         raise RemoteProtocolError(f"{field} has more than {limit} bytes")
     return value
 
 
-_TOLD = frozenset({"activity_update", "game_invite", "poke"})  # to the whole room
+_TOLD = frozenset({"activity_update", "game_invite", "poke"})  # sent to the whole room
 _MESSAGES = frozenset({"ping", "activity_update", "game_invite", "poke", "disconnect"})

@@ -1,7 +1,7 @@
-"""Rates of one connection: its messages, joins and deliveries, each in a token bucket.
+"""Limits per connection: bytes kept, work per turn, and rates of messages, joins and deliveries.
 
-Supabase has such limits for a project (`max_events_per_second`, `max_joins_per_second`), and one for the
-presence calls of a channel. What a client is told is in its words; where it has none, in ours.
+Supabase has similar rates per project (`max_events_per_second`, `max_joins_per_second`) and a limit for a
+channel's presence calls. Refusals use Supabase's texts where Supabase has one, otherwise the hub's own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- allowance
-# `Allowance`: how many bytes one topic, one connection or the whole hub may keep, and how many it does.
+# `Allowance`: the bytes that one topic, one connection or the whole hub keeps, and their limit.
 
 
 class NoRoomError(LocalProtocolError):
-    """A client asks the hub to keep more than it may. The text is for the client."""
+    """A client exceeds a limit on bytes that the hub keeps. The text is sent to the client."""
 
 
 class MetaTooLargeError(NoRoomError):
@@ -28,7 +28,7 @@ class MetaTooLargeError(NoRoomError):
 
 
 class Allowance:
-    """Bytes that one holder keeps for its clients, and its limit. `what` it is, for the refusal."""
+    """A counter of bytes kept for clients, with a limit. `what` names the counter in error texts."""
 
     __slots__ = ("held", "limit", "what")
 
@@ -38,38 +38,39 @@ class Allowance:
         self.held = 0
 
     def check(self, more: int) -> None:
-        """Raise `NoRoomError` when `more` bytes would exceed the limit. Less is always fine."""
+        """Raise `NoRoomError` when `more` additional bytes would exceed the limit.
+
+        A change of 0 or fewer bytes always passes.
+        """
         if more > 0 and self.held + more > self.limit:
             raise NoRoomError(f"{self.what} is full, at {self.limit} bytes")
 
 
 # ------------------------------------------------------------------------------------------------------ turns
-# Fair turns: how much work one connection may cause before others are served.
+# Fair turns: a limit on the work that one connection may cause before others are served.
 #
-# Work is counted in units and not in seconds, so that the same input gives the same turns. A unit is about
-# the time that a small message takes to one receiver. What is left of a read waits for the connection's
-# next turn, in the order in which the connections have come to wait, and the driver reads no more from it
-# until then.
+# Work is counted in units, not in seconds, so that the same input always gives the same turns. One unit is
+# about the time to deliver a small message to one receiver. After a turn the unhandled bytes wait for the
+# connection's next turn. Connections take turns in the order in which they started to wait. The driver does
+# not read from a waiting connection.
 
 
-MESSAGE = 32
-"""Units for a message or a control frame of a client, whatever comes of it."""
+MESSAGE = 32  # units of work per message or control frame from a client
 
 TURN = 2048
-"""Units of one connection in a row: 64 messages, or one to 2,000 receivers. About two milliseconds."""
+"""Units of work in one turn: 64 messages, or one message to 2,000 receivers. About two milliseconds."""
 
-TICK = 4 * TURN
-"""Units of one tick, for all connections that wait."""
+TICK = 4 * TURN  # units of work in one tick, for all waiting connections
 
 BYTES_SHIFT = 6
-"""Reading a message costs a unit for each 64 bytes, as inflated. A shift costs next to nothing."""
+"""Shift that turns the bytes of an inflated message into units of work: one unit per 64 bytes."""
 
 LOOKS = 8
-"""Looks at fragments without an end (see `WebSocket.next_event`) that are a turn."""
+"""The `patience` of `WebSocket.next_event` in one turn: how often it looks at unfinished fragments."""
 
 
 def of_delivery(receivers: int, size: int) -> int:
-    """Units for a message of so many bytes to so many receivers."""
+    """Return the units of work for one message of `size` bytes to `receivers` receivers."""
     return receivers * (1 + (size >> 12))
 
 
@@ -77,22 +78,22 @@ def of_delivery(receivers: int, size: int) -> int:
 
 
 PERIOD = 10.0
-"""Seconds that a rate is an average of: a burst of ten times the rate passes, as after a reconnect."""
+"""Averaging period of the rates, in seconds. A burst of ten times the rate passes, as after a reconnect."""
 
 TOO_MANY_MESSAGES = "Too many messages per second"
-"""What Supabase says before it closes a channel (`realtime_channel.ex`)."""
+"""Supabase's text before it closes a channel (`realtime_channel.ex`)."""
 
 TOO_FAST = "too many messages per second"
-"""What we say where Supabase has no words: to plain Phoenix and Jarvis clients, and in a close frame."""
+"""The hub's own text, for plain Phoenix and Jarvis clients and for close frames."""
 
 TOO_MANY_JOINS = "ClientJoinRateLimitReached: Too many joins per second"
-"""How Supabase refuses a join."""
+"""Supabase's refusal reason for a join."""
 
 
 class Bucket:
-    """Tokens that are all back when `seconds` have passed since the first of them was taken.
+    """A token bucket that refills completely `seconds` after the first token was taken.
 
-    Not one by one: Supabase counts presence calls so (`presence_handler.ex`).
+    It does not refill gradually, because Supabase counts presence calls in this way (`presence_handler.ex`).
     """
 
     __slots__ = ("_full_at", "_seconds", "_taken")
@@ -103,7 +104,10 @@ class Bucket:
         self._taken = 0
 
     def take(self, size: int, now: float, tokens: int = 1) -> bool:
-        """Take tokens of a bucket of this size. Whether there was one left; the last may stand for many."""
+        """Take `tokens` from a bucket of `size` tokens. Return whether at least one token was left.
+
+        The tokens taken may exceed the tokens left.
+        """
         if not self._taken or now > self._full_at:
             self._taken, self._full_at = 0, now + self._seconds
         was_empty = self._taken >= size
@@ -112,12 +116,12 @@ class Bucket:
 
 
 def is_limited(config: HubConfig) -> bool:
-    """Whether there is a bucket to count with."""
+    """Whether the config limits any of the rates."""
     return (config.message_rate, config.join_rate, config.delivery_rate) != (None, None, None)
 
 
 class WorkCounter(Protocol):
-    """Counts the work of a hub, and has its config and clock. `Topics` is one."""
+    """A counter of a hub's work, with the hub's config and clock. `Topics` implements it."""
 
     config: HubConfig
     clock: Clock
@@ -125,7 +129,7 @@ class WorkCounter(Protocol):
 
 
 class Rates:
-    """The buckets of one connection. One that the config has no rate for is `None`."""
+    """The token buckets of one connection. A bucket is `None` when the config does not limit its rate."""
 
     __slots__ = ("_deliveries", "_hub", "_joins", "_messages", "are_off")
 
@@ -133,25 +137,28 @@ class Rates:
         config = work.config
         self._hub = work
         self.are_off = not is_limited(config)
-        """Whether nothing is limited. Work is counted all the same."""
+        """Whether no rate is limited. Work is counted even then."""
         self._messages = None if config.message_rate is None else Bucket(PERIOD)
         self._joins = None if config.join_rate is None else Bucket(PERIOD)
         self._deliveries = None if config.delivery_rate is None else Bucket(PERIOD)
 
     def allow_message(self) -> bool:
-        """Count a message of the client. Whether it may be handled."""
+        """Count a message of the client. Return whether it may be handled."""
         return self._messages is None or self._take(self._messages, self._hub.config.message_rate)
 
     def allow_join(self) -> bool:
-        """Count a join. Whether it may be handled."""
+        """Count a join. Return whether it may be handled."""
         return self._joins is None or self._take(self._joins, self._hub.config.join_rate)
 
     def allow_delivery(self, receivers: int, size: int) -> bool:
-        """Count a message of so many bytes to so many receivers, as work, too. Whether it may go out."""
+        """Count a message of `size` bytes to `receivers` receivers, also as work.
+
+        Return whether it may be sent.
+        """
         units = of_delivery(receivers, size)
         self._hub.work += units
         return self._deliveries is None or self._take(self._deliveries, self._hub.config.delivery_rate, units)
 
     def _take(self, bucket: Bucket, rate: int | None, tokens: int = 1) -> bool:
-        assert rate is not None  # where there is a bucket
+        assert rate is not None  # a bucket exists only for a limited rate
         return bucket.take(round(rate * PERIOD), self._hub.clock.now, tokens)

@@ -1,4 +1,4 @@
-"""One transport of the hub: its WebSocket, where it is in its life, and the way out for its bytes."""
+"""One transport of the hub: its WebSocket, its phase, and its output."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
 
 
 ABNORMAL = 1006
-"""What the end of a stream without a close frame is called (RFC 6455 §7.1.5)."""
+"""Close code for a stream that ends without a close frame (RFC 6455 §7.1.5)."""
 
 
 class Phase(Enum):
-    """Where a transport is in its life. It goes down this list only, and may skip."""
+    """The phase of a transport. It only moves down this list and may skip entries."""
 
     HANDSHAKE = auto()  # waiting for the upgrade request
     OPEN = auto()
     ENDING = auto()  # the session is over; the stream ends without a close frame
-    CLOSING = auto()  # our close frame is sent; the session is over
-    GONE = auto()  # the hub has forgotten it
+    CLOSING = auto()  # the hub has sent its close frame; the session is over
+    GONE = auto()  # the hub has removed the transport
 
 
 class Session(Protocol):
-    """What is said on one open connection, in whatever protocol."""
+    """The protocol handler of one open connection."""
 
     def crash(self) -> bool:
-        """Tell the client that each of its channels has crashed, if the protocol has a way to do so."""
+        """Report a crash of each channel to the client. Return whether the protocol can do so."""
 
     @property
     def deadline(self) -> float:
-        """When the client has been silent for too long, if it stays so."""
+        """Time in seconds at which the client counts as idle if it sends nothing more."""
 
     def on_idle(self) -> int:
-        """The client has been silent for too long. Returns the close code for it."""
+        """Prepare the close of an idle connection. Return the close code."""
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
-        """Handle one message from the client. Raises `PresenceError` when the connection cannot go on."""
+        """Handle one message from the client. Raises `PresenceError` when the connection must be closed."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """The hub ends the membership of a topic, if there is one: say so to the client, and leave it."""
+        """End the membership in a topic on the hub's behalf, if there is one, and notify the client."""
 
     def end(self, reason: str) -> None:
-        """The connection is over, or will be: leave every topic, without a word to the client."""
+        """Leave every topic without a message to the client: the connection is over or about to end."""
 
 
 class Peer:
-    """What the hub knows of one transport. Small: there are many of them, and most are idle."""
+    """The state of one transport. It is small, because a hub has many transports and most are idle."""
 
     __slots__ = (
         "_clock",
@@ -84,43 +84,43 @@ class Peer:
         address: str | None = None,
     ) -> None:
         self.conn = conn
-        self.address = address  # where it is, if the driver says so
+        self.address = address  # the peer's address, if the driver knows it
         self.websocket = websocket
         self.outbox = outbox
         self._timers = timers
         self._clock = clock
-        self.deflate_bits: int | None = None  # of the WebSocket, at hand: it is asked for with each message
+        self.deflate_bits: int | None = None  # a copy of the WebSocket's: needed for each message
         self.phase = Phase.HANDSHAKE
         self.session: Session | None = None  # while OPEN
-        self.chance_after: float | None = None  # the `last_seen` after which it had its second chance
-        self.last_seen = clock.now  # when bytes last came
-        self.farewell: tuple[int, str] | None = None  # the close code and reason that we have sent
-        self.is_served = True  # what comes is handled: not during a slow join, nor when it is gone
-        self.lost: str | None = None  # why the transport is gone, while what came before is handled
+        self.chance_after: float | None = None  # `last_seen` at its last second chance
+        self.last_seen = clock.now  # time of the client's last activity
+        self.farewell: tuple[int, str] | None = None  # the hub's close code and reason
+        self.is_served = True  # whether received bytes are handled; false during a slow join and once gone
+        self.lost: str | None = None  # why the transport is gone, while earlier bytes are still handled
 
     def accept(self, subprotocol: str | None) -> None:
-        """Let the client in."""
+        """Accept the handshake."""
         self.websocket.accept(subprotocol=subprotocol)
         self.flush()
         self.deflate_bits = self.websocket.deflate_bits
         self.phase = Phase.OPEN
 
     def send(self, frame: EncodedFrame) -> None:
-        """Send a message. Only a session does, and it ends before the WebSocket closes."""
+        """Send a message. Only a session calls this, and the session ends before the WebSocket closes."""
         data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
         self.outbox.send(self.conn, data)
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that others get, too."""
+        """Send a message that other connections receive, too."""
         self.outbox.send(self.conn, form.frame(self.deflate_bits))
 
     def lose(self, reason: str) -> None:
-        """The transport is gone. What is sent goes nowhere from now on."""
+        """Note that the transport is gone. Later output is discarded."""
         self.lost = reason
-        self.outbox = Outbox()  # which nobody drains
+        self.outbox = Outbox()  # a new outbox that nobody drains
 
     def end_session(self, reason: str) -> None:
-        """The client is not listened to any more, and leaves its topics."""
+        """End the session: the client leaves its topics, and its messages are ignored from now on."""
         session, self.session = self.session, None
         if session is not None:
             session.end(reason)
@@ -128,7 +128,7 @@ class Peer:
     def close(self, code: int, reason: str, why: str, *, timeout: float) -> None:
         """Start the closing handshake, which may take `timeout` seconds.
 
-        `reason` is for the client, `why` for the hub's user.
+        `reason` is sent to the client; `why` is reported to the hub's user.
         """
         self.phase, self.is_served = Phase.CLOSING, True
         self.farewell = code, why
@@ -145,5 +145,5 @@ class Peer:
         self._timers.set(self.conn, self._clock.now + timeout)
 
     def flush(self) -> None:
-        """Pass on what the WebSocket wants to be written."""
+        """Send the WebSocket's pending bytes."""
         self.outbox.send(self.conn, self.websocket.data_to_send())

@@ -1,4 +1,4 @@
-"""A Phoenix socket, server side: the messages of one connection, and the channels that it has joined."""
+"""Server side of a Phoenix socket: the messages of one connection, and the channels that it has joined."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 
 _UNMATCHED = {"reason": "unmatched topic"}
 OVERTAKING = 0.01
-"""Seconds in which a join overtakes the leave of its topic on Supabase's mount. There the socket's process
-answers joins, and the channel's own process leaves."""
+"""Delay of a leave on Supabase's mount, in seconds. A join of the same topic within it overtakes the leave.
+
+In Supabase the socket's process handles joins, and the channel's own process handles the leave.
+"""
 _NORMAL, _PROTOCOL_ERROR, _POLICY = 1000, 1002, 1008  # close codes
 
 
 class PhoenixSession:
-    """One connection that speaks Phoenix: V1 or V2 messages, each for the socket itself or for one channel.
+    """One connection that speaks Phoenix V1 or V2. Each message is for the socket itself or for one channel.
 
-    `admission` is what the handshake found out. On Supabase's mount only Supabase's topics may be joined, and
-    the socket behaves as Supabase's does.
+    `admission` is the result of the handshake. On Supabase's mount only Supabase topics may be joined, and
+    the socket behaves like Supabase's.
 
-    Where the config makes joins slow, they run one after the other as Phoenix' do. The client is not served
-    meanwhile: its bytes wait, and so does TCP.
+    When the config delays joins, they run one after the other, as in Phoenix. Meanwhile the connection is not
+    served: its received bytes wait, and the driver stops reading.
     """
 
     __slots__ = (
@@ -63,29 +65,32 @@ class PhoenixSession:
         self._supabase = admission.supabase
         self._channels: dict[str, PhoenixMember] = {}
         self.token = admission.token
-        self._join: Callable[[], None] | None = None  # the rest of a slow join
-        self._leaving: Message | None = None  # a leave that a join may overtake
+        self._join: Callable[[], None] | None = None  # the remaining steps of a slow join
+        self._leaving: Message | None = None  # a delayed leave that a join may overtake
         self.allowance = Allowance("this connection", topics.config.max_connection_size)
         self.topics = topics
         self.rates = topics.rates()
 
-    # -- facts
+    # -- calls from the hub
 
     @property
     def deadline(self) -> float:
-        """When the connection is idle. Any frame from the client counts, also a ping; see `HubConfig`."""
+        """Time in seconds at which the connection counts as idle.
+
+        Any frame from the client, also a ping, extends it.
+        """
         return self._peer.last_seen + self.topics.config.idle_timeout
 
     def on_idle(self) -> int:
-        """Returns the close code of an idle connection: Cowboy's, which serves Supabase, or Bandit's."""
+        """Return the close code for an idle connection: Cowboy's on Supabase's mount, else Bandit's."""
         return _NORMAL if self._supabase else _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client.
 
-        Raises `RemoteProtocolError` when it is malformed, and `LocalProtocolError` when it cannot be answered
-        or passed on. The connection cannot go on then. Supabase's socket passes malformed messages over in
-        silence (`rescue` in `RealtimeWeb.Socket.handle_in`), and so does this one on Supabase's mount.
+        Raises `RemoteProtocolError` when the message is malformed, and `LocalProtocolError` when it cannot be
+        answered or forwarded. The connection must then be closed. On Supabase's mount malformed messages are
+        ignored, as in `RealtimeWeb.Socket.handle_in` (its `rescue`).
         """
         may_come = self.rates.are_off or self.rates.allow_message()
         try:
@@ -108,7 +113,7 @@ class PhoenixSession:
         return isinstance(frame, TextMessage) or is_json_broadcast(frame.data)
 
     def _on_haste(self, message: Message) -> None:
-        """A message came that is one too many: Supabase closes the channel then, we the connection else."""
+        """Close the Supabase channel of a message that exceeds `message_rate`, or else the connection."""
         channel = self._channels.get(message.topic)
         if isinstance(channel, SupabaseMember):
             channel.stop(TOO_MANY_MESSAGES, crashed=False)
@@ -119,14 +124,14 @@ class PhoenixSession:
         self._peer.close(_POLICY, TOO_FAST, TOO_FAST, timeout=self.topics.config.close_timeout)
 
     def join_delay_ended(self) -> None:
-        """Go on with a slow join. Raises as `receive` does."""
+        """Continue a slow join. Raises like `receive`."""
         join, self._join = self._join, None
         assert join is not None
         self._peer.is_served = True
         join()
 
     def leave_ended(self) -> None:
-        """Answer a leave that no join has overtaken."""
+        """Execute and answer the delayed leave, if no join has overtaken it."""
         leave, self._leaving = self._leaving, None
         channel = None if leave is None else self._channels.get(leave.topic)
         if leave is not None and channel is not None:
@@ -134,19 +139,19 @@ class PhoenixSession:
             channel.close("left")
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """The hub ends a channel."""
+        """See `Session`."""
         channel = self._channels.get(topic)
         if channel is not None:
             channel.stop(reason, crashed=crashed)
 
     def crash(self) -> bool:
-        """Crash the channels, on Supabase's mount."""
+        """Crash all channels on Supabase's mount. Return whether the connection is on it."""
         for channel in tuple(self._channels.values()) if self._supabase else ():
             channel.stop("crashed", crashed=True)
         return self._supabase
 
     def end(self, reason: str) -> None:
-        """The connection is over, or will be: leave every topic, without a word to the client."""
+        """See `Session`."""
         if self._join is not None:
             self.topics.cancel_timer(SlowJoin(self.conn))
         self.topics.cancel_timer(Leave(self.conn))
@@ -164,7 +169,7 @@ class PhoenixSession:
         elif channel is None:
             self._on_unmatched(message)
         elif message.join_ref not in (None, channel.ref) and not self._takes_stale(message):
-            pass  # meant for an earlier life of the channel: Phoenix says nothing
+            pass  # for an earlier join of the channel: Phoenix ignores it
         elif message.event == "phx_leave":
             self._leaving = message
             if self._supabase:
@@ -175,7 +180,11 @@ class PhoenixSession:
             channel.receive(message)
 
     def _on_next(self, message: Message, leave: Message) -> None:
-        """Something comes behind a leave. A join of the same topic overtakes it: the leave has no answer."""
+        """Handle the delayed leave when the next message arrives.
+
+        A join of the same topic overtakes the leave, which then gets no reply. Any other message comes after
+        the leave.
+        """
         self.topics.cancel_timer(Leave(self.conn))
         if message.event == "phx_join" and message.topic == leave.topic:
             self._leaving = None
@@ -183,12 +192,19 @@ class PhoenixSession:
             self.leave_ended()
 
     def _has_topic(self, topic: str) -> bool:
-        """Whether the topic exists on this mount. On Phoenix' any does that is not Supabase's."""
+        """Whether topics of this kind exist on this mount.
+
+        Supabase's mount has only Supabase topics. Phoenix's mount has all others, and Supabase topics if
+        `realtime` is set.
+        """
         supabase = topic.startswith(SUPABASE_PREFIX)
         return supabase if self._supabase else self._realtime or not supabase
 
     def _takes_stale(self, message: Message) -> bool:
-        """Supabase runs a fork of Phoenix that takes pushes of an earlier life of the channel (2.129.5)."""
+        """Whether a message with an old `join_ref` is accepted.
+
+        Supabase runs a fork of Phoenix that accepts pushes with the `join_ref` of an earlier join (2.129.5).
+        """
         return self._supabase and message.event != "phx_leave"
 
     def _on_socket(self, message: Message) -> None:
@@ -206,29 +222,27 @@ class PhoenixSession:
             self.topics.emit(JoinRefused(self.conn, message.topic, _UNMATCHED["reason"]))
 
     def _join_delay(self) -> float:
-        """Seconds that a join takes."""
         return self.topics.config.join_delay
 
     def _refusal_delay(self) -> float:
-        """Seconds that a refusal takes besides."""
         return self.topics.config.refusal_delay
 
     def _after(self, seconds: float, join: Callable[[], None]) -> None:
-        """Do it when so many seconds have passed, and nothing else before."""
+        """Call `join` after `seconds`. Until then the connection handles nothing else."""
         if seconds:
             self._join = join
-            self._peer.is_served = False  # what comes after the join waits for its end
+            self._peer.is_served = False  # messages after the join wait until it is done
             self.topics.set_timer(SlowJoin(self.conn), seconds)
         else:
             join()
 
     def _on_join(self, message: Message) -> None:
-        # The order is Phoenix's: the reply to the new join, the end of the old life, the presence.
+        # Phoenix's order: the reply to the new join, the close of the previous join, the presence.
         old = self._channels.get(message.topic)
         try:
             channel = self._admitted(message, old)
         except JoinRefusedError as exc:
-            refused = exc  # Python forgets `exc` before the delay is over
+            refused = exc  # Python deletes `exc` at the end of the `except` block
             self._after(self._refusal_delay(), lambda: self._refuse(message, refused))
             return
         self.send(reply_to(message, message.join_ref, "ok", channel.response(message)))
@@ -245,7 +259,7 @@ class PhoenixSession:
             old.close("joined again, and refused")
 
     def _admitted(self, message: Message, old: PhoenixMember | None) -> PhoenixMember:
-        """The new channel, which takes the place of `old`. Raises `JoinRefusedError`."""
+        """Return the new channel, which replaces `old`. Raises `JoinRefusedError`."""
         kind = SupabaseMember if message.topic.startswith(SUPABASE_PREFIX) else PlainMember
         if old is None and len(self._channels) >= self.topics.config.max_channels:
             raise JoinRefusedError(kind.TOO_MANY)
@@ -264,12 +278,12 @@ class PhoenixSession:
 
     @property
     def presence_limit(self) -> int | None:
-        """Presence calls of one channel in 30 s."""
+        """See `ChannelSocket`."""
         return self.topics.config.presence_limit
 
     @property
     def conn(self) -> ConnId:
-        """The connection."""
+        """See `ChannelSocket`."""
         return self._peer.conn
 
     def send(self, message: Message) -> None:
@@ -277,22 +291,22 @@ class PhoenixSession:
         self._peer.send(self._serializer.encode(message))
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that others get, too, if our serializer can carry it."""
-        # Here in one, and not by calls: it is done for each receiver.
+        """Send a message that other connections receive, too, if this serializer can encode it."""
+        # Inlined instead of calling `Peer.send_shared`: this runs for each receiver.
         frame = shared.frames.get(self._encoding) or shared.frame(self._encoding)
         if frame is not None:
             self._peer.outbox.send(self._peer.conn, frame)
 
     def freed_by(self, topic: str) -> int:
-        """Bytes that are given back when the channel of a topic ends, if there is one."""
+        """See `ChannelSocket`. Return 0 without a channel."""
         channel = self._channels.get(topic)
         return 0 if channel is None else channel.size + channel.charge
 
     def keep(self, size: int) -> None:
-        """Count bytes that the hub keeps for this connection from now on; less than 0 are given back."""
+        """See `ChannelSocket`."""
         self.allowance.held += size
         self.topics.total.held += size
 
     def forget(self, channel: PhoenixMember) -> None:
-        """A channel has ended."""
+        """See `ChannelSocket`."""
         del self._channels[channel.name]

@@ -1,9 +1,10 @@
-"""One topic: its members, their presence, and what all of them are told.
+"""One topic: its members, their presence, and the messages that all members receive.
 
-Presence is told in two ways. A member that comes gets the whole truth of now (`state`), and everything that
-changes afterwards goes to all in diffs. A diff is collected until it is flushed: at once, or after the hub's
-presence window. What came and went in between is not in it, with one exception: a member that came in between
-was shown the truth of then, so what it was shown must be seen to leave.
+The hub sends presence in two ways. A new member receives the complete current state (`Topic.state`). Later
+changes go to all members as diffs. The topic collects a diff until it is flushed: at once, or at the end of
+the hub's presence window. A meta that is tracked and removed before the flush is not in the diff. There is
+one exception: a member that joined in between received the meta in its state, so the diff reports the meta as
+a leave.
 """
 
 from __future__ import annotations
@@ -33,40 +34,43 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------------- ids
-# The names in a hub: of its timers, and those that it makes, refs of metas and presence keys.
+# Names that a hub uses: the names of its timers, and the refs and presence keys that it generates.
 
 
 @frozen
 class Grace:
-    """Names the timer of a Jarvis user who is away, and may come back unnoticed."""
+    """Timer name: the offline grace of a Jarvis user. Until it fires, the user may reconnect unnoticed."""
 
     user_id: str
 
 
 @frozen
 class SlowJoin:
-    """Names the timer of a Phoenix connection that is busy with a join."""
+    """Timer name: the join delay of a Phoenix connection."""
 
     conn: ConnId
 
 
 @frozen
 class Leave:
-    """Names the timer of a Phoenix connection that leaves a channel."""
+    """Timer name: the delayed leave of a channel of a Phoenix connection."""
 
     conn: ConnId
 
 
 TimerName: TypeAlias = ConnId | str | Grace | SlowJoin | Leave
-"""A transport's timer, with the meaning of its phase; a topic's, whose diff waits; a user's; a join's; a
-leave's."""
+"""The name of a timer of the hub.
+
+A `ConnId` is the timer of a transport; its meaning depends on the transport's phase. A `str` is the timer of
+the topic with this name, for the end of its presence window.
+"""
 
 
 class Ids:
-    """Makes names that are unique over the life of one hub.
+    """Generator of names that are unique during the lifetime of one hub.
 
-    With an `rng` they also differ from those of the hub that ran before, which clients may still remember.
-    Without one they come from counters alone, the same in every run.
+    With an `rng` the names also differ from those of a previous hub, which clients may still remember.
+    Without an `rng` the names come from counters only and are the same in every run.
     """
 
     __slots__ = ("_keys", "_prefix", "_rng", "refs")
@@ -76,15 +80,15 @@ class Ids:
         self._prefix = (0 if rng is None else rng.getrandbits(48)).to_bytes(6, "big")
         self._keys = 0
         self.refs = 0
-        """How many refs were made; the number of the newest one."""
+        """Number of refs generated so far; also the number of the newest ref."""
 
     def ref(self) -> str:
-        """A new `phx_ref`: 16 characters of url-safe base64, as Phoenix's are."""
+        """Return a new `phx_ref`: 16 characters of url-safe base64, like Phoenix's refs."""
         self.refs += 1
         return urlsafe_b64encode(self._prefix + self.refs.to_bytes(6, "big")).decode("ascii")
 
     def key(self) -> str:
-        """A new presence key: a UUID, version 4, for a client that has named none."""
+        """Return a new presence key, a UUID version 4, for a client whose join names no key."""
         self._keys += 1
         number = self._keys if self._rng is None else self._rng.getrandbits(128)
         digits = f"{number:032x}"
@@ -99,20 +103,23 @@ Meta: TypeAlias = Mapping[str, Any]
 
 _V2 = V2Serializer(server=True)
 
-META_COST = 256  # bytes; what each meta counts besides its JSON: its refs, and its place in states and diffs
+META_COST = 256  # bytes charged per meta besides its JSON, for its refs and its entries in states and diffs
 
-LARGE_DIFF = 256 * 1024  # bytes; of a diff of more, a part goes out at the end of each presence window
+LARGE_DIFF = 256 * 1024  # bytes; a larger diff is sent in parts, one part per presence window
 
 RESERVED_EVENTS = frozenset({"presence_state", "presence_diff"})
 
 
 def is_reserved(event: str) -> bool:
-    """Whether only the hub itself may say `event`: anybody else could make members vanish with it."""
+    """Whether only the hub may send `event`. From a client, such an event could make members vanish."""
     return event.startswith("phx_") or event in RESERVED_EVENTS
 
 
 class EncodedMessage:
-    """A message as one protocol encodes it, for many receivers: framed once, deflated once per window."""
+    """A message as one serializer encodes it, for many receivers.
+
+    It is framed once for each size of the permessage-deflate window.
+    """
 
     __slots__ = ("_frames", "encoded")
 
@@ -121,7 +128,7 @@ class EncodedMessage:
         self._frames: dict[int | None, bytes] = {}
 
     def frame(self, deflate_bits: int | None) -> bytes:
-        """The WebSocket frame for a connection with these `deflate_bits`."""
+        """Return the WebSocket frame for a connection with these `deflate_bits`."""
         frame = self._frames.get(deflate_bits)
         if frame is None:
             data, text = self.encoded.data, self.encoded.text
@@ -130,14 +137,16 @@ class EncodedMessage:
 
 
 Encoding: TypeAlias = tuple[Serializer, int | None]
-"""How a connection gets what is sent: its serializer, and the window of its permessage-deflate, if any."""
+"""How a connection encodes messages: its serializer, and the window bits of its permessage-deflate, if any.
+"""
 
 
 class SharedMessage:
     """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
 
-    `content` is the payload as it was before it was encoded, for who wants to read it. Raises
-    `LocalProtocolError` when V2 cannot carry the message, which carries all that any form does.
+    `content` is the payload before it was encoded, for members that read it. The constructor raises
+    `LocalProtocolError` when V2 cannot carry the message. V2 carries every message that another serializer
+    can.
     """
 
     __slots__ = ("_forms", "content", "frames", "message")
@@ -146,17 +155,17 @@ class SharedMessage:
         self.message = message
         self.content = content
         self.frames: dict[Encoding, bytes] = {}
-        """Those that were asked for. Whoever has many receivers looks here first."""
+        """The frames made so far. Code that sends to many receivers looks here first."""
         self._forms: dict[str, EncodedMessage | None] = {_V2.vsn: EncodedMessage(_V2.encode(message))}
 
     @property
     def size(self) -> int:
-        """Bytes of the message as V2 encodes it."""
+        """Size in bytes of the message as V2 encodes it."""
         form = self._forms[_V2.vsn]
         return 0 if form is None else len(form.encoded.data)
 
     def frame(self, encoding: Encoding) -> bytes | None:
-        """The WebSocket frame for a connection, or `None` when its serializer cannot carry the message."""
+        """Return the WebSocket frame for a connection, `None` if its serializer cannot encode the message."""
         serializer, deflate_bits = encoding
         form = self.form(serializer)
         if form is None:
@@ -165,7 +174,7 @@ class SharedMessage:
         return frame
 
     def form(self, serializer: Serializer) -> EncodedMessage | None:
-        """The message as this serializer encodes it, or `None` when it cannot: V1 has no binary."""
+        """Return the message as `serializer` encodes it. `None` when it cannot: V1 has no binary messages."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
@@ -176,14 +185,20 @@ class SharedMessage:
 
 
 def said(topic: str, event: str, payload: Any) -> SharedMessage:
-    """What somebody says to a whole topic: JSON, bytes or a `UserBroadcast`. Raises `LocalProtocolError`."""
-    # Encoded once for all forms.
+    """Return a message for a whole topic. `payload` is JSON, bytes or a `UserBroadcast`.
+
+    Raises `LocalProtocolError` when the payload cannot be encoded.
+    """
+    # Encode JSON here, once for all serializers.
     encoded = payload if isinstance(payload, (bytes, UserBroadcast)) else encode_payload(payload)
     return SharedMessage(Message(None, None, topic, event, encoded), payload)
 
 
 def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
-    """The event and the payload of a Supabase broadcast, in either form; nothing of anything else."""
+    """Return the event and the payload of a Supabase broadcast, JSON or `UserBroadcast`.
+
+    For any other content the event is `None` and the payload is empty.
+    """
     event: Any = None
     payload: Any = None
     if isinstance(content, UserBroadcast):
@@ -195,9 +210,10 @@ def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
 
 @frozen(eq=False)
 class Tracked:
-    """One meta: whose it is, its ref, the number of that among all refs of the hub, and the meta as JSON.
+    """One meta: its presence key, its ref, the number of the ref in this hub, and the meta as JSON.
 
-    `charge`: the bytes that it counts in the allowances of its topic, of the hub and of `payer`.
+    `charge` is the number of bytes that the meta takes from the allowances of its topic, of the hub and of
+    `payer`.
     """
 
     key: str
@@ -209,13 +225,16 @@ class Tracked:
 
     @property
     def meta(self) -> Meta:
-        """The meta, decoded anew. It is kept as JSON only: decoded, it takes several times the memory."""
+        """The meta, decoded on each access.
+
+        Only the JSON is kept: a decoded meta takes several times the memory.
+        """
         return decode_object(self.encoded, "a meta", MOST_NESTING)
 
 
 @frozen(eq=False)
 class Diff:
-    """What came and what went. `shared` is the same as a `presence_diff`."""
+    """The metas that joined and the metas that left. `shared` is the same diff as `presence_diff`."""
 
     joins: tuple[Tracked, ...]
     leaves: tuple[Tracked, ...]
@@ -223,28 +242,28 @@ class Diff:
 
 
 class Member(Protocol):
-    """Whoever is in a topic, whatever protocol it speaks."""
+    """A member of a topic. It may speak any protocol."""
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Somebody said something to all: the hub, or the `speaker` with this presence key.
+        """Receive a message to all members. `speaker` is the sender's presence key, or `None` for the hub.
 
         Must neither raise nor change the topic.
         """
 
     def on_diff(self, diff: Diff) -> None:
-        """The presence changed. Must neither raise nor change the topic."""
+        """Receive a presence change. Must neither raise nor change the topic."""
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """The hub ends the membership: say so to the client, and leave the topic."""
+        """End the membership on the hub's behalf: notify the client, and leave the topic."""
 
 
 class Topic:
-    """The members of one topic, in the order in which they came, each with its meta if it is present.
+    """The members of one topic, in join order. Each present member has a meta.
 
-    Nobody is heard before they are seen: when somebody's coming waits in the diff, their broadcast sends the
-    diff first.
+    Members see a sender join before they receive its broadcast. When the sender's join still waits in the
+    diff, `broadcast` sends the diff first.
 
-    A topic whose diff is waiting puts itself into `waiting`. `total` is the allowance of the whole hub.
+    A topic with a waiting diff adds itself to `waiting`. `total` is the allowance of the whole hub.
     """
 
     __slots__ = (
@@ -275,68 +294,71 @@ class Topic:
         self._ids = ids
         self._waiting = waiting
         self._members: dict[Member, Tracked | None] = {}
-        self._metas: dict[str, dict[str, Tracked]] = {}  # by key and ref, the latest last
-        self._entries: dict[str, bytes] = {}  # each key with its metas, as the state has it
-        self._stale: dict[str, None] = {}  # the keys whose entries are of yesterday
-        self._coming: set[str] = set()  # keys that have come since the last diff
-        self._joins: dict[str, Tracked] = {}  # by ref: the diff that waits
+        self._metas: dict[str, dict[str, Tracked]] = {}  # by key and ref, newest last
+        self._entries: dict[str, bytes] = {}  # by key: its JSON text in the state
+        self._stale: dict[str, None] = {}  # keys whose entries are out of date
+        self._coming: set[str] = set()  # keys that joined since the last diff
+        self._joins: dict[str, Tracked] = {}  # by ref: joins of the waiting diff
         self._leaves: dict[str, Tracked] = {}
-        self._diff_size = 0  # bytes that the waiting diff counts
-        self._shown = 0  # refs up to this number may be known from a state
+        self._diff_size = 0  # bytes: sum of the charges in the waiting diff
+        self._shown = 0  # number of the newest ref that a sent state may contain
 
     # -- getters
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Everybody, in the order of coming."""
+        """All members, in join order."""
         return tuple(self._members)
 
     @property
     def size(self) -> int:
-        """How many members there are."""
+        """Number of members."""
         return len(self._members)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here."""
+        """Whether the topic has no members."""
         return not self._members
 
     def tracked(self, member: Member) -> Tracked | None:
-        """The meta of a member."""
+        """Return the meta of a member, or `None` when the member is not present."""
         return self._members[member]
 
     def presences(self) -> Iterable[tuple[Member, Tracked | None]]:
-        """Each member with its meta, if it has one."""
+        """Return each member with its meta, or `None` when the member is not present."""
         return self._members.items()
 
     def count(self, key: str | None = None) -> int:
-        """How many metas a key has; without one, how many keys there are."""
+        """Return the number of metas of `key`. Without a key, return the number of presence keys."""
         return len(self._metas) if key is None else len(self._metas.get(key, ()))
 
     def latest(self, key: str) -> Tracked | None:
-        """The newest meta of a key."""
+        """Return the newest meta of a key, or `None` when the key is not present."""
         metas = self._metas.get(key)
         return None if metas is None else metas[next(reversed(metas))]
 
     def online(self) -> dict[str, tuple[Meta, ...]]:
-        """Who is present: the metas by key, the latest last."""
+        """Return the present metas by presence key, newest last."""
         return {key: tuple(tracked.meta for tracked in metas.values()) for key, metas in self._metas.items()}
 
     # -- members
 
     def add(self, member: Member) -> None:
-        """Somebody comes, without presence yet."""
+        """Add a member, without presence at first."""
         self._members[member] = None
 
     def remove(self, member: Member) -> None:
-        """Somebody goes, and its presence too."""
+        """Remove a member and its presence."""
         self.untrack(member)
         del self._members[member]
 
     def broadcast(
         self, shared: SharedMessage, *, speaker: str | None = None, skip: Member | None = None
     ) -> None:
-        """Tell everybody, but not `skip`. `speaker`: the presence key of who says it, if it is a member's."""
+        """Send a message to all members except `skip`.
+
+        `speaker` is the presence key of the sender, if the sender is a member.
+        """
         if speaker in self._coming:
             self.flush()
         for member in self._members:
@@ -346,9 +368,13 @@ class Topic:
     # -- presence
 
     def state(self) -> Raw:
-        """The payload of a `presence_state`: the truth of now, also what no diff has told yet."""
+        """Return the payload of a `presence_state`: the current presence.
+
+        It includes changes that no diff has sent yet.
+        """
         self.reveal()
-        # Put together by hand: a large room sends it to each that comes, and little has changed in between.
+        # Concatenate cached entries instead of encoding all. Each new member of a large topic gets its state,
+        # and little changes between two joins.
         for key in self._stale:
             metas = b",".join([tracked.encoded for tracked in self._metas[key].values()])
             self._entries[key] = bytes(encode_payload(key)) + b':{"metas":[' + metas + b"]}"
@@ -356,21 +382,25 @@ class Topic:
         return Raw(b"{" + b",".join(self._entries.values()) + b"}")
 
     def reveal(self) -> None:
-        """Somebody is shown the truth of now. What of it goes will be seen to leave, as if it was told."""
+        """Note that somebody sees the current presence.
+
+        A diff will report the leave of every meta that exists now.
+        """
         self._shown = self._ids.refs
 
     def check(
         self, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> tuple[bytes, int]:
-        """The JSON of a payload without refs, and what it counts. Raises `NoRoomError` if it may not be kept.
+        """Return the JSON of a payload without refs, and its charge in bytes.
 
-        `freed`: the bytes that are given back when it is tracked, of the meta that it replaces. Raises
-        `LocalProtocolError` when the payload is not JSON.
+        `freed` is the number of bytes released when the payload replaces an older meta. Raises
+        `LocalProtocolError` when the payload is not JSON, and `NoRoomError` when there is no room for the
+        meta.
         """
         if not payload.keys().isdisjoint(_REFS):
             payload = {name: value for name, value in payload.items() if name not in _REFS}
         encoded = bytes(encode_payload(payload))
-        size = len(encoded) + len(bytes(encode_payload(key))) - 2  # without the quotes of the key
+        size = len(encoded) + len(bytes(encode_payload(key))) - 2  # the quotes around the key do not count
         if size > self._config.max_meta_size:
             raise MetaTooLargeError(
                 f"a meta and its key have at most {self._config.max_meta_size} bytes, not {size}"
@@ -384,11 +414,11 @@ class Topic:
         return encoded, charge
 
     def track(self, member: Member, key: str, payload: Meta, payer: Allowance | None = None) -> Tracked:
-        """Make `payload` the meta of a member under `key`, in place of the one before.
+        """Make `payload` the meta of a member under `key`, replacing the member's previous meta.
 
-        `payer` is the allowance of the member's connection, if it may have several metas. The key must be
-        valid Unicode. Raises `LocalProtocolError`, and changes nothing, when the payload is not JSON, and
-        `NoRoomError` when there is no room for it.
+        `payer` is the allowance of the member's connection, if the connection may have several metas. The key
+        must be valid Unicode. When the payload is not JSON, `LocalProtocolError` is raised. When there is no
+        room for the meta, `NoRoomError` is raised. In both cases nothing changes.
         """
         old = self._members[member]
         encoded, charge = self.check(key, payload, payer, freed=0 if old is None else old.charge)
@@ -418,7 +448,7 @@ class Topic:
             tracked.payer.held += charge
 
     def untrack(self, member: Member) -> None:
-        """Make a member absent; nothing happens when it is."""
+        """Remove the member's meta, if it has one."""
         old = self._members[member]
         if old is not None:
             self._members[member] = None
@@ -443,10 +473,10 @@ class Topic:
         self._waiting[self.name] = self
 
     def flush(self, limit: int | None = None) -> bool:
-        """Send the diff that waits, if there is anything in it. Returns whether more of it waits.
+        """Send the waiting diff, if it is not empty. Return whether a part of it still waits.
 
-        With a `limit`, only so many bytes of it, so that large diffs leave room for other messages. What
-        concerns one key stays together: an update must not look like a leave and a join.
+        With a `limit` in bytes only a part is sent, so that large diffs leave room for other messages. All
+        changes of one key stay in the same part: an update must not look like a leave followed by a join.
         """
         joins, leaves = tuple(self._joins.values()), tuple(self._leaves.values())
         if limit is not None and self._diff_size > limit:
@@ -474,10 +504,10 @@ _REFS = ("phx_ref", "phx_ref_prev")
 
 
 def same_payload(meta: Meta, payload: Meta) -> bool:
-    """Whether `payload`, tracked, would make the same meta again, but for its refs.
+    """Whether tracking `payload` would produce the same meta again, apart from the refs.
 
-    Compared as JSON, since to Python `1` and `true` are equal. The order of the fields makes no difference,
-    that of fields within fields does.
+    The two are compared as JSON, because Python treats `1` and `true` as equal. The order of top-level fields
+    does not matter; the order inside nested objects does.
     """
     return _plain(meta) == _plain(payload)
 
@@ -487,7 +517,7 @@ def _plain(meta: Meta) -> Raw:
 
 
 def _first_keys(metas: Iterable[Tracked], limit: int) -> set[str]:
-    """The keys whose metas count up to `limit` bytes together, and one key at least."""
+    """Return the first keys whose metas sum to at most `limit` bytes, but at least one key."""
     sizes: dict[str, int] = {}
     for tracked in metas:
         sizes[tracked.key] = sizes.get(tracked.key, 0) + tracked.charge
@@ -508,18 +538,20 @@ def _by_key(metas: Iterable[Tracked]) -> dict[str, dict[str, list[Raw]]]:
 
 
 # ----------------------------------------------------------------------------------------------------- topics
-# All topics of a hub, and what their members share: the config, the clock, the ids, the events.
+# All topics of a hub, and the objects that their members share: the config, the clock, the ids, the events.
 
 
 SUPABASE_PREFIX = "realtime:"
 JARVIS_TOPIC = "realtime:jarvis-presence"
-"""Where the users of the Jarvis system meet, whichever protocol they speak."""
+"""The topic of all users of the Jarvis system, in either protocol."""
 
 
 def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMessage:
-    """What the hub's user says to a whole topic. `payload` is JSON of up to `levels` levels, or bytes.
+    """Return a message from the hub's user to a whole topic.
 
-    A Supabase topic gets it as a broadcast. Raises `LocalProtocolError` for what cannot be said.
+    `payload` is JSON with up to `levels` levels of nesting, or bytes. A Supabase topic receives it as a
+    broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when `event` is reserved in
+    a plain topic.
     """
     if isinstance(payload, (bytearray, memoryview)):
         payload = bytes(payload)
@@ -535,7 +567,10 @@ def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMes
 
 
 class Topics:
-    """The topics that have members, and their diffs that wait. A topic comes and goes with its members."""
+    """The topics that have members, and the topics with waiting diffs.
+
+    A topic is created for its first member and deleted after its last one.
+    """
 
     __slots__ = (
         "_outbox",
@@ -562,18 +597,18 @@ class Topics:
         self.clock = clock
         self.ids = Ids(rng)
         self.total = Allowance("this hub", config.max_total_size)
-        self._timers = timers  # a topic's timer has its name
+        self._timers = timers  # the timer of a topic is named after the topic
         self._outbox = outbox
         self._topics: dict[str, Topic] = {}
-        self._unlimited = None if is_limited(config) else Rates(self)  # for all connections
-        self.work = 0  # units, since the hub began; see `hub.turns`
-        self._waiting: dict[str, Topic] = {}  # what has changed since the last settle(), in order
+        self._unlimited = None if is_limited(config) else Rates(self)  # for all, without limits
+        self.work = 0  # units of work since the hub was created; see `limits.py`
+        self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), in order
 
     # -- getters
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The topics that have members."""
+        """The names of the topics that have members."""
         return tuple(self._topics)
 
     @property
@@ -582,19 +617,19 @@ class Topics:
         return tuple(name for name in self._topics if self._timers.get(name) is not None)
 
     def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
-        """Who is present in a topic; nobody in one without members."""
+        """Return the present metas of a topic by presence key. Empty for a topic without members."""
         topic = self._topics.get(name)
         return {} if topic is None else topic.online()
 
     def members(self, name: str) -> tuple[Member, ...]:
-        """Who is in a topic."""
+        """Return the members of a topic."""
         topic = self._topics.get(name)
         return () if topic is None else topic.members
 
     # -- for members
 
     def enter(self, name: str, member: Member) -> Topic:
-        """Add a member to a topic, which is made when it is the first."""
+        """Add a member to a topic. Create the topic for its first member."""
         topic = self._topics.get(name)
         if topic is None:
             topic = self._topics[name] = self._new_topic(name)
@@ -604,9 +639,9 @@ class Topics:
     def check(
         self, name: str, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> None:
-        """Raise as `Topic.track` does if `payload` may not be tracked in a topic, which need not exist yet.
+        """Raise like `Topic.track` if `payload` may not be tracked in a topic. The topic need not exist yet.
 
-        `freed`: the bytes that will be given back before.
+        `freed` is the number of bytes that will be released first.
         """
         topic = self._topics.get(name) or self._new_topic(name)
         topic.check(key, payload, payer, freed=freed)
@@ -615,7 +650,7 @@ class Topics:
         return Topic(name, self.ids, self._waiting, self.config, self.total)
 
     def leave(self, topic: Topic, member: Member) -> None:
-        """Take a member out of a topic, which is forgotten when it was the last."""
+        """Remove a member from a topic. Delete the topic when the last member leaves."""
         topic.remove(member)
         if topic.is_empty:
             del self._topics[topic.name]
@@ -623,7 +658,7 @@ class Topics:
             self._timers.cancel(topic.name)
 
     def rates(self) -> Rates:
-        """The token buckets of a new connection."""
+        """Return the token buckets for a new connection."""
         return Rates(self) if self._unlimited is None else self._unlimited
 
     def emit(self, event: HubEvent) -> None:
@@ -631,23 +666,23 @@ class Topics:
         self._outbox.put(event)
 
     def set_timer(self, name: TimerName, seconds: float) -> None:
-        """Have the hub tell when so many seconds have passed."""
+        """Set a timer of the hub. It fires in `seconds`."""
         self._timers.set(name, self.clock.now + seconds)
 
     def cancel_timer(self, name: TimerName) -> None:
-        """Forget about it."""
+        """Cancel a timer of the hub."""
         self._timers.cancel(name)
 
     # -- for the hub
 
     def broadcast(self, name: str, shared: SharedMessage) -> None:
-        """Say something to everybody in a topic."""
+        """Send a message to all members of a topic."""
         topic = self._topics.get(name)
         if topic is not None:
             topic.broadcast(shared)
 
     def settle(self) -> None:
-        """A moment is over: its diffs go out now, or when the presence window ends."""
+        """Finish a step of the hub: flush the changed topics, or start their presence windows."""
         if not self._waiting:
             return
         window = self.config.presence_window
@@ -659,6 +694,6 @@ class Topics:
         self._waiting.clear()
 
     def window_ended(self, name: str) -> None:
-        """The timer of a topic has fired: its diff goes out, or the next part of it."""
+        """Send the diff of a topic, or its next part, when the topic's timer fires."""
         if self._topics[name].flush(LARGE_DIFF):
             self._timers.set(name, self.clock.now + self.config.presence_window)

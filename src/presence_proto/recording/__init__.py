@@ -1,7 +1,10 @@
-"""Record what an endpoint does, and replay it: the way to report a bug.
+"""Recording and replay of an endpoint, for bug reports.
 
-`redaction.py` hides secrets, `frames.py` cuts streams into frames, `format.py` is the text of a
-recording. `recorder.py` writes recordings, `replay.py` plays them again and shows them in words.
+- `recorder.py`: writes recordings;
+- `replay.py`: replays recordings, and shows them as text;
+- `format.py`: the format of a recording;
+- `redaction.py`: hides secrets;
+- `frames.py`: splits byte streams into frames.
 """
 
 from presence_proto.errors import RecordingError

@@ -1,5 +1,6 @@
-"""Outputs as a recording tells them: by meaning. The masks of a client's frames are random, so bytes are told
-as the messages that they carry.
+"""The format of a recording: values, header, facts and commands, and outputs as JSON.
+
+Sent bytes are recorded as the messages in them, because the masks of a client's frames are random.
 """
 
 from __future__ import annotations
@@ -51,32 +52,35 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------- values
-# Values as JSON, and back: arguments, configs, events. Secrets are replaced on the way.
+# Conversion of arguments, configs and events to JSON and back. Secrets are replaced by stand-ins.
 
 
 KIND = "$"
-"""The key that tells what is no JSON by itself."""
+"""The key of an object that stands for a value without a JSON form. Its value names the kind."""
 
 _BYTES = (bytes, bytearray, memoryview)
 
 
 def dump(value: Any) -> str:
-    """One line of JSON, of ASCII only, which carries every string and number there is."""
+    """Return `value` as one line of ASCII JSON. Every string and number is preserved."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def from_bytes(data: bytes) -> str:
-    """Bytes in a string."""
+    """Return bytes as base64."""
     return b64encode(data).decode("ascii")
 
 
 def to_bytes(text: Any) -> bytes:
-    """And back. Raises `ValueError` or `TypeError`."""
+    """Return the bytes of a base64 text. Raises `ValueError` or `TypeError`."""
     return b64decode(text, validate=True)
 
 
 def to_json(value: Any, secrets: Secrets | None = None, *, name: str = "") -> Any:
-    """`value` for `dump`, without its secrets. What has a secret's `name` is one."""
+    """Return `value` in a form for `dump`, with its secrets replaced.
+
+    A string is a secret if `name` is a secret's name.
+    """
     try:
         return _to_json(value, secrets, name)
     except RecursionError:
@@ -94,7 +98,7 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
         return secrets.hide(value) if is_secret_name(name) else secrets.redact_text(value)
     if isinstance(value, _BYTES):
         data = bytes(value)
-        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # which a core does not take for bytes
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # a core does not accept it as bytes
         return {KIND: kind, "data": from_bytes(data if secrets is None else secrets.redact_json(data))}
     if isinstance(value, (list, tuple)):
         return [_to_json(item, secrets, name) for item in value]
@@ -104,14 +108,14 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
         return {KIND: type(value).__name__, "data": _mapping(fields(value), secrets)}
     if attrs.has(type(value)) or isinstance(value, msgspec.Struct):
         return _mapping(fields(value), secrets)
-    try:  # a date, a dataclass, …: as what the core makes of it
+    try:  # a date, a dataclass, …: converted like in the core
         return _to_json(msgspec.to_builtins(value, builtin_types=_BYTES), secrets, name)
     except (TypeError, *DECODE_ERRORS):
         return {KIND: "opaque", "data": type(value).__name__}
 
 
 def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "") -> Any:
-    """`above`: the name of the mapping. What stands in a secret is one."""
+    """Convert a mapping. `above` is the mapping's name: all strings inside a secret are secrets."""
     names = [_to_json(name, secrets, "") for name in value]
     inside = above if is_secret_name(above) else None
     items = [_to_json(item, secrets, inside or str(name)) for name, item in value.items()]
@@ -121,14 +125,17 @@ def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "")
 
 
 def fields(value: Any) -> dict[str, Any]:
-    """The fields of an attrs instance or a struct."""
+    """Return the fields of an attrs instance or a struct."""
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     return attrs.asdict(value, recurse=False)
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` was given, or the same to a core. Raises `ValueError`, `TypeError` or `KeyError`."""
+    """Return the value that `to_json` was given, or one that a core treats alike.
+
+    Raises `ValueError`, `TypeError` or `KeyError`.
+    """
     if isinstance(value, list):
         return [from_json(item) for item in value]
     if not isinstance(value, dict):
@@ -151,7 +158,7 @@ def from_json(value: Any) -> Any:
         case "pairs":
             return {_hashable(from_json(name)): from_json(item) for name, item in value["data"]}
         case "opaque":
-            return object()  # neither is JSON
+            return object()  # like the original value, it is not JSON
         case kind:
             raise ValueError(f"there is no value of the kind {kind!r}")
 
@@ -161,19 +168,19 @@ def _hashable(name: Any) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------- header
-# The first line of a recording: what the endpoint was made from, without secrets.
+# The first line of a recording: the arguments of the endpoint's constructor, without secrets.
 
 
 FORMAT = "presence-recording"
 FORMAT_VERSION = 1
 
 FACTS = {
-    "transport_opened": ("conn", "address"),  # the latter of hubs that count connections by address
+    "transport_opened": ("conn", "address"),  # `address`: only from hubs that count connections by address
     "receive_data": ("conn", "data"),
     "transport_closed": ("conn", "reason"),
     "tick": (),
 }
-"""The facts of every endpoint, and what they tell besides the time."""
+"""The facts of every endpoint, with their arguments except `now`."""
 
 _CLIENT = ("connect", "disconnect", "set_access_token", "access_token_failed")
 COMMANDS = {
@@ -189,7 +196,7 @@ CALLS = {
     "private_rule": ("topic", "access_token"),
     "wall_clock": (),
 }
-"""What a hub asks its user, and with what. The answers are recorded."""
+"""The functions of the hub's user that a hub calls, with their arguments. Their answers are recorded."""
 
 RECORDED = "recorded"
 DEFAULT_RULE = join_params_are_the_meta.__name__
@@ -205,7 +212,7 @@ def header(
     identity: Identity | None = None,
     online_at: str | None = None,
 ) -> dict[str, Any]:
-    """The header of a recording of `kind`. The secrets of the config are known to `secrets` from here on."""
+    """Return the header of a recording of `kind`. The secrets in the config are added to `secrets`."""
     token = None if identity is None else identity.access_token
     hidden = None if token is None else secrets.hide(token)
     return {
@@ -223,7 +230,10 @@ def header(
 
 
 def config_from_json(value: dict[str, Any], rules: dict[str, Any]) -> Config:
-    """The config in a header. `rules` are to be a hub's. Raises `ConfigError`, or `TypeError` and others."""
+    """Return the config in a header. `rules` are the functions for a hub's config.
+
+    Raises `ConfigError`, or errors such as `TypeError`.
+    """
     settings = {name: setting for name, setting in value.items() if name != "type"}
     for name, rule in rules.items():
         if settings.get(name) == RECORDED:
@@ -237,7 +247,7 @@ def config_from_json(value: dict[str, Any], rules: dict[str, Any]) -> Config:
 
 
 def set_state(rng: Random, value: Any) -> None:
-    """Give `rng` the state in a header. Raises `ValueError` or `TypeError`."""
+    """Set the state of `rng` to the state in a header. Raises `ValueError` or `TypeError`."""
     version, words, position, gauss = value
     data = to_bytes(words)
     rng.setstate((version, (*struct.unpack(f">{len(data) // 4}I", data), position), gauss))
@@ -259,7 +269,7 @@ def _config_to_json(config: Config, secrets: Secrets) -> dict[str, Any]:
 
 
 def _client_secrets(config: RealtimeConfig, secrets: Secrets) -> dict[str, Any]:
-    """The settings that are secret or may hold secrets, without them."""
+    """Return the settings that may hold secrets, with the secrets replaced."""
     keys = {name: getattr(config, name) for name in ("api_key", "access_token")}
     hidden: dict[str, Any] = {name: None if key is None else secrets.hide(key) for name, key in keys.items()}
     hidden["params"] = [
@@ -305,21 +315,20 @@ _NAMES = {
 }
 
 
-CLIPPED = 200
-"""Characters of a server's words that a core quotes at most."""
+CLIPPED = 200  # maximum number of characters that a core quotes of a server's text
 
 
 class Decoder:
-    """One direction of one connection: its bytes in, what they say out."""
+    """A decoder for one direction of one connection. It turns bytes into the messages in them."""
 
     def __init__(self, secrets: Secrets | None, limit: int) -> None:
         self._secrets = secrets
         self._scanner = Scanner()
         self._inflater = Inflater(limit)
-        self._compressed = False  # the message under way is
+        self._compressed = False  # whether the current message is
 
     def read(self, data: bytes) -> list[dict[str, Any]]:
-        """What is complete with these bytes."""
+        """Add bytes. Return the frames and HTTP parts that are complete now."""
         return [
             self._frame(piece)
             if isinstance(piece, FramePiece)
@@ -354,7 +363,10 @@ class Decoder:
 
 
 class OutputTeller:
-    """The outputs of one endpoint, each as one line of a recording. `limit`: bytes of a message."""
+    """A converter of one endpoint's outputs to lines of a recording.
+
+    `limit` is the maximum message size in bytes.
+    """
 
     def __init__(self, secrets: Secrets | None, limit: int) -> None:
         self._secrets = secrets
@@ -363,17 +375,17 @@ class OutputTeller:
         self._over: set[ConnId] = set()
 
     def closed(self, conn: ConnId) -> None:
-        """This connection is over. Data for it may still wait to be drained."""
+        """Note that this connection is over. Data for it may still wait to be drained."""
         self._over.add(conn)
 
     def drained(self) -> None:
-        """No more outputs wait."""
+        """Forget closed connections, because all outputs are drained."""
         for conn in self._over:
             self._decoders.pop(conn, None)
         self._over.clear()
 
     def tell(self, output: Any) -> dict[str, Any]:
-        """The line for an output."""
+        """Return the line for an output."""
         match output:
             case OpenTransport():
                 return {"open": output.conn, "host": output.host, "port": output.port, "tls": output.tls}

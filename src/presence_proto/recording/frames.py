@@ -1,6 +1,6 @@
-"""A byte stream cut into its pieces: an HTTP head, then the frames of a WebSocket, or the body of a refusal.
+"""Split a byte stream into pieces: an HTTP head, then WebSocket frames or the body of a refusal.
 
-It checks nothing, for whatever comes is to be recorded; the core does.
+Nothing is validated, because a recording must contain every received byte. The core validates.
 """
 
 from __future__ import annotations
@@ -14,43 +14,46 @@ from attrs import frozen
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender removes these bytes
 
 
 @frozen
 class HeadPiece:
-    """A start line, headers and the empty line."""
+    """An HTTP start line, headers and the empty line."""
 
     raw: bytes
 
 
 @frozen
 class BodyPiece:
-    """A part of what follows the head of a refusal."""
+    """A part of the body after the head of a refusal."""
 
     raw: bytes
 
 
 @frozen
 class FramePiece:
-    """One frame, or the beginning of one. `header`: bytes before the payload."""
+    """One frame, or the beginning of a frame. `header` is the number of bytes before the payload."""
 
     raw: bytes
     header: int
 
     @property
     def opcode(self) -> int:
-        """Of RFC 6455 §5.2."""
+        """The opcode (RFC 6455 §5.2)."""
         return self.raw[0] & 0x0F
 
     @property
     def is_control(self) -> bool:
-        """Whether it is a close, ping or pong, which may stand between the fragments of a message."""
+        """Whether it is a close, ping or pong frame.
+
+        Such frames may stand between the fragments of a message.
+        """
         return self.opcode >= CLOSE
 
     @property
     def fin(self) -> bool:
-        """Whether it is the last one of its message."""
+        """Whether it is the last frame of its message."""
         return self.raw[0] & 0x80 != 0
 
     @property
@@ -60,11 +63,11 @@ class FramePiece:
 
     @property
     def payload(self) -> bytes:
-        """Without the mask."""
+        """The unmasked payload."""
         return self._masked(self.raw[self.header :])
 
     def with_payload(self, payload: bytes) -> bytes:
-        """The same frame with another payload of the same length."""
+        """Return the bytes of the frame with another unmasked payload of the same length."""
         return self.raw[: self.header] + self._masked(payload)
 
     def _masked(self, data: bytes) -> bytes:
@@ -79,14 +82,14 @@ Piece: TypeAlias = HeadPiece | BodyPiece | FramePiece
 
 
 class Scanner:
-    """Takes bytes and gives back pieces, which put together are the bytes."""
+    """A splitter of a byte stream into pieces. Joined together, the pieces equal the stream."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._expects: type[Piece] = HeadPiece
 
     def feed(self, data: bytes) -> list[Piece]:
-        """The pieces that are complete now."""
+        """Add bytes. Return the pieces that are complete now."""
         self._rest += data
         pieces = []
         while (piece := self._next()) is not None:
@@ -95,7 +98,7 @@ class Scanner:
         return pieces
 
     def take_rest(self) -> Piece:
-        """The beginning of a piece, of which no more will come."""
+        """Return the incomplete last piece, at the end of the stream."""
         rest, header = bytes(self._rest), self._frame_header()
         self._rest.clear()
         if self._expects is FramePiece:
@@ -121,13 +124,13 @@ class Scanner:
         head = HeadPiece(bytes(self._rest[: end.end()]))
         status = head.raw.split(None, 2)[1] if head.raw.startswith(b"HTTP/") and b" " in head.raw else b"101"
         if status == b"101":
-            self._expects = FramePiece  # early ones come with the request
+            self._expects = FramePiece  # for a request, too: early frames may follow it at once
         elif not status.startswith(b"1"):
             self._expects = BodyPiece
         return head
 
     def _frame_header(self) -> tuple[int, int] | None:
-        """The sizes of the header and of the payload, or `None` while the header is not complete."""
+        """Return the sizes of a frame's header and payload in bytes, or `None` for an incomplete header."""
         rest = self._rest
         if len(rest) < 2:
             return None
@@ -139,16 +142,19 @@ class Scanner:
 
 
 class Inflater:
-    """Inflates the compressed messages of one direction, up to `limit` bytes each."""
+    """An inflater for the compressed messages of one direction.
+
+    `limit` is the maximum size of a message in bytes.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._zlib = zlib.decompressobj(-15)  # the largest window fits all
+        self._zlib = zlib.decompressobj(-15)  # the largest window; it can inflate smaller ones, too
 
     def inflate(self, data: bytes, *, whole: bool = True) -> bytes | None:
-        """What is in a message, as far as it can be inflated; `None` when that is too much.
+        """Return the inflated message, up to a fault if there is one. `None` when it exceeds the limit.
 
-        `whole=False`: it is the beginning of a message, and nothing comes after it.
+        With `whole=False` the data is the beginning of a message, and nothing follows.
         """
         data = data + _TAIL if whole else data
         before = self._zlib.copy()

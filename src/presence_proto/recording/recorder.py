@@ -1,6 +1,4 @@
-"""`Recorder`: writes down all that goes into an endpoint and all that comes out of it, so that it can be
-replayed.
-"""
+"""`Recorder`: records all inputs and outputs of an endpoint, for a later replay."""
 
 from __future__ import annotations
 
@@ -35,14 +33,14 @@ if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId
 
 MAX_HELD = 64 * 1024 * 1024
-"""Characters of lines that may wait for a message to be complete. With more the recording ends."""
+"""Maximum size, in characters, of lines that wait for the end of a message. With more the recording ends."""
 
 E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
 
 
 @frozen
 class _Received:
-    """A line that waits until its bytes are ready to be written."""
+    """A line that waits until its received bytes are redacted."""
 
     line: dict[str, Any]
     inbound: Inbound
@@ -50,49 +48,56 @@ class _Received:
 
 
 class Recorder:
-    """Makes one endpoint that is recorded: one of `realtime_client`, `presence_client`, `hub`.
+    """A factory for one recorded endpoint: call one of `realtime_client`, `presence_client` and `hub`.
 
-    It is what its class says, and does what it would do otherwise. Every fact, command and output goes to
-    `write`, as one line of JSON with its newline. The first line, which comes with the first fact or command,
-    says what the endpoint was made from. `close` writes the last line.
+    The endpoint behaves like an unrecorded one. Every fact, command and output is passed to `write` as one
+    line of JSON with a newline. The header, written before the first line, contains the arguments of the
+    endpoint's constructor. `close` writes the last line.
 
-    Secrets are replaced by stand-ins of the same length: keys and tokens, values of queries, headers and
-    params, and what is called a token, a key, a password or the like in a message. From then on also
-    wherever they are quoted. A line may wait, and all after it, until the message in it is complete. When a
-    secret cannot be replaced, because its message is compressed, the recording ends there, and says so.
+    Secrets are replaced by stand-ins of the same length. Secrets are keys and tokens, values in queries,
+    headers and params, and JSON fields named like a token, a key or a password. After that they are also
+    replaced wherever they are quoted. A line, and all lines after it, may wait until the message in it is
+    complete. When a secret cannot be replaced because its message is compressed, the recording ends, and the
+    last line says so.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
         self._secrets = Secrets()
         self._lines: deque[str | _Received] = deque()
-        self._held = 0  # characters in them
+        self._held = 0  # characters in `_lines`
         self._inbound: dict[ConnId, Inbound] = {}
-        self._wanted: set[ConnId] = set()  # by a client, and not there yet
-        self._last_conn = -1  # that was opened
+        self._wanted: set[ConnId] = set()  # requested by a client, not opened yet
+        self._last_conn = -1  # the id opened last
         self._header: str | None = None  # "" once it is written
         self._is_hub = False
-        self._inside = False  # a fact or command is under way, which may make others
+        self._inside = False  # during a fact or command: calls that it makes are not recorded
         self._drained = True
         self._ended = False
 
-    # ---------------------------------------------------------------- what is recorded
+    # ---------------------------------------------------------------- endpoints
 
     def realtime_client(self, config: RealtimeConfig, *, rng: Random) -> RealtimeClient:
-        """A `RealtimeClient`. It must have an `rng`, for without one it cannot be replayed."""
+        """Return a recorded `RealtimeClient`.
+
+        An `rng` is required, because a replay needs the same random numbers.
+        """
         self._begin(header("RealtimeClient", config, rng, self._secrets))
         return self._watched(RealtimeClient(config, rng=rng), config.max_message_size)
 
     def presence_client(
         self, identity: Identity, config: PresenceConfig, *, rng: Random, online_at: str | None = None
     ) -> PresenceClient:
-        """A `PresenceClient`. It must have an `rng`, for without one it cannot be replayed."""
+        """Return a recorded `PresenceClient`.
+
+        An `rng` is required, because a replay needs the same random numbers.
+        """
         self._begin(header("PresenceClient", config, rng, self._secrets, identity, online_at))
         client = PresenceClient(identity, config, rng=rng, online_at=online_at)
         return self._watched(client, config.max_message_size)
 
     def hub(self, config: HubConfig | None = None, *, rng: Random | None = None) -> Hub:
-        """A `Hub`. What its rules and its wall clock answer is recorded, too."""
+        """Return a recorded `Hub`. The answers of its rules and of its wall clock are recorded, too."""
         config = HubConfig() if config is None else config
         self._begin(header("Hub", config, rng, self._secrets))
         rules: dict[str, Any] = {
@@ -103,14 +108,14 @@ class Recorder:
         return self._watched(Hub(evolve(config, **rules), rng=rng), config.max_message_size)
 
     def close(self) -> None:
-        """Nothing more will be recorded: write what waits, and the last line."""
+        """End the recording: write the waiting lines and the last line."""
         self._finish(*self._inbound)
         self._end(None)
 
-    # ---------------------------------------------------------------- what goes in
+    # ---------------------------------------------------------------- inputs
 
     def _watched(self, endpoint: E, limit: int) -> E:
-        """The endpoint, with each way in and out of it leading by here."""
+        """Return the endpoint with its facts, commands and `drain` wrapped."""
         self._limit = limit
         self._teller = OutputTeller(self._secrets, limit)
         for name in (*FACTS, *COMMANDS[type(endpoint).__name__]):
@@ -127,7 +132,7 @@ class Recorder:
                 self._put({"deadline": next_deadline()})
             return outputs
 
-        setattr(endpoint, "drain", drain)  # noqa: B010  # mypy minds an assignment
+        setattr(endpoint, "drain", drain)  # noqa: B010  # mypy rejects an assignment to a method
         return endpoint
 
     def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -169,7 +174,7 @@ class Recorder:
                 return
             case "transport_opened":
                 if (address := told.get("address")) is not None:
-                    # Whose it is, is nobody's business. Which are the same, the core must see.
+                    # Addresses are private. Equal addresses get equal stand-ins, so the core can count them.
                     told["address"] = self._secrets.hide(address, seek=False)
                 if conn in self._wanted or (self._is_hub and conn > self._last_conn):
                     self._wanted.discard(conn)
@@ -183,7 +188,7 @@ class Recorder:
     def _receive(self, line: dict[str, Any], data: bytes) -> None:
         inbound = self._inbound.get(line["conn"])
         if inbound is None:
-            # The core does not listen to this connection, or not any more. What it says may be anything.
+            # The core ignores this connection. Its data may contain anything, so record zero bytes instead.
             self._put({**line, "data": from_bytes(bytes(len(data)))})
             return
         try:
@@ -193,7 +198,7 @@ class Recorder:
         self._put(_Received(line, inbound, len(data)))
 
     def _finish(self, *conns: ConnId) -> None:
-        """The core will hear no more of these connections."""
+        """Stop reading these connections: the core ignores their data from now on."""
         for conn in conns:
             self._wanted.discard(conn)
             self._teller.closed(conn)
@@ -205,7 +210,7 @@ class Recorder:
         self._flush()
 
     def _asked(self, name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """A rule of a hub's user, whose answers are recorded."""
+        """Return a rule of the hub's user wrapped so that its answers are recorded."""
 
         def ask(*args: Any) -> Any:
             line = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)), self._secrets)}
@@ -219,7 +224,7 @@ class Recorder:
 
         return ask
 
-    # ---------------------------------------------------------------- what comes out
+    # ---------------------------------------------------------------- outputs
 
     def _came_out(self, output: Any) -> None:
         if self._ended:
@@ -249,7 +254,7 @@ class Recorder:
             self._end("a message took too long to be complete")
 
     def _flush(self) -> None:
-        """Write the lines up to the first one that waits."""
+        """Write the lines before the first one that waits."""
         while self._lines and not self._ended:
             entry = self._lines[0]
             if isinstance(entry, str):
@@ -269,7 +274,10 @@ class Recorder:
         self._write(text)
 
     def _end(self, reason: str | None) -> None:
-        """The last line. `reason`: why nothing more is recorded, when that is not the end."""
+        """Write the last line.
+
+        `reason` says why the recording ends before the endpoint does; `None` otherwise.
+        """
         if not self._ended:
             self._flush()
             self._ended = True

@@ -1,8 +1,8 @@
-"""Secrets, and what stands for them in a recording.
+"""Secrets, and the stand-ins that replace them in a recording.
 
-A stand-in has the shape of its secret: as many bytes, and the same kinds of characters in the same places. So
-it can take the secret's place inside of frames, JSON, percent-encoding and headers, and all that a core does
-with the secret (escape it, find it in a server's words) it does with the stand-in.
+A stand-in has the shape of its secret: the same number of bytes, and the same kinds of characters in the same
+places. So it fits into frames, JSON, percent-encoding and headers. A core handles the stand-in exactly like
+the secret, for example when it escapes the secret or finds it in a server's text.
 """
 
 from __future__ import annotations
@@ -27,19 +27,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_SOUGHT = 64
-"""Secrets that are looked for in messages: the latest. So the cost of a message does not grow."""
+"""Maximum number of secrets searched for in a message; the newest are kept. This bounds the search cost."""
 
-MAX_SOUGHT_LENGTH = 64 * 1024
-"""Bytes. A longer secret is hidden where it stands as one, and not looked for."""
+MAX_SOUGHT_LENGTH = 64 * 1024  # bytes; longer secrets are hidden only in place, not searched for
 
-MAX_CODED_LENGTH = 4096
-"""Bytes. A longer secret is not looked for in base64 and hex."""
+MAX_CODED_LENGTH = 4096  # bytes; longer secrets are not searched for in base64 and hex
 
 _WINDOW = 8  # bytes; no form of a secret is shorter
-_BLOCK = 4  # bytes, of an unsigned int: where a window begins, one begins within it, and ends within it
+_BLOCK = 4  # bytes, an unsigned int; a window at any offset contains at least one whole aligned block
 
 MAX_NUMBERED = 16_384
-"""Secrets that keep their stand-in: the latest. Of the others nothing is remembered."""
+"""Maximum number of secrets with a remembered stand-in; the newest are kept. Others get a new stand-in."""
 
 VOCABULARY = (
     "HTTP/1.1 Switching Protocols Upgrade upgrade websocket Bearer Basic permessage-deflate phx_join "
@@ -51,7 +49,7 @@ VOCABULARY = (
     "game_invite invite_sent sent_to chat_message online_count online in_game in_skill do_not_disturb "
     "track untrack unmatched"
 )
-"""The words of the protocols. A secret that stands in them is hidden only where it stands as a secret."""
+"""The words of the protocols. A secret that is part of them is hidden only in place and not searched for."""
 
 _WORDS = frozenset(VOCABULARY.lower().encode().split())
 
@@ -60,7 +58,7 @@ _WORDS = frozenset(VOCABULARY.lower().encode().split())
 _CHARACTER = re.compile(
     rb"(?P<word>[A-Za-z0-9_.~-])|(?P<two>[\xc2-\xdf][\x80-\xbf])|(?P<three>[\xe0-\xef][\x80-\xbf]{2})"
     rb"|(?P<four>[\xf0-\xf4][\x80-\xbf]{3})"
-    # What is escaped in a way of its own stays.
+    # Characters with escape sequences of their own are not replaced.
     rb"|(?P<kept>[\x00-\x20\"/\\\x7f-\xff])|(?P<mark>.)",
     re.DOTALL,
 )
@@ -80,14 +78,17 @@ def _first_of_kind(code: int) -> int:
 
 
 _FIRST_OF_KIND = bytes(map(_first_of_kind, range(256)))
-"""For `bytes.translate`, of ASCII."""
+"""Table for `bytes.translate` of ASCII text: each character becomes the first one of its alphabet."""
 
 _TAIL = 64
-"""Characters at the end of a secret that tell its number. Those before them are the first of their kind."""
+"""Number of characters at the end of a stand-in that encode its number. The rest is the first of its kind."""
 
 
 def _stand_in(secret: bytes, number: int) -> bytes:
-    """Each character becomes the first of its kind, but for a number that tells one secret from another."""
+    """Return the stand-in of a secret.
+
+    The characters of its tail are digits of `number`, which is unique per secret.
+    """
     head, tail = _halves(secret)
     written = []
     for match in reversed(list(_CHARACTER.finditer(tail))):
@@ -102,18 +103,18 @@ def _stand_in(secret: bytes, number: int) -> bytes:
 
 
 def _halves(secret: bytes) -> tuple[bytes, bytes]:
-    """All but the last characters of a secret, hidden already; and the last ones as they are."""
+    """Return a secret without its tail, already hidden, and the tail unchanged."""
     if secret.isascii():
         return secret[:-_TAIL].translate(_FIRST_OF_KIND), secret[-_TAIL:]
     try:
         text = _text(secret)
-    except UnicodeDecodeError:  # from the query of a URL, which is short
+    except UnicodeDecodeError:  # only a URL's query can contain such bytes, and a query is short
         return b"", secret
     return _bytes(text[:-_TAIL].translate(_FirstOfKind())), _bytes(text[-_TAIL:])
 
 
 class _FirstOfKind(dict[int, str]):
-    """For `str.translate`: the characters of one text, each looked at once."""
+    """Table for `str.translate`. Each different character of a text is looked up once."""
 
     def __missing__(self, code: int) -> str:
         match = _CHARACTER.fullmatch(_bytes(chr(code)))
@@ -124,7 +125,10 @@ class _FirstOfKind(dict[int, str]):
 
 
 def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """What hex, and base64 whatever stands before it, make of the secret, and of its stand-in."""
+    """Yield the hex and base64 forms of the secret, each with the same form of its stand-in.
+
+    The base64 forms cover all three alignments of the secret in a longer text.
+    """
     yield secret.hex().encode(), stand_in.hex().encode()
     yield secret.hex().upper().encode(), stand_in.hex().upper().encode()
     url_safe = bytes.maketrans(b"+/", b"-_")
@@ -132,8 +136,8 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
         inner = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
         form, other = (b64encode(bytes(shift) + text)[inner] for text in (secret, stand_in))
         yield form.translate(url_safe), other.translate(url_safe)
-        yield form, other  # last: where both alphabets give the same form, a replay has this one
-    # By itself it ends with a character that depends on what follows, or on nothing.
+        yield form, other  # last, so it wins in a `dict` when both base64 alphabets give the same form
+    # The secret encoded alone: its last base64 character depends on the secret only.
     form, other = (b64encode(text).rstrip(b"=") for text in (secret, stand_in))
     yield form.translate(url_safe), other.translate(url_safe)
     yield form, other
@@ -141,22 +145,22 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
 
 # ---------------------------------------------------------------------------------------------- escapes
 
-# One escape, or bytes without any. JSON may be the body of an HTTP answer: the line between two chunks of
-# it stands for nothing.
+# A match is one escape sequence, or bytes without one. JSON may be the body of an HTTP response, so the line
+# between two chunks (chunked transfer encoding) also matches; it decodes to nothing.
 _JSON = re.compile(
     rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"\\/bfnrt]"
     rb"|\r\n[0-9A-Fa-f]+[^\r\n]{0,80}\r\n|[^%+\\\r]+|.",
     re.DOTALL,
 )
 _QUERY = re.compile(rb"%[0-9A-Fa-f]{2}|[^%+\\\r]+|.", re.DOTALL)
-_MARKS = {_JSON: (b"\\", b"\r\n"), _QUERY: (b"%", b"+")}  # without these there is nothing escaped
+_MARKS = {_JSON: (b"\\", b"\r\n"), _QUERY: (b"%", b"+")}  # a text without these marks has no escapes
 _BACKSLASHED = dict(zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True))
 _LEVELS = 3
-"""How often a text may be escaped, such as JSON in JSON, and secrets are still found."""
+"""Maximum number of nested escapings, such as JSON in JSON, in which secrets are found."""
 
 
 class _Escaped:
-    """A text taken apart: each unit as it is written, and what it stands for."""
+    """An escaped text, split into units as written, and its unescaped form `plain`."""
 
     def __init__(self, data: bytes, syntax: re.Pattern[bytes]) -> None:
         self._units = syntax.findall(data)
@@ -164,7 +168,7 @@ class _Escaped:
         self.plain = b"".join(self._pieces)
 
     def rewritten(self, plain: bytes) -> bytes:
-        """Another text of the same shape, written in the same way."""
+        """Return another text of the same shape with the escapes of this one."""
         written, at = [], 0
         alike: dict[tuple[bytes, bytes], bytes] = {}
         for unit, piece in zip(self._units, self._pieces, strict=True):
@@ -177,7 +181,10 @@ class _Escaped:
 
 
 class _Pieces(dict[bytes, bytes]):
-    """What the units of one text stand for, each looked at once: there may be a million of them."""
+    """The unescaped form of each unit of a text, computed once per different unit.
+
+    A text may have a million units.
+    """
 
     def __init__(self, syntax: re.Pattern[bytes]) -> None:
         super().__init__({b"+": b" "} if syntax is _QUERY else {})
@@ -206,7 +213,10 @@ def _unescaped(unit: bytes) -> bytes:
 
 
 def _escaped_like(unit: bytes, plain: bytes) -> bytes:
-    """`plain` written the way that `unit` is. What a stand-in keeps is not asked for."""
+    """Escape `plain` in the same way as `unit`.
+
+    `unit` is not a backslash escape of one letter: stand-ins keep those characters.
+    """
     if _is_plain(unit):
         return plain
     if unit[:1] == b"%":
@@ -219,62 +229,67 @@ def _escaped_like(unit: bytes, plain: bytes) -> bytes:
 
 # ---------------------------------------------------------------------------------------------- secrets
 
-_FIELD = re.compile(rb'("([^"\\]{1,64})"\s*:\s*")((?:[^"\\]++|\\.)*+)', re.DOTALL)  # a string, and its name
+_FIELD = re.compile(rb'("([^"\\]{1,64})"\s*:\s*")((?:[^"\\]++|\\.)*+)', re.DOTALL)  # name and value
 
 
 class _Forms:
-    """What to look for on behalf of one secret: itself, and its coded forms unless it is long."""
+    """The forms of one secret to search for.
+
+    They are the secret itself and, unless it is long, its hex and base64 forms.
+    """
 
     __slots__ = ("blocks", "stand_ins")
 
     def __init__(self, secret: bytes, stand_in: bytes) -> None:
         coded = _coded_forms(secret, stand_in) if len(secret) <= MAX_CODED_LENGTH else ()
         self.stand_ins = {**dict(coded), secret: stand_in}
-        self.blocks = {  # of their windows, wherever these begin
+        self.blocks = {  # the first blocks of the forms at each of the possible alignments
             memoryview(form[at : at + _BLOCK]).cast("I")[0] for form in self.stand_ins for at in range(_BLOCK)
         }
 
 
 class Secrets:
-    """The secrets that are known so far. They are learned where they stand as such, by `hide`.
+    """The secrets known so far. The methods `hide…` add secrets when they replace them in place.
 
-    Memory and time are bounded: `MAX_SOUGHT` secrets are looked for, besides those of `keep`.
+    Memory and time are bounded: at most `MAX_SOUGHT` secrets are searched for, plus those kept by `keep`.
     """
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}  # by the hash of a secret; the latest last
-        self._ours: dict[bytes, None] = {}  # hashes of stand-ins; the latest last
-        self._count = 0  # of all that were numbered
-        self._sought: dict[bytes, _Forms] = {}  # by secret; the latest last
-        self._kept: dict[bytes, _Forms] = {}  # those that are looked for as long as we live
-        self._blocks: set[int] | None = None  # of all; None: to be put together
-        self._sorted: dict[bytes, bytes] | None = None  # all forms, the longest first; likewise
+        self._numbers: dict[bytes, int] = {}  # by hash of the secret, newest last
+        self._ours: dict[bytes, None] = {}  # hashes of stand-ins, newest last
+        self._count = 0  # the number of secrets that have received a number
+        self._sought: dict[bytes, _Forms] = {}  # by secret, newest last
+        self._kept: dict[bytes, _Forms] = {}  # secrets that are always searched for
+        self._blocks: set[int] | None = None  # the blocks of all forms; None: must be rebuilt
+        self._sorted: dict[bytes, bytes] | None = None  # all forms, longest first; None likewise
 
     def keep(self) -> None:
-        """Look for the secrets that are known now as long as this lives: those of the settings."""
+        """Search for the secrets known now during the whole recording. They are the secrets of the config."""
         self._kept |= self._sought
         self._sought.clear()
 
-    # ---------------------------------------------------------------- where a secret stands as such
+    # ---------------------------------------------------------------- hide a known secret in place
 
     def hide(self, secret: str, *, seek: bool = True) -> str:
-        """The stand-in of this secret. With `seek` the secret is also looked for from now on."""
+        """Return the stand-in of a secret. With `seek` the secret is searched for in later data, too."""
         return _text(self.hide_bytes(_bytes(secret), seek=seek))
 
     def hide_in_query(self, value: bytes, *, seek: bool = True) -> bytes:
-        """The same for a value in a query, as it is written there."""
+        """Hide a percent-encoded value of a query. See `hide`."""
         escaped = _Escaped(value, _QUERY)
         return escaped.rewritten(self.hide_bytes(escaped.plain, seek=seek))
 
     def hide_in_json(self, value: bytes) -> bytes:
-        """The same for a string in JSON, as it is written there, without the quotes."""
+        """Hide a JSON string, given as written, without its quotes. See `hide`."""
         escaped = _Escaped(value, _JSON)
         return escaped.rewritten(self.hide_bytes(escaped.plain))
 
     def hide_words(self, words: bytes) -> bytes:
-        """Hide each word of a header's value in its place only: it may be a secret, and may be none.
+        """Hide each word of a header's value in place.
 
-        Words of the protocols stay, such as `Bearer`.
+        The words need not be secrets, so they are not searched for later.
+
+        Words of the protocols, such as `Bearer`, are not hidden.
         """
         return re.sub(
             rb"\S+",
@@ -283,7 +298,7 @@ class Secrets:
         )
 
     def hide_bytes(self, secret: bytes, *, seek: bool = True) -> bytes:
-        """The same as `hide` for bytes."""
+        """Hide a secret given as bytes. See `hide`."""
         known = _hash(secret)
         if known in self._ours:
             return secret
@@ -296,7 +311,7 @@ class Secrets:
     def _number(self, known: bytes) -> int:
         number = self._numbers.pop(known, None)
         if number is None:
-            self._count += 1  # 0 is no number: in base64 its stand-in would hold itself, shifted
+            self._count += 1  # do not use 0: in base64 its stand-in would contain itself, shifted
             number = self._count
         _remember(self._numbers, known, number)
         return number
@@ -319,43 +334,46 @@ class Secrets:
             found: dict[bytes, bytes] = {}
             for forms in known.values():
                 found |= forms.stand_ins
-            # A secret that is also the coded form of another one is itself.
+            # A secret that equals the hex or base64 form of another secret keeps its own stand-in.
             found |= {secret: forms.stand_ins[secret] for secret, forms in known.items()}
             self._sorted = dict(sorted(found.items(), key=lambda form: -len(form[0])))
         return self._sorted
 
-    # ---------------------------------------------------------------- where secrets may stand
+    # ---------------------------------------------------------------- find and hide secrets in a text
 
     def redact(self, data: bytes) -> bytes:
-        """`data` with each known secret replaced: as it is, escaped, in base64 or hex. The length stays."""
+        """Return `data` with each known secret replaced: plain, escaped, in base64 or in hex.
+
+        The length stays the same.
+        """
         if len(data) < MIN_SECRET or not (self._kept or self._sought):
             return data
         return _at_all_levels(data, self._replace)
 
     def redact_text(self, text: str) -> str:
-        """The same for text."""
+        """Redact a `str`. See `redact`."""
         return _text(self.redact(_bytes(text)))
 
     def redact_json(self, data: bytes) -> bytes:
-        """The same for a message, in which what is named like a secret is one, with all that is in it."""
+        """Redact a message. Strings in JSON fields with a secret's name, also nested ones, are secrets."""
         try:
             self._learn(json.loads(data), is_secret=False)
         except (ValueError, RecursionError):
-            pass  # not JSON, or cut off
+            pass  # not JSON, or incomplete
         return self.redact(_FIELD.sub(self._hide_field, data))
 
     def redact_clipped(self, text: str) -> str:
-        """The same for text that a core may have clipped."""
+        """Redact text that a core may have shortened, so that a secret may be cut at its end."""
         return _text(self.redact_end(self.redact(_bytes(text))))
 
     def redact_end(self, data: bytes) -> bytes:
-        """`data`, which is cut off, without the beginning of a secret at its end."""
+        """Return `data`, which was cut off, with the beginning of a known secret at its end replaced."""
 
         return _at_all_levels(data, self._replace_beginning)
 
     def _replace(self, data: bytes) -> bytes:
-        # Nearly always there is none. A look at each block says so, or one at each place, however many forms
-        # there are.
+        # Data rarely holds a secret. The check of the blocks, and then of the windows at each position, finds
+        # out at a cost that does not depend on the number of forms.
         if not self._may_hold(data):
             return data
         forms = self._sorted_forms()
@@ -367,14 +385,18 @@ class Secrets:
         return data
 
     def _may_hold(self, data: bytes) -> bool:
-        """Whether a form may be in there. A form has a window, and a window holds a whole block of `data`."""
+        """Whether `data` may contain a form.
+
+        Each form starts with a window, and a window contains an aligned block.
+        """
         if self._blocks is None:
             self._blocks = set().union(*(forms.blocks for forms in (self._kept | self._sought).values()))
-        blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")  # 50 times faster than each place
+        # Compare aligned blocks only: 50 times faster than windows at every offset.
+        blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")
         return not self._blocks.isdisjoint(blocks)
 
     def _replace_beginning(self, data: bytes) -> bytes:
-        end, cut = len(data), 3  # bytes: fewer may end any text
+        end, cut = len(data), 3  # bytes; shorter matches at the end occur by chance
         for form, stand_in in self._sorted_forms().items():
             at = data.find(form[:4], max(0, end - len(form) + 1))
             while 0 <= at < end - cut:
@@ -390,7 +412,7 @@ class Secrets:
         return field[0]
 
     def _learn(self, value: Any, *, is_secret: bool) -> None:
-        """Names may be escaped, too, so that only a parser sees them."""
+        """Add the secrets in a parsed message. Only a parser recognizes names that contain escapes."""
         if isinstance(value, str) and is_secret:
             self.hide(value)
         elif isinstance(value, dict):
@@ -412,7 +434,7 @@ def _remember(known: dict[bytes, T], secret: bytes, value: T) -> None:
 
 
 def _at_all_levels(data: bytes, change: Callable[[bytes], bytes], levels: int = _LEVELS) -> bytes:
-    """`change`, which keeps the shape, for `data` and for what is escaped in it."""
+    """Apply `change`, which keeps the shape, to `data` and to the escaped texts in it."""
     data = change(data)
     for syntax, marks in _MARKS.items() if levels else ():
         if any(mark in data for mark in marks):
@@ -431,10 +453,10 @@ def _text(data: bytes) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- http
-# The heads of upgrade requests and answers, without what is secret in them.
+# Redaction of HTTP heads: upgrade requests and their responses.
 
 
-# Whatever other headers hold is taken for a secret.
+# Headers whose values are kept. The values of all other headers are treated as secret.
 HARMLESS = frozenset(
     {
         *(b"host", b"upgrade", b"connection", b"origin", b"user-agent", b"server", b"date", b"vary", b"via"),
@@ -450,21 +472,20 @@ HARMLESS = frozenset(
 )
 SUBPROTOCOLS = b"sec-websocket-protocol"
 _BEARER = BEARER_PREFIX.encode()
-_LONG = 20
-"""Bytes. A longer subprotocol is more likely a token."""
+_LONG = 20  # bytes; a longer subprotocol is probably a token
 
 _LINE = re.compile(rb"([^:\s]+)(:[ \t]*)(.*)", re.DOTALL)
 
 
 def redact_head(head: bytes, secrets: Secrets) -> bytes:
-    """A start line and headers, of the same length."""
+    """Redact a start line and headers. The length stays the same."""
     first, *lines = head.split(b"\n")
     method, space, target = first.partition(b" ")
     redacted = [first if method.startswith(b"HTTP/") else method + space + redact_url(target, secrets)]
     name = b""
     for line in lines:
         match = _LINE.match(line)
-        if match is None or line[:1] in b" \t":  # goes on with the header before it
+        if match is None or line[:1] in b" \t":  # continues the previous header
             redacted.append(redact_header(name, line, secrets))
         else:
             name = match[1].lower()
@@ -473,14 +494,14 @@ def redact_head(head: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_header(name: bytes, value: bytes, secrets: Secrets) -> bytes:
-    """The value of a header; `name` in lower case."""
+    """Redact the value of a header. `name` is in lower case."""
     if name == SUBPROTOCOLS:
         return re.sub(rb"[^,\s]+", lambda one: redact_subprotocol(one[0], secrets), value)
     if name in HARMLESS:
         return value
     if not is_secret_name(name.decode("latin-1")):
         return secrets.hide_words(value)
-    match = re.fullmatch(rb"(\s*)(.*?)(\s*)", value, re.DOTALL)  # a line ends with "\r"
+    match = re.fullmatch(rb"(\s*)(.*?)(\s*)", value, re.DOTALL)  # the line still ends with "\r"
     assert match is not None
     pieces = [
         (piece.encode("latin-1"), is_secret)
@@ -491,10 +512,10 @@ def redact_header(name: bytes, value: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
-    """One subprotocol; some clients hide a token in it."""
+    """Redact one subprotocol. Some clients send a token in it."""
     encoded = auth_token((subprotocol.decode("latin-1"),))
     if encoded and auth_token_subprotocol(encoded).encode() == subprotocol:
-        # The token is known by itself, and a replay encodes its stand-in.
+        # Hide the decoded token, and encode its stand-in: a replay encodes the stand-in, too.
         return auth_token_subprotocol(secrets.hide(encoded)).encode()
     if subprotocol.startswith(_BEARER):
         scheme, dot, token = subprotocol.rpartition(b".")
@@ -503,9 +524,9 @@ def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_url(url: bytes, secrets: Secrets) -> bytes:
-    """A URL or a request's target, and what may follow it in its line: all values of its query but `vsn`.
+    """Redact all query values except `vsn`, in a URL or in a request's target with the rest of its line.
 
-    Those that are not named like a secret are hidden in their place only.
+    Values without a secret's name are hidden in place only and not searched for later.
     """
     address, question_mark, rest = url.partition(b"?")
     query = re.match(rb"\S*", rest)
@@ -514,7 +535,7 @@ def redact_url(url: bytes, secrets: Secrets) -> bytes:
     for param in query[0].split(b"&"):
         name, equals, value = param.partition(b"=") if b"=" in param else (b"", b"", param)
         if name != b"vsn":
-            # What has no name may be anything.
+            # A value without a name may be a secret.
             is_secret = not equals or is_secret_name(unquote_to_bytes(name).decode("utf-8", "replace"))
             value = secrets.hide_in_query(value, seek=is_secret)
         params.append(name + equals + value)
@@ -522,42 +543,41 @@ def redact_url(url: bytes, secrets: Secrets) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------------- inbound
-# What comes in on one connection, without secrets, byte for byte as long as it was.
+# The received bytes of one connection without secrets. Their length stays the same.
 #
-# A secret may be cut by chunks and by fragments, so bytes are ready to be written when the message is
-# complete that they belong to.
+# Chunks and fragments may split a secret. So bytes are ready for writing only when their message is complete.
 
 
 class CannotRedactError(Exception):
-    """These bytes hold a secret, or may, in a way in which it cannot be replaced. The text says why."""
+    """The bytes contain or may contain a secret that cannot be replaced. The text gives the reason."""
 
 
 class Inbound:
-    """Takes the bytes of one connection. `ready` counts those that `take` can give back now.
+    """Redactor for the received bytes of one connection.
 
-    `limit`: how many bytes a message may have. After `CannotRedactError` it is of no more use.
+    `limit` is the maximum size of a message in bytes. After `CannotRedactError` the object must not be used.
     """
 
     def __init__(self, secrets: Secrets, limit: int) -> None:
         self._secrets = secrets
         self._scanner = Scanner()
         self._inflater = Inflater(limit)
-        self._held: list[Piece | bytes] = []  # of a message that is not complete; bytes are redacted already
+        self._held: list[Piece | bytes] = []  # parts of an incomplete message; `bytes` are redacted already
         self._ready = bytearray()
 
     @property
     def ready(self) -> int:
-        """How many bytes can be taken."""
+        """Number of bytes that `take` can return now."""
         return len(self._ready)
 
     def take(self, count: int) -> bytes:
-        """The next of the bytes that are ready."""
+        """Return the next `count` of the ready bytes."""
         taken = bytes(self._ready[:count])
         del self._ready[:count]
         return taken
 
     def feed(self, data: bytes) -> None:
-        """Take bytes in. Raises `CannotRedactError`."""
+        """Add received bytes. Raises `CannotRedactError`."""
         for piece in self._scanner.feed(data):
             match piece:
                 case HeadPiece():
@@ -575,7 +595,7 @@ class Inbound:
                         self._release()
 
     def finish(self) -> None:
-        """No more will be read of this connection. Raises `CannotRedactError`."""
+        """Redact the remaining bytes at the end of the connection. Raises `CannotRedactError`."""
         rest = self._scanner.take_rest()
         if isinstance(rest, HeadPiece):
             self._held.append(self._secrets.redact_end(redact_head(rest.raw, self._secrets)))
@@ -584,7 +604,10 @@ class Inbound:
         self._release(cut=True)
 
     def _release(self, *, cut: bool = False) -> None:
-        """Make ready what is held: a message, or the beginning of one that was `cut` off."""
+        """Redact the held parts and make them ready.
+
+        They are a complete message or, if `cut`, the beginning of one.
+        """
         parts = [piece.payload if isinstance(piece, FramePiece) else piece.raw for piece in self._message()]
         payload = b"".join(parts)
         redacted = self._redacted(payload, cut)
@@ -609,7 +632,7 @@ class Inbound:
             raise CannotRedactError("a compressed message is too large to look for secrets in it")
         if self._without_secrets(inflated, cut) != inflated:
             raise CannotRedactError("a compressed message holds a secret")
-        return self._without_secrets(payload, cut)  # it may be compressed by its own word only
+        return self._without_secrets(payload, cut)  # the "compressed" bit of the frame may be wrong
 
     def _without_secrets(self, payload: bytes, cut: bool) -> bytes:
         redacted = self._secrets.redact_json(payload)

@@ -1,4 +1,4 @@
-"""`replay`: what was recorded, done again with the core of today; where do the outputs differ?"""
+"""`replay`: repeat a recording's inputs with the current core, and find the first different output."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ NOTHING = "nothing"
 
 @frozen
 class Difference:
-    """Where today's core does something else: the line, counted from 1; what stands there; and what came.
+    """The first output in which the current core differs: the line number (from 1), and both lines.
 
-    `expected` and `got` are lines of a recording, as JSON, or `"nothing"`.
+    `expected` is the recorded line, `got` the new line, both as JSON. `"nothing"` stands for a missing line.
     """
 
     line: int
@@ -53,10 +53,10 @@ class Difference:
 
 @frozen
 class ReplayResult:
-    """What came of a replay. The counts are of what was replayed, up to the difference if there is one.
+    """The result of a replay. The counts cover the replayed lines, up to the difference if there is one.
 
-    `kind` is the endpoint's, `package` the version that recorded it. `note`: why the recording ends before
-    its endpoint did, if it does.
+    `kind` is the kind of the endpoint, `package` the version of the package that recorded it. `note` says why
+    the recording ends before its endpoint did; `None` if it does not.
     """
 
     kind: str
@@ -75,10 +75,11 @@ class ReplayResult:
 
 
 def replay(lines: Iterable[str]) -> ReplayResult:
-    """Do what a recording says with an endpoint of its own, and compare what comes out, line by line.
+    """Replay a recording with a new endpoint, and compare the outputs line by line.
 
-    It stops at the first difference. The lines are read as they are needed, and not kept. Raises
-    `RecordingError` for what is no recording, or one of another version, or is malformed or cut off.
+    The replay stops at the first difference. Lines are read one by one and not kept. Raises `RecordingError`
+    for lines that are not a recording, for another format version, and for a malformed or incomplete
+    recording.
     """
     reader = Reader(lines)
     player = _Player(reader)
@@ -95,12 +96,12 @@ def replay(lines: Iterable[str]) -> ReplayResult:
 
 
 class Reader:
-    """The lines of a recording after its header, with their numbers."""
+    """An iterator over the lines of a recording after its header, with their line numbers."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
         self._next: dict[str, Any] | None = None
-        self.number = 0  # of the line that was read last
+        self.number = 0  # the number of the last line read
         try:
             header = self._read()
         except RecordingError:
@@ -119,7 +120,7 @@ class Reader:
             yield self.number, line
 
     def calls(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The lines that come next, as long as they are about calls."""
+        """Yield the next lines as long as they record calls of rules."""
         while (line := self._take()) is not None:
             if "called" not in line:
                 self._next = line
@@ -127,7 +128,7 @@ class Reader:
             yield self.number, line
 
     def expect_end(self) -> None:
-        """Raise `RecordingError` if there is more."""
+        """Raise `RecordingError` if more lines follow."""
         if self._read() is not None:
             raise RecordingError(self.number, "the recording goes on after its end")
 
@@ -150,16 +151,16 @@ class Reader:
 
 
 class _Player:
-    """An endpoint like the recorded one, and what was done with it so far."""
+    """An endpoint created from the header, and the state of its replay."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._header = reader.header
         self._counts = {"fact": 0, "command": 0, "output": 0}
-        self._outcome: dict[str, Any] | None = None  # of the last command, until it is compared
-        self._answers: list[tuple[int, dict[str, Any]]] = []  # to the calls of a hub
+        self._outcome: dict[str, Any] | None = None  # result of the last input, until it is compared
+        self._answers: list[tuple[int, dict[str, Any]]] = []  # recorded answers to a hub's calls
         self._unasked: Difference | None = None
-        self._drained: deque[Any] = deque()  # outputs of the last drain that are not compared yet
+        self._drained: deque[Any] = deque()  # drained outputs not compared yet
         try:
             self._kind = self._header["kind"]
             self._inputs: dict[str, tuple[str, ...]] = {"fact": tuple(FACTS), "command": COMMANDS[self._kind]}
@@ -187,15 +188,15 @@ class _Player:
         raise TypeError(f"a {type(config).__name__} is not for a {self._kind}")
 
     def result(self, difference: Difference | None, note: str | None = None) -> ReplayResult:
-        """What has come of it."""
+        """Return the result of the replay."""
         lines = self._reader.number if difference is None else difference.line
         counts = (self._counts["fact"], self._counts["command"], self._counts["output"])
         return ReplayResult(self._kind, self._package, lines, *counts, difference, note)
 
     def play(self, number: int, line: dict[str, Any]) -> Difference | None:
-        """Do a line, or compare it with what has come."""
+        """Replay a line: repeat an input, or compare an output."""
         if line.get("end") is not None:
-            return None  # the recording does not tell the rest
+            return None  # the recording was ended early, so later outputs are unknown
         if (outcome := self._outcome) is not None:
             self._outcome = None
             return None if _text(line) == _text(outcome) else _difference(number, line, outcome)
@@ -242,7 +243,7 @@ class _Player:
         self._answers = list(self._reader.calls())
         try:
             result = call()
-        except Exception as exc:  # a bug, or a command that was not legal: the recording knows
+        except Exception as exc:  # a bug or an invalid command; the recording may expect this exception
             self._outcome = {"raised": type(exc).__name__}
         else:
             self._outcome = None if result is None else {"returned": result}
@@ -251,7 +252,7 @@ class _Player:
         return self._unasked
 
     def _answering(self, name: str) -> Callable[..., Any]:
-        """A rule that answers as the recorded one did."""
+        """Return a rule that gives the recorded answers."""
 
         def answer(*args: Any) -> Any:
             asked = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)))}
@@ -295,17 +296,16 @@ def _words(exc: Exception) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- show
-# A recording in words: when, what went in, what came out, with the messages in the bytes.
+# A recording as text for people: the times, the inputs, the outputs, and the messages in the bytes.
 
 
-LIMIT = 1 << 26
-"""Bytes of a compressed message that are shown."""
+LIMIT = 1 << 26  # bytes; larger compressed messages are not shown
 
 
 def show_recording(lines: Iterable[str]) -> Iterator[str]:
-    """The lines of a recording for people, read as they are needed. Raises `RecordingError`.
+    """Yield the lines of a recording as text for people. Lines are read one by one. Raises `RecordingError`.
 
-    Times are seconds since the first fact or command. `>` is what went in, `<` what came out.
+    Times are seconds since the first fact or command. `>` marks an input, `<` an output.
     """
     reader = Reader(lines)
     header = reader.header
@@ -328,14 +328,17 @@ def show_recording(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Narrator:
-    """Tells in words what a `Recorder` writes, as it comes: `Recorder(Narrator(print))`. Without times."""
+    """A writer for `Recorder` that reports each line as text at once, without times.
+
+    Use it as `Recorder(Narrator(print))`.
+    """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell
         self._decoders: dict[Any, Decoder] = {}
 
     def __call__(self, text: str) -> None:
-        """Tell one line of a recording."""
+        """Report one line of a recording."""
         line = json.loads(text)
         line.pop("now", None)
         if "format" in line:
@@ -374,5 +377,5 @@ def _lines(line: dict[str, Any], decoders: dict[Any, Decoder]) -> Iterator[str]:
 
 
 def _said(message: dict[str, Any]) -> str:
-    """One message on one line."""
+    """Return one message as one line of text."""
     return " ".join(f"{key} {value if key == 'text' else dump(value)}" for key, value in message.items())

@@ -1,4 +1,4 @@
-"""Tools for testing what is built on this package. They do no I/O; `presence_adapters.testing` does."""
+"""Test tools for code built on this package. They do no I/O; the tools of `presence_adapters.testing` do."""
 
 from __future__ import annotations
 

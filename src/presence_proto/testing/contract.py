@@ -1,4 +1,4 @@
-"""What every endpoint promises its driver, checked at each drain. See the laws of `docs/contract.md`."""
+"""Checks of the driver contract (the laws of `docs/contract.md`) and of the events of clients."""
 
 from __future__ import annotations
 
@@ -28,44 +28,45 @@ _EVENTS: tuple[tuple[type, tuple[type, ...]], ...] = (
 
 
 class ContractError(AssertionError):
-    """An endpoint did what the contract, or the documentation of its events, rules out."""
+    """An endpoint broke the driver contract or the documented rules of its events."""
 
 
 def require(condition: bool, rule: str) -> None:
-    """Raise `ContractError` with the `rule` that was broken, unless `condition` is true."""
+    """Raise `ContractError` with the text of the broken `rule`, unless `condition` is true."""
     if not condition:
         raise ContractError(rule)
 
 
 class Contract:
-    """Drains one endpoint, and raises `ContractError` when it breaks a law on the way.
+    """Checked drain of one endpoint. `drain` raises `ContractError` when the endpoint breaks a law.
 
-    - Draining runs no protocol code: the deadline is the same before and after it, and nothing is left.
-    - The deadline is `None` or lies in the future. That of a hub is now while bytes wait for a turn.
-    - `SendData` is never empty. Two for one connection stand side by side only when one of them is pongs, or
-      when they have more than 64 KiB together.
-    - A `ConnId` is named only while it lives, ids grow, and a client has one at most.
-    - An event is one of those that are documented for the endpoint.
+    - Draining runs no protocol code: the deadline stays the same, and a second drain returns nothing.
+    - The deadline is `None` or lies in the future. Exception: while received
+      bytes wait for their turn, the deadline of a hub is the current time.
+    - `SendData` is never empty. Two adjacent `SendData` for one connection are legal only when exactly one of
+      them is a pong, or when they have more than 64 KiB together.
+    - Outputs name only open connections, connection ids only grow, and a client has at most one connection.
+    - Every event is a documented event of the endpoint.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self.deadline: float | None = None  # as of the last drain
+        self.deadline: float | None = None  # seconds; the value at the last drain
         self._events = next((events for kind, events in _EVENTS if isinstance(endpoint, kind)), (object,))
         self._live: set[ConnId] = set()
         self._last = ConnId(0)
 
     def accepted(self, conn: ConnId) -> None:
-        """A transport was opened without being asked for: those of a hub are."""
+        """Record a transport that no `OpenTransport` requested. A hub accepts all its transports this way."""
         self._live.add(conn)
 
     def closed(self, conn: ConnId) -> None:
-        """A transport is gone. Call this before `transport_closed` tells the endpoint."""
+        """Record the end of a transport. Call this before the endpoint's `transport_closed`."""
         self._live.discard(conn)
 
     def drain(self, now: float) -> list[Any]:
-        """All outputs, checked. `now` is that of the last fact."""
-        # For each fact of a simulated world: a rule is put into words only when it is broken.
+        """Drain the endpoint and return its checked outputs. `now`: seconds, the time of its last call."""
+        # Hot path: simulated worlds drain after every call. So messages are formatted only for a broken rule.
         endpoint = self._endpoint
         deadline = self.deadline = endpoint.next_deadline()
         outputs = list(endpoint.drain())
@@ -81,11 +82,11 @@ class Contract:
         return outputs
 
     def _has_backlog(self) -> bool:
-        """Whether bytes wait for a turn. Then the deadline is now."""
+        """Whether received bytes of a hub wait for their turn. Its deadline is then the current time."""
         return isinstance(self._endpoint, Hub) and self._endpoint.has_backlog
 
     def idle_tick(self, now: float) -> None:
-        """Tick before the deadline: nothing may come of it."""
+        """Tick before the deadline, and check that the tick does nothing."""
         deadline = self._endpoint.next_deadline()
         self._endpoint.tick(now=now)
         require(not self._endpoint.drain(), "an early tick does nothing")
@@ -116,30 +117,30 @@ class Contract:
 
 
 # ------------------------------------------------------------------------------------------------------ folds
-# What an application makes of a client's events, checked against what the client says of itself.
+# A fold rebuilds a client's state from its events, as an application does, and compares both states.
 #
-# Folding the events must reproduce the roster, or the presence of each topic, at every point; and the events
-# must come in an order that makes sense. `ContractError` is raised when they do not.
+# The rebuilt roster, or presence of each topic, must equal the client's at every point, and the order of the
+# events must make sense. Otherwise `ContractError` is raised.
 
 
 class RealtimeFold:
-    """Follows the events of one `RealtimeClient`.
+    """State of one `RealtimeClient`, rebuilt from its events.
 
-    - A connection comes up before it goes down, a channel likewise; attempts have a sane delay.
-    - A push has one outcome at most.
-    - The changes of the presence, folded, are the presence.
+    - A connection and a channel go up before they go down. The delay of a reconnect is positive.
+    - A push has at most one outcome.
+    - The folded presence changes equal the client's presence.
     """
 
     def __init__(self, client: RealtimeClient) -> None:
         self._client = client
         self.connected = False
         self.joined: set[str] = set()
-        self.missing: set[str] = set()  # topics where the client has given up on the presence state
+        self.missing: set[str] = set()  # topics with a `PresenceMissing`: no presence state arrived
         self.outcomes: dict[int, events.PushReplied | events.PushFailed] = {}
         self.presence: dict[str, dict[str, dict[str, Meta]]] = {}  # topic -> key -> phx_ref -> meta
 
     def follow(self, event: Any) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         match event:
             case events.SocketConnected():
                 require(not self.connected, "connected twice")
@@ -169,7 +170,7 @@ class RealtimeFold:
                 self.missing.add(topic)
 
     def check(self) -> None:
-        """The client is drained: compare."""
+        """Compare the folded state with the client. Call this after a drain."""
         client = self._client
         require(client.next_deadline() is not None or client.is_closed, "a client that waits has a deadline")
         for topic in client.channels:
@@ -183,12 +184,12 @@ class RealtimeFold:
 
 
 class PresenceFold:
-    """Follows the events of one `PresenceClient`: its `users` are the others in the roster.
+    """State of one `PresenceClient`, rebuilt from its events. `users` are the other users in the roster.
 
-    - Before the first `Connected`, and after a `Disconnected`, nobody comes, goes or changes.
-    - What follows a `Connected` that resumes is the net differences, each of them once.
-    - Nobody comes twice; who goes or changes is as it was last shown; a change changes something.
-    - `online_users` has us first, nobody twice, and the others as folded.
+    - No user joins, leaves or changes before the first `Connected` or after a `Disconnected`.
+    - After a `Connected` with `resumed`, one event follows for each net difference.
+    - No user joins twice. A leave or change names the user as last shown. A change has a difference.
+    - `online_users` starts with the client's own user, has nobody twice, and otherwise equals `users`.
     """
 
     def __init__(self, client: PresenceClient) -> None:
@@ -196,11 +197,11 @@ class PresenceFold:
         self._own = client.identity.user_id
         self.connected = False
         self.users: dict[str, OnlineUser] = {}
-        self.owed: list[Any] = []  # net differences that are still to be told
+        self.owed: list[Any] = []  # net differences whose events have not arrived yet
         self.failed: dict[int, events.CommandFailed] = {}
 
     def follow(self, event: Any) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         match event:
             case events.Connected():
                 require(not self.connected, "connected twice")
@@ -220,7 +221,7 @@ class PresenceFold:
                 self.failed[command_id] = event
 
     def check(self) -> None:
-        """The client is drained: compare."""
+        """Compare the folded state with the client. Call this after a drain."""
         client = self._client
         require(client.is_connected == self.connected, "is_connected is what the events say")
         require(not self.owed, f"net differences were not told: {self.owed}")
@@ -255,12 +256,15 @@ Fold: TypeAlias = RealtimeFold | PresenceFold
 
 
 def fold_of(client: RealtimeClient | PresenceClient) -> Fold:
-    """The fold for a client that has reported nothing yet."""
+    """Return a new fold for a client that has not reported any event yet."""
     return PresenceFold(client) if isinstance(client, PresenceClient) else RealtimeFold(client)
 
 
 def fold_changes(held: dict[str, dict[str, Meta]], changes: Iterable[PresenceChange]) -> None:
-    """Fold the changes of a `PresenceSynced` or `PresenceDiffed` into `held`: key -> phx_ref -> meta."""
+    """Apply the changes of a `PresenceSynced` or `PresenceDiffed` to `held` (key -> phx_ref -> meta).
+
+    Raise `ContractError` for a change that contradicts `held`.
+    """
     for change in changes:
         metas = held.setdefault(change.key, {})
         require((change.kind == "joined") == (not metas), f"{change.key!r} {change.kind}, with {[*metas]}")
@@ -275,7 +279,7 @@ def fold_changes(held: dict[str, dict[str, Meta]], changes: Iterable[PresenceCha
 
 
 def differences(old: dict[str, OnlineUser], new: dict[str, OnlineUser]) -> list[Any]:
-    """What happened from `old` to `new`, users by id, as the events that tell it."""
+    """Return the events that describe the change from `old` to `new` (user id -> user)."""
     return [
         *(events.UserOnline(user) for key, user in new.items() if key not in old),
         *(events.UserOffline(user) for key, user in old.items() if key not in new),

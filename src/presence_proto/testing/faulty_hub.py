@@ -1,4 +1,4 @@
-"""A hub that misbehaves when it is told to, for tests of how others take it."""
+"""`FaultyHub`: a hub with switches for faults, to test how clients handle them."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------- delay line
-# An outbox whose bytes take their time.
+# An outbox that delays its bytes.
 
 
 class DelayLine(Outbox[Event]):
-    """An `Outbox` that can hold back bytes, and the orderly closes after them. Nothing else waits.
+    """`Outbox` that can delay bytes and the orderly closes after them. Other outputs are not delayed.
 
-    What comes out keeps the order in which it came in. `release` lets go what is due.
+    Delayed outputs keep their order. `release` queues the outputs that are due.
     """
 
     __slots__ = ("_clock", "_line", "_seconds")
@@ -49,33 +49,33 @@ class DelayLine(Outbox[Event]):
         super().__init__()
         self._clock = clock
         self._seconds = 0.0
-        self._line: deque[tuple[float, SendData | CloseTransport]] = deque()  # each with its time
+        self._line: deque[tuple[float, SendData | CloseTransport]] = deque()  # (due time in seconds, output)
 
     @property
     def deadline(self) -> float | None:
-        """When something is due, or `None`."""
+        """Time at which the first delayed output is due, in seconds, or `None`."""
         return self._line[0][0] if self._line else None
 
     def delay(self, seconds: float) -> None:
-        """Hold back what comes from now on for so long. 0: nothing, and let go what is held."""
+        """Delay later outputs by `seconds`. 0 ends the delay and queues all delayed outputs at once."""
         self._seconds = seconds
         while not seconds and self._line:
             self._let_go()
 
     def release(self) -> None:
-        """Let go what is due."""
+        """Queue the delayed outputs that are due."""
         while self._line and self._line[0][0] <= self._clock.now:
             self._let_go()
 
     def send(self, conn: ConnId, data: bytes) -> None:
-        """Queue `data` for `conn`; nothing is queued for empty data."""
+        """Queue `data` for `conn`. Empty data queues nothing."""
         if not self._seconds:
             super().send(conn, data)
         elif data:
             self._line.append((self._clock.now + self._seconds, SendData(conn, data)))
 
     def put(self, output: Event | OpenTransport | CloseTransport) -> None:
-        """Queue an event or a transport command. An abort drops what is held for its connection."""
+        """Queue an event or a transport command. An abort drops the delayed outputs of its connection."""
         if isinstance(output, CloseTransport) and self._seconds:
             if not output.abort:
                 self._line.append((self._clock.now + self._seconds, output))
@@ -84,14 +84,14 @@ class DelayLine(Outbox[Event]):
         super().put(output)
 
     def forget(self, conn: ConnId) -> None:
-        """A transport is gone, and with it what was to be done with it."""
+        """Drop the delayed and queued bytes and closes of a transport that has ended."""
         self._line = deque(held for held in self._line if held[1].conn != conn)
         self._open.pop(conn, None)
         about = (_Chunks, CloseTransport)
         self._queue[:] = [one for one in self._queue if not (isinstance(one, about) and one.conn == conn)]
 
     def cut(self) -> None:
-        """All transports break: nothing more is sent, and the closes that wait are aborts now."""
+        """Break all transports: drop the delayed bytes, and turn the delayed closes into aborts."""
         closing = [output.conn for _, output in self._line if isinstance(output, CloseTransport)]
         self._line.clear()
         for conn in closing:
@@ -106,7 +106,7 @@ class DelayLine(Outbox[Event]):
 
 
 # ----------------------------------------------------------------------------------------------------- faults
-# What can be wrong with a hub, and the sessions of one with which it is.
+# The faults that a hub can have, and the sessions that apply them.
 
 
 _UNAVAILABLE = Refusal(503, "refused for a test")
@@ -114,32 +114,32 @@ _UNAVAILABLE = Refusal(503, "refused for a test")
 
 @frozen(kw_only=True)
 class Faults:
-    """What is wrong with a hub now: nothing by default. The methods of `FaultyHub` say what each means."""
+    """The current faults of a hub; none by default. The methods of `FaultyHub` document them."""
 
     handshakes_to_refuse: int = 0
-    refusal: Refusal = _UNAVAILABLE  # how
+    refusal: Refusal = _UNAVAILABLE  # the response to a refused handshake
     heartbeats_muted: bool = False
     joins_ignored: bool = False
     states_withheld: bool = False
     broadcasts_dropped: bool = False
     diffs_duplicated: bool = False
-    join_delay: float = 0.0  # seconds; more than those of the config
-    refusal_delay: float = 0.0  # seconds
-    presence_limit: int | None = None  # calls of track and untrack in 30 seconds
-    broadcast_limit: int | None = None  # in one second
+    join_delay: float = 0.0  # seconds, added to the config's join delay
+    refusal_delay: float = 0.0  # seconds, added to the config's refusal delay
+    presence_limit: int | None = None  # track and untrack calls in 30 seconds
+    broadcast_limit: int | None = None  # broadcasts in one second
     delay: float = 0.0  # seconds
     frozen: bool = False
 
 
 class FaultyPhoenixSession(PhoenixSession):
-    """A Phoenix socket with the `faults` of its hub."""
+    """Phoenix session with the `faults` of its hub."""
 
     __slots__ = ("_broadcasts", "_faults")
 
     def __init__(self, faults: Callable[[], Faults], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._faults = faults
-        self._broadcasts: dict[str, Bucket] = {}  # by topic
+        self._broadcasts: dict[str, Bucket] = {}  # topic -> rate limit
 
     def _on_message(self, message: Message) -> None:
         faults, event = self._faults(), message.event
@@ -164,23 +164,23 @@ class FaultyPhoenixSession(PhoenixSession):
         return super()._refusal_delay() + self._faults().refusal_delay
 
     def _is_member(self, message: Message) -> bool:
-        """Whether the message is of the channel as it is now. Only Supabase has limits."""
+        """Whether the message belongs to the current join of a Supabase channel. Phoenix has no limits."""
         channel = self._channels.get(message.topic)
         return isinstance(channel, SupabaseMember) and message.join_ref in (None, channel.ref)
 
     @property
     def presence_limit(self) -> int | None:
-        """Presence calls of one channel in 30 s: the lower limit of the config's and the fault's."""
+        """Track and untrack calls per channel in 30 s: the lower of the config's and the fault's limit."""
         limits = super().presence_limit, self._faults().presence_limit
         return min((limit for limit in limits if limit is not None), default=None)
 
     def send(self, message: Message) -> None:
-        """Send a message, unless it is to be withheld."""
+        """Send a message, unless it is a withheld `presence_state`."""
         if message.event != "presence_state" or not self._faults().states_withheld:
             super().send(message)
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that others get, too: not at all, once or twice."""
+        """Send a message for several receivers not at all, once or twice, depending on the faults."""
         faults = self._faults()
         if shared.message.event == "presence_diff":
             if faults.diffs_duplicated:
@@ -191,7 +191,7 @@ class FaultyPhoenixSession(PhoenixSession):
 
 
 class FaultyJarvisSession(JarvisSession):
-    """A connection of the Jarvis JSON protocol with the `faults` of its hub."""
+    """Jarvis JSON session with the `faults` of its hub."""
 
     __slots__ = ("_faults",)
 
@@ -206,7 +206,7 @@ class FaultyJarvisSession(JarvisSession):
         super()._on_message(message)
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that others get, too: not at all, once or twice."""
+        """Send a message for several receivers not at all, once or twice, depending on the faults."""
         faults = self._faults()
         if faults.broadcasts_dropped or faults.diffs_duplicated:
             kind = decode_object(str(form.encoded.data, "utf-8"), "a message")["type"]
@@ -222,12 +222,12 @@ class FaultyJarvisSession(JarvisSession):
 
 
 class FaultyHub(Hub):
-    """A `Hub` with switches for faults. With none of them on it is the same as a `Hub`.
+    """`Hub` with switches for faults. With all switches off it behaves like a `Hub`.
 
-    Each switch works at once, and stays on until it is turned off or `heal` turns off all; what has happened
-    until then is not made undone. `crash_channel`, `close_channel` and `disconnect`, which every hub has, are
-    faults, too. All switches are commands: they take `now`, and raise `LocalProtocolError` for values that
-    make no sense. `shutdown` heals first.
+    A switch takes effect at once. It stays on until it is turned off or `heal` turns off all switches.
+    Earlier effects of a fault are not undone. `crash_channel`, `close_channel` and `disconnect` of `Hub` are
+    faults, too. Every switch takes `now` in seconds and raises `LocalProtocolError` for invalid values.
+    `shutdown` heals first.
     """
 
     def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
@@ -239,20 +239,20 @@ class FaultyHub(Hub):
 
     @property
     def faults(self) -> Faults:
-        """What is wrong now."""
+        """The current faults."""
         return self._faults
 
     @property
     def is_closed(self) -> bool:
-        """Whether the hub was shut down, the last transport is gone, and so is all that was held back."""
+        """Whether the hub was shut down, the last transport has ended, and no delayed output is left."""
         return super().is_closed and self._line.deadline is None
 
     # ---------------------------------------------------------------- switches
 
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "", *, now: float) -> None:
-        """Refuse the next `count` handshakes with an HTTP status (300 to 599), whatever they ask for.
+        """Refuse the next `count` handshakes with an HTTP status (300 to 599).
 
-        `body` is JSON by convention: Supabase's is `{"error": "..."}`. A count of 0 turns it off.
+        `body` is JSON by convention: Supabase sends `{"error": "..."}`. A `count` of 0 turns the fault off.
         """
         if not _is_count(count):
             raise LocalProtocolError(f"count must be a whole number of at least 0, not {count!r}")
@@ -264,18 +264,18 @@ class FaultyHub(Hub):
         self._switch(now, handshakes_to_refuse=count, refusal=refusal)
 
     def mute_heartbeats(self, on: bool = True, *, now: float) -> None:
-        """Read heartbeats (of Jarvis: pings), and do not answer them."""
+        """Read heartbeats (Jarvis: pings) without replying."""
         self._switch(now, heartbeats_muted=on)
 
     def ignore_joins(self, on: bool = True, *, now: float) -> None:
-        """Read joins (of Jarvis: `connect`), and do nothing about them. Who is in a topic stays in it."""
+        """Read joins (Jarvis: `connect`) and ignore them. Members that have joined stay in their topics."""
         self._switch(now, joins_ignored=on)
 
     def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0, *, now: float) -> None:
-        """Take so long for a join, and longer for a refused one. The defaults are Supabase's; 0 is no delay.
+        """Delay each join by `join_delay` seconds, and each refusal by another `refusal_delay` seconds.
 
-        Joins of one connection run one after the other, and nothing else of it is handled meanwhile, as on
-        Phoenix. Not for Jarvis. A join that has begun keeps its time.
+        The defaults are Supabase's; 0 is no delay. As on Phoenix, the joins of a connection run one at a
+        time, and its other messages wait. A join that has begun keeps its delay. Jarvis is not affected.
         """
         for name, seconds in (("join_delay", join_delay), ("refusal_delay", refusal_delay)):
             if not is_number(seconds) or (seconds != 0 and seconds < MIN_SECONDS):
@@ -285,26 +285,26 @@ class FaultyHub(Hub):
         self._switch(now, join_delay=join_delay, refusal_delay=refusal_delay)
 
     def withhold_states(self, on: bool = True, *, now: float) -> None:
-        """Send no `presence_state`, as a server does that has presence disabled. Diffs still go out.
+        """Send no `presence_state`, like a server with presence disabled. Diffs are still sent.
 
-        Not for Jarvis, where the roster is the answer to `connect`: see `ignore_joins`.
+        Jarvis is not affected: its roster is the reply to `connect`. Use `ignore_joins` there.
         """
         self._switch(now, states_withheld=on)
 
     def drop_broadcasts(self, on: bool = True, *, now: float) -> None:
-        """Lose what members say to each other (of Jarvis: invites and pokes), and acknowledge it as ever."""
+        """Drop broadcasts between members (Jarvis: invites and pokes), but acknowledge them as usual."""
         self._switch(now, broadcasts_dropped=on)
 
     def duplicate_diffs(self, on: bool = True, *, now: float) -> None:
-        """Send each `presence_diff` twice (of Jarvis: comings, goings and changes of activity)."""
+        """Send each `presence_diff` twice (Jarvis: joins, leaves and activity changes)."""
         self._switch(now, diffs_duplicated=on)
 
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100, *, now: float) -> None:
-        """Close a Supabase channel after more than so many calls of track and untrack in 30 seconds, or more
-        than so many broadcasts in one second. It is told so with a `system` error first.
+        """Limit the rate of a Supabase channel. A channel above a limit gets a `system` error and is closed.
 
-        The defaults are Supabase's. With 0 the first one is too many; `None` is no limit. What went on while
-        there was no limit does not count, nor what an earlier life of the channel did.
+        `presence_calls` limits track and untrack calls in 30 seconds, `broadcasts` limits broadcasts in one
+        second. The defaults are Supabase's. 0 allows none, `None` is no limit. Calls made while there was no
+        limit, or in an earlier join of the channel, do not count.
         """
         for name, limit in (("presence_calls", presence_calls), ("broadcasts", broadcasts)):
             if limit is not None and not _is_count(limit):
@@ -314,9 +314,9 @@ class FaultyHub(Hub):
         self._switch(now, presence_limit=presence_calls, broadcast_limit=broadcasts)
 
     def delay(self, seconds: float, *, now: float) -> None:
-        """Hold back all that is sent for so long; the order stays. 0 turns it off, and lets go what is held.
+        """Delay all sent bytes by `seconds`, in order. 0 turns the delay off and sends the delayed bytes.
 
-        Orderly closes of transports wait, too; what is aborted is aborted at once.
+        Orderly closes of transports are delayed, too. Aborts happen at once.
         """
         if not is_number(seconds) or (seconds != 0 and seconds < MIN_SECONDS):
             raise LocalProtocolError(f"seconds must be 0 or at least {MIN_SECONDS}, not {seconds!r}")
@@ -324,15 +324,16 @@ class FaultyHub(Hub):
         self._line.delay(seconds)
 
     def freeze(self, *, now: float) -> None:
-        """Stop as a stopped process does: nothing is read or written, and no timer fires.
+        """Stop reading, writing and timers, like a suspended process.
 
-        What comes in is kept, without a limit. Switches may be set, other commands are illegal until `thaw`.
+        Incoming data is kept, without a limit. Switches, `heal` and `shutdown` still work. Other commands
+        raise `LocalProtocolError` until `thaw`.
         """
         self._switch(now, frozen=True)
 
     def thaw(self, *, now: float) -> None:
-        """Go on: what came in is handled now, late, and what was due is done."""
-        self._clock.advance(now)  # raises before anything changes
+        """Resume: handle the data that arrived while frozen, then run the timers that are due."""
+        self._clock.advance(now)  # first, because it may raise
         self._faults = evolve(self._faults, frozen=False)
         kept, self._kept = self._kept, []
         for fact, args, kwargs in kept:
@@ -340,7 +341,7 @@ class FaultyHub(Hub):
         self._advance(now)
 
     def cut_all(self, *, now: float) -> None:
-        """Abort every transport, as a failing network does. What was held back is lost."""
+        """Abort every transport, like a failing network. Delayed bytes are lost."""
         self._advance(now)
         self._line.cut()
         for peer in tuple(self._peers.values()):
@@ -349,7 +350,7 @@ class FaultyHub(Hub):
         self._topics.settle()
 
     def heal(self, *, now: float) -> None:
-        """Turn all switches off. What a fault has made of clients and channels until now stays."""
+        """Turn all switches off. Earlier effects on clients and channels stay."""
         self.delay(0, now=now)
         self._faults = Faults(frozen=self._faults.frozen)
         self.thaw(now=now)
@@ -364,35 +365,35 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- freezing
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """A transport was accepted."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.transport_opened, conn, now=now, address=address):
             super().transport_opened(conn, now=now, address=address)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.receive_data, conn, bytes(data), now=now):
             super().receive_data(conn, data, now=now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The transport is gone."""
+        """See `Endpoint`. While frozen, the call waits for `thaw`."""
         if not self._keeps(self.transport_closed, conn, now=now, reason=reason):
             super().transport_closed(conn, now=now, reason=reason)
             self._line.forget(conn)
 
     def tick(self, *, now: float) -> None:
-        """Time has passed."""
+        """See `Endpoint`. Timers do not run while frozen."""
         if self._faults.frozen:
             self._clock.advance(now)
         else:
             super().tick(now=now)
 
     def shutdown(self, *, now: float) -> None:
-        """Heal, and close every connection with code 1012."""
+        """Heal, then close every connection with close code 1012."""
         self.heal(now=now)
         super().shutdown(now=now)
 
     def _keeps(self, fact: Callable[..., None], *args: Any, now: float, **kwargs: Any) -> bool:
-        """Whether the hub is frozen: then a fact is for later."""
+        """Whether the hub is frozen. If so, the call is kept for `thaw`."""
         if self._faults.frozen:
             self._clock.advance(now)
             self._kept.append((fact, args, kwargs))
@@ -407,17 +408,17 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- outputs
 
     def drain(self) -> Sequence[OpenTransport | SendData | CloseTransport | HubEvent]:
-        """All outputs since the last drain, oldest first; none while the hub is frozen."""
+        """Return all outputs since the last drain, oldest first; none while frozen."""
         return () if self._faults.frozen else super().drain()
 
     def next_deadline(self) -> float | None:
-        """When to call `tick`, or `None`, as while it is frozen."""
+        """Return when to call `tick`, in seconds, or `None`; always `None` while frozen."""
         if self._faults.frozen:
             return None
         deadlines = (super().next_deadline(), self._line.deadline)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    # ---------------------------------------------------------------- the seams of the hub
+    # ---------------------------------------------------------------- overridden hooks of `Hub`
 
     def _make_outbox(self) -> Outbox[HubEvent]:
         self._line: DelayLine[HubEvent] = DelayLine(self._clock)

@@ -1,9 +1,9 @@
-"""Importing this without Hypothesis raises a `ModuleNotFoundError` that names the extra to install."""
+"""Import Hypothesis. If it is not installed, the `ModuleNotFoundError` names the extra to install."""
 
 from __future__ import annotations
 
 try:
-    import hypothesis as hypothesis  # for others to import from here
+    import hypothesis as hypothesis  # re-exported
 except ModuleNotFoundError as exc:
     missing = str(exc.name).partition(".")[0]
     raise ModuleNotFoundError(

@@ -1,4 +1,4 @@
-"""One client and one server in one piece of memory: all bytes go through both, no time passes by itself."""
+"""`InMemoryPair`: one client and one server in memory. All bytes pass through both; the clock is virtual."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from presence_proto.testing.contract import Contract, require
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, State, TextMessage, WebSocket
 
 MAX_MESSAGE_SIZE = 1 << 24
-RESTLESS = 10_000
-"""A client that ticks this often in one `advance` never comes to rest."""
+RESTLESS = 10_000  # ticks in one `advance`; a client that needs as many never comes to rest
 
 
 class InMemoryPair(ABC):
-    """A client under a virtual clock, and the server's side of its WebSocket. What is said, subclasses know.
+    """Client under a virtual clock, and the server side of its WebSocket. Subclasses decode the messages.
 
-    After every fact and every command the client is drained, and its `Contract` checked: `ContractError` is
-    raised for what no client may do. `LocalProtocolError` is raised for what cannot be done now, such as
-    speaking on a closed connection. `now` is in seconds. With `deflate` the server compresses when the client
-    offers it, with `chunk` its bytes come to the client in pieces of that size.
+    The client is drained after every call, and its `Contract` is checked. `ContractError` is raised when the
+    client breaks the contract, `LocalProtocolError` when a step is impossible now, such as sending on a
+    closed connection. `now` is in seconds. With `deflate`, the server compresses when the client offers it.
+    With `chunk`, the client receives the server's bytes in chunks of that size.
     """
 
     def __init__(
@@ -29,16 +28,16 @@ class InMemoryPair(ABC):
     ) -> None:
         self.client = client
         self.now = now
-        self.events: list[Any] = []  # all of them
+        self.events: list[Any] = []  # all events of the client
         self.opens: list[OpenTransport] = []
         self.closes: list[CloseTransport] = []
         self.requests: list[HandshakeRequest] = []
-        self.frames: list[TextMessage | BinaryMessage] = []  # the messages of the client, not decoded
-        self.server_events: list[Any] = []  # what else the server's side of the WebSocket reported
-        self.conn: ConnId | None = None  # the live one
-        self.server: WebSocket | None = None  # the server's side of it, once the transport is open
-        self.answers_heartbeats = True  # as long as this is so
-        self.silent = False  # the server reads, but what it says does not arrive: it waits in `held`
+        self.frames: list[TextMessage | BinaryMessage] = []  # the client's messages, not decoded
+        self.server_events: list[Any] = []  # the other events of the server's WebSocket
+        self.conn: ConnId | None = None  # the transport that is open or being opened
+        self.server: WebSocket | None = None  # the server side of `conn`, once the transport is open
+        self.answers_heartbeats = True  # whether the server replies to heartbeats
+        self.silent = False  # whether the server's bytes are held back, in `held`
         self.held = bytearray()
         self._contract = Contract(client)
         self._deflate = deflate
@@ -47,13 +46,13 @@ class InMemoryPair(ABC):
 
     @property
     def is_open(self) -> bool:
-        """Whether the server can speak: the WebSocket is open, and not closing."""
+        """Whether the server can send: the WebSocket is open and not closing."""
         return self.server is not None and self.server.state is State.OPEN
 
-    # ---------------------------------------------------------------- what happens to the client
+    # ---------------------------------------------------------------- commands and transport
 
     def do(self, call: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make a command or report a fact, now, and drain. Returns what the command returns."""
+        """Call a method of the client with `now`, then drain. Return the method's result."""
         try:
             return call(*args, now=self.now, **kwargs)
         finally:
@@ -61,31 +60,31 @@ class InMemoryPair(ABC):
             self.exchange()
 
     def connect(self) -> None:
-        """`connect`, and everything up to the open WebSocket."""
+        """Call the client's `connect`, and open the WebSocket."""
         self.do(self.client.connect)
         self.open()
 
     def open(self) -> None:
-        """The transport that was asked for opens, and the server accepts the upgrade."""
+        """Open the requested transport, and accept the upgrade."""
         self.open_transport()
         self._websocket().accept()
         self.exchange()
 
     def refuse(self, status: int, body: bytes = b"", headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """The transport opens, and the server refuses the upgrade."""
+        """Open the requested transport, and refuse the upgrade with an HTTP `status`."""
         self.open_transport()
         self._websocket().reject(status, headers=headers, body=body)
         self.exchange()
 
     def open_transport(self) -> None:
-        """The transport opens; the server has read the request and does not answer yet."""
+        """Open the requested transport. The server reads the upgrade request, but does not respond yet."""
         if self.conn is None or self.server is not None:
             raise LocalProtocolError("the client has not asked for a transport")
         self.server = WebSocket.server(deflate=self._deflate, max_message_size=MAX_MESSAGE_SIZE)
         self.do(self.client.transport_opened, self.conn)
 
     def cut(self, reason: str = "eof") -> None:
-        """The stream ends, or could not be opened."""
+        """End the transport, or let its connect fail."""
         conn = self.conn
         if conn is None:
             raise LocalProtocolError("there is no transport to cut")
@@ -94,12 +93,12 @@ class InMemoryPair(ABC):
         self.do(self.client.transport_closed, conn, reason=reason)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """The server starts the closing handshake."""
+        """Start the closing handshake from the server side."""
         self._websocket().close(code, reason)
         self.exchange()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, with a tick at each of the client's deadlines. Early ticks do nothing."""
+        """Advance the clock by `seconds`, with a tick at each deadline. Check that early ticks do nothing."""
         end, steps = self.now + seconds, 0
         while (deadline := self.client.next_deadline()) is not None and deadline <= end:
             steps += 1
@@ -112,39 +111,39 @@ class InMemoryPair(ABC):
         self._contract.idle_tick(end)
 
     def jump(self, seconds: float) -> None:
-        """Let time pass without a tick, and then tick once: the host slept."""
+        """Advance the clock by `seconds`, then tick once, as after the host has slept."""
         self.now += seconds
         self.do(self.client.tick)
 
-    # ---------------------------------------------------------------- what the server says
+    # ---------------------------------------------------------------- server to client
 
     def say_text(self, data: str | bytes) -> None:
-        """A text message from the server, well-formed or not."""
+        """Send a text message from the server, well-formed or not."""
         self._websocket().send_text(data)
         self.exchange()
 
     def say_binary(self, data: bytes) -> None:
-        """A binary message from the server, well-formed or not."""
+        """Send a binary message from the server, well-formed or not."""
         self._websocket().send_binary(data)
         self.exchange()
 
     def ping(self, payload: bytes = b"") -> None:
-        """A ping of WebSocket's from the server."""
+        """Send a WebSocket ping from the server."""
         self._websocket().ping(payload)
         self.exchange()
 
     def deliver(self, data: bytes) -> None:
-        """Raw bytes from the server."""
+        """Deliver raw bytes from the server."""
         self._feed(data)
         self.exchange()
 
     def release(self) -> None:
-        """What was held back while `silent` arrives, all at once."""
+        """End `silent`, and deliver the held bytes all at once."""
         self.silent, data, self.held = False, bytes(self.held), bytearray()
         self.deliver(data)
 
     def exchange(self) -> None:
-        """Let the server read and answer until there is no more to say on either side."""
+        """Let the server read and reply until neither side has bytes to send."""
         while self.server is not None:
             self._read()
             data = self.server.data_to_send()
@@ -154,17 +153,17 @@ class InMemoryPair(ABC):
                 return
             self._feed(data)
 
-    # ---------------------------------------------------------------- what the client said
+    # ---------------------------------------------------------------- client to server
 
     def take(self) -> list[Any]:
-        """The events since the last `take`."""
+        """Return the events since the last `take`."""
         events = self.events[self._taken :]
         self._taken = len(self.events)
         return events
 
     @abstractmethod
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """A message of the client's came."""
+        """Handle a message from the client."""
 
     # ---------------------------------------------------------------- inside
 

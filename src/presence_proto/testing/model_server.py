@@ -1,4 +1,4 @@
-"""A Supabase or Phoenix server with books: who is there, whom it let in, what the client must hold."""
+"""`ModelServer`: a Supabase or Phoenix server that knows which presence the client must hold."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Entries = dict[str, dict[str, "Meta"]]  # key -> phx_ref -> meta
 
 @define(eq=False)
 class Device:
-    """One presence of a user in a topic. `ref` is that of its meta of now; `None`: it has gone."""
+    """One presence of a user in a topic. `ref` is the `phx_ref` of its current meta, `None` after it left."""
 
     topic: str
     key: str
@@ -32,7 +32,7 @@ class Device:
 
 @define(eq=False)
 class ServerJoin:
-    """One life of a channel on the server."""
+    """One join of a channel, on the server."""
 
     topic: str
     join_ref: Any
@@ -43,27 +43,27 @@ class ServerJoin:
 
     @property
     def has_presence(self) -> bool:
-        """Whether the client is told the presence. A plain Phoenix channel tells it to everybody."""
+        """Whether the server sends presence to the client. A plain Phoenix channel always does."""
         return bool(self.config.get("presence", {"enabled": True})["enabled"])
 
 
 class ModelServer(ScriptedServer):
-    """A `ScriptedServer` that behaves by itself, until it is told not to.
+    """`ScriptedServer` that behaves like a correct server on its own.
 
-    It accepts the connection, answers what the client says, tells states and diffs, and keeps the client's
-    own presence. `stall` makes it slow: heartbeats behind a join wait for it then, as on Phoenix. For what is
-    wrong there are `say` and the others.
+    It accepts connections, replies to messages, sends states and diffs, and stores the client's own presence.
+    `stall` makes it slow: heartbeats then wait behind a join, as on Phoenix. `say` and the other methods of
+    `ScriptedServer` send incorrect messages.
 
         server = ModelServer(client)
         server.do(client.connect)
         ann = server.track("realtime:lobby", "ann", {"mood": "calm"})
         server.cut()
-        server.advance(1.0)      # back again
-        server.check()           # the events, folded, are what the client holds
+        server.advance(1.0)      # the client reconnects
+        server.check()           # the folded events equal the client's state
         assert {**client.presence("realtime:lobby")} == server.expected("realtime:lobby")
 
-    `presence` is the truth: for each topic the metas by key and phx_ref, the latest last. A push is answered
-    with `ok` and its own payload.
+    `presence` is the correct state of each topic: key -> phx_ref -> meta, latest last. The reply to a push is
+    `ok` with the payload of the push.
     """
 
     def __init__(
@@ -72,55 +72,55 @@ class ModelServer(ScriptedServer):
         super().__init__(client, now=now, deflate=deflate, chunk=chunk)
         self.fold: Fold = fold_of(client)
         self.presence: dict[str, Entries] = {}
-        self.channels: dict[str, ServerJoin] = {}  # the channels of this connection, by topic
-        self.joins: dict[str, list[Any]] = {}  # the join_refs of all their lives on it
+        self.channels: dict[str, ServerJoin] = {}  # topic -> current join on this connection
+        self.joins: dict[str, list[Any]] = {}  # topic -> join_refs of all joins on this connection
         self.unanswered: deque[Message] = deque()
-        self.refusals: deque[int] = deque()  # the HTTP statuses that await the next upgrades
-        self.stalls = False  # it reads, and neither accepts nor answers
-        self.dead = False  # nothing arrives any more, on either side
-        # Those that wait for their presence_state, which is of when they were let in: diffs may overtake it.
+        self.refusals: deque[int] = deque()  # HTTP statuses for the next upgrade requests
+        self.stalls = False  # the server reads, but neither accepts nor replies
+        self.dead = False  # no bytes arrive on either side
+        # Joins that wait for their presence_state. The state dates from the join: diffs may overtake it.
         self._owed: deque[tuple[ServerJoin, Any]] = deque()
-        self._asked: dict[str, Any] = {}  # the join_ref of the life that the client is in, or wants, by topic
-        self._seen: set[str] = set()  # topics whose presence the client has been told, up to now
-        self._stale: dict[str, Entries] = {}  # what it held of the others when it lost sight of them
+        self._asked: dict[str, Any] = {}  # topic -> join_ref of the client's latest join
+        self._seen: set[str] = set()  # topics whose state and diffs the client receives
+        self._stale: dict[str, Entries] = {}  # topic -> presence that the client saw last, if not in `_seen`
         self._last_diff: tuple[str, Any] | None = None
         self._refs = 0
-        self._followed = 0  # events
+        self._followed = 0  # number of events that `fold` has followed
         self._busy = False
 
-    # ---------------------------------------------------------------- who is there
+    # ---------------------------------------------------------------- presence
 
     def track(self, topic: str, key: str, meta: Mapping[str, Any] | None = None) -> Device:
-        """A device of a user comes online."""
+        """Bring a device of a user online."""
         device = Device(topic, key, None)
         self._track(device, meta or {})
         return device
 
     def retrack(self, device: Device, meta: Mapping[str, Any]) -> None:
-        """A device tracks another meta. Nothing happens when it has gone."""
+        """Replace the meta of a device. Do nothing after the device has left."""
         if device.ref is not None:
             self._track(device, meta)
 
     def untrack(self, device: Device) -> None:
-        """A device goes offline. Nothing happens when it has gone."""
+        """Take a device offline. Do nothing after the device has left."""
         if device.ref is not None:
             left = self._remove(device)
             self._diff(device.topic, {}, _entry(device.key, left))
 
     def online(self, topic: str) -> dict[str, tuple[Meta, ...]]:
-        """Who is there, in the form of `Hub.online` and `PresenceMap`: the metas by key, the latest last."""
+        """Return the presence of a topic as `Hub.online` and `PresenceMap` do: key -> metas, latest last."""
         return _metas(self.presence.get(topic, {}))
 
     def expected(self, topic: str) -> dict[str, tuple[Meta, ...]]:
-        """What the client must hold: the truth if it sees the topic, else what it saw last."""
+        """Return what the client must hold: the current presence if it `sees` the topic, else the last."""
         return self.online(topic) if self.sees(topic) else _metas(self._stale.get(topic, {}))
 
     def sees(self, topic: str) -> bool:
-        """Whether the client has the state of the topic, and is told all that changes."""
+        """Whether the client has received the state of the topic and receives every diff."""
         return topic in self._seen
 
     def has_joined(self, topic: str) -> bool:
-        """Whether client and server agree that the client is in the topic."""
+        """Whether client and server agree that the client has joined the topic."""
         return (
             topic in self._asked
             and topic in self.channels
@@ -132,23 +132,23 @@ class ModelServer(ScriptedServer):
         """The topics that the client has joined more than once on this connection."""
         return [topic for topic, joins in self.joins.items() if len(joins) > 1]
 
-    # ---------------------------------------------------------------- how it behaves
+    # ---------------------------------------------------------------- behavior
 
     def connect(self) -> None:
-        """`connect`, and everything that follows by itself."""
+        """Call the client's `connect`. The server accepts on its own."""
         self.do(self.client.connect)
 
     def stall(self) -> None:
-        """Stop to accept and to answer."""
+        """Stop accepting connections and replying."""
         self.stalls = True
 
     def serve(self) -> None:
-        """Answer all that has waited, and from now on at once."""
+        """Process everything that waits. From now on, process everything at once."""
         self.stalls = False
         self.exchange()
 
     def serve_one(self, *, latest: bool = False) -> None:
-        """Stall, but do the oldest thing that waits, or reply to the `latest` push if that is possible."""
+        """Stall, but process the oldest waiting task; with `latest`, the last message if it is a push."""
         self.stalls = True
         if latest and self.is_open and self.unanswered and self._is_push(self.unanswered[-1]):
             self._answer(self.unanswered.pop())
@@ -156,44 +156,44 @@ class ModelServer(ScriptedServer):
             self._do_next()
 
     def deny(self) -> None:
-        """Reply to the oldest push that waits with an error. Nothing happens when there is none."""
+        """Reply to the oldest waiting push with an error. Do nothing when no push waits."""
         push = next(filter(self._is_push, self.unanswered), None)
         if push is not None and self.is_open:
             self.unanswered.remove(push)
             self.reply(push, "error", {"reason": "denied"})
 
     def crash(self, topic: str, event: str = "phx_error") -> None:
-        """End the channel, by `phx_error` or `phx_close`. Nothing happens when the server has none."""
+        """End the channel with `phx_error` or `phx_close`. Do nothing when it is not joined."""
         channel = self._end(topic)
         if channel is not None:
             self.say(channel.join_ref, channel.join_ref, topic, event, {})
 
     def echo(self, topic: str, event: str = "phx_close") -> None:
-        """Say it of the life before the last, again. Nothing happens when there was none."""
+        """Send `event` for the join before the last one. Do nothing when there was none."""
         earlier = self.joins.get(topic, [])[:-1]
         if earlier and self.is_open:
             payload = {"status": "ok", "response": {}} if event == "phx_reply" else {}
             self.say(earlier[-1], earlier[-1], topic, event, payload)
 
     def repeat_diff(self) -> None:
-        """Tell the last diff twice. Nothing happens when there was none."""
+        """Send the last diff again. Do nothing when there was none."""
         if self._last_diff is not None:
             self._tell_diff(*self._last_diff)
 
     def cut(self, reason: str = "eof") -> None:
-        """The stream ends, or could not be opened, and the server notices."""
+        """End the transport, or let its connect fail. The server notices it."""
         self.hang_up()
         super().cut(reason)
 
     def die(self) -> None:
-        """The network dies without a word, and the client has to find out by itself."""
+        """Let the network fail silently. The client must detect the failure on its own."""
         self.hang_up()
         self.dead = self.silent = True
 
     def hang_up(self, *, noticed: bool = True) -> list[Device]:
-        """Close the books of this connection: what the client says on it is not answered any more.
+        """End all joins of this connection, and drop its waiting messages.
 
-        Our own presences go with it, unless the server has not `noticed`: then they are returned, as ghosts.
+        The client's own presences leave, too. Unless `noticed`, they stay online as ghosts and are returned.
         """
         own = [channel.own for channel in self.channels.values() if channel.own is not None]
         for topic in [*self._asked]:
@@ -209,19 +209,19 @@ class ModelServer(ScriptedServer):
         return [] if noticed else own
 
     def check(self) -> None:
-        """Raise `ContractError` unless the events, folded, are what the client holds."""
+        """Raise `ContractError` unless the folded events equal the client's state."""
         self.fold.check()
 
     # ---------------------------------------------------------------- the connection
 
     def exchange(self) -> None:
-        """Let both sides speak until there is no more to say."""
+        """Let both sides send and process until nothing is left."""
         super().exchange()
         while not self._busy and not self.stalls and self._do_next():
             pass
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """A message of the client's came."""
+        """See `InMemoryPair`. The message waits until it is processed."""
         super().heard(frame)
         message = self.received[-1]
         if message.topic == "phoenix" or self.dead:
@@ -234,7 +234,7 @@ class ModelServer(ScriptedServer):
             self.joins.setdefault(message.topic, []).append(message.ref)
 
     def _answer_heartbeat(self, message: Message) -> None:
-        # Behind a join that waits it waits, too: a Phoenix socket does one thing after the other.
+        # A heartbeat waits behind a waiting join: a Phoenix socket processes one message at a time.
         if any(waiting.event == "phx_join" for waiting in self.unanswered):
             self.unanswered.append(message)
         else:
@@ -254,7 +254,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Do the next thing that waits. False: there is none."""
+        """Accept a connection, send a state or reply to a message, if any waits. Return whether one did."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:
@@ -269,7 +269,7 @@ class ModelServer(ScriptedServer):
             self._busy = False
         return True
 
-    # ---------------------------------------------------------------- answers
+    # ---------------------------------------------------------------- replies
 
     def _is_push(self, message: Message) -> bool:
         channel = self.channels.get(message.topic)
@@ -288,7 +288,7 @@ class ModelServer(ScriptedServer):
             response = {} if message.event == "phx_leave" else {"reason": "unmatched topic"}
             self.reply(message, "ok" if message.event == "phx_leave" else "error", response)
         elif message.join_ref != channel.join_ref:
-            pass  # meant for an earlier life
+            pass  # for an earlier join
         elif message.event == "phx_leave":
             self.reply(message)
             self.crash(topic, "phx_close")
@@ -326,7 +326,7 @@ class ModelServer(ScriptedServer):
         self.say(channel.join_ref, None, channel.topic, "presence_state", state)
 
     def _own(self, channel: ServerJoin, meta: Mapping[str, Any] | None) -> None:
-        """The client tracks itself, or no more."""
+        """Track the client's own presence; `None` untracks it."""
         if meta is None:
             if channel.own is not None:
                 self.untrack(channel.own)
@@ -338,10 +338,10 @@ class ModelServer(ScriptedServer):
             if {name: held[name] for name in held if name not in _REFS} != meta:
                 self.retrack(channel.own, meta)
 
-    # ---------------------------------------------------------------- books
+    # ---------------------------------------------------------------- bookkeeping
 
     def _end(self, topic: str) -> ServerJoin | None:
-        """A life ends, and the client's presence with it."""
+        """End a join, and untrack the client's own presence in it."""
         channel = self.channels.pop(topic, None)
         if channel is not None:
             if self._asked.get(topic) == channel.join_ref:

@@ -1,4 +1,4 @@
-"""A hub and its clients in one piece of memory: every byte goes through both, no time passes by itself."""
+"""A hub and scripted clients in memory. All bytes pass through both; the clock is virtual."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ PHOENIX_V1 = "/socket/websocket?vsn=1.0.0"
 SUPABASE = "/realtime/v1/websocket?vsn=2.0.0"
 SUPABASE_V1 = "/realtime/v1/websocket?vsn=1.0.0"
 
-KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # the nonce of every handshake
+KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # Sec-WebSocket-Key of all handshakes, from RFC 6455, section 1.3
 
 
 class ScriptedClients:
-    """A hub, its clients and a clock. You play the clients.
+    """A hub, its clients and a virtual clock. The test plays the clients.
 
         clients = ScriptedClients(Hub())
         ann = clients.connect(SUPABASE)
         ann.join("realtime:lobby", {"config": {"presence": {"key": "ann", "enabled": True}}})
         clients.advance(1.0)                             # seconds
 
-    After every step all bytes have arrived, and the `Contract` of the hub was checked: `ContractError`.
+    Every step delivers all bytes, and raises `ContractError` when the hub breaks its `Contract`.
     """
 
     def __init__(self, hub: Hub, *, now: float = 100.0) -> None:
         self.hub = hub
         self.now = now
         self.events: list[HubEvent] = []
-        self.sent: dict[ConnId, bytes] = {}  # all that the hub wrote
+        self.sent: dict[ConnId, bytes] = {}  # all bytes from the hub
         self.closed: dict[ConnId, CloseTransport] = {}
         self.clients: dict[ConnId, ScriptedClient] = {}
         self._contract = Contract(hub)
         self._last = 0
 
     def open(self, address: str | None = None) -> ConnId:
-        """A transport without anybody behind it."""
+        """Open a transport without a client behind it."""
         self._last += 1
         conn = ConnId(self._last)
         self._contract.accepted(conn)
@@ -61,7 +61,7 @@ class ScriptedClients:
         return conn
 
     def connect(self, target: str = PHOENIX, *, shake_hands: bool = True, **options: Any) -> ScriptedClient:
-        """A client, which has sent its upgrade request unless told not to. `options` are the client's."""
+        """Connect a client, and send its upgrade if `shake_hands`. `options`: see `ScriptedClient`."""
         conn = self.open()
         client = self.clients[conn] = ScriptedClient(self, conn, target, **options)
         if shake_hands:
@@ -69,21 +69,21 @@ class ScriptedClients:
         return client
 
     def receive(self, conn: ConnId, data: bytes) -> None:
-        """Bytes from a client."""
+        """Deliver bytes from a client to the hub."""
         self.hub.receive_data(conn, data, now=self.now)
         self.settle()
 
     def drop(self, conn: ConnId) -> None:
-        """A transport ends without a word."""
+        """End a transport without a closing handshake."""
         self._contract.closed(conn)
         self.closed[conn] = CloseTransport(conn)
         self.hub.transport_closed(conn, now=self.now)
         self.settle()
 
     def settle(self) -> None:
-        """Drain the hub, and bring the bytes to the clients and theirs to the hub, until nothing moves."""
+        """Drain the hub, and deliver bytes in both directions, until none are left."""
         self._settle()
-        # Bytes may wait for a turn.
+        # Bytes that wait for their turn need further ticks.
         while (deadline := self.hub.next_deadline()) is not None and deadline <= self.now:
             self.hub.tick(now=self.now)
             self._settle()
@@ -106,7 +106,7 @@ class ScriptedClients:
                 client.flush()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, with a tick at each deadline as a driver does it."""
+        """Advance the clock by `seconds`, with a tick at each deadline, as a driver does."""
         target = self.now + seconds
         while (deadline := self.hub.next_deadline()) is not None and deadline <= target:
             self.now = deadline
@@ -117,15 +117,15 @@ class ScriptedClients:
         self.settle()
 
     def take_events(self) -> list[HubEvent]:
-        """The events of the hub since the last time."""
+        """Return the hub's events since the last call."""
         events, self.events = self.events, []
         return events
 
 
 class ScriptedClient:
-    """One client: a WebSocket and the V1 or V2 of the target. A `mute` one answers no pings and closes.
+    """One client: a WebSocket, and the V1 or V2 serializer that `target` names.
 
-    `options` are those of `WebSocket.client`.
+    A `mute` client replies to no ping and no close. `options` are those of `WebSocket.client`.
     """
 
     def __init__(
@@ -150,17 +150,17 @@ class ScriptedClient:
     # -- from the hub
 
     def receive(self, data: bytes) -> None:
-        """Bytes from the hub."""
+        """Process bytes from the hub."""
         self.websocket.receive_data(data)
         self._read()
 
     def end(self) -> None:
-        """The hub closed the transport."""
+        """Process the end of the transport, which the hub has closed."""
         self.websocket.receive_eof()
         self._read()
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Any:
-        """What is put into the inbox for a message."""
+        """Return the inbox entry of a message."""
         return self.serializer.decode(frame)
 
     def _read(self) -> None:
@@ -179,7 +179,7 @@ class ScriptedClient:
                     self.closed = event
 
     def take(self) -> list[Any]:
-        """The messages since the last time, each as V2 lays it out."""
+        """Return the messages since the last call, each as [join_ref, ref, topic, event, payload]."""
         inbox, self.inbox = self.inbox, []
         return [[m.join_ref, m.ref, m.topic, m.event, m.payload] for m in inbox]
 
@@ -187,28 +187,28 @@ class ScriptedClient:
 
     @property
     def has_bytes(self) -> bool:
-        """Whether anything waits to be sent to the hub."""
+        """Whether bytes wait to be sent to the hub. Always false for a `mute` client."""
         self._out += self.websocket.data_to_send()
         return bool(self._out) and not self.mute
 
     def flush(self) -> None:
-        """Send the hub what is to be sent."""
+        """Send the waiting bytes to the hub."""
         if self.has_bytes:
             data, self._out = self._out, b""
             self.world.receive(self.conn, data)
 
     def bytes_of(self, *message: Any) -> bytes:
-        """The frame of a message, not sent."""
+        """Return the WebSocket frame of a message without sending it."""
         frame = self.serializer.encode(Message(*message))
         (self.websocket.send_text if frame.text else self.websocket.send_binary)(frame.data)
         return self.websocket.data_to_send()
 
     def say(self, *message: Any) -> None:
-        """Send join_ref, ref, topic, event, payload. Raises `LocalProtocolError` unless connected."""
+        """Send join_ref, ref, topic, event, payload. Raise `LocalProtocolError` unless connected."""
         self.world.receive(self.conn, self.bytes_of(*message))
 
     def text(self, data: str) -> None:
-        """Send any text."""
+        """Send any text message."""
         self.websocket.send_text(data)
         self.flush()
 
@@ -218,16 +218,16 @@ class ScriptedClient:
         self.flush()
 
     def join(self, topic: str, payload: Any, ref: str = "1") -> list[Any]:
-        """Join a topic, and return what came."""
+        """Join a topic, and return the messages received since the last `take`."""
         self.say(ref, ref, topic, "phx_join", payload)
         return self.take()
 
     def drop(self) -> None:
-        """The transport ends without a word."""
+        """End the transport without a closing handshake."""
         self.world.drop(self.conn)
 
     def close(self, code: int = 1000) -> None:
-        """A closing handshake."""
+        """Start the closing handshake."""
         self.websocket.close(code)
         self.flush()
 
@@ -235,7 +235,7 @@ class ScriptedClient:
 def supabase_join(
     key: str = "", *, presence: Any = True, ack: Any = False, echo: Any = False, **more: Any
 ) -> dict[str, Any]:
-    """The payload of a join of a Supabase channel, as realtime-js sends it."""
+    """Return the join payload of a Supabase channel, as realtime-js sends it."""
     config = {
         "broadcast": {"ack": ack, "self": echo},
         "presence": {"key": key, "enabled": presence},

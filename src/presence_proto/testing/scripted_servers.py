@@ -1,4 +1,4 @@
-"""A server of the Jarvis JSON protocol that says what it is told to, to one client, in real bytes."""
+"""`ScriptedServer` (Phoenix, Supabase) and `ScriptedJarvisServer`: a test plays the server of one client."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------- scripted server
-# A Phoenix or Supabase server that says what it is told to, to one client, in real bytes.
+# A Phoenix or Supabase server for one client. The test chooses its messages; they travel as real bytes.
 
 
 class ScriptedServer(InMemoryPair):
-    """A client, and a server that you play.
+    """A client, and a Phoenix or Supabase server that the test plays.
 
         pair = ScriptedServer(RealtimeClient(RealtimeConfig(server_url="ws://host.test")))
         pair.connect()                                   # command, transport, upgrade
-        pair.do(pair.client.join, "room:lobby")          # any command: `now` is the pair's
-        pair.accept_join("room:lobby", state={})         # the server says ok
+        pair.do(pair.client.join, "room:lobby")          # any command; the pair passes `now`
+        pair.accept_join("room:lobby", state={})         # the server replies ok
         pair.diff(joins={"ann": {"metas": [{"phx_ref": "1"}]}})
         pair.advance(60)                                 # seconds
-        assert pair.take() == [...]                      # the events since the last time
+        assert pair.take() == [...]                      # the events since the last `take`
 
-    It speaks V1 or V2, as the client asks in its URL, and answers pings, the closing handshake and, while
-    `answers_heartbeats`, heartbeats by itself. Where a `topic` is left out, it is that of the last join.
+    The server uses V1 or V2, as the client's URL requests. It replies to pings, to the closing handshake and,
+    while `answers_heartbeats`, to heartbeats on its own. The default `topic` is that of the last join.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class ScriptedServer(InMemoryPair):
         super().__init__(client, now=now, deflate=deflate, chunk=chunk)
         self.received: list[Message] = []  # from the client, heartbeats included
 
-    # ---------------------------------------------------------------- what the server says
+    # ---------------------------------------------------------------- server to client
 
     def say(self, join_ref: Any, ref: Any, topic: str, event: str, payload: Any) -> None:
-        """A message from the server. On V1 its join_ref is not sent."""
+        """Send a message from the server. V1 omits the join_ref."""
         frame = self._serializer.encode(Message(join_ref, ref, topic, event, payload))
         self.say_text(frame.data) if frame.text else self.say_binary(frame.data)
 
     def reply(self, to: Message, status: str = "ok", response: Any = None) -> None:
-        """A reply to a message of the client's."""
+        """Reply to a message of the client."""
         payload = {"status": status, "response": {} if response is None else response}
         self.say(to.join_ref, to.ref, to.topic, "phx_reply", payload)
 
     def join(self, topic: str, params: Any = None, *, state: Any = None, response: Any = None) -> Message:
-        """`join`, and everything up to the presence state, if there is one. Returns the join."""
+        """Call the client's `join`, and accept it as `accept_join` does. Return the join message."""
         self.do(self.client.join, topic, params)
         return self.accept_join(topic, state, response)
 
     def accept_join(self, topic: str | None = None, state: Any = None, response: Any = None) -> Message:
-        """Say ok to the last join of the topic and, when there is a `state`, tell it. Returns the join."""
+        """Reply ok to the last join of the topic, and send the `state` if given. Return the join message."""
         join = self.last("phx_join", topic)
         self.reply(join, "ok", response)
         if state is not None:
@@ -66,21 +66,21 @@ class ScriptedServer(InMemoryPair):
         return join
 
     def diff(self, joins: Any = None, leaves: Any = None, *, topic: str | None = None) -> None:
-        """A `presence_diff`; the sides are `{key: {"metas": [...]}}`."""
+        """Send a `presence_diff`. Both sides have the form `{key: {"metas": [...]}}`."""
         payload = {"joins": joins or {}, "leaves": leaves or {}}
         self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
 
     def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> None:
-        """A Supabase broadcast from somebody else, in the form that V1 or V2 has for it."""
+        """Send a Supabase broadcast of another client, encoded for V1 or V2."""
         message: Any = UserBroadcast(event, payload)
         if isinstance(self._serializer, V1Serializer):
             message = {"type": "broadcast", "event": event, "payload": payload}
         self.say(None, None, self.last("phx_join", topic).topic, "broadcast", message)
 
-    # ---------------------------------------------------------------- what the client said
+    # ---------------------------------------------------------------- client to server
 
     def sent(self, event: str | None = None, topic: str | None = None) -> list[Message]:
-        """The client's messages, oldest first; heartbeats only when asked for by event."""
+        """Return the client's messages, oldest first. Heartbeats are included only if `event` names them."""
         return [
             message
             for message in self.received
@@ -89,11 +89,11 @@ class ScriptedServer(InMemoryPair):
         ]
 
     def last(self, event: str | None = None, topic: str | None = None) -> Message:
-        """The last of them. Raises `IndexError` when there is none."""
+        """Return the last message of `sent`. Raise `IndexError` when there is none."""
         return self.sent(event, topic)[-1]
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """A message of the client's came."""
+        """See `InMemoryPair`. Replies to a heartbeat while `answers_heartbeats`."""
         message = self._serializer.decode(frame)
         self.received.append(message)
         is_heartbeat = message.topic == "phoenix" and message.event == "heartbeat"
@@ -110,7 +110,7 @@ class ScriptedServer(InMemoryPair):
 
 
 def _asked_for(target: str) -> Serializer:
-    """The version in the target of a request. As on a real server, no `vsn` means V1."""
+    """Return the serializer for the `vsn` of a request target. As on a real server, no `vsn` means V1."""
     (vsn,) = parse_qs(urlsplit(target).query).get("vsn", ["1.0.0"])
     return serializer_for(vsn, server=True)
 
@@ -119,7 +119,7 @@ def _asked_for(target: str) -> Serializer:
 
 
 class ScriptedJarvisServer(InMemoryPair):
-    """A `PresenceClient` on the Jarvis wire, and a server that you play. The rest is as in `ScriptedServer`.
+    """A `PresenceClient` with the Jarvis JSON protocol, and a server that the test plays.
 
         pair = ScriptedJarvisServer(PresenceClient(identity, PresenceConfig(server_url="ws://host.test:8790")))
         pair.connect()
@@ -127,7 +127,8 @@ class ScriptedJarvisServer(InMemoryPair):
         pair.tell("poke", user_id="bo", display_name="Bo", ts=None)
         assert pair.take() == [...]
 
-    It answers pings by itself while `answers_heartbeats`, with `count` as the number of users.
+    The server replies to pings on its own while `answers_heartbeats`, with `count` as the number of users.
+    See `ScriptedServer` for the rest.
     """
 
     def __init__(
@@ -135,24 +136,24 @@ class ScriptedJarvisServer(InMemoryPair):
     ) -> None:
         super().__init__(client, now=now, deflate=deflate, chunk=chunk)
         self.received: list[Any] = []  # the client's messages, pings included
-        self.count: Any = 1  # what pongs say
+        self.count: Any = 1  # `online_count` of the pongs
 
     def welcome(self, *users: Any) -> None:
-        """Let the client in, and tell it who else is there."""
+        """Accept the client, and send it the other `users`."""
         self.tell("welcome", your_id=self.client.identity.user_id, users=users)
 
     def tell(self, kind: Any, **fields: Any) -> None:
-        """A message from the server."""
+        """Send a message of type `kind` from the server."""
         self.say_text(json.dumps({"type": kind, **fields}))
 
     def said(self, kind: str | None = None) -> list[Any]:
-        """The client's messages, oldest first; pings only when asked for."""
+        """Return the client's messages, oldest first. Pings are included only if `kind` names them."""
         return [
             one for one in self.received if (one["type"] != "ping" if kind is None else one["type"] == kind)
         ]
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """A message of the client's came."""
+        """See `InMemoryPair`. Replies to a ping while `answers_heartbeats`."""
         require(isinstance(frame, TextMessage), "Jarvis JSON is text")
         message = json.loads(frame.data)
         self.received.append(message)

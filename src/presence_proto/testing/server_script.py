@@ -1,10 +1,11 @@
-"""A small language for what happens to a client, and `play`, which lets it happen.
+"""Steps that happen to a client, such as a lost connection, and `play`, which runs a script of them.
 
-    play([Come("ann"), Cut(), Come("bob"), Wait(1.0)], client)
+    play([Track("ann"), Cut(), Track("bob"), Wait(1.0)], client)
 
-A script is a list of steps. The repr of a step is the expression that makes it, so a script that fails can be
-pasted into a test. A step that makes no sense where it stands does nothing: any part of a script is a script.
-`topic` counts the topics that the client has joined, `device` the devices that came; both wrap around.
+A script is a list of steps. The repr of a step is the expression that creates it, so a failing script can be
+pasted into a test. A step that is impossible at its place does nothing, so any part of a script is a script.
+`topic` is an index into the topics that the client has joined, `device` an index into the devices that came
+online; both wrap around.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ __all__ = [
     "play",
 ]
 
-MAX_EVENTS = 1000
-"""A step that leads to more events than this leads to events without end."""
+MAX_EVENTS = 1000  # events per step; a step with more is taken for an endless loop
 
 Which: TypeAlias = Literal["now", "old", "none", "unknown"]
 
@@ -58,27 +58,27 @@ T = TypeVar("T")
 
 
 class ScriptContext:
-    """One client and its `ModelServer`, for one script, and what the steps speak of: devices and topics."""
+    """State of one script: the client, its `ModelServer`, and the topics and devices that steps refer to."""
 
     def __init__(self, client: Any) -> None:
         self.server = ModelServer(client)
         self.devices: list[Device] = []
 
     def topic(self, number: int) -> str:
-        """One of the topics that the client has joined. Raises `LocalProtocolError` when there is none."""
+        """Return a topic that the client has joined. Raise `LocalProtocolError` when there is none."""
         return _one_of(list(dict.fromkeys(join.topic for join in self.server.sent("phx_join"))), number)
 
     def device(self, number: int) -> Device:
-        """One of the devices that came. Raises `LocalProtocolError` when there is none."""
+        """Return a device that came online. Raise `LocalProtocolError` when there is none."""
         return _one_of(self.devices, number)
 
     def do(self, step: Step) -> None:
-        """Let a step happen, and check the client. Raises `ContractError`."""
+        """Run a step and check the client. Raise `ContractError` when the check fails."""
         before = len(self.server.events)
         try:
             step.happen(self)
         except LocalProtocolError:
-            pass  # there is no connection, topic or device; V1 carries no bytes, and a binary frame no ref
+            pass  # impossible now: no connection, topic or device; bytes on V1; a ref in a binary frame
         self.server.check()
         require(len(self.server.events) - before <= MAX_EVENTS, f"{step!r} leads to events without end")
 
@@ -92,12 +92,12 @@ def _one_of(items: list[T], number: int) -> T:
 def play(
     script: Iterable[Step], client: Any, *, after_step: Callable[[ModelServer], None] | None = None
 ) -> ModelServer:
-    """Let a script happen to a `RealtimeClient` or `PresenceClient`, and return the server.
+    """Run a script on a `RealtimeClient` or `PresenceClient`, and return the server.
 
-    The client is connected first, unless it is already trying to. After each step it is checked: the driver
-    contract, its events, which must be documented ones, folded, and that they come to an end; `ContractError`
-    is raised when it fails. Then `after_step(server)` is called: there is the place to hand `server.take()`
-    to an application, and to check that.
+    The client connects first, unless it is already connecting. Each step is followed by a check: the client
+    keeps the driver contract, reports only documented events, equals the fold of its events, and reports at
+    most 1000 events per step. Otherwise `ContractError` is raised. After the check, `after_step(server)` is
+    called. Use it to pass `server.take()` to an application and to check that application.
     """
     context = ScriptContext(client)
     for step in (Connect(), *script):
@@ -108,14 +108,14 @@ def play(
 
 
 class Step(Protocol):
-    """Something that happens."""
+    """One step of a script."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Do it. `LocalProtocolError` means that it makes no sense now."""
+        """Run the step. Raise `LocalProtocolError` when it is impossible now."""
 
 
 class _Printed:
-    """The repr leaves out what has its default."""
+    """Mixin whose repr omits fields with their default value."""
 
     __slots__ = ()
 
@@ -129,21 +129,21 @@ class _Printed:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        # What Hypothesis prints, after the protocol of IPython.
+        # Hypothesis prints examples with this hook of IPython.
         printer.text(repr(self))
 
 
 @frozen(repr=False)
 class Connect(_Printed):
-    """The application wants to be connected."""
+    """The application connects."""
 
     def happen(self, context: ScriptContext) -> None:
-        """`connect`, if the client is at rest."""
+        """Call the client's `connect` if the client is closed."""
         if context.server.client.is_closed:
             context.server.connect()
 
 
-# ---------------------------------------------------------------------------------------------- who is there
+# ---------------------------------------------------------------------------------------------- presence
 
 
 @frozen(repr=False)
@@ -155,7 +155,7 @@ class Track(_Printed):
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """A join in a diff, or in the next state."""
+        """Send a join in a diff, or include the device in the next state."""
         context.devices.append(context.server.track(context.topic(self.topic), self.key, self.meta))
 
 
@@ -167,7 +167,7 @@ class Retrack(_Printed):
     meta: Mapping[str, Any] = MappingProxyType({})
 
     def happen(self, context: ScriptContext) -> None:
-        """A join and a leave in one diff."""
+        """Send a join and a leave in one diff."""
         context.server.retrack(context.device(self.device), self.meta)
 
 
@@ -178,36 +178,36 @@ class Untrack(_Printed):
     device: int
 
     def happen(self, context: ScriptContext) -> None:
-        """A leave."""
+        """Send a leave in a diff."""
         context.server.untrack(context.device(self.device))
 
 
 @frozen(repr=False)
 class SendBroadcast(_Printed):
-    """Somebody broadcasts something."""
+    """Another client sends a broadcast."""
 
     event: str
     payload: Any
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """Those who are in the topic hear it."""
+        """Send the broadcast if the client has joined the topic."""
         topic = context.topic(self.topic)
         if topic in context.server.channels:
             context.server.broadcast(self.event, self.payload, topic=topic)
 
 
-# ---------------------------------------------------------------------------------------------- weather
+# ---------------------------------------------------------------------------------------------- network, time
 
 
 @frozen(repr=False)
 class Cut(_Printed):
-    """The connection ends. A server that has not `noticed` shows the client as online still."""
+    """The connection ends. Unless `noticed`, the server keeps the client online."""
 
     noticed: bool = True
 
     def happen(self, context: ScriptContext) -> None:
-        """The ghosts are devices, so that they can go later."""
+        """End the connection. Ghosts of the client become devices, so that later steps can untrack them."""
         if context.server.conn is None:
             raise LocalProtocolError("there is no connection")
         context.devices += context.server.hang_up(noticed=self.noticed)
@@ -216,135 +216,135 @@ class Cut(_Printed):
 
 @frozen(repr=False)
 class Die(_Printed):
-    """The network dies without a word. It is back when the client has noticed."""
+    """The network fails silently. It works again after the client has noticed the failure."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Nothing arrives any more."""
+        """Stop all delivery."""
         context.server.die()
 
 
 @frozen(repr=False)
 class SendClose(_Printed):
-    """The server closes the connection, with a WebSocket close code."""
+    """The server closes the connection with a WebSocket close code."""
 
     code: int = 1012
 
     def happen(self, context: ScriptContext) -> None:
-        """The closing handshake."""
+        """Start the closing handshake."""
         context.server.close(self.code)
 
 
 @frozen(repr=False)
 class Refuse(_Printed):
-    """The server refuses the next connection, with an HTTP status."""
+    """The server refuses the next upgrade with an HTTP status."""
 
     status: int = 503
 
     def happen(self, context: ScriptContext) -> None:
-        """It will."""
+        """Queue the refusal."""
         context.server.refusals.append(self.status)
 
 
 @frozen(repr=False)
 class Crash(_Printed):
-    """The server ends a channel: `phx_error`, or `phx_close`."""
+    """The server ends a channel with `phx_error` or `phx_close`."""
 
     event: Literal["phx_error", "phx_close"] = "phx_error"
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """The client will join again."""
+        """End the channel. The client must join it again."""
         context.server.crash(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
 class Wait(_Printed):
-    """Time passes: seconds."""
+    """`seconds` pass."""
 
     seconds: float
 
     def happen(self, context: ScriptContext) -> None:
-        """With a tick at each deadline."""
+        """Advance the clock, with a tick at each deadline."""
         context.server.advance(self.seconds)
 
 
 @frozen(repr=False)
 class Sleep(_Printed):
-    """The host of the client sleeps: seconds."""
+    """The client's host sleeps for `seconds`."""
 
     seconds: float
 
     def happen(self, context: ScriptContext) -> None:
-        """With one late tick."""
+        """Advance the clock, with one late tick at the end."""
         context.server.jump(self.seconds)
 
 
-# ---------------------------------------------------------------------------------------------- slow
+# ---------------------------------------------------------------------------------------------- slow server
 
 
 @frozen(repr=False)
 class Stall(_Printed):
-    """The server stops to accept and to answer."""
+    """The server stops accepting connections and replying."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Until `Serve`."""
+        """Stall until `Serve`."""
         context.server.stall()
 
 
 @frozen(repr=False)
 class ServeOne(_Printed):
-    """The server stalls, but does one thing: the oldest that waits, or the reply to the `latest` push."""
+    """The server stalls, but processes the oldest waiting task; with `latest`, the last push."""
 
     latest: bool = False
 
     def happen(self, context: ScriptContext) -> None:
-        """One step of several."""
+        """Process one task."""
         context.server.serve_one(latest=self.latest)
 
 
 @frozen(repr=False)
 class Serve(_Printed):
-    """The server answers all that waits, and from now on at once."""
+    """The server processes everything that waits, and from now on everything at once."""
 
     def happen(self, context: ScriptContext) -> None:
-        """The end of a `Stall`."""
+        """End a `Stall`."""
         context.server.serve()
 
 
-# ---------------------------------------------------------------------------------------------- buggy
+# ---------------------------------------------------------------------------------------------- buggy server
 
 
 @frozen(repr=False)
 class RepeatDiff(_Printed):
-    """The last diff comes once more."""
+    """The server sends the last diff again."""
 
     def happen(self, context: ScriptContext) -> None:
-        """It changes nothing."""
+        """Send the diff. It must change nothing."""
         context.server.repeat_diff()
 
 
 @frozen(repr=False)
 class Echo(_Printed):
-    """The server says of an earlier life of the channel what was true of it: its end, or a reply."""
+    """The server sends an event of an earlier join again: its end, or a reply."""
 
     event: Literal["phx_close", "phx_error", "phx_reply"] = "phx_close"
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """It changes nothing."""
+        """Send the event. It must change nothing."""
         context.server.echo(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
 class SendReply(_Printed):
-    """A reply to the last message of the client or one `back` from there, answered before or not."""
+    """The server replies, perhaps again, to the client's last message or to the one `back` before it."""
 
     back: int = 0
     status: str = "ok"
     response: Any = None
 
     def happen(self, context: ScriptContext) -> None:
-        """With its refs."""
+        """Send a reply with the refs of that message."""
         said = context.server.sent()
         if self.back < len(said):
             context.server.reply(said[-1 - self.back], self.status, self.response)
@@ -352,7 +352,7 @@ class SendReply(_Printed):
 
 @frozen(repr=False)
 class Say(_Printed):
-    """Any message, with refs of the life of the channel that is or one that was, none, or unknown ones."""
+    """The server sends any message, with refs of the current or the first join, none, or unknown ones."""
 
     event: str
     payload: Any
@@ -361,44 +361,44 @@ class Say(_Printed):
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """As it is."""
+        """Send the message."""
         topic = context.topic(self.topic)
         joins = [join.ref for join in context.server.sent("phx_join", topic)]
         refs = {"now": joins[-1], "old": joins[0], "none": None, "unknown": "999"}
         context.server.say(refs[self.join_ref], refs[self.ref], topic, self.event, self.payload)
 
 
-# ---------------------------------------------------------------------------------------------- hostile
+# --------------------------------------------------------------------------------------------- hostile server
 
 
 @frozen(repr=False)
 class SendText(_Printed):
-    """Any text message."""
+    """The server sends any text message."""
 
     text: str
 
     def happen(self, context: ScriptContext) -> None:
-        """As it is."""
+        """Send the message."""
         context.server.say_text(self.text)
 
 
 @frozen(repr=False)
 class SendBinary(_Printed):
-    """Any binary message."""
+    """The server sends any binary message."""
 
     data: bytes
 
     def happen(self, context: ScriptContext) -> None:
-        """As it is."""
+        """Send the message."""
         context.server.say_binary(self.data)
 
 
 @frozen(repr=False)
 class SendBytes(_Printed):
-    """Any bytes on the connection, also before the upgrade."""
+    """The server sends any bytes, perhaps before the upgrade."""
 
     data: bytes
 
     def happen(self, context: ScriptContext) -> None:
-        """As they are."""
+        """Send the bytes."""
         context.server.deliver(self.data)

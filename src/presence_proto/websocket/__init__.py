@@ -1,4 +1,4 @@
-"""WebSocket (RFC 6455) for both roles: bytes to messages and back. No other folder imports h11 or wsproto."""
+"""WebSocket (RFC 6455), client and server side, sans-IO. Only this package imports h11 and wsproto."""
 
 from presence_proto.config import Address
 from presence_proto.websocket.handshake import HandshakeRefused, HandshakeRequest

@@ -1,8 +1,8 @@
-"""The limit on a message's size, and permessage-deflate (RFC 7692), as extensions of wsproto's frame decoder.
+"""The message size limit and permessage-deflate (RFC 7692), as extensions of wsproto's frame decoder.
 
-Why not wsproto's own `PerMessageDeflate`: it inflates without a bound, forgets that a message is compressed
-when a ping stands between its fragments, asserts on what a peer may well send, and raises `ValueError` on odd
-parameters.
+wsproto's own `PerMessageDeflate` is not used. It inflates without a limit, and forgets that a message is
+compressed if a ping arrives between fragments. Input from a peer can fail its asserts, and odd parameters
+raise `ValueError`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OFFER = "permessage-deflate; client_max_window_bits"
-"""What a client offers: any window, either way of keeping contexts."""
+"""The client's offer: any window size, with or without context takeover."""
 
-# Bandit, from 1.11, closes with 1009 a message that inflates to more than 25 times its size and to more than
-# some 30,000 bytes. Other servers may draw their line elsewhere, so ours lies a little lower.
-_LARGE = 16 * 1024  # bytes; smaller messages are compressed at whatever ratio
+# Bandit 1.11 and later closes with 1009 if a message inflates to more than 25 times its size and to more than
+# about 30,000 bytes. Other servers may have other limits, so these limits are lower.
+_LARGE = 16 * 1024  # bytes; smaller messages are compressed at any ratio
 _MAX_RATIO = 20
 
 _NO_BITS = RsvBits(False, False, False)
 _RSV1 = RsvBits(True, False, False)
-_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: what the sender cuts off
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender cuts this off
 
 
 class MessageLimit(Extension):
-    """Refuses a message of more than `limit` bytes as soon as a frame header announces it. Never negotiated.
+    """A wsproto extension that refuses a message over `limit` bytes at its frame header. Never negotiated.
 
-    `fault` says what was wrong when a hook has returned a `CloseReason`. `added` is how many bytes inflating
-    has added so far.
+    After a hook has returned a `CloseReason`, `fault` describes the error. `added` is the number of bytes by
+    which inflating has enlarged the messages so far.
     """
 
     __slots__ = ("_control", "_frame_size", "_in_message", "_size", "_wire_limit", "added", "fault", "limit")
@@ -45,8 +45,8 @@ class MessageLimit(Extension):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._wire_limit = limit  # for the payloads as they come over the wire
-        self._size = 0  # of the finished frames of the message under way
+        self._wire_limit = limit  # bytes of a message's payloads as received, before inflating
+        self._size = 0  # bytes of the finished frames of the current message
         self._frame_size = 0
         self._in_message = False
         self._control = False
@@ -62,12 +62,12 @@ class MessageLimit(Extension):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        # wsproto calls this again for the same frame while the masking key has not come: nothing is added up
-        # here.
+        # Do not add up sizes here: wsproto calls this hook again for the same frame until the masking key has
+        # arrived.
         self._control = opcode.iscontrol()
         if self._control:
             return _NO_BITS
-        # wsproto checks the order of fragments, too, but only after the payload went through the extensions.
+        # wsproto also checks the order of fragments, but only after the extensions have seen the payload.
         if (opcode is Opcode.CONTINUATION) is not self._in_message:
             what = "a message inside another" if self._in_message else "a continuation of no message"
             return self._fail(CloseReason.PROTOCOL_ERROR, what)
@@ -93,10 +93,10 @@ class MessageLimit(Extension):
 
 
 class Deflate(MessageLimit):
-    """permessage-deflate as agreed, for either role. The limit counts inflated bytes.
+    """The negotiated permessage-deflate extension, for either role. The limit counts inflated bytes.
 
-    `inflate_bits`, `deflate_bits`: the window of the peer's messages and of ours, 9 to 15. `keep_inflating`,
-    `keep_deflating`: the context outlives the message.
+    `inflate_bits`, `deflate_bits`: the window of received and of sent messages, 9 to 15. `keep_inflating`,
+    `keep_deflating`: whether the context is kept for the next message.
     """
 
     __slots__ = (
@@ -129,9 +129,9 @@ class Deflate(MessageLimit):
         self._keep_deflating = keep_deflating
         self._inflater: zlib._Decompress | None = None
         self._deflater: zlib._Compress | None = None
-        self._compressed = False  # the message under way is
-        self._inflated = 0  # bytes of the message under way
-        self._held = bytearray()  # what has come of the frame under way
+        self._compressed = False  # whether the current message is compressed
+        self._inflated = 0  # inflated bytes of the current message
+        self._held = bytearray()  # received bytes of the current frame
 
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
@@ -139,8 +139,8 @@ class Deflate(MessageLimit):
         starts = opcode in (Opcode.TEXT, Opcode.BINARY)
         if starts and not self._in_message:
             self._compressed = rsv.rsv1
-            # Deflating may make data longer, most so in small fragments. Each frame is held until it is
-            # complete.
+            # Deflated data may be longer than the original, above all in small fragments. The limit is needed
+            # because each frame is kept until it is complete.
             self._wire_limit = 2 * self.limit + 1024 if rsv.rsv1 else self.limit
         result = super().frame_inbound_header(proto, opcode, rsv, payload_length)
         return _RSV1 if starts and isinstance(result, RsvBits) else result
@@ -150,8 +150,7 @@ class Deflate(MessageLimit):
     ) -> bytes | CloseReason:
         if self._control or not self._compressed:
             return data
-        # Inflated when the frame is complete: what is wrong with it must not depend on how the bytes were
-        # cut.
+        # Inflate only complete frames, so that errors do not depend on how the network cuts the bytes.
         self._held += data
         return b""
 
@@ -165,7 +164,7 @@ class Deflate(MessageLimit):
         return self._inflate(held + _TAIL if fin else held, fin)
 
     def inflate(self, payload: bytes) -> bytes | CloseReason:
-        """A whole message, which is compressed. To be called between messages only; see also `fault`."""
+        """Inflate a whole compressed message. Call it only between messages. See also `fault`."""
         return self._inflate(payload + _TAIL, True)
 
     def _inflate(self, data: bytes | bytearray, fin: bool) -> bytes | CloseReason:
@@ -173,7 +172,7 @@ class Deflate(MessageLimit):
             self._inflater = zlib.decompressobj(-self._inflate_bits)
         inflater = self._inflater
         try:
-            # One byte more than may be: the bound is never 0, which would mean none, and an excess shows.
+            # One byte more than the limit: it shows an excess, and a bound of 0 would mean unlimited.
             inflated = inflater.decompress(data, self.limit - self._inflated + 1)
         except zlib.error:
             return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
@@ -181,7 +180,8 @@ class Deflate(MessageLimit):
         self.added += max(0, len(inflated) - len(data))
         if self._inflated > self.limit:
             return self._too_big()
-        # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream; an empty block follows, and our tail.
+        # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream. Then an empty block follows, whose first
+        # byte is sent and whose other bytes are _TAIL.
         if inflater.eof and len(inflater.unused_data) > 1 + len(_TAIL):
             return self._fail(
                 CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data after the end of what was deflated"
@@ -197,7 +197,7 @@ class Deflate(MessageLimit):
     ) -> tuple[RsvBits, bytes]:
         if opcode.iscontrol():
             return rsv, data
-        # We send every message as one frame.
+        # Every message is sent as one frame.
         if len(data) >= _LARGE:
             return self._large_outbound(rsv, data)
         if not self._keep_deflating:
@@ -207,9 +207,9 @@ class Deflate(MessageLimit):
         return _RSV1, _deflated(self._deflater, data)
 
     def _large_outbound(self, rsv: RsvBits, data: bytes) -> tuple[RsvBits, bytes]:
-        """As `frame_outbound`; a message that a server might take for a bomb goes out as it is."""
+        """Deflate a large message, unless the server could take it for a decompression bomb."""
         deflater = self._deflater if self._keep_deflating else None
-        # A copy: the receiver's context knows only messages that came compressed (RFC 7692 §7.2.1).
+        # Use a copy: only compressed messages may change the shared context (RFC 7692 §7.2.1).
         trial = zlib.compressobj(wbits=-self.deflate_bits) if deflater is None else deflater.copy()
         deflated = _deflated(trial, data)
         if len(data) > _MAX_RATIO * len(deflated):
@@ -220,9 +220,9 @@ class Deflate(MessageLimit):
 
 
 def deflate(data: bytes, bits: int) -> bytes:
-    """A message deflated without a context, for a receiver with a window of `bits`, 9 to 15."""
-    # The window need not be larger than the data (zlib keeps 262 bytes of it to itself). To make one of 32
-    # KiB takes four times as long as to deflate a small message.
+    """Deflate a message without context takeover, for a receiver with a window of `bits`, 9 to 15."""
+    # The window need not be larger than the data plus the 262 bytes that zlib reserves in it. Creating a
+    # window of 32 KiB takes four times as long as deflating a small message.
     return _deflated(zlib.compressobj(wbits=-min(bits, max(9, (len(data) + 262).bit_length()))), data)
 
 
@@ -234,20 +234,20 @@ def _deflated(deflater: zlib._Compress, data: bytes) -> bytes:
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
-# RFC 6455 §9.1: what stands in quotes must be a token, too; so no comma or semicolon hides in a value.
+# RFC 6455 §9.1: a quoted value must be a token, too. So no value contains a comma or a semicolon.
 _PARAM = re.compile(rf'({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
 _Params = list[tuple[str, "str | None"]]
 
 
 def is_token(text: str) -> bool:
-    """Whether `text` is a token of HTTP: a subprotocol, the name of a header or an extension."""
+    """Whether `text` is an HTTP token, as subprotocols and the names of headers and extensions must be."""
     return _NAME.fullmatch(text) is not None
 
 
 def parse_extensions(header: str) -> Iterator[tuple[str, _Params]]:
-    """Name and parameters of each element of a `Sec-WebSocket-Extensions` header.
+    """Yield the name and parameters of each element of a `Sec-WebSocket-Extensions` header.
 
-    Raises `RemoteProtocolError`.
+    Raises `RemoteProtocolError` if the header is malformed.
     """
     for element in header.split(","):
         if not element.strip(" \t"):
@@ -260,7 +260,7 @@ def parse_extensions(header: str) -> Iterator[tuple[str, _Params]]:
 
 
 def _check(params: _Params) -> dict[str, int | None]:
-    """The parameters of a permessage-deflate element, checked. Raises `RemoteProtocolError`."""
+    """Return the checked parameters of a permessage-deflate element. Raises `RemoteProtocolError`."""
     checked: dict[str, int | None] = {}
     for name, value in params:
         if name in checked:
@@ -282,11 +282,11 @@ def _check(params: _Params) -> dict[str, int | None]:
 
 
 def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
-    """For a server: take the first offer that we can follow. Returns our answer and the extension, or `None`.
+    """Accept the first usable offer of a client. Returns the answer's header and the extension, or `None`.
 
-    A server keeps no context for what it sends, and says so unasked (RFC 7692 §7.1.1.1): then one frame does
-    for many clients, and a connection takes a sixth of the memory. `limit` is the largest message in bytes.
-    Raises `RemoteProtocolError` when the header is malformed.
+    The server sends without context takeover and announces that unasked (RFC 7692 §7.1.1.1). So one
+    compressed frame serves many clients, and a connection takes a sixth of the memory. `limit` is the largest
+    message in bytes. Raises `RemoteProtocolError` if the header is malformed.
     """
     accepted = None
     for name, params in parse_extensions(header):
@@ -295,10 +295,10 @@ def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
         try:
             offer = _check(params)
         except RemoteProtocolError:
-            continue  # RFC 7692 §7.1: such an offer is declined
+            continue  # RFC 7692 §7.1: decline an invalid offer
         bits = offer.get("server_max_window_bits") or 15
         if bits == 8:
-            continue  # zlib cannot deflate with so small a window
+            continue  # zlib cannot deflate with a window of 8 bits
         answer = [Deflate.name, "server_no_context_takeover"]
         if "client_no_context_takeover" in offer:
             answer.append("client_no_context_takeover")
@@ -317,10 +317,10 @@ def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
 
 
 def follow_answer(header: str, limit: int, *, offered: bool) -> Deflate | None:
-    """For a client: the extension as the server's answer wants it, or `None` when the server wants none.
+    """Return the client's extension for the server's answer, or `None` if the server chose no extension.
 
-    `limit` is the largest message in bytes; `offered`: we sent `OFFER`. Raises `RemoteProtocolError` when the
-    server answers what we did not offer, or what cannot be.
+    `limit` is the largest message in bytes. `offered`: the client sent `OFFER`. Raises `RemoteProtocolError`
+    if the answer was not offered, is malformed, or needs a window that zlib cannot use.
     """
     deflate = None
     for name, params in parse_extensions(header):

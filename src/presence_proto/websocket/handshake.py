@@ -1,4 +1,4 @@
-"""The opening handshake of both roles, on h11 (RFC 6455 §4). Dropped when the connection is open or over."""
+"""The opening handshake of both roles (RFC 6455 §4), on h11. Only used until the connection is open."""
 
 from __future__ import annotations
 
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ http stream
-# HTTP/1.1 off a byte stream, on h11: what the handshakes and the tunnel through a proxy have in common.
+# HTTP/1.1 on a byte stream, with h11. The handshakes and the proxy tunnel share this class.
 
 
 MAX_HEADER_SIZE = 16 * 1024  # bytes of the request or status line and the headers together
 
 
 class HttpStream:
-    """h11, fed so that its limit falls on the same byte however the stream is cut: it looks at the limit only
-    when it lacks data. It is never told of the end of the stream, which it takes `b""` for.
+    """An h11 connection whose size limit does not depend on how the stream is cut.
+
+    h11 checks its limit only when it needs more data. So this class passes on at most one byte more than the
+    limit. It never passes the end of the stream on: for h11 that is `b""`.
     """
 
     __slots__ = ("_h11", "_unread")
@@ -46,11 +48,11 @@ class HttpStream:
         self._unread = bytearray()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Bytes came in."""
+        """Take in received bytes."""
         self._unread += data
 
     def _next_event(self) -> Any:
-        """The next event of h11, or `None` when it takes more data. Raises `h11.RemoteProtocolError`."""
+        """Return h11's next event, or `None` if it needs more data. Raises `h11.RemoteProtocolError`."""
         while (event := self._h11.next_event()) is h11.NEED_DATA:
             if not self._unread:
                 return None
@@ -63,8 +65,8 @@ class HttpStream:
 # -------------------------------------------------------------------------------------------------- handshake
 
 
-MAX_REFUSAL_BODY = 64 * 1024  # bytes of a refusal's body that are kept
-MAX_EARLY_DATA = 64 * 1024  # bytes that may come while a request waits for its answer
+MAX_REFUSAL_BODY = 64 * 1024  # bytes of a refusal's body that are kept; the rest is dropped
+MAX_EARLY_DATA = 64 * 1024  # bytes that may arrive while a request waits for its answer
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -83,22 +85,22 @@ def _clipped(body: bytes) -> str:
 
 @frozen
 class HandshakeRequest:
-    """A client asks for the upgrade: answer with `accept` or `reject`.
+    """A client's upgrade request. Answer it with `accept` or `reject`.
 
-    `target` is path and query. Names of headers are lower-case, values Latin-1.
+    `target` is path and query. Header names are lower-case, values are decoded as Latin-1.
     """
 
     target: str = field(repr=_without_query)  # the query may hold a key
     headers: Headers = field(repr=False)
-    subprotocols: tuple[str, ...] = field(repr=False)  # some clients hide a token here
+    subprotocols: tuple[str, ...] = field(repr=False)  # some clients send a token here
 
 
 @frozen
 class HandshakeRefused:
-    """The server answered with plain HTTP and not with an upgrade. The end.
+    """The server answered with plain HTTP instead of an upgrade. This is the last event.
 
-    Names of headers are lower-case, values Latin-1. `body` has at most `MAX_REFUSAL_BODY` bytes, and is not
-    all that the server wanted to say when the stream ended early.
+    Header names are lower-case, values are decoded as Latin-1. `body` has at most `MAX_REFUSAL_BODY` bytes,
+    and is incomplete if the stream ended early.
     """
 
     status: int
@@ -108,7 +110,7 @@ class HandshakeRefused:
 
 @frozen
 class Upgraded:
-    """The handshake is done. `early_data` are bytes of frames that came with it."""
+    """The result of a finished handshake. `early_data` are frame bytes that arrived with it."""
 
     limit: MessageLimit
     subprotocol: str | None
@@ -116,7 +118,7 @@ class Upgraded:
 
 
 class HandshakeError(RemoteProtocolError):
-    """The client's request is no good. `response` is what to tell it."""
+    """The client's request is not acceptable. `response` has the bytes of the HTTP answer."""
 
     def __init__(self, reason: str, response: bytes) -> None:
         super().__init__(reason)
@@ -127,7 +129,7 @@ class HandshakeError(RemoteProtocolError):
 
 
 def _decode(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    # Latin-1 because HTTP lets a value hold any byte above 127, and Latin-1 decodes them all.
+    # Not UTF-8: HTTP values may contain any byte above 127, and Latin-1 decodes all bytes.
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
 
 
@@ -153,7 +155,7 @@ def _elements(headers: Headers, name: str) -> tuple[str, ...]:
 
 
 def _upgrades(headers: Headers) -> bool:
-    """Whether `Upgrade: websocket` and `Connection: Upgrade` are there (RFC 6455 §4.2.1)."""
+    """Whether the headers have `Upgrade: websocket` and `Connection: Upgrade` (RFC 6455 §4.2.1)."""
     return all(
         wanted in [element.lower() for element in _elements(headers, name)]
         for name, wanted in (("upgrade", "websocket"), ("connection", "upgrade"))
@@ -172,7 +174,7 @@ def _is_nonce(key: str) -> bool:
 
 
 class ClientHandshake(HttpStream):
-    """Asks for the upgrade with `request`. Raises `LocalProtocolError` when that would not be legal HTTP."""
+    """The client handshake. `request`: the bytes to send. Raises `LocalProtocolError` for illegal HTTP."""
 
     __slots__ = ("_accept", "_body", "_deflate", "_limit", "_response", "_subprotocols", "request")
 
@@ -212,14 +214,14 @@ class ClientHandshake(HttpStream):
             host = (b"Host", address.authority.encode("ascii"))
             request = h11.Request(method="GET", target=address.target, headers=[host, *lines])
         except (h11.LocalProtocolError, UnicodeEncodeError):
-            # h11's own message quotes the value, which may be secret.
+            # Do not use h11's message: it quotes the value, which may be secret.
             raise LocalProtocolError("the target or a header of the request is not legal HTTP") from None
         self.request = self._h11.send(request) + self._h11.send(h11.EndOfMessage())
 
     def next(self, *, eof: bool) -> Upgraded | HandshakeRefused | None:
-        """How it ended, or `None` when the answer is not complete. `eof`: no more will come.
+        """Return the result, or `None` if the answer is incomplete. `eof`: the stream has ended.
 
-        Raises `RemoteProtocolError`.
+        Raises `RemoteProtocolError` if the answer is not HTTP, or its upgrade is wrong.
         """
         complete = False
         try:
@@ -237,7 +239,7 @@ class ClientHandshake(HttpStream):
         except h11.RemoteProtocolError:
             if self._response is None:
                 raise RemoteProtocolError("the server's answer is not HTTP") from None
-            complete = True  # the rest of the body is lost, the refusal is not
+            complete = True  # the body is broken, but status and headers are still reported
         if self._response is None or not (complete or eof):
             return None
         body = bytes(self._body[:MAX_REFUSAL_BODY])
@@ -259,7 +261,7 @@ class ClientHandshake(HttpStream):
 
 
 class ServerHandshake(HttpStream):
-    """Reads a client's request, and answers it."""
+    """The server's handshake: reads a client's request and answers it."""
 
     __slots__ = ("_deflate", "_deflate_answer", "_head", "_key", "_limit", "_room", "_subprotocols")
 
@@ -267,14 +269,14 @@ class ServerHandshake(HttpStream):
         super().__init__(h11.SERVER)
         self._deflate = deflate
         self._limit = max_message_size
-        self._key: bytes | None = None  # set while a good request waits for its answer
+        self._key: bytes | None = None  # set while a valid request waits for its answer
         self._deflate_answer: tuple[str, Deflate] | None = None
         self._subprotocols: tuple[str, ...] = ()
         self._room = 0
         self._head = False  # the answer to a HEAD request has no body
 
     def next(self) -> HandshakeRequest | None:
-        """The request, once, when it is complete. Raises `HandshakeError` with the HTTP answer."""
+        """Return the request once, when it is complete. Raises `HandshakeError` with the HTTP answer."""
         if self._key is not None:
             if len(self._unread) > self._room:
                 raise self._failure(HTTPStatus.BAD_REQUEST, "too much data before the answer")
@@ -316,12 +318,12 @@ class ServerHandshake(HttpStream):
         self._key = keys[0].encode("ascii")
         self._subprotocols = _elements(headers, "sec-websocket-protocol")
         self._unread[:0] = self._h11.trailing_data[0]
-        # What came along with the request is here already. The rest is counted.
+        # Data that arrived together with the request does not count towards MAX_EARLY_DATA.
         self._room = len(self._unread) + MAX_EARLY_DATA
         return HandshakeRequest(request.target.decode("ascii"), headers, self._subprotocols)
 
     def accept(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> tuple[bytes, Upgraded]:
-        """The bytes of the upgrade, and what it leads to. Raises `LocalProtocolError`."""
+        """Return the bytes of the upgrade and its result. Raises `LocalProtocolError` if it is not legal."""
         key = self._waiting()
         lines = [
             (b"Upgrade", b"websocket"),
@@ -345,7 +347,7 @@ class ServerHandshake(HttpStream):
         return self._h11.send(response), Upgraded(limit, subprotocol, bytes(self._unread))
 
     def reject(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """The bytes of the refusal. Raises `LocalProtocolError`."""
+        """Return the bytes of the refusal. Raises `LocalProtocolError` if it is not legal."""
         self._waiting()
         if not 300 <= status <= 599:
             raise LocalProtocolError(f"{status!r} is not the status of a refusal")

@@ -1,4 +1,4 @@
-"""`ProxyTunnel`: a way through a proxy to a server, by HTTP CONNECT (RFC 9110 §9.3.6) or SOCKS 5."""
+"""`ProxyTunnel`: a tunnel through a proxy to a server, by HTTP CONNECT (RFC 9110 §9.3.6) or SOCKS 5."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------ socks
-# `SocksConnect`: the client's side of SOCKS 5 (RFC 1928), with a user name and password (RFC 1929) or not.
+# `SocksConnect`: the client side of SOCKS 5 (RFC 1928), with or without user name and password (RFC 1929).
 #
 #     METHOD ──▶ (LOGIN) ──▶ REPLY ──▶ DONE
 #
-# It takes bytes and gives bytes. A host name goes to the proxy as it is: the proxy looks it up.
+# It is sans-IO. It sends host names unresolved: the proxy looks them up.
 
 
 Refusal: TypeAlias = Literal["login", "unreachable", "forbidden"]
 
-LONGEST = 255  # bytes of a user name, a password or a host name: one byte has their length
+LONGEST = 255  # bytes of a user name, a password or a host name: SOCKS sends the length as one byte
 
 _VERSION, _LOGIN_VERSION = 5, 1
 _NO_LOGIN, _LOGIN, _NO_METHOD = 0, 2, 0xFF
@@ -59,10 +59,10 @@ class _Stage(Enum):
 
 
 class SocksConnect:
-    """Asks `proxy` for a connection to `host`:`port`. `login`: a user name and password, or `None`.
+    """A request to `proxy` for a connection to `host`:`port`. `login`: user name and password, or `None`.
 
-    `refusal`: in what way the proxy has refused. Raises `LocalProtocolError` for a host that SOCKS cannot
-    carry.
+    `refusal`: the kind of the proxy's refusal, or `None`. Raises `LocalProtocolError` for a host that SOCKS
+    cannot carry.
     """
 
     __slots__ = ("_login", "_out", "_proxy", "_request", "_stage", "_unread", "refusal")
@@ -79,21 +79,21 @@ class SocksConnect:
 
     @property
     def is_done(self) -> bool:
-        """Whether the connection is there. What came after the reply is in `trailing_data`."""
+        """Whether the proxy has connected. `trailing_data` has the bytes after the reply."""
         return self._stage is _Stage.DONE
 
     @property
     def trailing_data(self) -> bytes:
-        """What has come and was not read."""
+        """Received bytes that are not part of an answer."""
         return bytes(self._unread)
 
     def data_to_send(self) -> bytes:
-        """Take what is to be written to the proxy now."""
+        """Return and remove the bytes to write to the proxy."""
         data, self._out = self._out, b""
         return data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Bytes came from the proxy. Raises `ProxyError` when there will be no connection."""
+        """Take in bytes from the proxy. Raises `ProxyError` if it refuses or does not speak SOCKS 5."""
         self._unread += data
         while self._stage is not _Stage.DONE and (answer := self._next_answer()) is not None:
             if self._stage is _Stage.METHOD:
@@ -106,7 +106,7 @@ class SocksConnect:
                 self._stage = _Stage.DONE
 
     def _next_answer(self) -> bytes | None:
-        """The next answer, once it is complete. What is wrong with it shows as early as it can be seen."""
+        """Return the next complete answer, or `None`. Raises as soon as the received bytes show an error."""
         unread = self._unread
         version = _LOGIN_VERSION if self._stage is _Stage.LOGIN else _VERSION
         if unread and unread[0] != version:
@@ -139,11 +139,11 @@ class SocksConnect:
             raise self._no_socks()
 
     def _say(self, data: bytes, stage: _Stage) -> None:
-        self._out += data  # to a proxy that answers before it is asked, what it was asked is still due
+        self._out += data  # append: a proxy may answer before `data_to_send` took the previous request
         self._stage = stage
 
     def _reply_size(self, reply: bytearray) -> int:
-        """The bytes of a reply; as many as tell more, while they are not there."""
+        """Return the size of a reply in bytes; 5 until enough bytes are there to know the size."""
         if len(reply) < 5:
             return 5
         address = {_IPV4: 4, _IPV6: 16, _NAME: 1 + reply[4]}.get(reply[3])
@@ -178,10 +178,10 @@ def _address(host: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------- tunnel
 
 
-MAX_INTERIM = 10  # answers such as "100 Continue" that may come before the one that counts
+MAX_INTERIM = 10  # interim answers, such as "100 Continue", before the final answer
 
 
-# What URLs may begin with, the protocol, and its usual port. Desktops put `socks` into the environment.
+# The legal URL schemes, each with its protocol and default port. Desktops use `socks` in the environment.
 _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
     "http": ("http", 80),
     "socks5": ("socks5", 1080),
@@ -192,7 +192,7 @@ _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
 
 @frozen
 class Proxy:
-    """An HTTP or SOCKS 5 proxy. As a string it is `host:port`; user name and password are never shown."""
+    """An HTTP or SOCKS 5 proxy. `str` returns `host:port`. The repr hides user name and password."""
 
     host: str
     port: int
@@ -202,11 +202,11 @@ class Proxy:
 
     @classmethod
     def from_url(cls, url: str) -> Proxy:
-        """From `http://[user[:password]@]host[:port]` or `socks5://…`; the port is 80 or 1080 by default.
+        """Parse `http://[user[:password]@]host[:port]` or `socks5://…`. The default port is 80 or 1080.
 
-        User name and password may be percent-encoded. `http://` may be missing. `socks5h://` and `socks://`
-        mean `socks5://`: the proxy looks up the server's name with each of them. Raises `ConfigError`, which
-        does not quote the URL.
+        User name and password may be percent-encoded. `http://` is optional. `socks5h://` and `socks://` mean
+        the same as `socks5://`: the proxy looks up the server's name. Raises `ConfigError`, which does not
+        quote the URL.
         """
         if not check.is_unicode(url):
             raise ConfigError("proxy must be a URL, such as http://proxy.example:3128")
@@ -245,21 +245,21 @@ class Proxy:
 
     @property
     def authorization(self) -> str | None:
-        """The value of the `Proxy-Authorization` header, if there is a user name (RFC 7617)."""
+        """The value of the `Proxy-Authorization` header (RFC 7617), or `None` without a user name."""
         if self.username is None:
             return None
         return "Basic " + b64encode(f"{self.username}:{self.password or ''}".encode()).decode("ascii")
 
 
 class ProxyTunnel:
-    """Asks `proxy` for a tunnel to where `wanted` leads.
+    """A tunnel through `proxy` to the server of `wanted`, sans-IO.
 
-    Write `data_to_send()` to the proxy, at the beginning and after each `receive_data`, and give what it
-    answers to `receive_data`, or `receive_eof`, until the tunnel `is_open`. The stream is the server's then:
-    TLS begins, if `wanted`. `early_data` is what came of it with the answer already; with TLS it is empty,
-    since there the client speaks first. `refusal`: in what way the proxy has refused, if it has.
+    Write `data_to_send()` to the proxy at the beginning and after each `receive_data`. Pass the proxy's
+    answers to `receive_data` or `receive_eof` until the tunnel `is_open`. Then the stream leads to the
+    server, and TLS begins if `wanted.tls`. `early_data` are server bytes that arrived with the proxy's
+    answer. With TLS it is empty, because the client sends first.
 
-    There is no time limit in here: the one of the connection holds. Raises `LocalProtocolError` for a host
+    The tunnel has no time limit of its own: `connect_timeout` applies. Raises `LocalProtocolError` for a host
     that the proxy's protocol cannot carry.
     """
 
@@ -279,17 +279,19 @@ class ProxyTunnel:
 
     @property
     def refusal(self) -> Refusal | None:
-        """`"login"`: the proxy wants a user name and password, or others. `"unreachable"`: it cannot reach
-        the server. `"forbidden"`: anything else. `None`: it has not refused.
+        """The kind of the proxy's refusal, or `None`.
+
+        `"login"`: the proxy requires a user name and password, or does not accept the given ones.
+        `"unreachable"`: it cannot reach the server. `"forbidden"`: any other reason.
         """
         return self._connect.refusal
 
     def data_to_send(self) -> bytes:
-        """Take what is to be written to the proxy now; `b""` when there is nothing."""
+        """Return and remove the bytes to write to the proxy; `b""` if there are none."""
         return self._connect.data_to_send()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Bytes came from the proxy. Raises `ProxyError` when they say that there will be no tunnel."""
+        """Take in bytes from the proxy. Raises `ProxyError` if the proxy does not open the tunnel."""
         self._connect.receive_data(data)
         if not self._connect.is_done:
             return
@@ -299,12 +301,12 @@ class ProxyTunnel:
             raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
 
     def receive_eof(self) -> None:
-        """The stream has ended before the tunnel was open. Raises `ProxyError`."""
+        """Note that the stream ended before the tunnel was open. Always raises `ProxyError`."""
         raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
 
 
 class _HttpConnect(HttpStream):
-    """The request, and the answer that counts."""
+    """The client side of HTTP CONNECT."""
 
     __slots__ = ("_interim", "_out", "_proxy", "is_done", "refusal")
 
@@ -323,7 +325,7 @@ class _HttpConnect(HttpStream):
         except (h11.LocalProtocolError, UnicodeError):
             raise LocalProtocolError(f"{wanted.host!r} is not a host that HTTP can carry") from None
         self._out: bytes = self._h11.send(request)
-        self._h11.send(h11.EndOfMessage())  # which is no bytes
+        self._h11.send(h11.EndOfMessage())  # produces no bytes
 
     @property
     def trailing_data(self) -> bytes:
@@ -352,7 +354,7 @@ class _HttpConnect(HttpStream):
                 raise ProxyError(self._refused(answer.status_code))
 
     def _refused(self, status: int) -> str:
-        """In words of ours: the proxy's own may quote what we said."""
+        """Return the error text. It does not use the proxy's text, which may quote the request."""
         self.refusal = "unreachable" if status in (502, 503, 504) else "forbidden"
         try:
             words = f"{status} {HTTPStatus(status).phrase}"

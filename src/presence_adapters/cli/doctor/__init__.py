@@ -1,6 +1,6 @@
-"""`presence doctor`: what is wrong between here and the room, and what to do about it.
+"""`presence doctor`: check the path from this machine to the room, and explain what fails and how to fix it.
 
-The way of the data:
+Data flow:
 
     probes, trials ──▶ checkup ──▶ Facts ──▶ diagnose ──▶ report
       sockets           steps                  tables      lines, JSON

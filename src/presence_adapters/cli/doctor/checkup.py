@@ -1,4 +1,4 @@
-"""The steps from the settings to a heartbeat, one after the other, until one fails."""
+"""The check-up: steps from the settings to a heartbeat. A grave fault ends it."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ if TYPE_CHECKING:
 
 
 HEARTBEAT = 0.25
-"""Seconds from the handshake to the first heartbeat: nobody wants to wait for the usual one."""
+"""Heartbeat interval of the check-up, in seconds. The normal interval would take too long."""
 
 PATIENCE = 10
-"""How much longer than a step the core waits for anything: the check-up is to notice first."""
+"""Factor from the time limit of a step to the core's own timeouts. The check-up's limit must expire first."""
 
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
-"""What a look-up fails with when there is no such name."""
+"""The `getaddrinfo` errors for a host name that does not exist."""
 
 
 @frozen
 class Finding:
-    """What came of a step. `seconds`: how long it took, `None` when there was nothing to do.
+    """Result of a step. `seconds`: its duration, or `None` for a skipped step.
 
-    `text`: what was found, or why there was nothing to do. `diagnosis`: what is wrong, and nothing else.
+    `text`: what was found, or why the step was skipped. `diagnosis`: the fault, if there is one; then `text`
+    is empty.
     """
 
     step: CheckupStep
@@ -59,13 +60,13 @@ class Finding:
 
 @frozen
 class NotNeeded:
-    """A step that there is nothing to do for. `why` is for people."""
+    """Result of a step that was skipped. `why`: the reason, for users."""
 
     why: str
 
 
 class Checkup:
-    """One check-up: iterate over `findings()`. `timeout`: seconds for each step."""
+    """One check-up. Iterate over `findings()` to run it. `timeout`: seconds for each step."""
 
     def __init__(self, load: Callable[[], Settings], timeout: float) -> None:
         self.facts = Facts(timeout=timeout, now=time.time())
@@ -77,13 +78,13 @@ class Checkup:
         self._proxy: Proxy | None = None
         self._addresses: list[Any] = []
         self._sock: socket.socket | None = None
-        self._peer: tuple[str, int]  # its address
-        self._early_data = b""  # of the server, with the proxy's answer
+        self._peer: tuple[str, int]  # address and port of the open connection
+        self._early_data = b""  # from the server, received together with the proxy's answer
         self._stream: probes.Stream | None = None
         self._trial: Trial[Any] | None = None
 
     async def findings(self) -> AsyncGenerator[Finding]:
-        """The steps as they are done. The first one with a grave fault is the last."""
+        """Run the steps, and yield the finding of each. A grave fault ends the check-up."""
         steps: dict[CheckupStep, Callable[[], Awaitable[str | float | NotNeeded]]] = {
             CheckupStep.CONFIG: self._check_config,
             CheckupStep.DNS: self._check_name,
@@ -141,7 +142,7 @@ class Checkup:
         self._config = config = evolve(
             config,
             access_token=token,
-            asks_for_token=False,  # it is here already
+            asks_for_token=False,  # `token` is already fetched
             heartbeat_interval=HEARTBEAT,
             heartbeat_timeout=patience,
             connect_timeout=patience,
@@ -151,7 +152,7 @@ class Checkup:
         address = config.address(token)
         self.facts = evolve(
             self.facts,
-            host=address.host.lower(),  # a project ref may stand there in capitals
+            host=address.host.lower(),  # the URL may have the project ref in capitals
             port=address.port,
             tls=address.tls,
             path=address.target.partition("?")[0],
@@ -170,7 +171,7 @@ class Checkup:
         source = settings.source_of("server_url")
         return f"{protocol} at {scheme}://{address.authority}{facts.path}, from {source}"
 
-    # ---------------------------------------------------------------- the way
+    # ---------------------------------------------------------------- the network path
 
     async def _check_name(self) -> str:
         next_hop = self._proxy or self.facts
@@ -231,14 +232,15 @@ class Checkup:
     async def _check_tls(self) -> str | NotNeeded:
         facts, sock = self.facts, self._sock
         context = client_context(self._context) if facts.tls else None
-        self._sock = None  # it is the stream's now, also if there will be none
+        self._sock = None  # open_connection owns the socket now, also on failure
         try:
             async with asyncio.timeout(self._timeout):
                 self._stream = await asyncio.open_connection(
                     sock=sock,
                     ssl=context,
                     server_hostname=facts.host if facts.tls else None,
-                    ssl_handshake_timeout=self._timeout + 1 if facts.tls else None,  # later than ours
+                    # One second more, so that `asyncio.timeout` expires first.
+                    ssl_handshake_timeout=self._timeout + 1 if facts.tls else None,
                 )
         except OSError as exc:
             trouble, words = probes.why_no_tls(exc)
@@ -321,7 +323,7 @@ def _finding(step: CheckupStep, found: str | float | NotNeeded, seconds: float) 
 
 
 # ----------------------------------------------------------------------------------------------------- report
-# What a check-up has found, for people and for scripts.
+# The findings of a check-up, as text and as JSON.
 
 
 _STYLES = {"ok": "green", "skipped": "bright_black", "warning": "yellow", "failed": "bold red"}
@@ -329,7 +331,7 @@ _REMEDY = " " * 31 + "→ "
 
 
 async def examine(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
-    """Do a check-up, and tell each step as soon as it is done. Returns the exit status."""
+    """Run a check-up, and print the finding of each step immediately. Return the exit status."""
     console = Console(highlight=False, soft_wrap=True)
     status = Exit.OK
     async with aclosing(Checkup(load, timeout).findings()) as findings:
@@ -345,14 +347,14 @@ async def examine(load: Callable[[], Settings], timeout: float, *, as_lines: boo
 
 
 def outcome(finding: Finding) -> str:
-    """One word for it: `ok`, `skipped`, `warning` or `failed`."""
+    """Return the result of a step in one word: `ok`, `skipped`, `warning` or `failed`."""
     if finding.diagnosis is not None:
         return "failed" if finding.diagnosis.fault.grave else "warning"
     return "skipped" if finding.seconds is None else "ok"
 
 
 def exit_status(finding: Finding) -> Exit:
-    """What the last finding makes of the exit status."""
+    """Return the exit status of a check-up whose last finding is `finding`."""
     if outcome(finding) != "failed":
         return Exit.OK
     assert finding.diagnosis is not None
@@ -362,7 +364,7 @@ def exit_status(finding: Finding) -> Exit:
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
-    """An object for scripts."""
+    """Return a finding as an object for `--json`."""
     found: dict[str, Any] = {"step": finding.step, "status": outcome(finding)}
     if finding.diagnosis is not None:
         diagnosis = finding.diagnosis
@@ -373,7 +375,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
 
 
 def as_text(finding: Finding) -> Text:
-    """A line; under one with a fault, what to do."""
+    """Return a finding as a line of text. With a fault, a second line has the remedy."""
     word = outcome(finding)
     took = "" if finding.seconds is None else f"{finding.seconds * 1000:.0f} ms"
     line = Text.assemble((f"{word:<8}", _STYLES[word]), f" {finding.step:<10} {took:>9}  ")
@@ -385,7 +387,7 @@ def as_text(finding: Finding) -> Text:
 
 
 def run(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
-    """`examine` in a loop of its own."""
+    """Run `examine` in a new event loop."""
 
     def load_aloud() -> Settings:
         settings = load()

@@ -1,4 +1,4 @@
-"""The command and its options. What it does is imported when it is run."""
+"""The command and its options. The implementation is imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="SECONDS",
     type=Duration(),
-    help="For each step.",
+    help="Time limit of each step.",
 )
 @settings_options(lazily=True)
 def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None:
-    """Find out what is wrong between here and the room, and what to do about it.
+    """Find out why the room cannot be joined, and what to do about it.
 
-    It goes all the way, step by step, until one fails: settings, host name, connection, proxy, TLS,
-    WebSocket, clocks, api key, channel, presence, heartbeat. Nobody in the room sees it.
+    The command checks step by step until one step fails: settings, host name, connection, proxy, TLS,
+    WebSocket, clocks, API key, channel, presence, heartbeat. On Phoenix and Supabase servers, other users do
+    not see it.
 
-    Exit status 0 when all is well. 2: the settings are wrong, 3: presence is switched off, 4: there is no
-    way into the channel, 1: there is something wrong in it. No secret is ever shown: what it says can be
-    passed on.
+    Exit status 0: all is well. 1: the channel was joined, but presence or heartbeats fail. 2: the settings
+    are wrong. 3: presence is switched off. 4: the channel cannot be joined. The output contains no secrets,
+    so you can share it.
     """
     from presence_adapters.cli.doctor.checkup import run
 

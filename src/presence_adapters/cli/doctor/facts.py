@@ -1,4 +1,4 @@
-"""What a check-up finds out, before anybody says what it means."""
+"""The facts that a check-up collects. `faults` interprets them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from presence_adapters.access_tokens import time_claim, unverified_claims
 
 
 class CheckupStep(StrEnum):
-    """The steps of a check-up, in their order. Each needs those before it."""
+    """The steps of a check-up, in order. Each step needs the previous ones."""
 
     CONFIG = "config"
     DNS = "DNS"
@@ -40,13 +40,13 @@ TlsTrouble: TypeAlias = Literal[
 ]
 
 CLOCK_TOLERANCE = 60.0
-"""Seconds. What two clocks may differ by: a `Date` header is a whole second, and takes its time to come."""
+"""Seconds that two clocks may differ. A `Date` header has whole seconds, and takes time to arrive."""
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def in_units(seconds: float) -> str:
-    """A time for people, in its largest unit: `3 hours`."""
+    """Return a duration in words, in its largest unit, such as `3 hours`."""
     unit, size = next((pair for pair in _UNITS if abs(seconds) >= pair[1]), _UNITS[-1])
     count = round(abs(seconds) / size)
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
@@ -54,8 +54,10 @@ def in_units(seconds: float) -> str:
 
 @frozen
 class HttpAnswer:
-    """An HTTP answer. `is_html`: it is a web page. `error`: what its body says is wrong. `redirect`: the host
-    that its `Location` names, and `redirect_to_tls`: whether that is an `https://` or `wss://` URL.
+    """An HTTP response. `is_html`: the body is a web page. `error`: the error message in its JSON body.
+
+    `redirect`: the host in its `Location` header. `redirect_to_tls`: whether that URL is `https://` or
+    `wss://`.
     """
 
     status: int
@@ -67,18 +69,19 @@ class HttpAnswer:
 
 @frozen
 class Claims:
-    """What a JWT says about itself, unverified. Times are seconds since 1970."""
+    """Unverified claims of a JWT. Times are seconds since 1970."""
 
     expires: float | None = None
-    starts: float | None = None  # the later one of issued and not-before
-    project: str | None = None  # of a Supabase key
+    starts: float | None = None  # the later of `iat` and `nbf`
+    project: str | None = None  # project ref in a Supabase key (`ref`)
 
 
 @frozen(kw_only=True)
 class Facts:
-    """What is known. What no step has found out yet is `None` or false. No text here holds a secret.
+    """The facts known so far. Facts that no step has found yet have their defaults. No text has a secret.
 
-    `now`: our wall clock, seconds since 1970. `clock_ahead`: seconds that it is ahead of the server's.
+    `now`: the local wall clock, seconds since 1970. `clock_ahead`: seconds by which the local clock is ahead
+    of the server's.
     """
 
     host: str = ""
@@ -90,8 +93,8 @@ class Facts:
     timeout: float = 10.0
     now: float = 0.0
 
-    problems: tuple[str, ...] = ()  # of the settings
-    disabled_by: str | None = None  # where it is set that presence is not wanted
+    problems: tuple[str, ...] = ()  # problems of the settings
+    disabled_by: str | None = None  # source of the setting `enabled = false`
     proxy: str | None = None  # `host:port`
     proxy_refusal: Literal["login", "unreachable", "forbidden"] | None = None
     tunnel_is_open: bool = False
@@ -99,38 +102,38 @@ class Facts:
     key: Claims = field(factory=Claims)
     token: Claims = field(factory=Claims)
 
-    unknown_name: bool = False  # the name server says that there is none
-    refused: bool = False  # the connection
-    silent: bool = False  # nothing came in time
+    unknown_name: bool = False  # DNS: there is no such host
+    refused: bool = False  # TCP: the connection was refused
+    silent: bool = False  # no answer in time
     ended: bool = False  # the other side closed the connection
     tls_trouble: TlsTrouble | None = None
     clock_ahead: float | None = None
-    speaks_tls: bool = False  # on a port where we spoke plain text
+    speaks_tls: bool = False  # the server speaks TLS where the URL has no TLS
     answer: HttpAnswer | None = None
     speaks_http: bool = True
-    refusal: str | None = None  # of the join, in the server's words
-    unreadable: bool = False  # what it said is not the protocol that we speak
-    detail: str = ""  # words of the system or the server
+    refusal: str | None = None  # the server's reason for refusing the join or closing the channel
+    unreadable: bool = False  # the server's messages do not fit the protocol
+    detail: str = ""  # error text of the system or the server
 
     @property
     def where(self) -> str:
-        """The server, for people."""
+        """Host and port of the server, as text."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def sends_to_tls(self) -> bool:
-        """Whether the server has answered plain text with the way to TLS on the same host."""
+        """Whether the server redirects plain HTTP to TLS on the same host."""
         answer = self.answer
         return answer is not None and not self.tls and answer.redirect == self.host and answer.redirect_to_tls
 
     @property
     def sends_elsewhere(self) -> bool:
-        """Whether the answer sends us to another host."""
+        """Whether the server redirects to another host."""
         return self.answer is not None and self.answer.redirect not in (None, self.host)
 
     @property
     def project(self) -> str | None:
-        """The Supabase project that the host belongs to."""
+        """The ref of the Supabase project that the host belongs to, or `None` for other hosts."""
         for domain in (".supabase.co", ".supabase.in"):
             if self.host.endswith(domain):
                 return self.host.removesuffix(domain)
@@ -138,46 +141,46 @@ class Facts:
 
     @property
     def needs_another_key(self) -> bool:
-        """Whether the api key is none, or says itself that it is not for this Supabase project."""
+        """Whether the host is a Supabase project, and the API key is missing or names another project."""
         if self.project is None:
             return False
         return not self.has_key or self.key.project not in (None, self.project)
 
     @property
     def clock_is_off(self) -> bool:
-        """Whether our clock and the server's differ by too much."""
+        """Whether the local and the server clock differ by more than `CLOCK_TOLERANCE`."""
         return self.clock_ahead is not None and abs(self.clock_ahead) > CLOCK_TOLERANCE
 
     @property
     def clock_words(self) -> str:
-        """How our clock is off."""
+        """The error of the local clock in words, such as `3 hours ahead`."""
         ahead = self.clock_ahead or 0.0
         return f"{in_units(ahead)} {'ahead' if ahead > 0 else 'behind'}"
 
     @property
     def server_now(self) -> float:
-        """The time by the server's clock, or else by ours."""
+        """The time of the server's clock if known, otherwise of the local clock."""
         return self.now - (self.clock_ahead or 0.0)
 
     def has_expired(self, claims: Claims) -> bool:
-        """Whether a JWT is over by the server's clock."""
+        """Whether a JWT has expired by the server's clock."""
         return claims.expires is not None and claims.expires <= self.server_now
 
     def is_early(self, claims: Claims) -> bool:
-        """Whether a JWT is not valid yet by the server's clock."""
+        """Whether a JWT is not valid yet by the server's clock, give or take `CLOCK_TOLERANCE`."""
         return claims.starts is not None and claims.starts > self.server_now + CLOCK_TOLERANCE
 
     def says(self, *words: str) -> bool:
-        """Whether the server's refusal of the join holds any of these."""
+        """Whether the server's refusal of the join contains any of `words` (lower case)."""
         return self.refusal is not None and any(word in self.refusal.lower() for word in words)
 
 
 # ----------------------------------------------------------------------------------------------------- claims
-# What stands in a JWT, as the diagnosis asks for it.
+# The claims of a JWT that the diagnosis needs.
 
 
 def claims_of(token: str | None) -> Claims:
-    """What a JWT says about itself. Nothing, if it is none."""
+    """Return the unverified claims of a JWT. They are empty if `token` is not a JWT."""
     claims = unverified_claims(token or "")
     starts = [time for name in ("iat", "nbf") if (time := time_claim(claims, name)) is not None]
     ref = claims.get("ref")

@@ -1,7 +1,7 @@
-"""From the facts to the cause and the remedy: a pure function of two tables.
+"""Diagnosis of a failed step: a pure function from the facts to a cause and a remedy, and its fault table.
 
-Of the faults of a step the first that fits is the one: so the special ones come first, and the last of each
-step fits always.
+The first fault of the step whose condition fits is the diagnosis. So the specific faults of a step come
+first, and its last fault always fits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------ fault
-# What a fault is, and the conditions that several of them share.
+# The type of a fault, and conditions that several faults share.
 
 
 Condition: TypeAlias = Callable[[Facts], bool]
@@ -28,9 +28,10 @@ OTHER_NETWORK = "Try from another network. If it works there, a firewall or prox
 
 @frozen
 class Fault:
-    """Something that can be wrong: a name for scripts that never changes, and what to tell people.
+    """A possible fault. `name`: a stable id for scripts. `cause` and `remedy`: templates of texts for users.
 
-    `diagnosis` fills in what stands in braces. `grave`: the check-up ends with it; others are warnings.
+    `diagnose` fills in the placeholders in braces. `fits`: whether the facts show this fault. `grave`: the
+    fault ends the check-up; other faults are warnings.
     """
 
     name: str
@@ -42,22 +43,22 @@ class Fault:
 
 
 def always(facts: Facts) -> bool:
-    """The last of the faults of a step fits when no other does."""
+    """Return `True`: the condition of the last fault of each step."""
     return True
 
 
 def tls(trouble: TlsTrouble) -> Condition:
-    """TLS has failed in this way."""
+    """Return the condition that TLS failed with this trouble."""
     return lambda facts: facts.tls_trouble == trouble
 
 
 def status(*statuses: int) -> Condition:
-    """The HTTP answer has one of these."""
+    """Return the condition that the HTTP response has one of these statuses."""
     return lambda facts: facts.answer is not None and facts.answer.status in statuses
 
 
-# ------------------------------------------------------------------------------------------ faults on the way
-# The faults from the settings to a stream to the server: a table, in the order that `diagnosis` says.
+# ----------------------------------------------------------------------------------------------------- faults
+# The table of all faults, step by step. The order matters: see the top of the module.
 
 
 _FIX_PROXY = (
@@ -77,7 +78,7 @@ _WAIT = "Wait a minute and try again. If it comes back: fewer clients, or higher
 
 
 def _is_portal(facts: Facts) -> bool:
-    """Whether a stranger has answered. Supabase answers in JSON, and sends nobody elsewhere."""
+    """Whether a captive portal or a proxy has answered. Supabase replies in JSON and never redirects."""
     answer = facts.answer
     if answer is None:
         return False
@@ -206,7 +207,7 @@ FAULTS = [
         CheckupStep.PROXY,
         "The proxy {proxy} does not let us through to {where}: {detail}.",
         "Ask who runs it to allow connections to {where}. If there is a way without it: NO_PROXY={host}.",
-        # 400 is what a web server says that is no proxy.
+        # A web server that is not a proxy refuses CONNECT with 400: that is the fault `no-proxy`.
         lambda facts: facts.proxy_refusal == "forbidden" and not status(400)(facts),
     ),
     Fault(
@@ -328,7 +329,7 @@ FAULTS = [
         CheckupStep.HANDSHAKE,
         "{where} sends us to another host, {redirect} (HTTP {status}).",
         "If that is the server's right name, put it into server_url; otherwise correct the path.",
-        # The certificate says that it is no stranger.
+        # The certificate proves that the server itself redirects, not a captive portal.
         lambda facts: facts.tls and facts.sends_elsewhere,
     ),
     Fault(
@@ -621,7 +622,7 @@ FAULTS = [
 
 @frozen
 class Diagnosis:
-    """A fault, in the words of this case."""
+    """A fault, with its cause and remedy filled in for this case."""
 
     fault: Fault
     cause: str
@@ -629,7 +630,7 @@ class Diagnosis:
 
 
 def diagnose(step: CheckupStep, facts: Facts) -> Diagnosis:
-    """What it means that a step did not go well: the first of its faults that fits."""
+    """Return the diagnosis of a failed step: the first of its faults that fits."""
     fault = next(fault for fault in FAULTS if fault.step is step and fault.fits(facts))
     words = _words(facts)
     return Diagnosis(fault, fault.cause.format_map(words), fault.remedy.format_map(words))
@@ -657,5 +658,5 @@ def _words(facts: Facts) -> dict[str, str]:
 
 
 def _without_stop(words: str) -> str:
-    """The words of others, which come to stand at the end of a sentence of ours."""
+    """Strip the final period of an error text, because the templates add their own."""
     return words.rstrip(" .")

@@ -1,4 +1,4 @@
-"""Small questions to the network, one at a time. What is asked without verified TLS is never a secret."""
+"""Single network probes. A probe without verified TLS never sends a secret."""
 
 from __future__ import annotations
 
@@ -28,29 +28,32 @@ T = TypeVar("T")
 
 Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-_VERIFY_CODES: dict[int, TlsTrouble] = {  # of OpenSSL, X509_V_ERR_…
+_VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
     2: "unknown issuer",
     9: "not yet valid",
     10: "expired",
     18: "self-signed",
-    19: "unknown issuer",  # it has sent the certificate of its authority, too
+    19: "unknown issuer",  # the server also sent the CA certificate
     20: "unknown issuer",
     21: "unknown issuer",
     62: "other host",
     64: "other host",
 }
 _PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
-"""What OpenSSL makes of plain text. It differs from one version to the next."""
+"""OpenSSL's errors for a peer that sends plain text. They differ between versions."""
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """What a function that takes its time returns, or raises. Its thread is one that nobody waits for: so a
-    timeout ends this at once, and Ctrl-C the process."""
+    """Run a slow function in a daemon thread. Return what it returns, raise what it raises.
+
+    Not `asyncio.to_thread`: the program would wait for its thread at exit. Here a timeout or Ctrl-C takes
+    effect at once.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(result: Any, error: Exception | None) -> None:
-        if future.done():  # it was cancelled
+        if future.done():  # the waiting task was cancelled
             return
         if error is None:
             future.set_result(result)
@@ -63,7 +66,7 @@ async def in_thread(function: Callable[[], T]) -> T:
             result = function()
         except Exception as exc:
             error = exc
-        with suppress(RuntimeError):  # the loop is closed: nobody has waited for it
+        with suppress(RuntimeError):  # the loop was closed in the meantime
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=run, name="doctor", daemon=True).start()
@@ -71,17 +74,18 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 
 async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, list[str]]:
-    """A connection to the first of the addresses (of `getaddrinfo`) that works, and those that do not.
+    """Connect to the first of the addresses (from `getaddrinfo`) that works.
 
-    Each has an equal share of `timeout` seconds: one that drops what comes does not hide the others. Raises
-    `OSError`: a refusal if there is one, for it says most, or else the failure of the first address.
+    Return the socket, and the addresses that failed before. Each address has an equal share of `timeout`
+    seconds, so that an address that drops packets does not use up the time of the others. Raises `OSError`: a
+    refused connection if there was one, because that is the clearest error; otherwise the first error.
     """
     loop = asyncio.get_running_loop()
     failures: dict[str, OSError] = {}  # by address
     for family, kind, protocol, _, address in addresses:
         sock = None
         try:
-            sock = socket.socket(family, kind, protocol)  # raises, too: there may be no IPv6 here
+            sock = socket.socket(family, kind, protocol)  # fails, too, on a machine without IPv6
             sock.setblocking(False)
             async with asyncio.timeout(timeout / len(addresses)):
                 await loop.sock_connect(sock, address)
@@ -98,7 +102,7 @@ async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, 
 
 
 def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
-    """What is wrong with TLS, and in words."""
+    """Return the kind of a TLS error, and its text."""
     match error:
         case ssl.SSLCertVerificationError():
             return _VERIFY_CODES.get(error.verify_code, "bad certificate"), tls_error_words(error)
@@ -111,7 +115,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
-    """Whether a TLS server listens there, whatever its certificate is, and whether it lets us in or not."""
+    """Whether a TLS server listens there, with any certificate, even if it rejects the TLS handshake."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(
@@ -124,7 +128,7 @@ async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool
 
 
 async def server_time(host: str, address: str, port: int, timeout: float) -> float | None:
-    """The time by a TLS server's clock, whatever its certificate is; `None` when it does not tell."""
+    """Return the `Date` of a TLS server (seconds since 1970), with any certificate; `None` if it has none."""
     request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     head = b""
     try:
@@ -146,7 +150,7 @@ async def server_time(host: str, address: str, port: int, timeout: float) -> flo
 
 @frozen
 class HttpHead:
-    """The head of an HTTP answer. `date`: its `Date`, in seconds since 1970."""
+    """Head of an HTTP response. `date`: its `Date`, in seconds since 1970."""
 
     answer: HttpAnswer
     date: float | None
@@ -155,13 +159,13 @@ class HttpHead:
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b.*")
 
 
-_ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON, perhaps in chunks
+_ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON; the body may be chunked
 
 
 def parsed_head(data: bytes) -> HttpHead | None:
-    """The head of an HTTP answer, with as much of its body as is there; `None` when it is none.
+    """Return the head of an HTTP response, with the error of its body as far as received.
 
-    Of several, such as "103 Early Hints" and what it announces, the one that counts.
+    Skip 1xx responses before the final one, such as "103 Early Hints". Return `None` if `data` is not HTTP.
     """
     body = data
     while True:
@@ -183,7 +187,7 @@ def parsed_head(data: bytes) -> HttpHead | None:
 
 
 def _target(location: Any) -> tuple[str | None, bool]:
-    """The host that a `Location` names, if it does, and whether it is to be spoken to in TLS."""
+    """Return the host of a `Location` header, if there is one, and whether its URL uses TLS."""
     try:
         parts = urlsplit(str(location)) if location else None
         return (None, False) if parts is None else (parts.hostname, parts.scheme in ("https", "wss"))
@@ -194,7 +198,9 @@ def _target(location: Any) -> tuple[str | None, bool]:
 def _time(date: Any) -> float | None:
     try:
         time = parsedate_to_datetime(str(date))
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()  # HTTP has no other zone
+        return (
+            time if time.tzinfo else time.replace(tzinfo=UTC)
+        ).timestamp()  # HTTP dates are always in GMT (RFC 9110)
     except (ValueError, OverflowError):
         return None
 

@@ -1,7 +1,7 @@
-"""What a check-up does on the stream, in either protocol: upgrade, join, see who is online, one heartbeat.
+"""The steps of a check-up on an open stream, for both protocols: upgrade, join, presence, heartbeat.
 
-Each step returns what is fine, in words, or raises `StepError` with the facts that it has found. The cores
-are made by a `Recording`, which is how they get into the log of `--debug`.
+Each step returns its result, mostly as text, or raises `StepError` with the facts that it found. A
+`Recording` creates the cores, so that `--debug` logs their traffic.
 """
 
 from __future__ import annotations
@@ -43,22 +43,20 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------- conversation
-# A client core on one stream that is open already. When that ends, it is over: nothing connects again.
+# A client core on a stream that is already open. When the stream ends, the client does not reconnect.
 
 
 Core = TypeVar("Core", RealtimeClient, PresenceClient)
 
-LARGEST_HEAD = 64 * 1024
-"""Bytes of the answer to the upgrade that are kept."""
-
-GOODBYE = 1.0
-"""Seconds that the server has for its part of the closing handshake."""
+LARGEST_HEAD = 64 * 1024  # bytes of the upgrade response that are kept
+GOODBYE = 1.0  # seconds that the server has for its part of the closing handshake
 
 
 class Conversation(Generic[Core]):
-    """`heard`: what has happened and nobody has looked at. `first_bytes`: how the server's answer begins.
+    """Driver of a client core on one stream.
 
-    `ended`: the server, or the client for what the server has done, has ended it.
+    `heard`: all events of the core so far. `first_bytes`: the beginning of the data from the server.
+    `ended`: the connection has ended, or the core wants to close it.
     """
 
     def __init__(self, core: Core, stream: Stream) -> None:
@@ -68,22 +66,22 @@ class Conversation(Generic[Core]):
         self.ended = False
         self._reader, self._writer = stream
         self._loop = asyncio.get_running_loop()
-        self._conn: ConnId  # once it has begun
+        self._conn: ConnId  # set by `begin`
 
     def now(self) -> float:
-        """The clock of the core."""
+        """Return the time of the loop, which is the clock of the core, in seconds."""
         return self._loop.time()
 
     def begin(self) -> None:
-        """Connect, on the stream that is there."""
+        """Connect the core. Its transport is the stream that is already open."""
         self.core.connect(now=self.now())
         self._drain()
         self.core.transport_opened(self._conn, now=self.now())
         self._drain()
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Go on until something holds. Whether it came to hold in time, before the end."""
-        self._drain()  # of a command
+        """Run the core until `condition()` holds. Return `False` after `seconds`, or when the stream ends."""
+        self._drain()  # outputs of a command that the caller has just given
         deadline = self.now() + seconds
         while not condition():
             if self.ended or self.now() >= deadline:
@@ -92,7 +90,7 @@ class Conversation(Generic[Core]):
         return True
 
     async def close(self) -> None:
-        """Say goodbye, if there is still somebody to hear it."""
+        """Disconnect with a closing handshake if possible, then abort the transport."""
         with suppress(OSError):
             self.core.disconnect(now=self.now())
             await self.until(lambda: self.core.is_closed, GOODBYE)
@@ -141,13 +139,13 @@ class Conversation(Generic[Core]):
 E = TypeVar("E")
 
 _TLS_ALERT = b"\x15\x03"
-_SERVER_SAYS = "the server says: "  # how an `Error` with the words of a Jarvis server begins
-_CLOSED = "the server closed the connection with code "  # how the end begins when the WebSocket was open
-_LONGEST = 200  # characters of an answer that says its reason in its own way
+_SERVER_SAYS = "the server says: "  # prefix of an `Error` that quotes a Jarvis server
+_CLOSED = "the server closed the connection with code "  # prefix of a loss of an open WebSocket
+_LONGEST = 200  # characters of a join reply that are quoted if it has no known reason field
 
 
 class StepError(Exception):
-    """A step did not go well; `facts` are fields of `Facts` that say how."""
+    """A failed step. `facts`: the fields of `Facts` that it found."""
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(facts)
@@ -155,7 +153,7 @@ class StepError(Exception):
 
 
 class Trial(ABC, Generic[Core]):
-    """One connection, and what is done on it. `timeout`: seconds for each step."""
+    """One connection and the steps on it. `timeout`: seconds for each step."""
 
     losses: ClassVar[tuple[type[Any], ...]]
 
@@ -164,7 +162,10 @@ class Trial(ABC, Generic[Core]):
         self.timeout = timeout
 
     async def open(self) -> HttpHead:
-        """Ask for the upgrade. Returns the answer, whatever it is, if it is HTTP."""
+        """Request the upgrade. Return the head of the response, also of a refusal.
+
+        Raises `StepError` when there is no HTTP response, or an invalid 101.
+        """
         self.talk.begin()
         await self.talk.until(lambda: self._is_open() or self.heard(*self.losses) is not None, self.timeout)
         head = parsed_head(self.talk.first_bytes)
@@ -178,8 +179,8 @@ class Trial(ABC, Generic[Core]):
         )
 
     def _is_open(self) -> bool:
-        # The core has read the same bytes before, and would have said what is wrong with them. A server that
-        # closes the WebSocket at once has opened it, all the same.
+        # The core has read the same bytes, and reports a loss if the handshake is invalid. A loss with a
+        # close code is different: the server has opened the WebSocket, and closed it at once.
         loss = self.heard(*self.losses)
         if b"\r\n\r\n" not in self.talk.first_bytes or (loss and not loss.reason.startswith(_CLOSED)):
             return False
@@ -188,14 +189,14 @@ class Trial(ABC, Generic[Core]):
 
     @abstractmethod
     async def join(self) -> str:
-        """Enter the room."""
+        """Join the room. Return the result as text."""
 
     @abstractmethod
     async def presence(self) -> str:
-        """Hear who is online."""
+        """Wait for the presence state. Return the result as text."""
 
     async def heartbeat(self) -> float:
-        """Send a heartbeat, and hear of it again. How long that took, in seconds."""
+        """Wait for the reply to a heartbeat. Return the round-trip time in seconds."""
         await self.talk.until(lambda: self.talk.core.latency is not None, self.timeout)
         latency: float | None = self.talk.core.latency
         if latency is None:
@@ -203,16 +204,16 @@ class Trial(ABC, Generic[Core]):
         return latency
 
     def heard(self, *kinds: type[E]) -> E | None:
-        """The first of these that was heard."""
+        """Return the first event of these kinds so far, or `None`."""
         return next((event for event in self.talk.heard if isinstance(event, kinds)), None)
 
     async def hear(self, *kinds: type[Any]) -> Any:
-        """Wait for one of these, or for what ends it all. Returns `None` when it does not come in time."""
+        """Wait for an event of these kinds. Return `None` when the time is up or the connection ends."""
         await self.talk.until(lambda: self.heard(*kinds, *self.losses) is not None, self.timeout)
         return self.heard(*kinds)
 
     def failure(self, **facts: Any) -> StepError:
-        """Nothing came, or the end."""
+        """Return the error after the end of the connection or the time limit."""
         loss = self.heard(*self.losses)
         if loss is not None:
             facts |= {"ended": True, "detail": "the server hung up" if loss.reason == "eof" else loss.reason}
@@ -220,7 +221,7 @@ class Trial(ABC, Generic[Core]):
 
 
 class PhoenixTrial(Trial[RealtimeClient]):
-    """We look at the channel and are not tracked in it: nobody sees us."""
+    """Trial of a Phoenix server. It joins the channel without a track, so other users do not see it."""
 
     losses = (SocketDisconnected,)
 
@@ -230,7 +231,7 @@ class PhoenixTrial(Trial[RealtimeClient]):
         self._params = ChannelConfig(broadcast_ack=True, presence_key=identity.user_id)
 
     async def join(self) -> str:
-        """Join the channel."""
+        """Join the channel. See `Trial`."""
         self.talk.core.join(self._topic, self._params, now=self.talk.now())
         answer = await self.hear(ChannelJoined, JoinFailed, ProtocolViolation)
         if isinstance(answer, ChannelJoined):
@@ -240,14 +241,14 @@ class PhoenixTrial(Trial[RealtimeClient]):
         raise self.failure(unreadable=answer is not None)
 
     async def presence(self) -> str:
-        """Wait for the presence_state."""
+        """Wait for the `presence_state` message. See `Trial`."""
         if not isinstance(await self.hear(PresenceSynced, ChannelDown), PresenceSynced):
             raise self._end_of_channel()
         count = len(self.talk.core.presence(self._topic))
         return f"{count} {'user' if count == 1 else 'users'} online"
 
     async def heartbeat(self) -> float:
-        """A heartbeat, at the end of which we are still in the channel."""
+        """See `Trial`. Raises `StepError` also when the channel has ended in the meantime."""
         latency = await super().heartbeat()
         if self.heard(ChannelDown) is not None:
             raise self._end_of_channel()
@@ -258,19 +259,19 @@ class PhoenixTrial(Trial[RealtimeClient]):
         if said is not None and said.status == "error":
             return StepError(ended=True, refusal=said.message, detail=said.message)
         if down is None or self.heard(*self.losses) is not None:
-            return self.failure()  # whose reason says more
+            return self.failure()  # the reason of a lost connection says more than that of the channel
         return StepError(ended=True, detail=down.reason)
 
 
 def _refusal(failed: JoinFailed) -> str:
-    """Why a join has failed: the server's reason, or its whole answer if that has none."""
+    """Return the server's reason for a failed join. A reply without a reason is appended as JSON."""
     if not failed.response or not failed.reason.startswith("the server said "):
         return failed.reason
     return f"{failed.reason}: {json.dumps(failed.response, ensure_ascii=False)[:_LONGEST]}"
 
 
 class JarvisTrial(Trial[PresenceClient]):
-    """In this protocol nobody can look without being seen: we are online for a moment."""
+    """Trial of a Jarvis JSON server. The protocol has no invisible join: the user is online for a moment."""
 
     losses = (Disconnected,)
 
@@ -278,7 +279,7 @@ class JarvisTrial(Trial[PresenceClient]):
         super().__init__(Recording(None).presence_client(identity, config, None, None), stream, timeout)
 
     async def join(self) -> str:
-        """Wait for the welcome."""
+        """Wait for the welcome message. See `Trial`."""
         answer = await self.hear(Connected, Error)
         if isinstance(answer, Connected):
             return "welcomed"
@@ -287,6 +288,6 @@ class JarvisTrial(Trial[PresenceClient]):
         raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
 
     async def presence(self) -> str:
-        """Who is online stood in the welcome."""
+        """Count the users in the welcome message. See `Trial`."""
         count = self.talk.core.online_count
         return f"{count} {'user' if count == 1 else 'users'} online, you included"

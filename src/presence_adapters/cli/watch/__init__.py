@@ -1,4 +1,4 @@
-"""`presence watch`: the live room in a terminal, and lines of events anywhere else."""
+"""Implementation of `presence watch`: a full-screen view in a terminal, lines of events otherwise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def watch_room(settings: Settings, *, plain: bool, as_lines: bool) -> None:
-    """Show the room until it is quit. Raises `Failure` when the server does not let us in."""
+    """Show the room until the user quits. Raises `Failure` when the server refuses the client."""
     if plain or as_lines or not _has_screen():
         run(print_events(settings, as_lines=as_lines))
     else:
@@ -26,7 +26,7 @@ def watch_room(settings: Settings, *, plain: bool, as_lines: bool) -> None:
 
 
 def _has_screen() -> bool:
-    """Whether there is a terminal, and it is for us alone: not for a log, too."""
+    """Whether the standard streams are a capable terminal, and no debug log is printed there."""
     logs = logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG)
-    streams = (sys.stdin, sys.stdout, sys.stderr)  # the screen is drawn on the last one
+    streams = (sys.stdin, sys.stdout, sys.stderr)  # Textual draws on stderr
     return not logs and os.environ.get("TERM") != "dumb" and all(stream.isatty() for stream in streams)

@@ -1,4 +1,4 @@
-"""The room as lines, one for each event."""
+"""The room as text: one line for each event."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 async def print_events(settings: Settings, *, as_lines: bool) -> None:
-    """Print what happens in the room until a signal comes.
+    """Print the events of the room until SIGINT or SIGTERM.
 
-    Raises `Unreachable` when the server does not let us in.
+    Raises `Unreachable` when the server refuses the client.
     """
     async with client_of(settings) as client:
         await until_stopped(_print(client, as_lines=as_lines))

@@ -1,4 +1,4 @@
-"""The live room, over the whole terminal, whatever size it takes."""
+"""The full-screen view of the room. It adapts to the terminal size."""
 
 from __future__ import annotations
 
@@ -45,18 +45,17 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------- feed
-# What has happened in the room, the latest at the bottom.
+# The log of events in the room, the latest at the bottom.
 
 
-KEPT = 1000
-"""Lines that one can scroll back to."""
+KEPT = 1000  # lines of the feed that remain for scrolling back
 
 LONGEST = 1000
-"""Characters of an event that are shown. A message may have millions, and to wrap them takes seconds."""
+"""Characters of an event that are shown. A message may have millions, and wrapping those takes seconds."""
 
 
 class Feed(RichLog):
-    """Lines with the time of day."""
+    """Scrollable log of events, each with its time of day."""
 
     def __init__(self) -> None:
         super().__init__(id="feed", wrap=True, min_width=1, max_lines=KEPT)
@@ -64,7 +63,7 @@ class Feed(RichLog):
         self._lines: deque[Text] = deque(maxlen=KEPT)
 
     def add(self, line: Line) -> None:
-        """Something has happened just now."""
+        """Append a line, with the current time."""
         words = line.text if len(line.text) <= LONGEST else f"{line.text[:LONGEST]}…"
         text = Text(f"{datetime.now():%H:%M:%S} ", "dim")
         text.append(f"{line.symbol} {words}", line.style)
@@ -72,14 +71,14 @@ class Feed(RichLog):
         self.write(text)
 
     def on_resize(self, event: Resize) -> None:
-        """Wrap the lines anew."""
+        """Wrap the lines for the new width."""
         self.clear()
         for text in self._lines:
             self.write(text)
 
 
 # ------------------------------------------------------------------------------------------------------- form
-# A small dialog over the room: some fields, Enter for the next one and at last for all, Escape for none.
+# A small dialog over the room. Enter goes to the next field, and submits at the last one. Escape cancels.
 
 
 Answers: TypeAlias = tuple[str, ...]
@@ -87,8 +86,7 @@ Answers: TypeAlias = tuple[str, ...]
 
 @frozen
 class Field:
-    """A field: what it is called, its first value, what may be chosen if not everything may, and whether it
-    may be empty."""
+    """A field of a dialog. `value`: the initial value. `choices`: the legal values; empty for free text."""
 
     label: str
     value: str = ""
@@ -97,7 +95,7 @@ class Field:
 
 
 class FieldsDialog(ModalScreen[Answers | None]):
-    """Ends with what was written into the fields, without the space around it, or with `None`."""
+    """Dialog whose result is the stripped texts of its fields, or `None` when cancelled."""
 
     CSS = """
     FieldsDialog { align: center middle; }
@@ -117,7 +115,7 @@ class FieldsDialog(ModalScreen[Answers | None]):
         self._fields = fields
 
     def compose(self) -> ComposeResult:
-        """The fields, one below the other."""
+        """Lay out the fields, one below the other."""
         with Vertical() as box:
             box.border_title = self._title
             for number, field in enumerate(self._fields):
@@ -128,7 +126,7 @@ class FieldsDialog(ModalScreen[Answers | None]):
                     yield Input(field.value, id=f"field{number}", select_on_focus=False)
 
     def on_mount(self) -> None:
-        """Choose what is to be chosen at first, and begin."""
+        """Highlight the initial choices, and focus the first field."""
         for number, field in enumerate(self._fields):
             if field.choices:
                 options = self.query_one(f"#field{number}", OptionList)
@@ -136,15 +134,14 @@ class FieldsDialog(ModalScreen[Answers | None]):
         self.set_focus(self.query_one("#field0"))
 
     def on_input_submitted(self) -> None:
-        """Enter in a line."""
+        """Handle Enter in a text field."""
         self._next()
 
     def on_option_list_option_selected(self) -> None:
-        """Enter on a choice."""
+        """Handle Enter on a choice."""
         self._next()
 
     def _next(self) -> None:
-        """Go on to the next field, or be done."""
         answers = self._answers()
         focused = self.focused.id if self.focused is not None else None
         number = next(n for n in range(len(self._fields)) if f"field{n}" == focused)
@@ -172,37 +169,35 @@ class FieldsDialog(ModalScreen[Answers | None]):
 
 
 COLUMNS = {"who": None, "status": 16, "activity": None, "since": 10, "devices": 7}
-"""With their widths: that of the longest cell, where it is known. The others share the rest."""
+"""The table columns and their widths in characters. `None`: shares the remaining width."""
 
-NAME_SHARE = 0.35
-"""The part of it that names get; activities get the other."""
-
-NARROWEST = 8
-"""Columns that they have at least. In a narrower terminal the table can be scrolled."""
-
-AROUND = 2
-"""Columns of space around a cell."""
+NAME_SHARE = 0.35  # fraction of the remaining width for "who"; "activity" gets the rest
+NARROWEST = 8  # minimum characters of "who" and of "activity"; a narrower terminal scrolls
+AROUND = 2  # characters of padding of a cell, both sides together
 
 
 class RosterTable(DataTable[Text]):
-    """Shows the users of a room, by name. `visible`: we are one of them, also before the server says so."""
+    """Table of the users in a room, by name.
+
+    `visible`: the client is visible, so its own user is shown even before the server lists that user.
+    """
 
     def __init__(self, client: PresenceClient, *, visible: bool) -> None:
         super().__init__(id="roster", cursor_type="row")
         self._client = client
         self._visible = visible
         self._was_seen = False
-        self._shown: dict[str, tuple[OnlineUser, int, bool]] = {}  # by user id: with devices, and if stale
+        self._shown: dict[str, tuple[OnlineUser, int, bool]] = {}  # by user id: user, device count, is stale
 
     @property
     def chosen(self) -> str | None:
-        """The id of the user in the row of the cursor."""
+        """The id of the user in the cursor row, or `None`."""
         if not self.is_valid_row_index(self.cursor_row):
             return None
         return self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value
 
     def on_resize(self) -> None:
-        """The columns have another width now."""
+        """Rebuild the table: column widths depend on the terminal width."""
         chosen, self._shown = self.chosen, {}
         self.clear(columns=True)
         taken = sum(width or 0 for width in COLUMNS.values()) + AROUND * len(COLUMNS)
@@ -215,13 +210,13 @@ class RosterTable(DataTable[Text]):
         self._choose(chosen)
 
     def update_room(self) -> None:
-        """Show the room as it is now."""
+        """Show the current state of the room."""
         stale = self._client.is_stale
         self._was_seen |= not stale
         self.set_class(stale, "stale")
         self.border_title = "the room, as it was" if stale and self._was_seen else "the room"
         if not self.columns:
-            return  # there is no size yet
+            return  # not laid out yet: on_resize adds the columns
         users = by_name(self._client.online_users) if self._visible else seen_users(self._client)
         wanted = {user.user_id: self._state(user) for user in users}
         if wanted == self._shown:
@@ -245,7 +240,7 @@ class RosterTable(DataTable[Text]):
 
     def _state(self, user: OnlineUser) -> tuple[OnlineUser, int, bool]:
         client, user_id = self._client, user.user_id
-        # While the whole room is stale, the table is dimmed, and not its rows.
+        # While the whole room is stale, CSS dims the table, not each row.
         is_stale = not client.is_stale and client.is_user_stale(user_id)
         return user, client.device_count(user_id) or 1, is_stale
 
@@ -269,11 +264,11 @@ def _cell(text: str, style: str = "") -> Text:
 
 
 # ------------------------------------------------------------------------------------------------------ state
-# The line that says how the connection is.
+# The line with the state of the connection.
 
 
 class ConnectionLine(Static):
-    """Whether we are connected, with how many users and how quick a server; or why not, and until when."""
+    """Status line. Connected: server, users, latency. Disconnected: reason, seconds to the next attempt."""
 
     def __init__(self, client: PresenceClient, server: str) -> None:
         super().__init__(id="connection")
@@ -283,12 +278,12 @@ class ConnectionLine(Static):
         self._next_attempt = 0.0  # by time.monotonic()
 
     def lost(self, loss: Disconnected) -> None:
-        """The connection is lost, or could not be made."""
+        """Store a lost connection or a failed attempt, and when the next attempt is due."""
         self._loss = loss
         self._next_attempt = time.monotonic() + (loss.retry_in or 0.0)
 
     def update_state(self) -> None:
-        """Show how things are now."""
+        """Show the current state."""
         client, left = self._client, self._next_attempt - time.monotonic()
         if client.is_connected:
             facts = [f"connected to {self._server}", f"{client.online_count} online"]
@@ -310,20 +305,15 @@ class ConnectionLine(Static):
 # ----------------------------------------------------------------------------------------------------- screen
 
 
-FRAME = 0.25
-"""Seconds from one look at the room to the next."""
-
-SIDE_BY_SIDE = 110
-"""Columns from which roster and feed stand side by side."""
-
-HIGH = 14
-"""Rows from which they have frames. In less, users and events need them more."""
+FRAME = 0.25  # seconds between two updates of the view
+SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and feed side by side
+HIGH = 14  # minimum terminal height, in rows, for full frames; below it users and events need the space
 
 
 async def show_room(settings: Settings) -> None:
-    """Show the room until it is quit, or a signal comes.
+    """Show the room until the user quits, or until SIGINT or SIGTERM.
 
-    Raises `Unreachable` when the server does not let us in.
+    Raises `Unreachable` when the server refuses the client, and `Failure` after a crash of the view.
     """
     async with client_of(settings) as client:
         config = settings.config
@@ -333,13 +323,14 @@ async def show_room(settings: Settings) -> None:
         if why is not None:
             raise Unreachable(why)
         if app.return_code:
-            raise Failure("the live room has failed: this is a bug")  # Textual has shown which
+            raise Failure("the live room has failed: this is a bug")  # Textual has printed the traceback
 
 
 class RoomApp(App[str]):
-    """The room of a client that is entered. Its result is why the server does not let us in, if that was it.
+    """Textual app that shows the room of an entered client.
 
-    `server`: where it is, for people. `visible`: whether others see us.
+    Its result is the reason when the server refused the client, otherwise `None`. `server`: the address to
+    show. `visible`: whether others see the client.
     """
 
     CSS = """
@@ -373,7 +364,7 @@ class RoomApp(App[str]):
         self._chat_channel = "lobby"
 
     def compose(self) -> ComposeResult:
-        """The connection, the room and the feed, the keys."""
+        """Lay out the status line, the roster, the feed and the keys."""
         yield self._connection
         with Container(id="room"):
             yield self._roster
@@ -381,7 +372,7 @@ class RoomApp(App[str]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Begin."""
+        """Focus the roster, and start the updates."""
         self._roster.focus()
         self.set_interval(FRAME, self._look)
         self.run_worker(self._watch())
@@ -391,7 +382,7 @@ class RoomApp(App[str]):
         self._connection.update_state()
 
     async def _watch(self) -> None:
-        with suppress(ConnectError):  # after the fatal Error
+        with suppress(ConnectError):  # raised after the fatal Error
             async for event in self._client:
                 for line in news(event, self._client.identity.user_id):
                     self._feed.add(line)
@@ -404,7 +395,7 @@ class RoomApp(App[str]):
     # ---------------------------------------------------------------- keys
 
     async def action_status(self) -> None:
-        """Ask for a status, and have it."""
+        """Ask for a status and an activity, and set them."""
         own = self._client.online_users[0]
         await self._ask(
             "Be seen as",
@@ -414,7 +405,7 @@ class RoomApp(App[str]):
         )
 
     def action_poke(self) -> None:
-        """Poke the user of the row with the cursor."""
+        """Poke the user in the cursor row."""
         user = next((user for user in self._client.online_users if user.user_id == self._roster.chosen), None)
         if user is None:
             self.bell()
@@ -422,11 +413,11 @@ class RoomApp(App[str]):
             self._do(f"You poke {user.display_name}", self._client.send_poke, user.user_id)
 
     async def action_invite(self) -> None:
-        """Ask for a game, and invite everybody to it."""
+        """Ask for a game and a code, and invite everybody."""
         await self._ask("Invite everybody", Field("Game"), Field("Code", optional=True), then=self._invite)
 
     async def action_chat(self) -> None:
-        """Ask for something to say, and say it."""
+        """Ask for a text and a channel, and send the chat message."""
         await self._ask("Say", Field("Text"), Field("Channel", self._chat_channel), then=self._chat)
 
     def _set_status(self, status: str, activity: str) -> None:
@@ -445,7 +436,7 @@ class RoomApp(App[str]):
             if answers is not None:
                 then(*answers)
 
-        # Until it is there: what is typed quickly is for it, too.
+        # Wait until the dialog is shown, so that keys typed meanwhile go to it.
         await self.push_screen(FieldsDialog(title, *fields), answered)
 
     def _do(self, words: str, command: Callable[..., Awaitable[int]], *args: Any) -> None:

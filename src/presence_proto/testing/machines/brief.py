@@ -1,4 +1,4 @@
-"""A machine that prints short programs."""
+"""`BriefMachine`: a state machine that prints short programs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 
 class BriefMachine(RuleBasedStateMachine):
-    """Invariants are checked after every step; only the one that fails stands in the program."""
+    """State machine that checks invariants after every step, but prints only the failing invariant."""
 
     def check_invariants(self, settings: Any, output: Any, *more: Any) -> None:
-        """As Hypothesis does it, but for the printing."""
+        """See `RuleBasedStateMachine`. Passing invariants are not printed."""
         checked: list[str] = []
         try:
             super().check_invariants(settings, checked.append, *more)

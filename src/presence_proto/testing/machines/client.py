@@ -1,4 +1,4 @@
-"""`ClientMachine`: a server, a network, a clock and an application against a `RealtimeClient`."""
+"""`ClientMachine` and `PresenceClientMachine`: random servers, networks and applications against a client."""
 
 from __future__ import annotations
 
@@ -41,15 +41,14 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ server side
-# What the machines for both clients have in common: they play the server, the network, the clock.
+# Base of the machines for both clients. It plays the server, the network and the clock.
 
 
-HEALED = 200.0
-"""Seconds of good weather after which everything that was asked for must have come true."""
+HEALED = 200.0  # seconds without faults; then every request of the application must be fulfilled
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """A strategy that an attribute of the machine decides, so that a subclass may have another one."""
+    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
     return st.runner().flatmap(strategy)
 
 
@@ -61,7 +60,7 @@ a_meta = of_machine(lambda machine: machine.metas)
 
 
 class ServerMachine(BriefMachine):
-    """Rules for what happens to a client, whatever the client. `server` has the books."""
+    """State machine with the rules for both clients. `server` is the model: it has the expected state."""
 
     topics: ClassVar[Sequence[str]]
     keys: ClassVar[st.SearchStrategy[str]] = st.sampled_from(["ann", "bob"])
@@ -75,10 +74,10 @@ class ServerMachine(BriefMachine):
         self.client = self.server.client
 
     def make_client(self) -> Any:
-        """The client to be tried, at rest. Override it for your own."""
+        """Return the client under test, not connected. Override this method to test your own client."""
         raise NotImplementedError
 
-    # ---------------------------------------------------------------- who is there
+    # ---------------------------------------------------------------- presence
 
     @rule(target=devices, topic=a_topic, key=a_key, meta=a_meta)
     def device_tracks(self, topic: str, key: str, meta: Any) -> Device:
@@ -87,7 +86,7 @@ class ServerMachine(BriefMachine):
 
     @rule(device=devices, meta=a_meta)
     def device_retracks(self, device: Device, meta: Any) -> None:
-        """A device tracks another meta. Its user neither comes nor goes."""
+        """A device tracks another meta. Its user neither joins nor leaves."""
         before = len(self.server.events)
         self.server.retrack(device, meta)
         for event in self.server.events[before:]:
@@ -103,7 +102,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.channels)
     @rule()
     def repeat_diff(self) -> None:
-        """The last diff comes once more."""
+        """The server sends the last diff again."""
         self.server.repeat_diff()
 
     # ---------------------------------------------------------------- the channel
@@ -117,35 +116,35 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.rejoined)
     @rule(topic=a_rejoined_topic, event=st.sampled_from(["phx_close", "phx_error", "phx_reply"]))
     def echo(self, topic: str, event: str) -> None:
-        """The server speaks of a life of the channel that is over. It changes nothing."""
+        """The server sends an event of an earlier join. It must change nothing."""
         before = len(self.server.events)
         self.server.echo(topic, event)
         assert self.server.events[before:] == [], "an earlier life of the channel is over"
 
-    # ---------------------------------------------------------------- how fast it is
+    # ---------------------------------------------------------------- slow server
 
     @precondition(lambda self: not self.server.stalls)
     @rule()
     def stall(self) -> None:
-        """The server stops to accept and to answer."""
+        """The server stops accepting connections and replying."""
         self.server.stall()
 
     @precondition(lambda self: self.server.stalls)
     @rule()
     def serve(self) -> None:
-        """It answers all that waits, and from now on at once."""
+        """The server processes everything that waits, and from now on everything at once."""
         self.server.serve()
 
     @precondition(lambda self: self.server.stalls)
     @rule(latest=st.booleans())
     def serve_one(self, latest: bool) -> None:
-        """It does one thing: the oldest, or the reply to the latest push."""
+        """The server processes the oldest waiting task; with `latest`, the last message if it is a push."""
         self.server.serve_one(latest=latest)
 
     @precondition(lambda self: self.server.stalls)
     @rule()
     def deny(self) -> None:
-        """It replies to a push with an error."""
+        """The server replies to a push with an error."""
         self.server.deny()
 
     # ---------------------------------------------------------------- the network
@@ -153,7 +152,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.conn is not None)
     @rule(target=devices, noticed=st.booleans())
     def cut(self, noticed: bool) -> MultipleResults[Device]:
-        """The connection ends. Without being `noticed`, it leaves ghosts of us on the server."""
+        """The connection ends. Unless `noticed`, the client stays online on the server, as a ghost."""
         ghosts = self.server.hang_up(noticed=noticed)
         self.server.cut()
         return multiple(*ghosts)
@@ -161,7 +160,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.is_open and not self.server.dead)
     @rule(kind=st.sampled_from(["dies", "closes", "refuses"]))
     def trouble(self, kind: str) -> None:
-        """The network dies without a word, or the server closes the connection, or will refuse the next."""
+        """The network fails silently, or the server closes the connection, or refuses the next one."""
         if kind == "dies":
             self.server.die()
         elif kind == "closes":
@@ -173,37 +172,37 @@ class ServerMachine(BriefMachine):
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 12.0, 40.0]), asleep=st.booleans())
     def wait(self, seconds: float, asleep: bool) -> None:
-        """Time passes. The host may be `asleep`: then there is one late tick."""
+        """Time passes. A host that is `asleep` gives one late tick."""
         self.server.jump(seconds) if asleep else self.server.advance(seconds)
 
     # ---------------------------------------------------------------- the application
 
     @rule(seconds=st.sampled_from([10.0, 60.0]))
     def restart(self, seconds: float) -> None:
-        """It disconnects, and connects again after a while."""
+        """The application disconnects, and connects again after `seconds`."""
         self.server.do(self.client.disconnect)
         self.server.advance(seconds)
         self.server.connect()
 
-    # ---------------------------------------------------------------- the end
+    # ---------------------------------------------------------------- recovery
 
     @rule()
     def heal(self) -> None:
-        """The weather is good for a while, and all that was asked for comes true."""
+        """All faults end for `HEALED` seconds. Then every request of the application must be fulfilled."""
         self.server.refusals.clear()
         self.server.serve()
         self.server.advance(HEALED)
         self.healed()
 
     def healed(self) -> None:
-        """The weather was good for a while: what must be true now. Override it for more."""
+        """Check what must be true after `heal`. Override this method to check more."""
         assert self.client.is_connected, "it never comes back"
 
-    # ---------------------------------------------------------------- what is true at all times
+    # ---------------------------------------------------------------- invariants
 
     @invariant()
     def the_events_are_the_state(self) -> None:
-        """The events, folded, are what the client holds."""
+        """The folded events equal the client's state."""
         self.server.check()
 
 
@@ -214,14 +213,15 @@ a_wanted_topic = of_machine(lambda machine: st.sampled_from(list(machine.wanted)
 
 
 class ClientMachine(ServerMachine):
-    """The model: `wanted` (topic -> the `n` tracked there), `pushes` (id -> number, when), `token`.
+    """State machine for `RealtimeClient`. It plays the server, the network, the clock and the application.
 
-    Checked are the presence of each topic, the outcome of each push, once and in time, and after `heal` that
-    every wanted channel is joined, tracked, and known by the server under the token of now.
+    The model is `wanted` (topic -> the `n` tracked there), `pushes` (id -> number, time) and `token`. The
+    machine checks the presence of each topic, and that each push has one outcome, in time. After `heal` every
+    wanted channel must be joined and tracked, and the server must have the current token.
     """
 
     topics = ("realtime:a", "room:b")
-    push_timeout: ClassVar[float] = 10.0  # seconds, as in the config of the client
+    push_timeout: ClassVar[float] = 10.0  # seconds, as in the client's config
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,42 +229,42 @@ class ClientMachine(ServerMachine):
         self.wanted: dict[str, int | None] = {}
         self.pushes: dict[int, tuple[int, float]] = {}
         self.token: str | None = None
-        self._sent_on: dict[int, Any] = {}  # by the number of a push: the connection that it went out on
+        self._sent_on: dict[int, Any] = {}  # push number -> connection that carried the push
         self._read = 0
 
     def make_client(self) -> RealtimeClient:
-        """A client at rest, without an `rng`: so there is no jitter."""
+        """Return a client that is not connected. It has no `rng`, so there is no jitter."""
         return RealtimeClient(RealtimeConfig(server_url="ws://host.test"))
 
     def params(self, topic: str) -> Any:
-        """How the topic is joined."""
+        """Return the join parameters of a topic."""
         return ChannelConfig(presence_key="me") if topic.startswith("realtime:") else {"user_id": "me"}
 
     # ---------------------------------------------------------------- the application
 
     @initialize(topic=a_topic)
     def start(self, topic: str) -> None:
-        """It connects, and joins a topic."""
+        """The application connects, and joins a topic."""
         self.server.connect()
         self.join(topic)
 
     @rule(topic=a_topic)
     def join(self, topic: str) -> None:
-        """It joins a topic, perhaps once more."""
+        """The application joins a topic, perhaps again."""
         self.server.do(self.client.join, topic, self.params(topic))
         self.wanted.setdefault(topic, None)
 
     @precondition(lambda self: self.wanted)
     @rule(topic=a_wanted_topic)
     def leave(self, topic: str) -> None:
-        """It leaves a topic."""
+        """The application leaves a topic."""
         del self.wanted[topic]
         self.server.do(self.client.leave, topic)
 
     @precondition(lambda self: self.wanted)
     @rule(topic=a_wanted_topic, n=st.sampled_from([0, 1, 2, None]))
     def track(self, topic: str, n: int | None) -> None:
-        """It is present in a topic, or no more."""
+        """The application tracks a meta in a topic, or untracks it."""
         if n is None:
             self.server.do(self.client.untrack, topic)
         else:
@@ -274,7 +274,7 @@ class ClientMachine(ServerMachine):
     @precondition(lambda self: self.wanted)
     @rule(topic=a_wanted_topic)
     def push(self, topic: str) -> None:
-        """It asks the server something."""
+        """The application sends a push."""
         number = len(self.pushes)
         push_id = self.server.do(self.client.push, topic, "ask", {"number": number})
         self.pushes[push_id] = number, self.server.now
@@ -282,7 +282,7 @@ class ClientMachine(ServerMachine):
     @precondition(lambda self: self.wanted and not self.server.stalls)
     @rule(topic=a_wanted_topic)
     def push_two(self, topic: str) -> None:
-        """It asks two things, and the second one is answered first."""
+        """The application sends two pushes, and the server replies to the second one first."""
         self.server.stall()
         self.push(topic)
         self.push(topic)
@@ -291,33 +291,33 @@ class ClientMachine(ServerMachine):
 
     @rule()
     def set_access_token(self) -> None:
-        """It has got another token."""
+        """The application sets another token."""
         self.token = f"token-{len(self.token or '')}"
         self.server.do(self.client.set_access_token, self.token)
 
-    # ---------------------------------------------------------------- what must be true
+    # ---------------------------------------------------------------- invariants
 
     @invariant()
     def the_channels_are_those_that_are_wanted(self) -> None:
-        """Until they are left, whatever happens."""
+        """A channel exists from its join until the application leaves it."""
         states = {topic: self.client.state_of(topic) for topic in self.client.channels}
         here = {topic for topic, state in states.items() if state is not ChannelState.LEAVING}
         assert here == self.wanted.keys()
 
     @invariant()
     def the_presence_is_the_servers(self) -> None:
-        """Of now, or as it was last seen."""
+        """The presence is the server's current one, or the last one that the client saw."""
         for topic in self.wanted:
             held, expected = self.client.presence(topic), self.server.expected(topic)
             assert {key: _by_ref(metas) for key, metas in held.items()} == {
                 key: _by_ref(metas) for key, metas in expected.items()
             }, f"the presence of {topic!r}"
-            knows = not self.server.dead  # else it cannot know yet
+            knows = not self.server.dead  # a dead network is not detected yet
             assert not knows or self.client.is_synced(topic) == self.server.sees(topic), "whether it is stale"
 
     @invariant()
     def every_push_has_its_outcome_in_time(self) -> None:
-        """Its own reply; or a failure, at once when its connection ends, or when its time is up."""
+        """A push gets its own reply, or fails when its connection ends or its timeout passes."""
         for message in self.server.received[self._read :]:
             if message.event == "ask":
                 self._sent_on[message.payload["number"]] = self.server.conn
@@ -334,7 +334,7 @@ class ClientMachine(ServerMachine):
                 assert conn == self.server.conn, "nobody will answer on a connection that has ended"
 
     def healed(self) -> None:
-        """Everything that is wanted has come true."""
+        """Every wanted channel is joined and tracked, under the current token."""
         super().healed()
         for topic, tracked in self.wanted.items():
             assert self.client.state_of(topic) is ChannelState.JOINED, f"{topic!r} is not joined"
@@ -352,7 +352,7 @@ def _by_ref(metas: Any) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------------------- presence client
-# `PresenceClientMachine`: a server, a network, a clock and an application against a `PresenceClient`.
+# `PresenceClientMachine`, the same for a `PresenceClient`.
 
 
 ROOM = "realtime:jarvis-presence"
@@ -361,48 +361,50 @@ _activities = st.sampled_from([None, "Chess"])
 
 
 class PresenceClientMachine(ServerMachine):
-    """The model is that of the server: who is in the room, with which metas. `commands` has the ids of ours.
+    """State machine for `PresenceClient`. It plays the server, the network, the clock and the application.
 
-    Checked are the roster, that each user is shown as its latest device, that what others say is heard once,
-    that a command fails once at most, and after `heal` that nothing is pending and we are seen as we are.
+    The model is the server's presence, and `commands`, the ids of the application's commands. The machine
+    checks the roster, that each user is shown as its latest device, that a poke is received once, and that a
+    command fails at most once. After `heal` no command is pending, and the server has the client's current
+    status.
     """
 
     topics = (ROOM,)
     metas = tracked_payloads()
-    me: ClassVar[str] = "me"  # our user id
+    me: ClassVar[str] = "me"  # the client's user id
 
     def __init__(self) -> None:
         super().__init__()
         self.commands: set[int] = set()
-        self.claimed: set[str] = set()  # users who said something of themselves that no track has confirmed
+        self.claimed: set[str] = set()  # users with an activity broadcast that no track has confirmed
         self.shown: set[str] = set()  # the users in the roster
 
     def make_client(self) -> PresenceClient:
-        """A client at rest, without an `rng`: so there is no jitter."""
+        """Return a client that is not connected. It has no `rng`, so there is no jitter."""
         return PresenceClient(Identity(self.me, "Me"), PresenceConfig(server_url="ws://host.test"))
 
     # ---------------------------------------------------------------- the application
 
     @initialize()
     def start(self) -> None:
-        """We enter the room."""
+        """The application connects to the room."""
         self.server.connect()
 
     @rule(status=_statuses, activity=_activities)
     def update_activity(self, status: str, activity: str | None) -> None:
-        """We do something else."""
+        """The application changes its activity."""
         self.commands.add(self.server.do(self.client.update_activity, status, activity))
 
     @rule(target_user_id=a_key)
     def send_poke(self, target_user_id: str) -> None:
-        """We poke somebody."""
+        """The application pokes a user."""
         self.commands.add(self.server.do(self.client.send_poke, target_user_id))
 
-    # ---------------------------------------------------------------- the others
+    # ---------------------------------------------------------------- other users
 
     @rule(key=a_key, ours=st.booleans())
     def poke(self, key: str, ours: bool) -> None:
-        """Somebody pokes us, or another one. A poke of ours is heard once if we are in the room."""
+        """A user pokes the client (`ours`) or another user. A joined client receives its poke once."""
         target = self.me if ours else "somebody else"
         said = self._say("poke", {"user_id": key, "display_name": "Ann", "target_user_id": target})
         heard = ours and self.server.has_joined(ROOM)
@@ -410,12 +412,15 @@ class PresenceClientMachine(ServerMachine):
 
     @rule(key=a_key, status=_statuses, activity=_activities)
     def claim(self, key: str, status: str, activity: str | None) -> None:
-        """Somebody says what they do, and does not track it."""
+        """A user broadcasts an activity, and does not track it."""
         self._claim(key, status, activity)
 
     @rule(device=ServerMachine.devices, status=_statuses, activity=_activities)
     def act(self, device: Device, status: str, activity: str | None) -> None:
-        """A device says what its user does, and tracks it: one event, if anybody can see a difference."""
+        """A device broadcasts an activity and tracks it.
+
+        Both together cause at most one activity event, and one more for a changed display name.
+        """
         before = len(self.server.events)
         was_claimed = device.key in self.claimed
         self._claim(device.key, status, activity)
@@ -438,13 +443,13 @@ class PresenceClientMachine(ServerMachine):
             self.server.broadcast(event, payload, topic=ROOM)
         return self.server.events[before:]
 
-    # ---------------------------------------------------------------- what must be true
+    # ---------------------------------------------------------------- invariants
 
     @invariant()
     def the_roster_is_the_servers(self) -> None:
-        """Of now, or as it was last seen; and each user is shown as its latest device.
+        """The roster is the server's current or last seen one. Each user is shown as its latest device.
 
-        There may be stale users in it, who were shown before.
+        The roster may also contain stale users that it has shown before.
         """
         expected = self.server.expected(ROOM)
         users = {user.user_id: user for user in self.client.online_users}
@@ -452,7 +457,7 @@ class PresenceClientMachine(ServerMachine):
         more = users.keys() - expected.keys() - {self.me}
         assert more <= self.shown, "who was not shown before is not stale"
         self.shown = {*users}
-        knows = not self.server.dead  # else we cannot know yet
+        knows = not self.server.dead  # a dead network is not detected yet
         assert not knows or self.client.is_stale != self.server.sees(ROOM), "whether the roster is stale"
         if not self.server.sees(ROOM):
             self.claimed |= users.keys()
@@ -465,14 +470,14 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def commands_fail_once_at_most(self) -> None:
-        """And what is pending is ours."""
+        """A command fails at most once. The application made every pending or failed command."""
         failed = [one.command_id for one in self.server.events if isinstance(one, CommandFailed)]
         assert len(failed) == len(set(failed)), "a command fails once"
         assert self.client.pending_commands | set(failed) <= self.commands, "commands that nobody made"
         assert not self.client.pending_commands & set(failed), "what has failed is not pending"
 
     def healed(self) -> None:
-        """We are seen as we are, and everything is done or has failed."""
+        """The server has the client's current status and activity, and no command is pending."""
         super().healed()
         assert self.client.pending_commands == frozenset(), "a command without an outcome"
         assert self.server.has_joined(ROOM), "we are not in the room, and do not know"

@@ -1,4 +1,4 @@
-"""`HubMachine`: clients, their network and the clock against a `Hub`."""
+"""`HubMachine`: random clients, networks and clocks against a `Hub`."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from presence_proto.testing.scripted_clients import (
 )
 
 # ---------------------------------------------------------------------------------------------------- visitor
-# A client of a hub as the machine sees it: what it asked for, and what it made of the answers.
+# A client of the hub: its requests, and its state built from the hub's replies.
 
 
 Entries = dict[str, dict[str, dict[str, Any]]]  # key -> phx_ref -> meta
 
 
 def is_supabase(topic: str) -> bool:
-    """Whether it is a Supabase channel, and not one of plain Phoenix."""
+    """Whether the topic is a Supabase channel and not a plain Phoenix channel."""
     return topic.startswith("realtime:")
 
 
 class Visitor:
-    """Speaks Phoenix by the book, and reads strictly: whatever the hub says must make sense where it stands.
+    """Correct Phoenix client that checks every message of the hub: each must be legal at its place.
 
-    `strict`: a diff never repeats what is known. (One that was held back for a window may.)
+    `strict`: a diff must not repeat a known join or leave. A diff that the presence window delayed may do so.
     """
 
     def __init__(self, name: str, client: ScriptedClient, *, strict: bool) -> None:
         self.name = name
         self.client = client
-        self.joined: dict[str, str] = {}  # the join_refs
+        self.joined: dict[str, str] = {}  # topic -> join_ref
         self.held: dict[str, Entries] = {}
-        self.heard: Counter[tuple[str, int]] = Counter()  # topic and number of what others said
+        self.heard: Counter[tuple[str, int]] = Counter()  # received broadcasts by (topic, number)
         self._strict = strict
         self._refs = 0
         self._unanswered: set[str] = set()
-        self._gone: dict[str, set[str]] = {}  # by join_ref: the phx_refs that left in that life
-        self._ending: dict[str, str] = {}  # lives that the hub must close, by join_ref
+        self._gone: dict[str, set[str]] = {}  # join_ref -> phx_refs that left during this join
+        self._ending: dict[str, str] = {}  # join_ref -> topic, for joins that the hub must close
 
     def __repr__(self) -> str:
         return self.name
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection is there."""
+        """Whether the connection is open."""
         return self.client.conn not in self.client.world.closed
 
     @property
     def is_on_supabase(self) -> bool:
-        """Whether it came to Supabase's mount."""
+        """Whether the client connected to Supabase's URL path."""
         return self.client.target.startswith("/realtime/")
 
-    # ---------------------------------------------------------------- what it says
+    # ---------------------------------------------------------------- client to hub
 
     def join(self, topic: str, key: str) -> None:
-        """Join, perhaps again: then the hub ends the life before."""
+        """Join, perhaps again. The hub must end an earlier join."""
         ref = self._next_ref()
         if topic in self.joined:
             self._ending[self.joined[topic]] = topic
@@ -79,7 +79,7 @@ class Visitor:
         self._say(ref, topic, "phx_join", payload, ref)
 
     def leave(self, topic: str, *, answered: bool = True) -> None:
-        """Leave."""
+        """Leave. Expect no reply unless `answered`."""
         ref = self._next_ref()
         if not answered:
             self._unanswered.remove(ref)
@@ -88,15 +88,15 @@ class Visitor:
         self.held.pop(topic, None)
 
     def track(self, topic: str, meta: dict[str, Any]) -> None:
-        """Be present with this meta."""
+        """Track a meta."""
         self._present(topic, "track", meta)
 
     def untrack(self, topic: str) -> None:
-        """Be present no more."""
+        """Untrack."""
         self._present(topic, "untrack", {})
 
     def shout(self, topic: str, number: int) -> None:
-        """Say something to the others. Supabase is not asked for an answer."""
+        """Broadcast a number to the other members. On Supabase the client does not request a reply."""
         ref = self._next_ref()
         if is_supabase(topic):
             self._unanswered.discard(ref)
@@ -106,11 +106,11 @@ class Visitor:
             self._say(ref, topic, "shout", {"number": number})
 
     def beat(self) -> None:
-        """A heartbeat."""
+        """Send a heartbeat."""
         self.client.say(None, self._next_ref(), "phoenix", "heartbeat", {})
 
     def expect_the_end_of(self, topic: str) -> None:
-        """The hub is about to end the channel."""
+        """Expect that the hub ends the channel."""
         self._ending[self.joined.pop(topic)] = topic
         self.held.pop(topic, None)
 
@@ -129,10 +129,10 @@ class Visitor:
         self._unanswered.add(ref)
         return ref
 
-    # ---------------------------------------------------------------- what it hears
+    # ---------------------------------------------------------------- hub to client
 
     def read(self) -> None:
-        """Take in what came. Raises `ContractError` for what no hub may say."""
+        """Process the received messages. Raise `ContractError` for an illegal or a missing message."""
         for _, ref, topic, event, payload in self.client.take():
             if event == "phx_reply":
                 require(ref in self._unanswered, f"{self}: a reply to {ref}, which waits for none")
@@ -168,7 +168,7 @@ class Visitor:
             require(not (known and self._strict), f"{self}: {known} of {key!r} joined twice")
             held[key].update(metas)
         for key, metas in leaves.items():
-            # One that is not known may have been there before the state.
+            # A leave of an unknown meta is legal: the meta may have left before the state.
             require(not (gone & metas.keys() and self._strict), f"{self}: a meta of {key!r} left twice")
             for ref in metas:
                 held.get(key, {}).pop(ref, None)
@@ -194,10 +194,11 @@ Membership: TypeAlias = tuple[Visitor, str]
 
 
 class HubMachine(BriefMachine):
-    """The model: `members` (topic -> visitor -> presence key and meta; `None`: not tracked).
+    """State machine for `Hub`. It plays the clients, their network and the clock.
 
-    Checked are what each client is told, message by message, and after every step that the hub and all who
-    are in a topic hold the presence of the model. The `presence_window` must be that of the hub.
+    The model is `members` (topic -> visitor -> presence key and meta; `None`: not tracked). The machine
+    checks every message to every client. After every step the hub and all members of a topic must hold the
+    presence of the model. `presence_window` (seconds) must equal the hub's.
     """
 
     presence_window: ClassVar[float] = 0.0
@@ -213,15 +214,15 @@ class HubMachine(BriefMachine):
         self._numbers = 0
 
     def make_hub(self) -> Hub:
-        """The hub to be tried. Override it for your own."""
+        """Return the hub under test. Override this method to test your own hub."""
         return Hub(HubConfig(presence_window=self.presence_window))
 
     @property
     def memberships(self) -> list[Membership]:
-        """Who is in which topic."""
+        """All pairs of a visitor and a topic that it has joined."""
         return [(visitor, topic) for topic, members in self.members.items() for visitor in members]
 
-    # ---------------------------------------------------------------- coming and going
+    # ---------------------------------------------------------------- connections
 
     @initialize(target=visitors, url=_targets)
     def start(self, url: str) -> Visitor:
@@ -241,26 +242,26 @@ class HubMachine(BriefMachine):
 
     @rule(visitor=consumes(visitors))
     def drop(self, visitor: Visitor) -> None:
-        """Its connection ends without a word."""
+        """A client's transport ends without a closing handshake."""
         visitor.client.drop()
         self._gone(visitor)
 
     @rule(visitor=consumes(visitors))
     def close(self, visitor: Visitor) -> None:
-        """It says goodbye."""
+        """A client closes its connection with a closing handshake."""
         visitor.client.close()
         self._gone(visitor)
 
     @rule(visitor=consumes(visitors))
     def disconnect(self, visitor: Visitor) -> None:
-        """The hub closes its connection."""
+        """The hub closes a client's connection."""
         self.hub.disconnect(visitor.client.conn, now=self.clients.now)
         self._gone(visitor)
         self.clients.settle()
 
     @rule(visitor=consumes(visitors))
     def fall_silent(self, visitor: Visitor) -> None:
-        """It says nothing any more, and the hub gives it up after its idle timeout."""
+        """A client stops sending, and the hub closes its connection after the idle timeout."""
         self._gone(visitor)
         for _ in range(3):
             self._wait(30.0, visitor)
@@ -274,9 +275,9 @@ class HubMachine(BriefMachine):
 
     @rule(visitor=visitors, topic=_topics, key=_keys)
     def join(self, visitor: Visitor, topic: str, key: str) -> None:
-        """It joins, perhaps again. A plain Phoenix topic has it present at once.
+        """A client joins a topic, perhaps again. Joining a plain Phoenix topic tracks it at once.
 
-        On Supabase's mount there are no plain topics.
+        Supabase's URL path has no plain topics.
         """
         if visitor.is_on_supabase and not is_supabase(topic):
             topic = _SUPABASE_TOPIC
@@ -286,7 +287,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def leave(self, membership: Membership) -> None:
-        """It leaves."""
+        """A client leaves a topic."""
         visitor, topic = membership
         del self.members[topic][visitor]
         visitor.leave(topic)
@@ -295,7 +296,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships, key=_keys)
     def leave_and_join(self, membership: Membership, key: str) -> None:
-        """It leaves, and joins in the same moment. On Supabase's mount the leave has no answer then."""
+        """A client leaves a topic and rejoins at once. On Supabase's URL path this leave gets no reply."""
         visitor, topic = membership
         visitor.leave(topic, answered=not visitor.is_on_supabase)
         visitor.join(topic, key)
@@ -303,7 +304,7 @@ class HubMachine(BriefMachine):
 
     @rule(topic=_topics, crashes=st.booleans())
     def end(self, topic: str, crashes: bool) -> None:
-        """The hub ends a topic for everybody."""
+        """The hub ends a topic for all members."""
         for visitor in self.members.pop(topic, {}):
             visitor.expect_the_end_of(topic)
         (self.hub.crash_channel if crashes else self.hub.close_channel)(topic, now=self.clients.now)
@@ -312,7 +313,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships, n=st.integers(0, 2))
     def track(self, membership: Membership, n: int) -> None:
-        """It is present with a meta."""
+        """A member tracks a meta."""
         visitor, topic = membership
         visitor.track(topic, {"n": n})
         self.members[topic][visitor] = self.members[topic][visitor][0], {"n": n}
@@ -320,7 +321,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def untrack(self, membership: Membership) -> None:
-        """It is present no more."""
+        """A member untracks."""
         visitor, topic = membership
         visitor.untrack(topic)
         self.members[topic][visitor] = self.members[topic][visitor][0], None
@@ -328,7 +329,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def shout(self, membership: Membership) -> None:
-        """It says something. The others in the topic hear it once, and it does not."""
+        """A member broadcasts. Every other member receives the broadcast once, the sender does not."""
         visitor, topic = membership
         self._numbers += 1
         visitor.shout(topic, self._numbers)
@@ -342,7 +343,7 @@ class HubMachine(BriefMachine):
 
     @rule(seconds=st.sampled_from([1.0, 30.0]))
     def wait(self, seconds: float) -> None:
-        """Time passes. All clients beat their hearts."""
+        """All clients send a heartbeat, and `seconds` pass."""
         self._wait(seconds)
 
     def _wait(self, seconds: float, silent: Visitor | None = None) -> None:
@@ -351,11 +352,11 @@ class HubMachine(BriefMachine):
                 visitor.beat()
         self.clients.advance(seconds)
 
-    # ---------------------------------------------------------------- what is true at all times
+    # ---------------------------------------------------------------- invariants
 
     @invariant()
     def everybody_holds_what_is_true(self) -> None:
-        """The hub does, and everybody who is in a topic."""
+        """The hub and every member of a topic hold the presence of the model."""
         self.clients.advance(self.presence_window)
         for visitor in self.all:
             visitor.read()

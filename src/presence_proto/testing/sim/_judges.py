@@ -1,4 +1,4 @@
-"""When everything is well again: what is still not as it should be."""
+"""The checks of a simulated world: `Truth`, the watches of clients, and `disagreement`."""
 
 from __future__ import annotations
 
@@ -41,66 +41,69 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------ truth
-# The truth: who is present on the hub, topic by topic, and when each presence began and ended.
+# The truth is the presence on the hub, by topic, with the start and end time of each presence.
 #
-# What a client shows is judged by it: by the truth of the moment in which the hub said it, however long
-# that was on the way. A hub with a presence window says nothing of a change until the window has ended.
-# What it says meanwhile may rest on the truth from before the first change that waits, unless the client
-# came later.
+# A client's view is compared with the truth at the moment when the hub sent the message, however late the
+# message arrives. A hub with a presence window reports a change only when the window has ended. Until then
+# its messages may reflect the truth from before the first unreported change, unless the client joined later.
 
 
 Online: TypeAlias = "Mapping[str, tuple[Meta, ...]]"
 
 MEMORY = 64
-"""Of each user so many presences are remembered."""
+"""Presences remembered for each presence key of a topic."""
 
 WINDOWS = 1024
-"""Of each topic so many windows are remembered."""
+"""Presence windows remembered for each topic."""
 
 
 class Truth:
-    """The presence on the hub of now, and its history. Times are those of the world."""
+    """The hub's current presence and its history. All times are virtual seconds of the world."""
 
     def __init__(self) -> None:
-        self.version = 0  # grows with each change
+        self.version = 0  # incremented with each change
         self._online: dict[str, Online] = {}  # by topic
-        self._presences: dict[tuple[str, str], deque[tuple[float, float]]] = {}  # from when to when
-        self._windows: dict[str, deque[tuple[float, float]]] = {}  # by topic, when changes waited
+        self._presences: dict[tuple[str, str], deque[tuple[float, float]]] = {}  # start and end of each
+        self._windows: dict[str, deque[tuple[float, float]]] = {}  # start and end of each, by topic
         self._waiting: frozenset[str] = frozenset()
 
     def online(self, topic: str) -> Online:
-        """Who is present in a topic."""
+        """Return the metas that are present in a topic, by presence key."""
         return self._online.get(topic, {})
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Where somebody is present."""
+        """The topics with at least one presence."""
         return tuple(topic for topic, online in self._online.items() if online)
 
     @property
     def waiting(self) -> frozenset[str]:
-        """The topics with changes that the hub has told nobody yet."""
+        """The topics with changes that the hub has not reported to any client yet."""
         return self._waiting
 
     def told_at(self, topic: str, when: float) -> float:
-        """What the hub said of a topic at `when` rests on the truth of this moment, or of a later one."""
+        """Return the time of the oldest truth that a message about `topic`, sent at `when`, may reflect."""
         for began, ended in reversed(self._windows.get(topic, ())):
             if began <= when:
-                return began if when <= ended else when  # in one moment it may have been said before the diff
+                # `<=`: at the very end of the window, the message may still precede the diff.
+                return began if when <= ended else when
         return when
 
     def was_present(self, topic: str, key: str, since: float, until: float) -> bool:
-        """Whether there was a presence at a moment in between, if only at its very beginning or end."""
+        """Whether `key` was present at any moment from `since` to `until`, both inclusive."""
         presences = self._presences.get((topic, key), ())
         return any(began <= until and since <= ended for began, ended in presences)
 
     def was_absent(self, topic: str, key: str, since: float, until: float) -> bool:
-        """Whether there was none at a moment in between, or one began or ended just then."""
+        """Whether `key` was absent at any moment from `since` to `until`.
+
+        The moment in which a presence begins or ends counts as absence, too.
+        """
         presences = self._presences.get((topic, key), ())
         return not any(began < since and until < ended for began, ended in presences)
 
     def look(self, hub: Hub, now: float) -> None:
-        """See what has changed."""
+        """Update the truth from the hub's state at `now`."""
         self._wait(frozenset(hub.waiting), now)
         names = hub.topics
         for topic in names:
@@ -111,7 +114,7 @@ class Truth:
                 del self._online[topic]
 
     def clear(self, now: float) -> None:
-        """The hub is gone, and with it everybody."""
+        """End all presences: the hub has stopped."""
         self._wait(frozenset(), now)
         for topic in tuple(self._online):
             self._compare(topic, {}, now)
@@ -142,22 +145,23 @@ class Truth:
 
 
 def _goes_on(before: tuple[Meta, ...], after: tuple[Meta, ...]) -> bool:
-    """Whether it is one presence: a meta has stayed, or is the update of one that was there."""
+    """Whether a presence continues: at least one meta of `before` is kept or updated in `after`."""
     refs = {meta["phx_ref"] for meta in before}
     return any(meta["phx_ref"] in refs or meta.get("phx_ref_prev") in refs for meta in after)
 
 
 # ------------------------------------------------------------------------------------------------------- post
-# Messages between users: whoever hears one hears what was said, once; and what the hub took, all hear.
+# Messages between users. A client receives each message at most once. All recipients in the room receive each
+# message that the hub has acknowledged.
 
 
 Message: TypeAlias = tuple[str, str, str]
-"""What kind of message, the user id of who said it, and what: the text, or whom it is for."""
+"""The kind of a message, the sender's user id, and the content: a text, or the recipient's id of a poke."""
 
 
 @frozen
 class DeliveryRecord:
-    """A message that a hub has acknowledged, said at a time of the world."""
+    """A message and the virtual time, in seconds, at which it was sent."""
 
     message: Message
     said_at: float
@@ -165,43 +169,43 @@ class DeliveryRecord:
 
 @define
 class MessageLog:
-    """All messages of one room. `said` counts what was said, `taken` is what the hub has acknowledged."""
+    """All messages of one room. `said` counts the messages sent; `taken` lists those the hub acknowledged."""
 
     said: Counter[Message]
     taken: list[DeliveryRecord]
 
     @classmethod
     def empty(cls) -> MessageLog:
-        """Nothing was said yet."""
+        """Return a log without messages."""
         return cls(Counter(), [])
 
 
 # ------------------------------------------------------------------------------------------------------ watch
-# Who watches a client: each law that its events and its getters must keep, whatever happens to it.
+# A watch checks the events and getters of one client against the laws.
 
 
 ROOM = "realtime:jarvis-presence"
-"""Where all users meet."""
+"""The topic of the presence room."""
 
 
 class Watch(ABC):
-    """What holds for every client."""
+    """Base of the watches: the checks that hold for every client."""
 
     def __init__(self, host: ClientHost, stage: Stage, fold: PresenceFold | RealtimeFold) -> None:
         self._host = host
         self._stage = stage
         self._fold = fold
         self._last_id = 0
-        self._open: dict[int, str] = {}  # commands without an outcome, as far as we know
+        self._open: dict[int, str] = {}  # commands without a known outcome, by id
 
     # ---------------------------------------------------------------- what happens
 
     @abstractmethod
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """The application called a command."""
+        """Record that the application called a command, which returned `result`."""
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """The client reported events, because of bytes that were `sent` then, or of something else."""
+        """Check events of the client. `sent` is when the bytes that caused them were sent, if bytes did."""
         try:
             for event in happened:
                 self.saw(event, sent)
@@ -212,20 +216,23 @@ class Watch(ABC):
 
     @abstractmethod
     def saw(self, event: Any, sent: float | None) -> None:
-        """Judge one event."""
+        """Check one event against the laws."""
 
     @abstractmethod
     def wrong_view(self) -> str | None:
-        """All that the hub has sent is here: what is still not as the hub has it."""
+        """Describe how the client's view differs from the truth, or return `None`.
+
+        Call this only when the client has received all that the hub has sent.
+        """
 
     @abstractmethod
     def unsettled(self) -> str | None:
-        """What keeps this client from being as its application wants it to be."""
+        """Describe how the client differs from what its application wants, or return `None`."""
 
     # ---------------------------------------------------------------- commands
 
     def _asked(self, command: str, number: int, seconds: float) -> None:
-        """A command returned its id. There is an outcome in so many seconds of the client's time."""
+        """Record a command's id. Its outcome is due within `seconds` on the client's clock."""
         if number <= self._last_id:
             self._broke(ANSWER, f"{command} has the id {number}, after {self._last_id}")
         self._last_id = number
@@ -235,7 +242,7 @@ class Watch(ABC):
     def _due(self, number: int, told: float) -> None:
         if number not in self._open:
             return
-        if self._host.told < told:  # it was frozen, or its clock went backward
+        if self._host.told < told:  # the host was frozen, or its clock stepped backward
             self._stage.agenda.after(1.0 + told - self._host.told, self._due, number, told)
         elif self._is_pending(number):
             self._broke(ANSWER, f"{self._open[number]} (id {number}) is still pending")
@@ -244,7 +251,7 @@ class Watch(ABC):
 
     @abstractmethod
     def _is_pending(self, number: int) -> bool:
-        """Whether a command has no outcome yet."""
+        """Whether the client still holds the command as pending."""
 
     def _succeeded(self, number: int) -> None:
         del self._open[number]
@@ -255,7 +262,7 @@ class Watch(ABC):
         return self._open.pop(number)
 
     def _loses(self, reason: str, retry_in: float | None) -> None:
-        """The client lost something, and will try again. That is no wonder once a fault has struck."""
+        """Check a loss that the client will retry. A loss is allowed only after the first fault."""
         if retry_in is not None and not self._stage.stats.faults:
             self._broke(QUIET, reason)
 
@@ -264,7 +271,7 @@ class Watch(ABC):
 
 
 class RoomWatch(Watch):
-    """Watches a `PresenceClient`."""
+    """The watch of a `PresenceClient`."""
 
     _fold: PresenceFold
 
@@ -277,19 +284,19 @@ class RoomWatch(Watch):
         self._letters: dict[int, DeliveryRecord] = {}  # by command id
         self._here_since: float | None = None
         self._was_here = False
-        self._hub_start = 0  # the hub's, when we were last in the room; 0: the application has left since
-        self._kept: dict[str, float] = {}  # users shown although they were not there at this moment
-        self._told = inf  # from when on what we hear is the truth
+        self._hub_start = 0  # `HubHost.starts` at the last join of the room; 0 once the application has left
+        self._kept: dict[str, float] = {}  # users shown although absent, with a time of their absence
+        self._told = inf  # the bytes just received reflect the truth of this time, or of a later one
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """The client reported events, because of bytes that were `sent` then, or of something else."""
+        """See `Watch.happened`."""
         if sent is not None:
             comes = any(isinstance(event, events.Connected) for event in happened)
             self._told = self._told_at(sent, comes=comes)
         super().happened(happened, sent)
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Commands with an id may be pending; what they say is written down."""
+        """Record a command that has an id, and the message that it sends."""
         if not isinstance(result, int):
             return
         self._asked(command, result, self._host.patience)
@@ -299,12 +306,13 @@ class RoomWatch(Watch):
             self._post.said[message] += 1
             self._letters[result] = DeliveryRecord(message, self._stage.agenda.now)
         if not self._is_pending(result):
-            # Done at once. It may be lost all the same, with the connection: nobody answers for it.
+            # The command finished at once, without a receipt from the hub. Its message may still be lost with
+            # the connection, so the watches do not require its delivery.
             self._letters.pop(result, None)
             self._succeeded(result)
 
     def saw(self, event: Any, sent: float | None) -> None:
-        """Comings and goings must be true, messages must have been said."""
+        """Check an event: joins and leaves match the truth, and each received message was sent."""
         match event:
             case events.Connected(_, users, resumed):
                 if self._here_since is not None or resumed != self._was_here:
@@ -318,7 +326,7 @@ class RoomWatch(Watch):
                     self._broke(FLICKER, f"{user.user_id} went offline, and was present without a break")
             case events.Disconnected(reason, retry_in):
                 self._here_since = None
-                if retry_in is None:  # the application left: no grace follows
+                if retry_in is None:  # the application left, so the restart grace does not apply
                     self._hub_start = 0
                 self._loses(reason, retry_in)
             case events.GameInvite(user_id, _, game):
@@ -341,8 +349,8 @@ class RoomWatch(Watch):
                 pass
 
     def wrong_view(self) -> str | None:
-        """Who is shown, and who is there. We ourselves are always shown."""
-        if not self._client.is_connected or not self._host.wanted:  # who says goodbye does not listen
+        """Compare the users shown with the users present. The client's own user is always shown."""
+        if not self._client.is_connected or not self._host.wanted:  # a leaving client ignores updates
             return None
         if ROOM in self._stage.hub.truth.waiting:
             return None
@@ -354,7 +362,7 @@ class RoomWatch(Watch):
         return f"shows {sorted(shown - there)} too many and {sorted(there - shown)} too few"
 
     def unsettled(self) -> str | None:
-        """It is in the room, everybody is shown as they are, and nobody waits for anything."""
+        """Check that the client is in the room, shows all users correctly and has no pending commands."""
         client, name = self._client, self._host.name
         for number in [number for number in self._open if not self._is_pending(number)]:
             self._succeeded(number)
@@ -374,7 +382,7 @@ class RoomWatch(Watch):
         return self._wrong_looks() or self._unheard()
 
     def _wrong_looks(self) -> str | None:
-        """What somebody is shown to do, and does not do. Of several devices any may be shown."""
+        """Describe a user who is shown with a name, status or activity that none of their devices has."""
         online = self._stage.hub.truth.online(ROOM)
         for user_id, user in self._fold.users.items():
             looks = user.display_name, user.status, user.activity
@@ -394,14 +402,15 @@ class RoomWatch(Watch):
         return None
 
     def _comes(self, users: tuple[OnlineUser, ...], sent: float | None) -> None:
-        """We are in the room. Those who are shown are there, or they were shown before."""
+        """Check the users of `Connected`: each was present, or was shown before."""
         shown, hub = self._fold.users, self._stage.hub
         truth = hub.truth
         for user in users:
             user_id = user.user_id
             if user_id not in shown or self._was_there(user_id, sent):
                 self._is_there(user_id, sent)
-            # Within a window somebody may have come and gone: then the welcome need not have had them.
+            # A user who joined or left within a presence window may be missing from the received state. The
+            # client then keeps showing the user.
             if sent is not None and user_id in shown and truth.was_absent(ROOM, user_id, self._told, sent):
                 self._kept[user_id] = self._told
         missing = shown.keys() - {user.user_id for user in users}
@@ -416,7 +425,7 @@ class RoomWatch(Watch):
         return sent is not None and self._stage.hub.truth.was_present(ROOM, user_id, self._told, sent)
 
     def _was_away(self, user_id: str, sent: float | None) -> bool:
-        """Whether a user was away when the hub said so; or has been since the restart, as far as we know."""
+        """Whether the user was absent in the truth that the bytes reflect, or at a time since `_kept`."""
         truth = self._stage.hub.truth
         since = self._kept.pop(user_id, None)
         if since is not None and truth.was_absent(ROOM, user_id, since, self._stage.agenda.now):
@@ -428,10 +437,10 @@ class RoomWatch(Watch):
             self._broke(GHOST, f"{user_id} was not there when the hub said so")
 
     def _told_at(self, sent: float, *, comes: bool) -> float:
-        """What the hub said at `sent` is the truth of then, or of after this moment. `comes`: with a state.
+        """Return the time of the oldest truth that bytes sent at `sent` may reflect.
 
-        Who comes is shown the truth of its join; but not on the Jarvis JSON protocol, where all see one
-        roster.
+        `comes` means that the bytes complete a join: their presence state reflects the truth of the join. On
+        the Jarvis JSON protocol all clients get the same roster, so the time of the join does not matter.
         """
         hub, end = self._stage.hub, self._host.end
         told = hub.truth.told_at(ROOM, sent)
@@ -443,7 +452,8 @@ class RoomWatch(Watch):
     def _hears(self, message: Message, sent: float | None) -> None:
         sender = message[1]
         is_shown = sender == self._own or sender in self._fold.users
-        # Who does not track is never seen, and what a connection that was cut had sent may come late.
+        # A sender who does not track is never shown, and bytes of a cut connection may arrive late. So the
+        # law holds only for senders who were present when the hub sent the message.
         is_there = sent is not None and not self._stage.hub.truth.was_absent(ROOM, sender, sent, sent)
         if self._here_since is not None and is_there and not is_shown:
             self._broke(ORDER, f"{message} was heard, and {sender} was not shown")
@@ -466,7 +476,7 @@ _SAYING = {
     "send_poke": ("poke", 0, "target_user_id"),
     "send_chat": ("chat", 1, "content"),
 }
-"""The commands that say something: the kind of message, and which argument has it."""
+"""The commands that send a message: its kind, and the position and name of the argument with its content."""
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], index: int, name: str) -> Any:
@@ -474,13 +484,15 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], index: int, name: s
 
 
 def looks_of(meta: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    """What others see of a presence in the room."""
+    """Return the display name, status and activity of a meta in the room."""
     return meta["display_name"], meta["status"], meta["activity"]
 
 
 class ChannelWatch(Watch):
-    """Watches a `RealtimeClient`. `wants` are the topics that it shall be in, and how it shall be present in
-    each: the presence key and the payload, or `None`.
+    """The watch of a `RealtimeClient`.
+
+    `wants` holds the topics that the application has joined. Each maps to the presence key and the tracked
+    payload, or `None` when nothing is tracked.
     """
 
     _fold: RealtimeFold
@@ -489,10 +501,10 @@ class ChannelWatch(Watch):
         super().__init__(host, stage, RealtimeFold(client))
         self._client = client
         self.wants: dict[str, tuple[str, Mapping[str, Any] | None]] = {}
-        self._synced: set[str] = set()  # topics with a presence state, as far as the events have told
+        self._synced: set[str] = set()  # topics with a presence state, according to the events
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Pushes have one outcome. Broadcasts may have none, and be done at once."""
+        """Record pushes and the wanted topics. Broadcasts are not recorded: they may have no outcome."""
         topic = _argument(args, kwargs, 0, "topic")
         match command:
             case "push":
@@ -502,16 +514,16 @@ class ChannelWatch(Watch):
             case "leave":
                 del self.wants[topic]
             case "track" | "untrack":
-                payload = _argument(args, kwargs, 1, "payload")  # none of untrack
+                payload = _argument(args, kwargs, 1, "payload")  # `None` for untrack
                 self.wants[topic] = self.wants[topic][0], payload
             case _:
                 pass
 
     def saw(self, event: Any, sent: float | None) -> None:
-        """Pushes have one outcome, and the hub knows the protocol."""
+        """Check an event: the client does not stop by itself, and the hub does not violate the protocol."""
         match event:
             case events.PushReplied(number) | events.PushFailed(number):
-                self._open.pop(number, None)  # two outcomes are against the fold
+                self._open.pop(number, None)  # `RealtimeFold` rejects a second outcome
             case events.SocketDisconnected(reason, fatal=True):
                 self._broke(ALIVE, f"it gave up: {reason}")
             case events.ProtocolViolation(reason):
@@ -536,7 +548,7 @@ class ChannelWatch(Watch):
                 pass
 
     def wrong_view(self) -> str | None:
-        """The refs that are held of each topic are those of the hub."""
+        """Compare the `phx_ref`s of each synced topic with those of the hub."""
         for topic in self._client.channels:
             if self._client.is_synced(topic) and topic not in self._stage.hub.truth.waiting:
                 held = {key: _refs(metas) for key, metas in self._client.presence(topic).items()}
@@ -546,7 +558,7 @@ class ChannelWatch(Watch):
         return None
 
     def unsettled(self) -> str | None:
-        """It is in its topics, with its payload, and sees who is there."""
+        """Check that the client has no pending pushes, has joined its topics and shows their presence."""
         client, name = self._client, self._host.name
         if self._open:
             return f"{name} still has the pushes {self._open} pending"
@@ -571,7 +583,7 @@ class ChannelWatch(Watch):
 
 
 def _present(topic: str, params: Any) -> tuple[str, Mapping[str, Any] | None]:
-    """The key and the payload with which a join makes present."""
+    """Return the presence key and payload that a join with `params` tracks. The payload may be `None`."""
     if isinstance(params, ChannelConfig):
         return params.presence_key, None
     return join_params_are_the_meta(topic, params) or ("", None)
@@ -585,11 +597,11 @@ def _refs(metas: tuple[Mapping[str, Any], ...]) -> list[str]:
 
 
 def disagreement(hub: HubHost, clients: Iterable[ClientHost]) -> str | None:
-    """Why the world is not settled: a connection is dead and nobody has noticed, a client is not as it should
-    be, or the hub has not what clients want.
+    """Describe why the world is not settled, or return `None` when it is.
 
-    `None` when it is settled. What endpoints of other kinds want nobody knows: with one of them, the hub is
-    not asked for that.
+    A settled hub has no unreported changes, each endpoint has noticed its dead connections, each client is in
+    its wanted state, and the hub's presence is what the clients want. The last check is skipped when an
+    endpoint has no watch, because its wishes are unknown.
     """
     if hub.truth.waiting:
         return f"the hub has changes to tell in {sorted(hub.truth.waiting)}"
@@ -612,9 +624,9 @@ def disagreement(hub: HubHost, clients: Iterable[ClientHost]) -> str | None:
 
 
 def _wrong_truth(truth: Truth, hosts: tuple[ClientHost, ...]) -> str | None:
-    wanted: dict[str, dict[str, list[Any]]] = {ROOM: {}}  # what can be seen, by topic and key
-    nameless: set[str] = set()  # topics where the server makes up keys
-    shared: dict[str, list[Any]] = {}  # by user: what each Jarvis device wants, of which none may be wanted
+    wanted: dict[str, dict[str, list[Any]]] = {ROOM: {}}  # the visible parts of metas, by topic and key
+    nameless: set[str] = set()  # topics where the server generates the presence keys
+    shared: dict[str, list[Any]] = {}  # by user: the looks of each Jarvis device, or `None` when offline
     for host in hosts:
         if isinstance(host.watch, RoomWatch):
             client: PresenceClient = host.endpoint
@@ -640,7 +652,7 @@ def _wrong_truth(truth: Truth, hosts: tuple[ClientHost, ...]) -> str | None:
 
 
 def _share(wanted: dict[str, list[Any]], user_id: str, devices: list[Any], there: list[Any]) -> None:
-    """Add the one presence of all Jarvis devices of a user. With several it is as any of them said last."""
+    """Add the single presence that all Jarvis devices of a user share. It may show any of the devices."""
     online = [seen for seen in devices if seen is not None]
     if online:
         mine = wanted.setdefault(user_id, [])
@@ -655,7 +667,7 @@ def _seen(client: PresenceClient) -> tuple[Any, ...]:
 
 
 def _payload(topic: str, meta: Mapping[str, Any]) -> Any:
-    """What of a presence must be as it was wanted."""
+    """Return the part of a meta that must match what the client wants."""
     if topic == ROOM:
         return looks_of(meta)
     return sorted((name, value) for name, value in meta.items() if name not in ("phx_ref", "phx_ref_prev"))

@@ -1,4 +1,4 @@
-"""Who is in a world when nobody says otherwise: clients of all kinds, and the users who use them."""
+"""The default population of a world: clients of all kinds, and the simulated users who use them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------ users
-# People who use the clients: what they do is up to their seed.
+# Simulated users act on their clients at random, by seed.
 
 
 ACTIVITIES = (None, "Playing Snake", "Reading", "Making café ☕", "x" * 300)
@@ -28,7 +28,7 @@ TOPICS = ("realtime:jarvis-presence", "realtime:lobby", "realtime:game", "room:p
 
 
 class SimUser(ABC):
-    """Somebody at one client. Does something every `pace` seconds on average."""
+    """A simulated user of one client, who acts every `pace` seconds on average."""
 
     def __init__(self, world: SimWorld, host: ClientHost, rng: Random, pace: float) -> None:
         self._world = world
@@ -47,20 +47,20 @@ class SimUser(ABC):
 
     @abstractmethod
     def _choose(self) -> Callable[[], Any]:
-        """What to do now."""
+        """Return the next action."""
 
     def go_online(self) -> None:
-        """Connect, unless that is so already, or was not over yet."""
+        """Connect, unless the client is still connected or closing, or its host is frozen."""
         if self._host.endpoint.is_closed and not self._host.is_frozen:
             self._host.do("connect")
 
     def go_offline(self) -> None:
-        """Disconnect, and come back after a while."""
+        """Disconnect, and reconnect after 120 seconds on average."""
         self._host.do("disconnect")
         self._world.after(self._rng.expovariate(1 / 120), self.come_back)
 
     def come_back(self) -> None:
-        """Be online again, now or a bit later."""
+        """Reconnect now, or retry every 7 seconds until that is possible."""
         if not self._host.wanted:
             self.go_online()
             if not self._host.wanted:
@@ -68,7 +68,7 @@ class SimUser(ABC):
 
 
 class RoomUser(SimUser):
-    """Somebody in the presence room. `others` are the user ids to poke, `devices` all hosts of this user."""
+    """A user in the presence room. `others` are the user ids to poke, `devices` all hosts of this user."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class RoomUser(SimUser):
         self._host.do("update_activity", status, activity)
 
     def _change_often(self) -> None:
-        """More often than the budget of tracks allows."""
+        # A burst of changes may exceed the client's `track_limit`.
         for number in range(self._rng.randint(2, 9)):
             self._world.after(self._rng.random() * number, self._change)
 
@@ -112,7 +112,7 @@ class RoomUser(SimUser):
         self._host.do("send_chat", "general", f"message {self._world.next_number()}")
 
     def _switch(self) -> None:
-        """Leave this device, and go on at another."""
+        """Go offline on this device, and connect on a random device of this user."""
         self.go_offline()
         device = self._rng.choice(self._devices)
         if device.endpoint.is_closed and not device.is_frozen:
@@ -120,7 +120,7 @@ class RoomUser(SimUser):
 
 
 class ChannelUser(SimUser):
-    """Somebody with many channels."""
+    """A user of a `RealtimeClient` with several channels."""
 
     def __init__(self, world: SimWorld, host: ClientHost, rng: Random, pace: float) -> None:
         super().__init__(world, host, rng, pace)
@@ -134,11 +134,11 @@ class ChannelUser(SimUser):
 
     @property
     def _topics(self) -> list[str]:
-        """The topics that were joined, and not left."""
+        """The topics that are joined."""
         return [*self._wants]
 
     def go_online(self) -> None:
-        """Connect; the first time, be present somewhere at once."""
+        """Connect. While no topic is joined, also join one and track in it."""
         super().go_online()
         if not self._wants:
             self._join()
@@ -195,11 +195,11 @@ NAMES = ("ada", "bob", "cleo", "dan", "eve", "finn", "gina", "hugo", "iris", "ja
 KINDS = ("phoenix", "jarvis", "channels", "phoenix", "phoenix", "channels", "jarvis")
 VSNS: tuple[Vsn, ...] = ("2.0.0", "2.0.0", "1.0.0")
 DEVICES = 0.25
-"""How many of the clients in the room are a further device of somebody who is there already."""
+"""The fraction of room clients that are another device of an existing user."""
 
 
 def populate(world: SimWorld, clients: int, rng: Random, pace: float) -> None:
-    """Add clients and their users, who connect within the first seconds."""
+    """Add `clients` clients and their users, who connect within the first 5 seconds."""
     rooms: dict[str, list[ClientHost]] = {}  # the devices of each user in the room
     channels: list[ClientHost] = []
     shift = rng.randrange(len(KINDS))
@@ -209,7 +209,7 @@ def populate(world: SimWorld, clients: int, rng: Random, pace: float) -> None:
         if kind == "channels":
             config = RealtimeConfig(
                 server_url="ws://hub.sim/socket", vsn=vsn
-            )  # it joins both kinds of topics
+            )  # this socket serves both Supabase and plain Phoenix topics
             channels.append(world.add_client(RealtimeClient(config, rng=_rng(rng)), name=name))
             continue
         user_id = name

@@ -1,4 +1,4 @@
-"""The kinds of faults, and chaos: what goes wrong when nobody asked for it."""
+"""`SimFaults`, the kinds of faults in a simulated world, and `Chaos`, which injects them at random."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ if TYPE_CHECKING:
 
 
 class SimFaults(Flag):
-    """What may go wrong in a world. Combine them with `|`."""
+    """The kinds of faults that a world may inject. Combine them with `|`."""
 
-    CUTS = auto()  # connections end: in order, reset, or for one side only
-    SILENCE = auto()  # nothing arrives, one way or both
+    CUTS = auto()  # connections end with FIN or RST, end for one side only, or die unnoticed
+    SILENCE = auto()  # nothing arrives for a while, in one direction or both
     CONNECTS = auto()  # connects are refused, hang, or are slow
-    RESTARTS = auto()  # the hub is stopped or killed, and comes up again
+    RESTARTS = auto()  # the hub is stopped or killed, and starts again
     CHANNELS = auto()  # the hub crashes or closes channels, and closes connections
-    HUB = auto()  # the hub mutes heartbeats, ignores or delays joins, refuses handshakes, says diffs twice
-    FREEZES = auto()  # a host does nothing for a while
+    HUB = auto()  # the hub mutes heartbeats, ignores or delays joins, refuses handshakes, sends diffs twice
+    FREEZES = auto()  # a host handles no facts and no ticks for a while
     CLOCKS = auto()  # a clock leaps forward, or steps backward
-    TICKS = auto()  # ticks come late, or too early
-    STALE = auto()  # drivers report ends and beginnings of forgotten connections
+    TICKS = auto()  # ticks are late or early
+    STALE = auto()  # drivers report the open or close of forgotten connections
 
     NONE = 0
     MIXED = CUTS | SILENCE | CONNECTS | RESTARTS | CHANNELS | HUB | FREEZES | CLOCKS | TICKS | STALE
 
 
 CALM = 120.0
-"""Seconds of a world before the first fault."""
+"""Virtual seconds before the first fault of a world."""
 
 
 class Chaos:
-    """Strikes at random times, `every` so many seconds on average, while it `is_on`; at first it is calm."""
+    """The random source of faults. While `is_on`, it injects a fault every `every` seconds on average.
+
+    The first fault follows after `CALM` seconds at the earliest.
+    """
 
     def __init__(self, world: SimWorld, rng: Random, faults: SimFaults, every: float) -> None:
         self.is_on = True
@@ -60,7 +63,7 @@ def _name(world: SimWorld, rng: Random) -> str:
 
 
 def _seconds(rng: Random) -> float:
-    """Most often some seconds, at times some minutes."""
+    """Return a random duration: usually seconds, sometimes minutes, at most 600 seconds."""
     return min(rng.expovariate(1 / rng.choice((2.0, 20.0, 90.0))), 600.0)
 
 
@@ -137,7 +140,7 @@ def _tick_badly(world: SimWorld, rng: Random) -> None:
 
 
 MAX_STEP_BACK = 20.0
-"""Seconds that a clock goes backward at most."""
+"""The longest step backward of a clock, in seconds."""
 
 _STRIKES: dict[SimFaults, tuple[Callable[[SimWorld, Random], None], ...]] = {
     SimFaults.CUTS: (_cut, _cut, _cut_all),

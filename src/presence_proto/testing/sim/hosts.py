@@ -1,4 +1,4 @@
-"""The host of the hub: it listens, it falls, and it comes up again with a new hub."""
+"""Simulated drivers: `ClientHost` runs a client, `HubHost` runs the hub and restarts it."""
 
 from __future__ import annotations
 
@@ -25,51 +25,51 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------- host
-# A simulated driver: it carries out what one endpoint asks for, and tells it facts and the time.
+# A host is a simulated driver. It carries out the outputs of one endpoint, and reports facts and the time.
 #
-# A host has a clock of its own, which may jump, and may be frozen: then its endpoint sees nothing of the
-# world, and afterwards everything at once.
+# Each host has its own clock, which may jump. A frozen host passes no facts to its endpoint; when it thaws,
+# it passes all of them at once.
 
 
 MAX_OUTPUTS = 512
-"""More outputs for one fact than this are a flood: a queue of commands fails at once, at most 100 of them."""
+"""The most outputs that one fact may cause. A full queue of at most 100 commands may fail at once."""
 
 
 class Host(ABC):
-    """The driver of one endpoint. `clock` is what its clock showed when the world began, in seconds."""
+    """The simulated driver of one endpoint. `clock`: seconds that its clock shows when the world begins."""
 
     def __init__(self, name: str, endpoint: Any, stage: Stage, *, clock: float) -> None:
         self.name = name
         self.endpoint = endpoint
         self.ends: dict[ConnId, End] = {}  # the transports that the endpoint knows
         self.is_up = True
-        self.is_lost = False  # not even its system answers
+        self.is_lost = False  # the whole machine is down: not even its kernel answers
         self.is_frozen = False
-        self.lateness = 0.0  # ticks come late by up to so many seconds
+        self.lateness = 0.0  # seconds; the longest random delay of a tick
         self._stage = stage
         self._agenda = stage.agenda
         self._log = stage.log
         self._contract = Contract(endpoint)
         self._offset = clock
-        self._told = -inf  # the latest `now` that the endpoint has seen
-        self._deadline: float | None = None  # of the endpoint, and on its clock
-        self._wake = inf  # when we tick for it, in the time of the world
-        self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # while frozen
+        self._told = -inf  # the latest `now` that the endpoint has received
+        self._deadline: float | None = None  # the endpoint's deadline, on this host's clock
+        self._wake = inf  # the time of the next tick, in the world's time
+        self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # facts that wait for the thaw
 
     @property
     def now(self) -> float:
-        """What the clock of this host shows."""
+        """The seconds that this host's clock shows."""
         return self._agenda.now + self._offset
 
     @property
     def told(self) -> float:
-        """The latest time that the endpoint knows of: going backwards is clamped."""
+        """The latest time that the endpoint knows. An endpoint clamps a `now` that goes backward."""
         return self._told
 
-    # ---------------------------------------------------------------- what the application does
+    # ---------------------------------------------------------------- commands of the application
 
     def do(self, command: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a command of the endpoint, now, and carry out what comes of it. Returns what it returns."""
+        """Call a command of the endpoint and carry out its outputs. Return the command's result."""
         result = self._call(command, args, kwargs)
         self.settle()
         return result
@@ -87,16 +87,16 @@ class Host(ABC):
     # ---------------------------------------------------------------- facts
 
     def opened(self, end: End) -> None:
-        """A link that we asked for is there."""
+        """Report to the endpoint that a requested connection is open."""
         if not self._later(self.opened, end) and end.conn in self.ends:
             self._fact("transport_opened", end.conn)
 
     def opened_too_late(self, end: End) -> None:
-        """A link is there that was given up. A driver must not report it; a sloppy one may."""
+        """Handle a connection that opened after the endpoint closed it: report it only as a stale fact."""
         self._stage.stale(self, "transport_opened", end.conn)
 
     def received(self, end: End, data: bytes, sent: float) -> None:
-        """Bytes are here, which were sent at `sent`."""
+        """Pass received bytes to the endpoint. `sent` is the world's time at which they were sent."""
         if self.is_frozen:
             self._inbox.append((self.received, (end, data, sent)))
             return
@@ -112,7 +112,7 @@ class Host(ABC):
             self.settle(sent)
 
     def closed(self, end: End, reason: str) -> None:
-        """A link is gone, or could not be made."""
+        """Report to the endpoint that a connection has closed, or that a connect has failed."""
         if not self._later(self.closed, end, reason) and self.ends.pop(end.conn, None) is not None:
             self._log.note(self.name, "loses connection {}: {}", end.conn, reason)
             self._contract.closed(end.conn)
@@ -120,7 +120,7 @@ class Host(ABC):
             self._stage.stale(self, "transport_closed", end.conn)
 
     def stale_fact(self, fact: str, conn: ConnId) -> None:
-        """Report something of a connection that the endpoint has forgotten: it must not care."""
+        """Report a fact about a connection that the endpoint has forgotten, and check that it is ignored."""
         if self.is_up and not self._later(self.stale_fact, fact, conn):
             deadline = self.endpoint.next_deadline()
             self._log.note(self.name, "is told late: {} of {}", fact, conn)
@@ -130,7 +130,7 @@ class Host(ABC):
                 self.broke(FORGOTTEN, f"{fact} of {conn}: {outputs}")
 
     def early_tick(self) -> None:
-        """Tick although nothing is due."""
+        """Tick the endpoint before its deadline, and check that the tick has no effect."""
         if not self.is_frozen:
             deadline, now = self.endpoint.next_deadline(), self._clock()
             if deadline is None or now < deadline:
@@ -141,15 +141,15 @@ class Host(ABC):
                 except Exception as exc:
                     self._raised("tick", exc)
 
-    # ---------------------------------------------------------------- what can happen to a host
+    # ---------------------------------------------------------------- faults of a host
 
     def freeze(self) -> None:
-        """From now on, the endpoint is told nothing."""
+        """Report no more facts to the endpoint until `thaw`."""
         self.is_frozen = True
         self._log.note(self.name, "freezes")
 
     def thaw(self, *, tick_first: bool = False) -> None:
-        """Tell the endpoint all that it has missed."""
+        """Report all facts since `freeze`, then tick. With `tick_first`, also tick before the first fact."""
         if not self.is_frozen:
             return
         self.is_frozen = False
@@ -162,7 +162,7 @@ class Host(ABC):
         self._tick(self._clock())
 
     def jump_clock(self, seconds: float) -> None:
-        """The clock leaps forward, or steps backward."""
+        """Move the clock by `seconds`, forward or backward."""
         self._offset += seconds
         self._log.note(self.name, "has its clock jump by {:+.3f} s", seconds)
         self._schedule(self._deadline)
@@ -176,7 +176,7 @@ class Host(ABC):
         return now
 
     def _later(self, action: Callable[..., None], *args: Any) -> bool:
-        """While we are frozen: keep it for later."""
+        """Keep an action for `thaw` while the host is frozen. Return whether it was kept."""
         if self.is_frozen:
             self._inbox.append((action, args))
         return self.is_frozen
@@ -189,11 +189,11 @@ class Host(ABC):
         return self.settle()
 
     def _woken(self, when: float) -> None:
-        """It is time for a tick, unless another time was set since."""
+        """Tick, unless the wake-up time has changed since this call was scheduled."""
         if when == self._wake and not self.is_frozen:
             deadline, self._deadline, self._wake = self._deadline, None, inf
             assert deadline is not None
-            # On this host's clock the deadline may be a rounding error away.
+            # `max`: due to rounding, this host's clock may still be slightly before the deadline.
             now = max(self._clock(), deadline)
             self._told = max(self._told, now)
             self._tick(now)
@@ -206,9 +206,9 @@ class Host(ABC):
         self.settle()
 
     def settle(self, sent: float | None = None) -> list[Any]:
-        """Drain the endpoint, carry out what it wants, and see when it wants to be ticked.
+        """Drain the endpoint, carry out its outputs and schedule its next tick. Return the outputs.
 
-        `sent` is when the bytes were sent that led to it, if bytes did.
+        `sent` is when the bytes that caused the outputs were sent, if bytes did.
         """
         try:
             outputs = self._contract.drain(self._told)
@@ -240,10 +240,10 @@ class Host(ABC):
 
     @abstractmethod
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """The endpoint is drained, and its `outputs` are carried out; those which are events `happened`."""
+        """Check the `outputs` of a drain, which were carried out. `happened` holds the events among them."""
 
     def _schedule(self, deadline: float | None) -> None:
-        """Wake up at `deadline`, and not before."""
+        """Schedule the next tick at `deadline`, plus a random delay of up to `lateness`."""
         self._deadline, self._wake = deadline, inf
         if deadline is not None:
             self._wake = deadline - self._offset
@@ -252,7 +252,7 @@ class Host(ABC):
             self._agenda.at(self._wake, self._woken, self._wake)
 
     def broke(self, law: str, details: str) -> NoReturn:
-        """Raise `SimViolation`."""
+        """Raise `SimViolation` for this host."""
         self._stage.broken(law, self.name, details)
 
     def _raised(self, what: str, exc: Exception) -> NoReturn:
@@ -267,14 +267,14 @@ def _call_in_words(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------ client host
-# The host of a client: what its application wants, how it reaches the hub, and who watches it.
+# The host of a client knows what the application wants, how connects end, and which watch checks the client.
 
 
 class ClientHost(Host):
-    """Where a client runs. `on_event` gets its events, after they were checked, and may call `do`.
+    """The simulated driver of a client. `on_event` receives each event after its check, and may call `do`.
 
-    `patience`: seconds after which every command must have an outcome. `hears_chat`: whether its protocol has
-    chat. `has_grace`: whether its `restart_grace` is on.
+    `patience`: seconds within which every command must have an outcome. `hears_chat`: whether the client's
+    protocol has chat. `has_grace`: whether the client's `restart_grace` is on.
     """
 
     def __init__(
@@ -294,23 +294,23 @@ class ClientHost(Host):
         self.hears_chat = hears_chat
         self.has_grace = has_grace
         self.patience = patience
-        self.wanted = False  # the application wants to be connected
-        self.connects = "ok"  # or "refuse", "hang", "slow": what its network does to connects
+        self.wanted = False  # whether the application wants to be connected
+        self.connects = "ok"  # the network's effect on connects: "ok", "refuse", "hang" or "slow"
         self.watch: Watch | None = None
         if isinstance(endpoint, PresenceClient):
             self.watch = RoomWatch(self, endpoint, stage, post)
         elif isinstance(endpoint, RealtimeClient):
             self.watch = ChannelWatch(self, endpoint, stage)
         self._on_event = on_event
-        self._seen = -1  # the version of the truth that our view was compared with
+        self._seen = -1  # the version of the truth in the last comparison with the client's view
 
     @property
     def end(self) -> End | None:
-        """Our end of the link, if there is one, or one is being made."""
+        """The client's end of its link, open or connecting, or `None`."""
         return next(iter(self.ends.values()), None)
 
     def do(self, command: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a command of the client, now, and carry out what comes of it. Returns what it returns."""
+        """Call a command of the client and carry out its outputs. Return the command's result."""
         result = self._call(command, args, kwargs)
         if command in ("connect", "disconnect"):
             self.wanted = command == "connect"
@@ -320,7 +320,7 @@ class ClientHost(Host):
         return result
 
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """Judge what has happened, then tell the application."""
+        """Check the events and the view, then pass the events to `on_event`."""
         watch = self.watch
         if happened:
             self._stage.stats.events += len(happened)
@@ -338,7 +338,7 @@ class ClientHost(Host):
                 self._on_event(event)
 
     def _compare(self, watch: Watch) -> None:
-        """If all that the hub has sent is here, we must see what the hub sees."""
+        """Check the client's view, unless bytes from the hub are still in flight."""
         end = self.end
         if end is not None and end.peer.is_through:
             self._seen = self._stage.hub.truth.version
@@ -351,17 +351,17 @@ class ClientHost(Host):
 
 
 LAST_WORDS = 10.0
-"""Seconds that a hub which is being stopped has for its goodbyes, before its process is killed."""
+"""Seconds between `Hub.shutdown` and the end of the hub's process, in which the hub can close connections."""
 
 SMALL = 72
-"""An answer of so many bytes, not compressed, to nobody but the asker, such as that to a heartbeat, changes
-nobody's presence."""
+"""Bytes. A single uncompressed output of at most this size is a reply to one client, for example to a
+heartbeat. Presence has not changed then, so the truth needs no update."""
 
 
 class HubHost(Host):
-    """Where the hub runs. `make_hub` is called for the first one, and after each fall for the next.
+    """The simulated driver of the hub. It calls `make_hub` for the first hub and for each restart.
 
-    `is_terse`: what it says of the presence may be short, compressed or put off.
+    `is_terse`: whether the hub may send presence compressed or delayed, so that `SMALL` does not apply.
     """
 
     endpoint: Hub
@@ -372,13 +372,14 @@ class HubHost(Host):
         self.starts = 1
         self._make_hub = make_hub
         self._small = 0 if is_terse else SMALL
-        self._joined: dict[tuple[ConnId, str], float] = {}  # no id comes twice, in whatever life
+        # A restart does not clear this: connection ids are never reused, not even by the next hub.
+        self._joined: dict[tuple[ConnId, str], float] = {}
         self._last_conn = 0
 
     # ---------------------------------------------------------------- facts
 
     def knocked(self, end: End, refused: str | None) -> None:
-        """A client wants a connection, and this is its end. `refused`: why the network does not want it."""
+        """Accept or refuse a connect of the client at `end`. `refused`: the network's reason, or `None`."""
         if self.is_up and refused is None:
             end.peer.is_open = True
             self._accepted(end.peer)
@@ -395,7 +396,7 @@ class HubHost(Host):
             self._fact("transport_opened", end.conn)
 
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """See what has become of the truth."""
+        """Update the truth, unless the outputs show that presence has not changed (see `SMALL`)."""
         if sent is None or len(outputs) > 1 or (outputs and not self._is_small(outputs[0])):
             self.truth.look(self.endpoint, self._agenda.now)
             for event in happened:
@@ -404,30 +405,36 @@ class HubHost(Host):
                     self._joined[event.conn, event.topic] = self._agenda.now
 
     def joined_at(self, conn: ConnId, topic: str) -> float:
-        """When a connection came into a topic, the last time that it did."""
+        """Return the time of the last join of a topic on a connection, or `-inf`."""
         return self._joined.get((conn, topic), -inf)
 
     def _is_small(self, output: Any) -> bool:
         return isinstance(output, SendData) and len(output.data) <= self._small
 
-    # ---------------------------------------------------------------- falling, and coming up again
+    # ---------------------------------------------------------------- stopping and starting
 
     def stop(self, down: float) -> None:
-        """Shut down in order: clients are told to come back. The next hub is up `down` seconds later."""
+        """Shut the hub down with close code 1012, which asks clients to reconnect.
+
+        The next hub starts `down` seconds after the process has ended.
+        """
         if self.is_up and not self.endpoint.is_closed:
-            self.is_up = False  # nobody new is let in
+            self.is_up = False  # refuse new connections from here on
             self.do("shutdown")
             self._agenda.after(LAST_WORDS, self._gone, self.starts, down)
 
     def kill(self, down: float, *, lost: bool = False) -> None:
-        """End the process. `lost`: with its machine, and not even its system says goodbye to anybody."""
+        """Kill the hub's process. The next hub starts `down` seconds later.
+
+        With `lost` the machine is down, too: its kernel sends no FIN or RST on the connections.
+        """
         if self.is_up:
             self._log.note(self.name, "is killed{}", " with its machine" if lost else "")
             self.is_up, self.is_lost = False, lost
             self._gone(self.starts, down)
 
     def start(self) -> None:
-        """A new hub comes up, if there is none."""
+        """Start a new hub, unless a hub is running."""
         if not self.is_up:
             self._leave_all()
             self.starts += 1
@@ -446,7 +453,7 @@ class HubHost(Host):
             self.start()
 
     def _leave_all(self) -> None:
-        """The process is gone, and does nothing any more."""
+        """End the process: clear its timers and facts, close its connections, and end all presences."""
         self.is_frozen, self._deadline, self._wake = False, None, inf
         self._inbox.clear()
         for end in self.ends.values():

@@ -1,4 +1,4 @@
-"""The laws of a simulated world, as a `SimViolation` names them."""
+"""The laws of a simulated world, in the words of a `SimViolation`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 from presence_proto.errors import reduce_exception
 
 CONTRACT: Final = "the contract of endpoints"
-"""Draining runs no protocol code, the deadline lies in the future, one connection at a time, ids grow."""
+"""See `presence_proto.testing.contract.Contract` for its rules."""
 WEATHER: Final = "weather never raises"
-"""Nothing that a peer, a network or a clock does raises out of an endpoint."""
+"""No fact and no tick makes an endpoint raise, whatever a peer, the network or a clock does."""
 FORGOTTEN: Final = "a fact about a forgotten connection is ignored"
 BOUNDS: Final = "the outputs for one fact are bounded"
 ALIVE: Final = "a client never gives up, and always has a deadline"
@@ -17,30 +17,30 @@ QUIET: Final = "without a fault nobody loses anything"
 FOLD: Final = "folding the events reproduces the roster"
 STORY: Final = "Connected comes once, and says whether it resumes"
 GHOST: Final = "who is shown is there"
-"""Nobody comes online, and nobody is in a roster, who was not present when the hub said so."""
+"""A user who comes online or is in a roster was present when the hub sent the message."""
 FLICKER: Final = "who goes offline was away"
-"""Nobody goes offline whose presence went on when the hub said so."""
+"""A user who goes offline was absent when the hub sent the message."""
 GRACE: Final = "who is in the room when the hub restarts is not told to leave at once"
-"""A client that comes back to a hub that has forgotten everybody still shows all that it showed."""
+"""A client that rejoins a restarted, empty hub still shows the users whom it showed before."""
 VIEW: Final = "when all has arrived, the roster is the hub's truth"
 ANSWER: Final = "a command has one outcome, in time"
 ONCE: Final = "a message is heard once, by whom it is for"
 ORDER: Final = "no message comes before its sender"
-"""Who hears a message, and is told of presence, has been told that its sender is there."""
+"""A client that tracks presence receives the presence of a message's sender before the message."""
 REACH: Final = "what the hub took reaches all who are there"
 HONEST: Final = "an honest hub breaks no rules"
 LIVENESS: Final = "after the faults all becomes well in time"
 
 
 # -------------------------------------------------------------------------------------------------- violation
-# What a world says when a law is broken.
+# The exception for a broken law.
 
 
-class SimViolation(AssertionError):  # noqa: N818 - it is a law that is broken, not the world
+class SimViolation(AssertionError):  # noqa: N818 - a violation of a law, not an error of the world
     """A law was broken in a simulated world.
 
-    The text has all that is needed to see it again: `law` in words, `who` broke it, `details`, the virtual
-    time `now` in seconds, how to `replay` it, and the `tail` of the log.
+    The message contains all attributes: the `law` in words, `who` broke it, `details`, the virtual time `now`
+    in seconds, how to `replay` the world, and the `tail` of the log.
     """
 
     def __init__(self, law: str, who: str, details: str, *, now: float, replay: str, tail: list[str]) -> None:

@@ -1,7 +1,7 @@
-"""Connections between hosts: bytes that take their time, in order, until something happens to them.
+"""Simulated TCP connections: two `End`s, between which bytes travel in order and with delay.
 
-A `Link` is two `End`s. Each sends into its own direction, which has a quality, and may be silent: what is
-sent then is held back, as a network that loses packets makes TCP wait. Bytes are never lost from the middle.
+Each direction has a `LinkQuality` and can be silenced. A silent direction holds bytes back, as TCP does when
+the network loses packets. Bytes may be lost only at the end of the stream, never in the middle.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ def _not_negative(instance: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class LinkQuality:
-    """How well a link works: one way in `latency` to `latency + jitter` seconds, `bandwidth` bytes a second.
+    """The quality of a link. A write arrives after `latency` to `latency + jitter` seconds.
 
-    `chunking` is the fraction of writes that arrive in pieces. Raises `ConfigError` for a negative number.
+    `bandwidth` is in bytes per second; 0 means unlimited. `chunking` is the fraction of writes that arrive in
+    pieces. Raises `ConfigError` for a negative number.
     """
 
     latency: float = field(default=0.02, validator=_not_negative)
@@ -40,7 +41,7 @@ class LinkQuality:
 
 
 class End:
-    """One end of a link: the socket of one host. `peer` is the other one."""
+    """One end of a link: the socket of one host. `peer` is the other end."""
 
     __slots__ = (
         "_agenda",
@@ -69,25 +70,25 @@ class End:
         self.host = host
         self.conn = conn
         self.is_open = False
-        self.was_closed = False  # also while it was connecting
-        self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None  # not None: silent
-        self.in_flight = 0  # writes of ours that the other core has not got yet
+        self.was_closed = False  # true also when this end was closed while connecting
+        self.held: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None  # None: not silenced
+        self.in_flight = 0  # writes from this end that the other endpoint has not received yet
         self._quality = quality
         self._agenda = agenda
         self._rng = rng
         self._stats = stats
         self._line_free = 0.0
-        self._last = 0.0  # when the last of our bytes arrive
+        self._last = 0.0  # arrival time of the last byte sent from this end
         self._drops = False
         self._bounced = False
         self._is_dead = False
 
-    # ---------------------------------------------------------------- what its host does
+    # ---------------------------------------------------------------- calls of the host
 
     def send(self, data: bytes) -> None:
-        """Write bytes, which arrive at the other end."""
+        """Send bytes to the other end."""
         if self.was_closed:
-            return  # a driver that has not looked yet
+            return  # the driver has not noticed the close yet
         now, quality = self._agenda.now, self._quality
         size = len(data)
         stats = self._stats
@@ -103,36 +104,36 @@ class End:
             self._agenda.at(self._arrival(size), self.peer._arrived, data, now)
 
     def close(self, *, abort: bool = False) -> None:
-        """Close the socket: the other end learns of it after all bytes. `abort`: those may be lost."""
+        """Close the socket. The other end sees the close after all bytes; with `abort` they may be lost."""
         self.is_open, self.was_closed = False, True
         if abort:
             self._drops = self._rng.random() < 0.5
         self._say_end("connection reset by peer" if abort else "eof")
 
-    # ---------------------------------------------------------------- what happens to it
+    # ---------------------------------------------------------------- faults
 
     def vanish(self) -> None:
-        """The host is gone in the middle of things, and nobody is told."""
+        """Close this end without a report to either host."""
         self.is_open, self.was_closed = False, True
 
     def fail(self, reason: str) -> None:
-        """The network tells this end only that the link is gone."""
+        """Close this end and report `reason` to its host. The other end is not informed."""
         if self.is_open:
             self.vanish()
             self.host.closed(self, reason)
 
     def silence(self) -> None:
-        """From now on nothing that we send arrives."""
+        """Hold back all that this end sends, until `release`."""
         if self.held is None:
             self.held = []
 
     def die(self) -> None:
-        """From now on nothing that we send arrives, for good."""
+        """Hold back all that this end sends, forever."""
         self.silence()
         self._is_dead = True
 
     def release(self) -> None:
-        """The silence is over: what was held back arrives."""
+        """End the silence and deliver what was held back."""
         if self._is_dead:
             return
         held, self.held = self.held, None
@@ -141,18 +142,18 @@ class End:
 
     @property
     def is_alive(self) -> bool:
-        """Whether bytes can go both ways, sooner or later."""
+        """Whether bytes can still arrive in both directions, now or after a silence."""
         return self.is_open and self.peer.is_open and not (self._is_dead or self.peer._is_dead)
 
     @property
     def is_through(self) -> bool:
-        """Whether both ends are open, and the other end has got all that we sent."""
+        """Whether both ends are open, and the other end has received all that this end sent."""
         return self.in_flight == 0 and self.is_open and self.peer.is_open
 
     # ---------------------------------------------------------------- connecting
 
     def answer(self, refused: str | None) -> None:
-        """The other side has accepted our request for a connection, or refused it."""
+        """Deliver the hub's answer to a connect: `None` accepts it, a reason refuses it."""
         if refused is None:
             self._agenda.after(self._quality.latency, self._opened)
         else:
@@ -171,10 +172,10 @@ class End:
             self.was_closed = True
             self.host.closed(self, reason)
 
-    # ---------------------------------------------------------------- on the way
+    # ---------------------------------------------------------------- in flight
 
     def _arrival(self, size: int) -> float:
-        """When the next `size` bytes of ours arrive. Never before those sent earlier."""
+        """Return when `size` more bytes arrive. They never overtake bytes sent earlier."""
         now, quality = self._agenda.now, self._quality
         free = self._line_free if self._line_free > now else now
         if quality.bandwidth:
@@ -191,7 +192,6 @@ class End:
         self._agenda.at(self._arrival(0), self.peer._ended, reason)
 
     def _arrived(self, data: bytes, sent: float) -> None:
-        """Bytes from the other end are here."""
         sender = self.peer
         if sender.held is not None:
             sender.held.append((self._arrived, (data, sent)))
@@ -199,7 +199,7 @@ class End:
             if not sender._drops:
                 self.host.received(self, data, sent)
         elif not self.host.is_lost and not self._bounced:
-            # Nobody is here: so says the system of this host, as it does for every socket that is closed.
+            # This end is closed: the host's kernel answers bytes for a closed socket with a reset.
             self._bounced = True
             self._say_end("connection reset by peer")
 

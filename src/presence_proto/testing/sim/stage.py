@@ -1,4 +1,4 @@
-"""What all hosts of a world share: time, chance, the log, the network, and the referee."""
+"""`Stage`: the scheduler, random numbers, log, statistics and network that the hosts of a world share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------- agenda
-# Virtual time: what happens when. It passes from one thing to the next, and never waits.
+# Virtual time jumps from one scheduled action to the next, and never waits.
 
 
 class Scheduler:
-    """Things to do, in the order of their times; of one time, in the order in which they were put down.
+    """A queue of actions in virtual time. Actions of the same time run in the order of scheduling.
 
-    `now` is seconds since the world began.
+    `now` is in seconds since the world began.
     """
 
     __slots__ = ("_heap", "_serial", "now")
@@ -38,16 +38,16 @@ class Scheduler:
         self._serial = 0
 
     def at(self, when: float, action: Callable[..., Any], *args: Any) -> None:
-        """Do `action(*args)` at `when`; at once, in its turn, if that is over."""
+        """Schedule `action(*args)` for the time `when`. A time in the past means as soon as possible."""
         self._serial += 1
         heappush(self._heap, (when, self._serial, action, args))
 
     def after(self, seconds: float, action: Callable[..., Any], *args: Any) -> None:
-        """Do `action(*args)` in so many seconds."""
+        """Schedule `action(*args)` in `seconds`."""
         self.at(self.now + seconds, action, *args)
 
     def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
-        """Do all that is due by `until`. Stops early, and returns true, as soon as `done()` says so."""
+        """Run all actions that are due by `until`. If `done()` becomes true, stop early and return true."""
         heap = self._heap
         while heap and heap[0][0] <= until:
             when, _, action, args = heappop(heap)
@@ -61,25 +61,26 @@ class Scheduler:
 
 
 # -------------------------------------------------------------------------------------------------------- log
-# What happened, in lines for people: the virtual time, who, what.
+# A log line has the virtual time, the host's name and what happened.
 #
-# Nothing is formatted before somebody reads it. When the log is off only the last entries are kept, for the
-# report of a violation, and none about bytes. Bytes never show: those of clients are masked at random.
+# Entries are formatted only when they are read. When the log is off, it keeps the last entries only, for the
+# report of a violation, and no entries about bytes. Lines never show bytes, because client frames are masked
+# at random.
 
 
 TAIL = 40
-"""Entries that are kept when the log is off."""
+"""Entries kept when the log is off."""
 
 CLIP = 24
-"""Characters of an activity that are shown."""
+"""Characters of an activity that a line shows."""
 
 Entry: TypeAlias = tuple[float, str, str, tuple[Any, ...]]
 
 
 class SimLog:
-    """The log of one world. Iterating gives its lines.
+    """The log of one world. Iterate over it to get its lines.
 
-    `listener` gets each line as it comes; then the log is on, and holds the tail only.
+    A `listener` receives each line at once. With a listener the log is on, but keeps only the last entries.
     """
 
     def __init__(self, agenda: Scheduler, *, on: bool, listener: Callable[[str], None] | None = None) -> None:
@@ -95,11 +96,11 @@ class SimLog:
         return len(self._entries)
 
     def tail(self) -> list[str]:
-        """The last lines."""
+        """Return the last lines, at most `TAIL`."""
         return [_line(entry) for entry in list(self._entries)[-TAIL:]]
 
     def note(self, who: str, what: str, *args: Any) -> None:
-        """Put down that `who` did or suffered `what`, a format string for `args`, which must not change."""
+        """Add an entry: `what`, a format string for `args`, happened to `who`. The `args` must not change."""
         entry = self._agenda.now, who, what, args
         self._entries.append(entry)
         if self._listener is not None:
@@ -107,7 +108,7 @@ class SimLog:
 
 
 def clock_face(seconds: float) -> str:
-    """Hours, minutes, seconds and microseconds."""
+    """Format seconds as hours, minutes, seconds and microseconds: `00:03:12.500000`."""
     micros = round(seconds * 1e6)
     minutes, micros = divmod(micros, 60_000_000)
     hours, minutes = divmod(minutes, 60)
@@ -125,7 +126,7 @@ def _is_event(arg: object) -> bool:
 
 
 def _words(event: Any) -> str:
-    """An event in short."""
+    """Return a short text for an event."""
     name = type(event).__name__
     match event:
         case events.Connected(_, users, resumed):
@@ -146,12 +147,13 @@ def _shown(user: events.OnlineUser) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ stats
-# What happened in a world, in numbers.
+# Counters.
 
 
 @define
 class SimStats:
-    """`client_hours` is virtual; `writes` are the pieces that endpoints sent, each of one or more frames."""
+    """Counters of a world. `client_hours` are virtual; `writes` counts `SendData` outputs, which may hold
+    several frames each."""
 
     client_hours: float = 0.0
     writes: int = 0
@@ -160,7 +162,7 @@ class SimStats:
     faults: Counter[str] = Factory(Counter)  # by kind
 
     def add(self, other: SimStats) -> None:
-        """Add the numbers of another world."""
+        """Add the counters of another world."""
         self.client_hours += other.client_hours
         self.writes += other.writes
         self.bytes += other.bytes
@@ -172,11 +174,11 @@ class SimStats:
 
 
 SLOW = 30.0
-"""Seconds that a slow connect takes at most."""
+"""The longest extra delay of a slow connect, in seconds."""
 
 
 class Stage:
-    """Where the hosts of one world live. `replay` says how to see it again."""
+    """The environment that the hosts of one world share. `replay` is a text on how to repeat the world."""
 
     hub: HubHost
 
@@ -188,14 +190,14 @@ class Stage:
         self.log = SimLog(self.agenda, on=log is True, listener=log if callable(log) else None)
         self.rng = Random(f"{seed}/network")
         self.replay = replay
-        self.stale_facts = 0.0  # how likely a driver reports something late, or once more
+        self.stale_facts = 0.0  # the probability of a late or repeated fact about a closed connection
         self._quality = quality
         self._qualities: dict[str, LinkQuality] = {}
 
     # ---------------------------------------------------------------- the network
 
     def quality_for(self, host: Host) -> LinkQuality:
-        """How well the links of a client work: as the world says, or some home's way to the internet."""
+        """Return the quality of a client's links: the world's, or else a random home network's."""
         quality = self._qualities.get(host.name)
         if quality is None:
             rng = self.rng
@@ -209,7 +211,7 @@ class Stage:
         return quality
 
     def connect(self, host: Host, conn: ConnId) -> End:
-        """A client wants a connection. Returns its end, which is not open yet."""
+        """Start a connection from a client to the hub. Return the client's end, which is not open yet."""
         quality = self.quality_for(host)
         near, far = (
             End(one, number, quality, self.agenda, self.rng, self.stats)
@@ -225,13 +227,13 @@ class Stage:
         return near
 
     def stale(self, host: Host, fact: str, conn: ConnId) -> None:
-        """A connection is over for `host`. A sloppy driver may report that late, or once more."""
+        """Schedule, at random, a stale `fact` about a closed connection, as a faulty driver may report it."""
         if self.stale_facts and self.rng.random() < self.stale_facts:
             self.stats.faults["stale fact"] += 1
             self.agenda.after(self.rng.expovariate(1 / 60), host.stale_fact, fact, conn)
 
-    # ---------------------------------------------------------------- the referee
+    # ---------------------------------------------------------------- violations
 
     def broken(self, law: str, who: str, details: str) -> NoReturn:
-        """Raise `SimViolation`."""
+        """Raise `SimViolation` with the time and the last lines of the log."""
         raise SimViolation(law, who, details, now=self.agenda.now, replay=self.replay, tail=self.log.tail())

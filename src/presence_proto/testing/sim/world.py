@@ -1,4 +1,4 @@
-"""`SimWorld`: a hub, its clients, their users and all that can go wrong between them, in virtual time."""
+"""`SimWorld`: a hub, its clients, their users and the faults between them, in virtual time."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- tardy hub
-# A hub that is late with presence states: diffs overtake them, as on a busy server.
+# A hub that delays presence states, so that diffs overtake them, as on a busy server.
 
 
 class TardySession(FaultyPhoenixSession):
-    """Sends the state of a topic after the next message of that topic, or when the client says something."""
+    """A session that delays each `presence_state` until the next message of its topic or from its client."""
 
     __slots__ = ("_late",)
 
@@ -48,7 +48,7 @@ class TardySession(FaultyPhoenixSession):
         self._late: dict[str, Message] = {}  # by topic
 
     def send(self, message: Message) -> None:
-        """Send a message; a state, which is of now, later."""
+        """Send a message. Delay a `presence_state`, which keeps the presence of the time of this call."""
         if message.event == "presence_state":
             self._late[message.topic] = message
         else:
@@ -56,12 +56,12 @@ class TardySession(FaultyPhoenixSession):
             self._catch_up(message.topic)
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that others get, too."""
+        """Send a message that other members of the topic receive, too; then send a delayed state."""
         super().send_shared(shared)
         self._catch_up(shared.message.topic)
 
     def forget(self, channel: PhoenixMember) -> None:
-        """A channel has ended."""
+        """Drop an ended channel with its delayed state."""
         super().forget(channel)
         self._late.pop(channel.name, None)
 
@@ -77,7 +77,7 @@ class TardySession(FaultyPhoenixSession):
 
 
 class TardyHub(FaultyHub):
-    """A `FaultyHub` of which every other Phoenix connection gets its states late."""
+    """A `FaultyHub` that delays the presence states on every other Phoenix connection."""
 
     def _session(self, peer: Peer, admission: Admission) -> Session:
         if admission.serializer is None or peer.conn % 2:
@@ -89,17 +89,17 @@ class TardyHub(FaultyHub):
 
 
 class SimWorld:
-    """A world that is the same every time for the same arguments.
+    """A deterministic simulation of a hub and its clients. The same arguments give the same world.
 
-    `clients` are made and used by simulated users, who do something every `pace` seconds each, on average.
-    `faults` strike every `fault_every` seconds on average, after two minutes of calm. Links are of the
-    `quality` given, or of a different one for each client. `log`: keep the log, or call this with each line
-    of it. `make_hub` makes the hub, and again after each fall. Without a `hub_config`, the seed says whether
-    the hub compresses, and whether it has a `presence_window`. `replay` is what reports say about how to see
-    them again.
+    `clients` is the number of clients with a simulated user, who acts every `pace` seconds on average.
+    `faults` strike every `fault_every` seconds on average, after two quiet minutes. `quality` applies
+    to all links; by default each client has a random one. `log`: true to keep the log, or a function that
+    receives each line. `make_hub` creates the first hub, and a new one for each restart. Without a
+    `hub_config`, the seed decides whether the hub compresses and whether it has a `presence_window`. `replay`
+    is the text in reports on how to repeat the world.
 
-    Whatever breaks a law raises `SimViolation`, out of `run`, `settle` or a fault. What your own `on_event`
-    raises comes out as it is.
+    `run`, `settle` and the methods for faults raise `SimViolation` when a law is broken. Exceptions of your
+    `on_event` pass through unchanged.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class SimWorld:
         self._clients: dict[str, ClientHost] = {}
         self._numbers = 0
         self.users_rest = False
-        """Set it, and the users do nothing more."""
+        """Whether the simulated users pause. You may set it."""
         populate(self, clients, Random(f"{seed}/users"), pace)
         self._chaos = Chaos(self, Random(f"{seed}/chaos"), faults, fault_every)
         self.resume_faults()
@@ -150,7 +150,7 @@ class SimWorld:
 
     @property
     def hub(self) -> Hub:
-        """The hub of now. For a look at it: commands for it go through `hub_do`."""
+        """The current hub, to inspect. Call its commands through `hub_do`."""
         return self._hub_host.endpoint
 
     @property
@@ -160,21 +160,21 @@ class SimWorld:
 
     @property
     def log(self) -> SimLog:
-        """What happened. Iterate over it for its lines."""
+        """The log. Iterate over it to get its lines."""
         return self._stage.log
 
     @property
     def stats(self) -> SimStats:
-        """What happened, in numbers."""
+        """The counters of the world."""
         return self._stage.stats
 
     @property
     def settling_time(self) -> float:
-        """Seconds within which all must be well after `heal`: the sum of what the configs allow.
+        """Seconds within which the world must settle after `heal`: the sum of the timeouts of the configs.
 
-        To notice that a connection is dead, to see an attempt hang and wait for the next, to join, to see the
-        presence missing and join again, and to track; to see that nobody else returns after a restart, late
-        when the host slept; and for the hub, to see that a client is gone.
+        A client may have to notice a dead connection, wait out a hanging connect and a reconnect delay, join,
+        rejoin because its presence state is missing, track, and wait for the restart grace, longer if its
+        host was frozen. The hub may have to notice that a client has vanished.
         """
         config, hub = PresenceConfig(server_url="ws://hub.sim"), self._hub_config
         unanswered = PATIENCE * config.join_timeout
@@ -190,17 +190,17 @@ class SimWorld:
     # ---------------------------------------------------------------- time
 
     def run(self, *, hours: float = 0.0, minutes: float = 0.0, seconds: float = 0.0) -> None:
-        """Let so much time pass."""
+        """Advance the virtual time by the sum of the arguments."""
         seconds += 60 * minutes + 3600 * hours
         self._stage.agenda.run(self.now + seconds)
         self.stats.client_hours += len(self._clients) * seconds / 3600
 
     def after(self, seconds: float, action: Callable[..., Any], *args: Any) -> None:
-        """Call `action(*args)` when so many seconds have passed."""
+        """Schedule `action(*args)` in `seconds` of virtual time."""
         self._stage.agenda.after(seconds, action, *args)
 
     def heal(self) -> None:
-        """All faults end now, and no new ones come until `resume_faults`."""
+        """End all faults. New ones strike only after `resume_faults`."""
         self._note("all faults end")
         self._chaos.is_on = False
         self._stage.stale_facts = 0.0
@@ -217,15 +217,16 @@ class SimWorld:
             client.connects = "ok"
 
     def resume_faults(self) -> None:
-        """Faults strike again as they did before `heal`."""
+        """Let faults strike again, as before `heal`."""
         self._chaos.is_on = True
         self._stage.stale_facts = self._stale_facts
 
     def settle(self) -> float:
-        """Let the users rest until everything is as it should be, and return how many seconds that took.
+        """Pause the users and run until the world is settled. Return the virtual seconds that it took.
 
-        Every client that shall be connected is, in its channels; every roster is the hub's truth, and that is
-        what the clients want to be. Raises `SimViolation` when it is not so within `settling_time`.
+        In a settled world each client is connected and has joined its channels, if its application wants
+        that; every roster equals the hub's presence; and the hub's presence is what the clients want. Raises
+        `SimViolation` when the world does not settle within `settling_time`.
         """
         began, rested, self.users_rest = self.now, self.users_rest, True
         if self._problem() is not None:
@@ -234,14 +235,14 @@ class SimWorld:
         problem = self._problem()
         if problem is not None:
             self._stage.broken(LIVENESS, "world", problem)
-        self._post.taken.clear()  # all were heard
+        self._post.taken.clear()  # all of these messages were delivered
         self.users_rest = rested
         return self.now - began
 
     def _problem(self) -> str | None:
         return disagreement(self._hub_host, self._clients.values())
 
-    # ---------------------------------------------------------------- who is there
+    # ---------------------------------------------------------------- clients
 
     def add_client(
         self,
@@ -253,13 +254,13 @@ class SimWorld:
         hears_chat: bool = True,
         has_grace: bool = True,
     ) -> ClientHost:
-        """Add a client of yours, which nobody uses but you, and return its host: `host.do("connect")`.
+        """Add your own client, without a simulated user, and return its host. Use it as `host.do("connect")`.
 
-        `on_event` gets its events, and may call `do`. Every command that returns an id must have an outcome
-        within `patience` seconds. `hears_chat`: not so on the Jarvis JSON protocol. `has_grace`: not so with
-        `restart_grace=0`. A `PresenceClient` and a
-        `RealtimeClient` are held to all laws, other endpoints to the contract. For exact replays give it an
-        `rng` of its own.
+        `on_event` receives the client's events, and may call `do`. Every command that returns an id must have
+        an outcome within `patience` seconds. Pass `hears_chat=False` for the Jarvis JSON protocol, and
+        `has_grace=False` for `restart_grace=0`. All laws apply to a `PresenceClient` and a `RealtimeClient`;
+        only the contract applies to other endpoints. Give the client its own `rng` for exact replays. Raises
+        `LocalProtocolError` when the name is taken.
         """
         if name in self._clients or name == "hub":
             raise LocalProtocolError(f"there is a {name!r} already")
@@ -278,18 +279,18 @@ class SimWorld:
         return host
 
     def next_number(self) -> int:
-        """A number that was not given out before."""
+        """Return a number that is unique in this world."""
         self._numbers += 1
         return self._numbers
 
     # ---------------------------------------------------------------- faults
 
     def cut(self, name: str, *, how: str = "fin") -> None:
-        """End the connection of a client, if it has one.
+        """Break the connection of a client, if it has an open one.
 
-        `"fin"`: in order, `"rst"`: reset; both sides learn of it. `"near"` and `"far"`: only the client's
-        side, or the hub's; the other one finds out when it sends something. `"dead"`: neither side learns of
-        it, ever, as when a router forgets a connection.
+        With `"fin"` both sides see an orderly end, with `"rst"` a reset. With `"near"` only the client's side
+        sees a reset, with `"far"` only the hub's; the other side sees one when it sends something. With
+        `"dead"` neither side ever sees the end, as when a router forgets a connection.
         """
         end = self._clients[name].end
         if end is None or not end.is_open:
@@ -302,7 +303,7 @@ class SimWorld:
                 one.fail("eof" if how == "fin" else "connection reset by peer")
 
     def silence(self, name: str, seconds: float, *, way: str = "both") -> None:
-        """For so long nothing arrives on a client's connection: `"up"` to the hub, `"down"` or `"both"`."""
+        """Hold back the bytes of a client's connection: `"up"` to the hub, `"down"` from it, or `"both"`."""
         end = self._clients[name].end
         if end is not None:
             self._struck(f"silence {way}", name)
@@ -311,26 +312,26 @@ class SimWorld:
                 self.after(seconds, one.release)
 
     def hamper_connects(self, name: str, seconds: float, *, how: str = "refuse") -> None:
-        """For so long the connects of a client are refused (`"refuse"`), never finish (`"hang"`), or are
-        `"slow"`."""
+        """Make a client's connects fail (`"refuse"`), never finish (`"hang"`) or take up to 30 seconds longer
+        (`"slow"`), for `seconds`."""
         client = self._clients[name]
         self._struck(f"connects {how}", name)
         client.connects = how
         self.after(seconds, setattr, client, "connects", "ok")
 
     def stop_hub(self, down: float = 5.0) -> None:
-        """Stop the hub in order (close code 1012). The next one is up `down` seconds after its end."""
+        """Shut the hub down with close code 1012. The next hub starts `down` seconds after its end."""
         self._struck("hub stopped", "hub")
         self._hub_host.thaw()
         self._hub_host.stop(down)
 
     def kill_hub(self, down: float = 5.0, *, lost: bool = False) -> None:
-        """Kill the hub; with its whole machine when `lost`. The next one is up after `down` seconds."""
+        """Kill the hub's process, or with `lost` its machine. The next hub starts after `down` seconds."""
         self._struck("machine lost" if lost else "hub killed", "hub")
         self._hub_host.kill(down, lost=lost)
 
     def end_channel(self, topic: str, *, name: str | None = None, crash: bool = False) -> None:
-        """The hub ends a channel, in order or by a crash: of one client, or of all."""
+        """Make the hub close a channel, or crash it, for the client `name` or for all clients."""
         conn = None
         if name is not None:
             end = self._clients[name].end
@@ -341,16 +342,17 @@ class SimWorld:
         self.hub_do("crash_channel" if crash else "close_channel", topic, conn=conn)
 
     def kick(self, name: str, *, code: int = 1001) -> None:
-        """The hub closes the connection of a client."""
+        """Make the hub close the connection of a client."""
         end = self._clients[name].end
         if end is not None and end.peer.conn in self._hub_host.ends:
             self._struck("kicked", name)
             self.hub_do("disconnect", end.peer.conn, code)
 
     def spoil_hub(self, switch: str, seconds: float) -> None:
-        """Turn a switch of a `FaultyHub` on for so long.
+        """Turn on a switch of a `FaultyHub` for `seconds`. Other hubs ignore it.
 
-        `"refuse_handshakes"` refuses the next two; with `"slow_joins"` a join takes 8 s, and a refusal 13 s.
+        `"refuse_handshakes"` refuses the next two handshakes instead. With `"slow_joins"` a join takes 8 s,
+        and a refused one 13 s.
         """
         hub = self.hub
         if isinstance(hub, FaultyHub) and self._hub_host.is_up and not self._hub_host.is_frozen:
@@ -368,9 +370,9 @@ class SimWorld:
             self.hub_do(switch, *off)
 
     def freeze(self, name: str, seconds: float, *, tick_first: bool = False) -> None:
-        """For so long a client, or the `"hub"`, sees nothing of the world; then everything at once.
+        """Freeze a client or the `"hub"` for `seconds`. Then it receives all missed facts at once.
 
-        `tick_first`: it looks at its clock before it looks at its sockets.
+        `tick_first`: whether it is ticked before it receives these facts.
         """
         host = self._host(name)
         if host.is_up and not host.is_frozen:
@@ -379,7 +381,10 @@ class SimWorld:
             self.after(seconds, lambda: host.thaw(tick_first=tick_first))
 
     def jump_clock(self, name: str, seconds: float) -> None:
-        """The clock of a client, or of the `"hub"`, leaps by so many seconds, at most 20 backward."""
+        """Move the clock of a client or of the `"hub"` by `seconds`.
+
+        Raises `LocalProtocolError` for a step of more than 20 seconds backward.
+        """
         if seconds < -MAX_STEP_BACK:
             raise LocalProtocolError(f"a clock goes back by {MAX_STEP_BACK:g} s at most, not {-seconds:g}")
         host = self._host(name)
@@ -388,19 +393,19 @@ class SimWorld:
             host.jump_clock(seconds)
 
     def tick_early(self, name: str) -> None:
-        """Tick a client, or the `"hub"`, although nothing is due."""
+        """Tick a client or the `"hub"` before its deadline."""
         self._struck("early tick", name)
         self._host(name).early_tick()
 
     def tick_late(self, name: str, lateness: float, seconds: float) -> None:
-        """For so long the ticks of a client, or of the `"hub"`, come up to `lateness` seconds late."""
+        """For `seconds`, delay each tick of a client or of the `"hub"` by up to `lateness` seconds."""
         host = self._host(name)
         self._struck("late ticks", name)
         host.lateness = lateness
         self.after(seconds, setattr, host, "lateness", 0.0)
 
     def hub_do(self, command: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a command of the hub, if it is up and not frozen."""
+        """Call a command of the hub and return its result. Return `None` while the hub is down or frozen."""
         if self._hub_host.is_up and not self._hub_host.is_frozen:
             return self._hub_host.do(command, *args, **kwargs)
         return None
@@ -441,13 +446,13 @@ def _any_config(seed: int, *, deflate: bool) -> HubConfig:
 
 
 # ------------------------------------------------------------------------------------------------------- play
-# A whole play, in rounds: a world runs, all faults end, everything becomes well, and they begin again.
+# A play has rounds. In each the world runs with faults, all faults end, and the world settles.
 
 
 ROUND = 450.0
-"""Virtual seconds after which all faults end."""
+"""Virtual seconds of a round, before its faults end."""
 PACE, QUIET_PACE = 60.0, 900.0
-"""Seconds between what a user does and does next; with faults there shall be much to break."""
+"""Average seconds between two actions of a user, with and without faults."""
 
 
 def play_seed(
@@ -459,10 +464,10 @@ def play_seed(
     log: Callable[[str], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> SimStats:
-    """Run the world of a seed, and every few minutes heal it and let it settle. What is not said is up to the
-    seed.
+    """Run the world of a seed. After every 450 virtual seconds, end its faults and let it settle.
 
-    `progress` is called with the virtual seconds of each round. Raises `SimViolation` when a law is broken.
+    The seed chooses `minutes` and `clients` that are `None`. `progress` is called after each round with its
+    virtual seconds. Raises `SimViolation` when a law is broken.
     """
     rng = Random(f"{seed}/play")
     some_minutes, some_clients = rng.choice((10.0, 15.0, 20.0)), rng.randint(3, 6)

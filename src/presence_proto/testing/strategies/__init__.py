@@ -1,17 +1,17 @@
-"""Hypothesis strategies for the protocols of presence: messages, frames, presence, WebSocket, chunks, clocks.
+"""Hypothesis strategies for messages, frames, presence, WebSocket streams, chunks of bytes, and clocks.
 
     from presence_proto.testing import strategies as ps
 
     @given(ps.presence_histories())
     def test_my_roster_is_the_truth(history): ...
 
-Examples are values that print as the Python that makes them, and shrink to short ones. A `role` is who
-speaks: what `"server"` says is what a client under test is fed.
+Examples print as the Python expressions that create them, and shrink to short ones. A `role` is the sender:
+use `"server"` for the input of a client under test.
 """
 
 from __future__ import annotations
 
-from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # before what needs it
+from presence_proto.testing.hypothesis_extra import hypothesis  # noqa: F401  # first, for its clear error
 from presence_proto.testing.strategies.messages import (
     FRAME_FAULTS,
     MalformedFrame,

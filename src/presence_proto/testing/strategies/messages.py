@@ -1,4 +1,4 @@
-"""Frames that are nearly right: one thing about each is wrong, and it has a name."""
+"""Strategies for Phoenix messages, for their frames, and for malformed frames with one named fault each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from presence_proto.testing.strategies.presence import diffs, entries, tracked_p
 from presence_proto.testing.strategies.values import Program, Role, Vsn, json_values, texts
 
 # -------------------------------------------------------------------------------------------------- envelopes
-# Phoenix messages that one side may send, of every shape that the protocol has.
+# Phoenix messages that one side may send, in every shape of the protocol.
 
 
 Some = st.SearchStrategy[Any]
@@ -22,19 +22,19 @@ Some = st.SearchStrategy[Any]
 NAMES = st.sampled_from(["room:7", "realtime:lobby", "phoenix"]) | texts()
 JSON = json_values(max_leaves=5)
 _REFS = st.none() | st.sampled_from(["1", "2", "10"]) | texts() | st.integers()
-# In a binary frame no ref is empty, and none is a number.
+# A binary frame has no empty refs and no numbers as refs.
 BINARY_REFS = st.none() | st.sampled_from(["1", "2", "10"]) | texts(min_size=1)
 DATA = st.binary(max_size=20)
 
 
 def messages(role: Role = "server", *, vsn: Vsn = "2.0.0", binary: bool = True) -> st.SearchStrategy[Message]:
-    """Messages of `role`. The serializer of `vsn` carries them, and the other side reads them as they are.
+    """Messages sent by `role`. The serializer of `vsn` carries them unchanged to the other side.
 
-    They are joins, replies, broadcasts, presence and so on, as Phoenix and Supabase have them, and any other
-    event with any JSON. `binary`: on V2 they may have a binary payload, and a `UserBroadcast`.
+    They are the joins, replies, broadcasts and presence messages of Phoenix and Supabase, and other events
+    with any JSON. `binary`: on V2 the payload may be binary or a `UserBroadcast`.
     """
     shapes = _FROM_CLIENT if role == "client" else _FROM_SERVER
-    # A server says no join_ref in V1.
+    # A server sends no join_ref in V1.
     join_refs = st.none() if role == "server" and vsn == "1.0.0" else _REFS
     found = st.one_of(*[st.builds(Message, join_refs, _REFS, NAMES, *shape) for shape in shapes])
     if binary and vsn == "2.0.0":
@@ -43,8 +43,8 @@ def messages(role: Role = "server", *, vsn: Vsn = "2.0.0", binary: bool = True) 
 
 
 def user_broadcasts() -> st.SearchStrategy[UserBroadcast]:
-    """The payload of a broadcast that has a binary frame of its own."""
-    # All of the metadata has at most 255 bytes.
+    """Payloads of broadcasts that have their own kind of binary frame."""
+    # Small, because the whole metadata may have at most 255 bytes.
     metadata = st.dictionaries(st.sampled_from(["id", "é"]), st.booleans() | st.integers(0, 99))
     return st.builds(UserBroadcast, texts(), JSON | DATA, metadata)
 
@@ -69,7 +69,7 @@ _CONFIG = _object(
     private=_YES,
 )
 _TRACK = _object(type=st.just("presence"), event=st.just("track"), payload=tracked_payloads())
-# Event and payload. The first has nothing to draw: shrinking leads there.
+# (event, payload). Examples shrink to the first entry, so it draws nothing.
 _FROM_CLIENT: list[tuple[Some, Some]] = [
     (st.just("phx_leave"), _just()),
     _ANY,
@@ -107,7 +107,7 @@ _BINARY_FROM_SERVER = st.one_of(
 
 
 # ----------------------------------------------------------------------------------------------------- frames
-# Messages in the forms that they have on the wire, written by hand: `str` is text, `bytes` binary.
+# Encoded messages, written without the code under test: `str` is a text frame, `bytes` a binary frame.
 
 
 FIELDS = {
@@ -118,19 +118,19 @@ FIELDS = {
     ("server", 2): ("topic", "event"),
     ("server", 4): ("topic", "user_event", "metadata"),
 }
-"""The fields of each kind of binary frame, by who sends it."""
+"""The fields of each binary frame: (sender, kind) -> field names."""
 
 
 def frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[str | bytes]:
-    """Frames of `role`: text, and on V2 also binary ones."""
+    """Frames sent by `role`: text frames, and on V2 also binary frames."""
     text: st.SearchStrategy[str | bytes] = text_frames(role, vsn=vsn)
     return text | binary_frames(role) if vsn == "2.0.0" else text
 
 
 def text_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[str]:
-    """Text frames of `role`, as other implementations write them, too.
+    """Text frames sent by `role`, in all styles of other implementations.
 
-    There are spaces, `\\u` escapes, fields in another order, and further fields or elements.
+    Frames may have spaces, `\\u` escapes, fields in another order, and additional fields or elements.
     """
     return _text_frames(role, vsn, messages(role, vsn=vsn, binary=False))
 
@@ -148,7 +148,7 @@ def _text_frames(draw: st.DrawFn, role: Role, vsn: Vsn, messages: st.SearchStrat
 
 
 def envelope(message: Message, role: Role, vsn: Vsn) -> Any:
-    """The JSON of a message: an object in V1, an array in V2."""
+    """Return the JSON value of a message: an object in V1, an array in V2."""
     if vsn == "2.0.0":
         return [message.join_ref, message.ref, message.topic, message.event, message.payload]
     value = {
@@ -161,7 +161,7 @@ def envelope(message: Message, role: Role, vsn: Vsn) -> Any:
 
 
 def compact(value: Any) -> str:
-    """JSON as most write it."""
+    """Return compact JSON text."""
     return msgspec.json.encode(value).decode()
 
 
@@ -170,7 +170,7 @@ def _spaced(value: Any) -> str:
 
 
 def _escaped(value: Any) -> str:
-    # Outside of strings there is nothing but ASCII.
+    # JSON is ASCII outside of strings, so only characters of strings are escaped.
     units = compact(value).encode("utf-16-be")
     pairs = [units[start : start + 2] for start in range(0, len(units), 2)]
     return "".join(f"\\u{unit.hex()}" if unit >= b"\x00\x80" else chr(unit[1]) for unit in pairs)
@@ -181,7 +181,7 @@ _MORE = st.lists(json_values(max_leaves=2), max_size=1)
 
 
 def binary_frames(role: Role = "server") -> st.SearchStrategy[bytes]:
-    """Binary frames of V2: kinds 0 and 3 of a client, 0, 1, 2 and 4 of a server."""
+    """Binary frames of V2. A client sends kinds 0 and 3, a server kinds 0, 1, 2 and 4."""
     return st.one_of(*[_binary_frames(role, kind) for sender, kind in FIELDS if sender == role])
 
 
@@ -192,7 +192,7 @@ def _binary_frames(draw: st.DrawFn, role: Role, kind: int) -> bytes:
 
 @st.composite
 def binary_parts(draw: st.DrawFn, role: Role, kind: int) -> tuple[int, list[bytes], bytes, bytes]:
-    """The kind, the fields, the encoding (a byte, or none) and the data."""
+    """Draw the parts of a binary frame: kind, fields, encoding (one byte or empty) and data."""
     fields = [(draw(_FIELD_VALUES[name]) or "").encode() for name in FIELDS[role, kind]]
     encoding = draw(st.sampled_from([b"\0", b"\1"])) if kind >= 3 else b""
     data = compact(draw(JSON)).encode() if encoding == b"\1" else draw(DATA)
@@ -200,7 +200,7 @@ def binary_parts(draw: st.DrawFn, role: Role, kind: int) -> tuple[int, list[byte
 
 
 def pack(kind: int, fields: list[bytes], encoding: bytes, data: bytes) -> bytes:
-    """One binary frame."""
+    """Return the binary frame with these parts."""
     return b"".join((bytes((kind, *map(len, fields))), encoding, *fields, data))
 
 
@@ -220,14 +220,14 @@ _FIELD_VALUES: dict[str, st.SearchStrategy[str | None]] = {
 
 @frozen(repr=False)
 class MalformedFrame(Program):
-    """A frame that must be refused. `fault` says what is wrong with it, and is one of `FRAME_FAULTS`."""
+    """A frame that a decoder must reject. `fault` is one of `FRAME_FAULTS`."""
 
     fault: str
     data: str | bytes
 
 
 def malformed_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[MalformedFrame]:
-    """Frames of `role` with one fault: text, and on V2 binary ones."""
+    """Frames of `role` with one fault: text frames, and on V2 also binary frames."""
     text = _malformed_texts(role, vsn, messages(role, vsn=vsn, binary=False))
     if vsn == "1.0.0":
         in_v1 = st.builds(MalformedFrame, st.just(_BINARY_IN_V1), binary_frames(role))
@@ -314,7 +314,7 @@ def _any_parts(draw: st.DrawFn, role: Role) -> _Parts:
 
 
 def _broadcast_parts(draw: st.DrawFn, role: Role) -> _Parts:
-    """The last kind of each side is the one with metadata and an encoding."""
+    """Draw a frame of the side's last kind, the only one with metadata and an encoding."""
     return draw(binary_parts(role, _kinds(role)[-1]))
 
 

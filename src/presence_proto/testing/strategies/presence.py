@@ -1,6 +1,7 @@
-"""Presence payloads that are well-formed, and no more: no server need ever say them.
+"""Strategies for presence: single payloads and `presence_histories`.
 
-For what a server could have said in this order, see `presence_histories`.
+The payloads are well-formed, but a real server need not send them. A history is a sequence of messages that a
+real server can send.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Entries: TypeAlias = dict[str, dict[str, Any]]
 
 _KEYS = st.sampled_from(["ann", "bob", "cy", "7", "", "__proto__"])
 _REFS = st.sampled_from(["r1", "r2", "r3", "r4", "r5", "r6"])
-# One draw, where a strategy for each field takes six.
+# One draw per example; a strategy for each field would need six.
 _TRACKED = st.sampled_from(
     [
         {**status, **activity}
@@ -37,7 +38,7 @@ _TRACKED = st.sampled_from(
 
 @st.composite
 def tracked_payloads(draw: st.DrawFn) -> dict[str, Any]:
-    """What a client may track: nothing, or a status, or an activity, or both."""
+    """Metas that a client may track: empty, or with a status, an activity, or both."""
     return dict(draw(_TRACKED))
 
 
@@ -47,7 +48,7 @@ def metas(
     refs: st.SearchStrategy[str] = _REFS,
     fields: st.SearchStrategy[Mapping[str, Any]] = _TRACKED,
 ) -> dict[str, Any]:
-    """One meta: a `phx_ref` of `refs`, which are few, so that they meet, and `fields`."""
+    """One meta: a `phx_ref` from `refs`, and `fields`. The default refs are few, so that metas share them."""
     return {"phx_ref": draw(refs), **draw(fields)}
 
 
@@ -59,9 +60,10 @@ def entries(
     max_metas: int = 4,
     twins: bool = True,
 ) -> st.SearchStrategy[Entries]:
-    """Any refs in any place: one ref with several keys or contents, no metas at all, a field beside `metas`.
+    """Presence entries with arbitrary refs: a ref may have several keys or contents, and a key no metas.
 
-    `metas` are any if not given. `twins`: a ref may stand twice in one list.
+    An entry may have another field beside `metas`. The parameter `metas` defaults to any metas. `twins`: a
+    ref may occur twice in one list.
     """
     of_one = st.lists(
         _METAS if metas is None else metas,
@@ -73,7 +75,7 @@ def entries(
 
 
 def diffs(entries: st.SearchStrategy[Entries] | None = None) -> st.SearchStrategy[dict[str, Entries]]:
-    """The payload of a `presence_diff`, with `entries` on both sides, any if not given."""
+    """Payloads of `presence_diff`, with `entries` (default: any) on both sides."""
     entries = _ENTRIES if entries is None else entries
     return st.fixed_dictionaries({"joins": entries, "leaves": entries})
 
@@ -83,9 +85,9 @@ _ENTRIES = entries()
 
 
 # ---------------------------------------------------------------------------------------------------- cluster
-# The presence of one topic on a small cluster, and the diffs that tell of it.
+# The presence of one topic on a small cluster of nodes, and the diffs that the client receives.
 #
-# Node 0 is the one that the client is connected to; the others may be lost, and come back.
+# The client is connected to node 0. The other nodes may be lost and come back.
 
 
 T = TypeVar("T")
@@ -95,7 +97,7 @@ NODES = (0, 1, 2)
 
 @frozen
 class ClusterDevice:
-    """One meta that is there: a `ref`, and with it what was tracked, and perhaps the ref before."""
+    """One tracked meta: its `ref`, the tracked `fields`, and the `previous` ref if there was one."""
 
     user: str
     node: int
@@ -111,12 +113,12 @@ class ClusterDevice:
 
 Devices: TypeAlias = tuple[ClusterDevice, ...]
 Change: TypeAlias = tuple[Any, ...]
-"""A method of `Cluster`, and its arguments."""
+"""A method of `Cluster` and its arguments."""
 
 
 @frozen
 class Told:
-    """A message to the client, and who is there once it was sent."""
+    """A message to the client, and the devices that are online (`there`) after it."""
 
     event: str
     payload: dict[str, Any]
@@ -124,7 +126,7 @@ class Told:
 
 
 def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
-    """A payload with these metas."""
+    """Return the payload with the metas of these devices."""
     found: Entries = {}
     for device in devices:
         metas = found.setdefault(device.user, {"metas": []})["metas"]
@@ -133,62 +135,61 @@ def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
 
 
 def copied(payload: T) -> T:
-    """A copy that shares no dict or list: who is told may change what it was told."""
+    """Return a deep copy: the receiver of a payload may change it."""
     copy: T = msgspec.to_builtins(payload)
     return copy
 
 
 class Cluster:
-    """Who is there, what was told of it, and what is to be told.
+    """Devices that are online on a cluster, and the messages (`told`) that the client has received.
 
-    At most `room` messages are told. What comes then happens unheard. An index counts the devices that are
-    there, or the nodes that can do something, from the start again when it is too large; without any, nothing
-    happens.
+    The client receives at most `room` messages; later changes send nothing. An `index` selects one of the
+    online devices or eligible nodes and wraps around. Without any of them the method does nothing.
     """
 
     def __init__(self, *, max_devices: int, room: int) -> None:
         self.told: list[Told] = []
-        self.there: dict[str, ClusterDevice] = {}  # by ref
-        self._away: dict[int, Devices] = {}  # what was on the nodes that are lost
+        self.there: dict[str, ClusterDevice] = {}  # ref -> device
+        self._away: dict[int, Devices] = {}  # lost node -> its devices
         self._refs = 0
         self._max_devices = max_devices
         self._room = room
 
-    # ---------------------------------------------------------------- what can be together in one diff
+    # ---------------------------------------------------------------- changes that one diff can combine
 
     def join(self, user: str, node: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks."""
+        """A device of a user tracks a meta."""
         lost = [device for devices in self._away.values() for device in devices]
         if [device.user for device in [*self.there.values(), *lost]].count(user) < self._max_devices:
             self._add(self._new(user, 0 if node in self._away else node, fields))
 
     def leave(self, index: int) -> None:
-        """A device is gone."""
+        """A device leaves."""
         if self.there:
             self._remove(self._device(index))
 
     def update(self, index: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks again."""
+        """A device tracks another meta."""
         if self.there:
             old = self._device(index)
             self._remove(old)
             self._add(self._new(old.user, old.node, fields, old.ref))
 
-    # ---------------------------------------------------------------- what is told
+    # ---------------------------------------------------------------- changes with messages
 
     def change(self, change: Change) -> None:
-        """It happens, and is told."""
+        """Apply a change and send its diff."""
         self.merge([change])
 
     def merge(self, changes: Iterable[Change]) -> None:
-        """All of them in one diff, which tells only what has come of it."""
+        """Apply changes and send the net difference in one diff."""
         before = dict(self.there)
         for method, *args in changes:
             method(self, *args)
         self._tell_since(before)
 
     def update_twice(self, index: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks again, and again. What is told names a ref before that nobody has seen."""
+        """A device tracks twice before one diff. The diff's `phx_ref_prev` is a ref that was never sent."""
         if self.there:
             before, ref = dict(self.there), self._device(index).ref
             for _ in range(2):
@@ -197,28 +198,28 @@ class Cluster:
             self._tell_since(before)
 
     def again(self) -> None:
-        """The last diff comes twice."""
+        """Send the last diff again."""
         if self.told and self.told[-1].event == "presence_diff":
             self._tell("presence_diff", copied(self.told[-1].payload))
 
     def flash(self, user: str, fields: Mapping[str, Any]) -> None:
-        """A device comes and goes in one diff, which has it on both sides."""
+        """A device joins and leaves in one diff, and is on both sides of it."""
         device = self._new(user, 0, fields)
         self._tell_diff([device], [device])
 
     def leave_unknown(self, user: str, fields: Mapping[str, Any]) -> None:
-        """A device goes that nobody was told of."""
+        """A device leaves whose join was never sent."""
         self._tell_diff([], [self._new(user, 0, fields)])
 
     def arrive(self, node: int, users: Iterable[str], fields: Mapping[str, Any]) -> None:
-        """A node is seen for the first time, and its whole part joins."""
+        """Devices on one node join in one diff, as when the node is first seen."""
         before = dict(self.there)
         for user in users:
             self.join(user, node, fields)
         self._tell_since(before)
 
     def lose(self, index: int, burst: bool) -> None:
-        """A node is lost, and its whole part leaves: in one diff, or in a `burst` of them."""
+        """A node is lost, and all its devices leave: in one diff, or in a `burst` of diffs."""
         nodes = sorted({device.node for device in self.there.values()} - {0})
         if nodes:
             node = nodes[index % len(nodes)]
@@ -227,7 +228,7 @@ class Cluster:
             self._tell_each(lost, self._remove, burst)
 
     def heal(self, index: int, burst: bool, again: bool) -> None:
-        """A lost node is back, and its whole part joins: `again` with the same refs, or with new ones."""
+        """A lost node returns, and its devices join: with the same refs if `again`, else with new refs."""
         if self._away:
             node = sorted(self._away)[index % len(self._away)]
             back = self._away.pop(node)
@@ -236,13 +237,13 @@ class Cluster:
             self._tell_each(back, self._add, burst)
 
     def flap(self, index: int, burst: bool, again: bool, change: Change) -> None:
-        """A node is lost and comes back, and meanwhile something else happens."""
+        """A node is lost and returns; another change happens in between."""
         self.lose(index, burst)
         self.change(change)
         self.heal(index, burst, again)
 
     def resync(self, changes: Iterable[Change]) -> None:
-        """The client does not hear of these changes. Then it joins again, and is told a state."""
+        """The client misses these changes. Then it rejoins and receives a state."""
         for method, *args in changes:
             method(self, *args)
         self._tell("presence_state", entries_of(self.there.values()))
@@ -286,35 +287,35 @@ class Cluster:
 
 
 # -------------------------------------------------------------------------------------------------- histories
-# Presence as a client of a well-behaved server is told it, message by message, with the truth beside it.
+# The presence messages that a correct server sends to one client, each with the expected presence.
 
 
 Oddity: TypeAlias = Literal[
     "duplicates", "early diffs", "flashes", "merged", "netsplits", "overlaps", "resyncs", "unknown leaves"
 ]
 ODDITIES: frozenset[Oddity] = frozenset(get_args(Oddity))
-"""What a correct client must put up with.
+"""Irregularities that a correct client must handle.
 
-- `"duplicates"`: the same diff twice, one after the other
-- `"early diffs"`: diffs before the state, which may hold what they say, or not
-- `"flashes"`: a ref on both sides of one diff; it came and went
-- `"merged"`: several changes in one diff; a `phx_ref_prev` may name a ref that was never seen
-- `"netsplits"`: whole nodes arrive, are lost in a burst of leaves, come back with the same refs or new ones
-- `"overlaps"`: the state holds what the next diffs say once more
-- `"resyncs"`: some diffs are lost, then a state comes again, as after a reconnect
-- `"unknown leaves"`: a ref leaves that nobody was told of
+- `"duplicates"`: the same diff twice in a row
+- `"early diffs"`: diffs before the state; the state may or may not contain their changes
+- `"flashes"`: a ref on both sides of one diff, because it joined and left
+- `"merged"`: several changes in one diff; a `phx_ref_prev` may name a ref that was never sent
+- `"netsplits"`: whole nodes join, leave in a burst of diffs, and return with the same or new refs
+- `"overlaps"`: the state already contains the changes of the next diffs
+- `"resyncs"`: some diffs are lost, then another state arrives, as after a reconnect
+- `"unknown leaves"`: a leave of a ref whose join was never sent
 """
 
 Truth: TypeAlias = Mapping[str, Mapping[str, Meta]]
-"""Who is there: key → `phx_ref` → meta. Metas are in no order of time in a state, so there is none here."""
+"""The expected presence: key → `phx_ref` → meta. Metas are not ordered by time, as in a state."""
 
 
 @frozen(repr=False)
 class PresenceStep(Program):
-    """One message: its `event`, `presence_state` or `presence_diff`, and its payload.
+    """One message: its `event` (`presence_state` or `presence_diff`) and its payload.
 
-    `present` are the refs of all that must be held after it. `None`: a correct client may hold other ones for
-    a moment, since no state came yet, or the state was ahead of the diffs.
+    `present` has the refs that the client must hold after the message. `None`: the refs are undefined at this
+    point, because no state has arrived yet, or the state is newer than the diffs.
     """
 
     event: str
@@ -324,18 +325,18 @@ class PresenceStep(Program):
 
 @frozen(repr=False)
 class PresenceHistory(Program):
-    """What a client is told: a state, perhaps with some diffs before it, then diffs, perhaps states.
+    """Messages to one client: perhaps some diffs, then a state, then diffs and perhaps further states.
 
-    Diffs before the first state wait for it, and are applied right after it.
+    A client keeps diffs that precede the first state, and applies them right after it.
     """
 
     steps: tuple[PresenceStep, ...]
     truths: tuple[Truth | None, ...] = field(init=False, eq=False)
-    """What must be held after each step, or `None` where that is not defined."""
+    """The expected presence after each step, or `None` where it is undefined."""
 
     @truths.default
     def _truths(self) -> tuple[Truth | None, ...]:
-        # Now, and from copies: an application may change the payloads that it is given.
+        # Computed eagerly and from copies, because an application may change the payloads that it receives.
         metas: dict[str, tuple[str, Meta]] = {}
         truths = []
         for step in self.steps:
@@ -347,7 +348,7 @@ class PresenceHistory(Program):
 
     @property
     def truth(self) -> Truth:
-        """What must be held in the end."""
+        """The expected presence after the last step."""
         truth = self.truths[-1]
         assert truth is not None, "a history that was drawn ends where all is told"
         return truth
@@ -368,10 +369,10 @@ def presence_histories(
     oddities: Collection[Oddity] = ODDITIES,
     fields: st.SearchStrategy[Mapping[str, Any]] | None = None,
 ) -> st.SearchStrategy[PresenceHistory]:
-    """Histories of `users`, each on at most `max_devices` devices, in at most `max_steps` messages.
+    """Histories of `users` with at most `max_devices` devices each, in at most `max_steps` messages.
 
-    `oddities` may happen, but need not; without any there is one state, and then one diff for each change.
-    `fields` is what the devices track, `tracked_payloads` if not given. Raises `ValueError` for an unknown
+    `oddities` may occur. Without oddities a history has one state and then one diff for each change. `fields`
+    are the metas that devices track (default: `tracked_payloads()`). Raise `ValueError` for an unknown
     oddity.
     """
     if not ODDITIES.issuperset(oddities):
@@ -379,8 +380,8 @@ def presence_histories(
     fields = tracked_payloads() if fields is None else fields
     user = st.sampled_from(users)
     node = st.sampled_from(NODES) if "netsplits" in oddities else st.just(0)
-    room = max_steps - 1  # for what follows the first state, or comes before it
-    # Most often a few of them, so that there is something after.
+    room = max_steps - 1  # messages before and after the first state
+    # Small numbers are likelier, so that messages follow.
     some = st.integers(0, 3) | st.integers(0, 3) | st.integers(0, room)
     early = some if "early diffs" in oddities else st.just(0)
     return _histories(
@@ -400,7 +401,7 @@ def _happenings(
     fields: st.SearchStrategy[Mapping[str, Any]],
     oddities: Collection[Oddity],
 ) -> st.SearchStrategy[Change]:
-    """What may happen to a cluster, the plain things first: shrinking leads there."""
+    """Changes of a cluster. Plain changes are first, because examples shrink to the first ones."""
     index, yes = st.integers(0, 7), st.booleans()
     join, leave = _act(Cluster.join, user, node, fields), _act(Cluster.leave, index)
     plain = [join, join, leave, _act(Cluster.update, index, fields)]
@@ -420,7 +421,7 @@ def _happenings(
         "unknown leaves": [_act(Cluster.leave_unknown, user, fields)],
     }
     kinds = [kind for oddity in sorted(odd.keys() & set(oddities)) for kind in odd[oddity]]
-    # Few draws for each: Hypothesis drops five at a time, and not more.
+    # Each change needs few draws: Hypothesis deletes at most five draws at a time when it shrinks.
     told = [_act(Cluster.change, change) for change in plain]
     return st.one_of(*told * max(1, len(kinds) // len(told)), *kinds)
 
@@ -441,14 +442,14 @@ def _histories(
     leads: st.SearchStrategy[int],
 ) -> PresenceHistory:
     cluster = Cluster(max_devices=max_devices, room=2 * room)
-    # A list has five items on average. That is little: some come to nothing, and some before the client.
+    # Three lists, because one has only five items on average, of which some do nothing or precede the client.
     for method, *args in [one for _ in range(3) for one in draw(happenings)]:
         method(cluster, *args)
-    # The client comes when all but so many of the messages are told: what can be a state is no diff.
+    # The client joins before the last `lengths` messages. Of `told[0]` only the devices then online count.
     told = [Told("presence_state", {}, ()), *cluster.told][-1 - draw(lengths) :]
     states = [number for number, one in enumerate(told[1:]) if one.event == "presence_state"]
     diffs = states[0] if states else len(told) - 1
-    # The first state comes after `early` of the diffs that stand before the next, and holds `held` of them.
+    # The first state follows `early` of the diffs that precede the next state, and includes `held` of them.
     early = min(draw(delays), diffs)
     held = min(max(early - draw(ages) + draw(leads), 0), diffs)
     state = Told("presence_state", entries_of(told[held].there), told[early].there)

@@ -1,4 +1,4 @@
-"""What a server says to a client, and what the network does: well-behaved, slow, buggy, hostile."""
+"""`server_scripts`: random scripts of well-behaved, slow, buggy and hostile servers and of the network."""
 
 from __future__ import annotations
 
@@ -91,14 +91,15 @@ def server_scripts(
     metas: st.SearchStrategy[Any] = METAS,
     max_size: int = 30,
 ) -> st.SearchStrategy[list[Step]]:
-    """Scripts for `presence_proto.testing.play`: what happens to one client.
+    """Scripts for `presence_proto.testing.play`: what the server and the network do to one client.
 
-    - `"well-behaved"`: users of these `keys` come, track `metas` and go; connections are lost and come back
-    - `"slow"`: the same, and the server lets the client wait
-    - `"buggy"`: the same, and it repeats itself, answers twice, speaks of the past, and raves
-    - `"hostile"`: the same, and it says anything, in messages and in bytes
+    - `"well-behaved"`: users with `keys` join, track `metas` and leave; connections fail and recover
+    - `"slow"`: the same, and the server delays its replies
+    - `"buggy"`: the same, and the server repeats messages, replies twice, sends events of earlier joins, and
+      sends states and diffs that make no sense
+    - `"hostile"`: the same, and the server sends arbitrary messages and bytes
 
-    Every part of a script is a script: they shrink to few steps. Raises `KeyError` for another kind.
+    Any part of a script is a script, so scripts shrink to few steps. Raise `KeyError` for an unknown `kind`.
     """
     more = {"well-behaved": [], "slow": _SLOW, "buggy": _SLOW + _BUGGY, "hostile": _SLOW + _BUGGY + _HOSTILE}
     return st.lists(st.one_of(*_well_behaved(keys, metas), *more[kind]), max_size=max_size)

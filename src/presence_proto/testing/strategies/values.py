@@ -1,4 +1,4 @@
-"""Values that every wire form carries."""
+"""Strategies for JSON values, texts, chunks of bytes and clocks, and `Program`, the repr of examples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- program
-# How examples are printed: as the call that makes them, short, so that it can be pasted into a test.
+# Examples print as the call that creates them. It is short, and can be pasted into a test.
 
 
-_LONG = 40
-_UNITS = (1, 2, 3)  # how many bytes or characters repeat themselves: a character of UTF-8 is one of these
+_LONG = 40  # bytes or characters; longer data is shown as a repetition if it is one
+_UNITS = (1, 2, 3)  # bytes or characters in a repeated unit, such as one UTF-8 character of up to 3 bytes
 
 
 class Program:
-    """Mixin of attrs classes: the repr has no field that was left out, and long data as what it repeats.
+    """Mixin of attrs classes with a short repr: it omits default values, and shows long data as a repetition.
 
-    The fields without a default are given by position, the others by name. Hypothesis prints each item of a
-    tuple on a line of its own.
+    Fields without a default are positional, the others are named. Hypothesis prints each `Program` in a tuple
+    on its own line.
     """
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class Program:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def _repr_pretty_(self, printer: RepresentationPrinter, cycle: bool) -> None:
-        # The protocol of IPython, which Hypothesis follows, too.
+        # Hypothesis prints examples with this hook of IPython.
         printer.text(f"{type(self).__name__}(")
         for number, (name, value) in enumerate(self._shown()):
             printer.text(", " * (number > 0) + name)
@@ -51,8 +51,8 @@ class Program:
         printer.text(")")
 
     def _shown(self) -> list[tuple[str, Any]]:
-        """What stands before the value of each field, and the value."""
-        # attrs does not know that every subclass is one of its classes.
+        """The prefix (`"name="` or empty) and the value of each field to show."""
+        # The type checker does not know that every subclass is an attrs class.
         every: tuple[Attribute[Any], ...] = fields(type(self))  # type: ignore[arg-type]
         return [
             ("" if field.default is NOTHING else f"{field.name}=", value)
@@ -62,12 +62,12 @@ class Program:
 
 
 def brief(value: object) -> str:
-    """The repr, or for long data that repeats itself, an expression: `b'a' * 65536`."""
+    """Return the repr, or for long repetitive data an expression such as `b'a' * 65536`."""
     if isinstance(value, str | bytes) and len(value) > _LONG:
         for size in _UNITS:
             unit, times = value[:size], len(value) // size
             rest = value[times * size :]
-            # Both are of one type, which the checker does not see.
+            # Both operands have the same type; the type checker does not see it.
             if unit * times + rest == value:  # type: ignore[operator]
                 return f"{unit!r} * {times}" + (f" + {rest!r}" if rest else "")
     return repr(value)
@@ -77,22 +77,22 @@ def brief(value: object) -> str:
 
 
 Role: TypeAlias = Literal["client", "server"]
-"""Who speaks."""
+"""The side that sends."""
 
 Vsn: TypeAlias = Literal["1.0.0", "2.0.0"]
 
 
 def texts(*, min_size: int = 0, max_size: int = 20) -> st.SearchStrategy[str]:
-    """Any Unicode but lone surrogates, which UTF-8 does not have."""
+    """Any Unicode text without lone surrogates, which UTF-8 cannot encode."""
     return st.text(st.characters(codec="utf-8"), min_size=min_size, max_size=max_size)
 
 
 def json_values(
     *, keys: st.SearchStrategy[str] | None = None, max_leaves: int = 10
 ) -> st.SearchStrategy[Any]:
-    """Any JSON: finite numbers, whole ones of any size, text without lone surrogates.
+    """Any JSON value: finite numbers, integers of any size, text without lone surrogates.
 
-    `keys` are those of objects, any `texts` if not given.
+    `keys` are the keys of objects, `texts()` by default.
     """
     scalars = (
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
@@ -106,24 +106,24 @@ def json_values(
 
 
 # ----------------------------------------------------------------------------------------------------- chunks
-# How bytes are cut on their way.
+# How the network splits bytes.
 
 
-_SHORT = 200
+_SHORT = 200  # bytes; longer data is never split into single bytes
 
 
 @st.composite
 def chunkings(draw: st.DrawFn, data: bytes, *, max_chunks: int = 8, empty: bool = False) -> list[bytes]:
-    """`data` in at most `max_chunks` chunks, or, up to 200 bytes of it, one by one. It shrinks to one chunk.
+    """Split `data` into at most `max_chunks` chunks. Data of up to 200 bytes may be split into single bytes.
 
-    `empty`: some chunks may be empty. Without it none is, and of no data there are none.
+    Splits shrink to one chunk. Unless `empty`, no chunk is empty, and empty data has no chunks.
     """
     if not data and not empty:
         return []
     first, last = (0, len(data)) if empty else (1, max(1, len(data) - 1))
     most = max_chunks if empty else min(max_chunks, len(data))
     cuts = draw(st.lists(st.integers(first, last), max_size=most - 1, unique=not empty))
-    # Not before there is a cut: shrinking should lead to few chunks first.
+    # Draw only after a cut was drawn: shrinking should reduce the number of chunks first.
     if cuts and len(data) <= _SHORT and draw(_ONE_BY_ONE):
         cuts = list(range(1, len(data)))
     return [data[start:end] for start, end in pairwise([0, *sorted(cuts), len(data)])]
@@ -133,10 +133,10 @@ _ONE_BY_ONE = st.sampled_from([False, False, True])
 
 
 # ----------------------------------------------------------------------------------------------------- clocks
-# What a monotonic clock says, and what it should not say.
+# Times of a monotonic clock, and of a clock that goes backwards.
 
 
-# Nothing, ticks, pauses, a night's sleep; and for a moment backwards.
+# Seconds: no time, ticks, pauses, a suspended host; and steps backwards.
 _FORWARD = st.sampled_from([0.0, 1.0, 0.001, 0.5, 5.0, 10.0, 30.0, 31.0, 60.0, 61.0, 3600.0, 86_400.0])
 _BACKWARD = st.sampled_from([-0.001, -1.0, -30.0, -86_400.0])
 
@@ -144,9 +144,9 @@ _BACKWARD = st.sampled_from([-0.001, -1.0, -30.0, -86_400.0])
 def clocks(
     *, start: float = 0.0, min_size: int = 0, max_size: int = 20, backwards: bool = True
 ) -> st.SearchStrategy[list[float]]:
-    """Values of `now`, in seconds, from `start` on: equal ones, small steps, pauses, jumps.
+    """Values of `now`, in seconds, from `start`: equal values, small steps, pauses and jumps.
 
-    `backwards`: some are less than the one before. An endpoint takes such a one for the one before.
+    `backwards`: a value may be less than the previous one. An endpoint then uses the previous value.
     """
     steps = st.one_of(_FORWARD, _FORWARD, st.floats(0.0, 100.0, width=16))
     return _clocks(

@@ -1,4 +1,4 @@
-"""Streams that break the rules of WebSocket once, with the fault's name and the close code that is due."""
+"""Strategies for WebSocket streams: valid ones, and broken ones with one named fault and its close code."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from presence_proto.testing.strategies.values import Program, Role, texts
 
 # ------------------------------------------------------------------------------------------------------- wire
-# One WebSocket frame, made by hand: what tests a parser should share no code with it.
+# One WebSocket frame, encoded here: a test of a parser should not share code with the parser.
 
 
 class Opcode(IntEnum):
-    """The opcodes that RFC 6455 gives a meaning."""
+    """The opcodes that RFC 6455 defines."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -36,10 +36,10 @@ class Opcode(IntEnum):
 
 @frozen(repr=False)
 class Frame(Program):
-    """One frame, right or wrong. `rsv` is the three reserved bits as a number, RSV1 being 4.
+    """One frame, valid or invalid. `rsv` has the three reserved bits as a number; RSV1 is 4.
 
-    `payload` is what it carries before it is masked with the four bytes of `mask`. `length` is a field of two
-    or eight bytes that says another length, or the right one in a form that is too long.
+    `payload` is the unmasked payload, `mask` has four bytes. `length` replaces the length field: two or
+    eight bytes with a wrong length, or with the right length in too many bytes.
     """
 
     opcode: int
@@ -51,7 +51,7 @@ class Frame(Program):
 
     @property
     def data(self) -> bytes:
-        """The frame as it is on the wire."""
+        """The encoded frame."""
         size, masked = len(self.payload), 0 if self.mask is None else 0x80
         first = self.fin << 7 | self.rsv << 4 | self.opcode
         if self.length is not None:
@@ -66,13 +66,13 @@ class Frame(Program):
 
 
 def xor(data: bytes, mask: bytes) -> bytes:
-    """`data` masked, or unmasked."""
+    """Mask or unmask `data`."""
     key = (mask * (len(data) // 4 + 1))[: len(data)]
     return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
 
 
 # ---------------------------------------------------------------------------------------------------- streams
-# What one side of a WebSocket says after the upgrade: valid bytes, and what they mean.
+# The valid bytes that one side sends after the upgrade, and the messages that they contain.
 
 
 @frozen(repr=False)
@@ -105,7 +105,7 @@ class Pong(Program):
 
 @frozen(repr=False)
 class Close(Program):
-    """A close frame; the code 1005 stands for one without a code."""
+    """A close frame. Code 1005 stands for a frame without a code."""
 
     code: int
     reason: str
@@ -116,9 +116,9 @@ Heard: TypeAlias = Text | Binary | Ping | Pong | Close
 
 @frozen(repr=False)
 class WebSocketStream(Program):
-    """The frames of one side, `role`, and what the other side must `hear`, in this order.
+    """The frames that `role` sends, and what the other side must report (`heard`), in order.
 
-    `deflate`: permessage-deflate was agreed on.
+    `deflate`: permessage-deflate was negotiated.
     """
 
     role: Role
@@ -128,12 +128,12 @@ class WebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """All the bytes."""
+        """The encoded frames."""
         return b"".join(frame.data for frame in self.frames)
 
     @property
     def messages(self) -> tuple[str | bytes, ...]:
-        """The whole messages alone."""
+        """The text and binary messages, without control frames."""
         return tuple(one.data for one in self.heard if isinstance(one, Text | Binary))
 
 
@@ -146,11 +146,11 @@ def websocket_streams(
     max_size: int = 70_000,
     closing: bool = True,
 ) -> st.SearchStrategy[WebSocketStream]:
-    """Valid streams of `role`: fragments, control frames between them, masks, all forms of lengths.
+    """Valid streams of `role`, with fragments, control frames between them, masks and all forms of lengths.
 
-    `deflate`: messages may be compressed; without `context_takeover` each by itself. At most `max_messages`
-    messages and control frames, each message of at most `max_size` bytes. `closing`: a close frame may be the
-    last one.
+    `deflate`: messages may be compressed, each separately unless `context_takeover`. A stream has at most
+    `max_messages` messages and control frames. A message has at most `max_size` bytes. `closing`: the last
+    frame may be a close frame.
     """
     said = st.lists(sayings(role, max_size, deflate=deflate), max_size=max_messages)
     last = st.builds(Saying, closes(), masks(role))
@@ -175,14 +175,14 @@ def _streams(
     return WebSocketStream(role, tuple(speaker.frames), tuple(speaker.heard), deflate)
 
 
-# ---------------------------------------------------------------------------------------------- what is said
+# ---------------------------------------------------------------------------------------------- messages
 
-# Where the form of the length changes, and a little more.
+# Bytes: the sizes at which the form of the length field changes, and some others.
 _LENGTHS = (125, 126, 127, 300, 65_535, 65_536, 70_000)
 
 
 def _messages(max_size: int) -> list[st.SearchStrategy[Text | Binary]]:
-    """Of at most `max_size` bytes. The long ones repeat themselves, so that they can be shown."""
+    """Messages of at most `max_size` bytes. Long messages are repetitions, so that their repr is short."""
     lengths = [length for length in _LENGTHS if length <= max_size]
     text, data = [texts(max_size=min(20, max_size // 4))], [st.binary(max_size=min(20, max_size))]
     if lengths:
@@ -201,23 +201,23 @@ def controls() -> st.SearchStrategy[Ping | Pong]:
 
 
 def closes() -> st.SearchStrategy[Close]:
-    """Close frames, with a code that may be sent, or with none."""
+    """Close frames with a code that may be sent, or without a code."""
     # 1014 (bad gateway) is left out: implementations differ, and wsproto refuses it.
     codes = st.sampled_from([1000, 1001, 1002, 1003, *range(1007, 1014), 3000, 3999, 4000, 4999])
     return st.builds(Close, codes, texts() | st.just("é" * 61)) | st.just(Close(1005, ""))
 
 
 def masks(role: Role) -> st.SearchStrategy[bytes]:
-    """Four bytes; a server draws none."""
+    """Masks of four bytes. A server's mask is a constant, which only the masking fault uses."""
     return st.binary(min_size=4, max_size=4) if role == "client" else st.just(b"mask")
 
 
 @frozen
 class Saying:
-    """Something to be said, and how. All of it is drawn together, so that shrinking can drop it together.
+    """One message or control frame and how to send it. Both are drawn together, to shrink together.
 
-    A message is compressed, if that was agreed on and `deflated` says so, and cut at `cuts`, with a control
-    frame after some of the fragments.
+    A message is compressed if `deflated` is true and compression was negotiated. It is fragmented at `cuts`,
+    with a control frame after some of the fragments.
     """
 
     said: Heard
@@ -228,7 +228,7 @@ class Saying:
 
 def sayings(role: Role, max_size: int, *, deflate: bool) -> st.SearchStrategy[Saying]:
     """Messages of at most `max_size` bytes, and control frames."""
-    # Few draws for each: Hypothesis drops five at a time, and not more.
+    # Each example needs few draws: Hypothesis deletes at most five draws at a time when it shrinks.
     mask, deflated = masks(role), st.booleans() if deflate else st.just(False)
     cuts = st.lists(st.tuples(st.integers(0, 70_000), st.none() | controls()), max_size=4).map(tuple)
     return st.one_of(
@@ -238,7 +238,7 @@ def sayings(role: Role, max_size: int, *, deflate: bool) -> st.SearchStrategy[Sa
 
 
 class Speaker:
-    """Puts what is said into frames."""
+    """Encoder of messages and control frames as WebSocket frames, for one side."""
 
     def __init__(self, role: Role, *, deflate: bool = False, context_takeover: bool = True) -> None:
         self.frames: list[Frame] = []
@@ -250,7 +250,7 @@ class Speaker:
         self._mask = bytes(4)
 
     def say(self, saying: Saying) -> None:
-        """It is said, and then heard."""
+        """Append the frames of a message or control frame, and record it in `heard`."""
         self._mask = saying.mask
         match saying.said:
             case Text(data):
@@ -270,9 +270,9 @@ class Speaker:
         well_masked: bool = True,
         length: bytes | None = None,
     ) -> None:
-        """One frame, with or without a mask as it must be unless it is not `well_masked`."""
+        """Append one frame, masked as the role requires. Unless `well_masked`, the masking is wrong."""
         mask = self._mask if self._masked is well_masked else None
-        self._mask = self._mask[1:] + self._mask[:1]  # another one for each frame
+        self._mask = self._mask[1:] + self._mask[:1]  # a different mask for each frame
         self.frames.append(Frame(opcode, payload, fin, rsv, mask, length))
 
     def _control(self, control: Ping | Pong | Close) -> None:
@@ -302,7 +302,7 @@ class Speaker:
         self.heard.append(saying.said)
 
     def _deflated(self, payload: bytes) -> bytes:
-        """RFC 7692: without the four bytes that every block which was flushed ends in."""
+        """Compress a payload. RFC 7692, section 7.2.1 removes the last four bytes of the flushed block."""
         deflater = self._deflater or zlib.compressobj(wbits=-15)
         self._deflater = deflater if self._context_takeover else None
         return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -313,10 +313,10 @@ class Speaker:
 
 @frozen(repr=False)
 class BrokenWebSocketStream(Program):
-    """Frames of one side, `role`, that are good up to one, or to one message, that is not.
+    """The frames that `role` sends: valid ones up to one invalid frame or message.
 
-    `fault` says what is wrong, `code` is what the other side must close with, and `heard` what it must hear
-    before. What comes after the fault it must ignore. `deflate`: permessage-deflate was agreed on.
+    `fault` is the name of the fault. The other side must report `heard`, close with `code`, and ignore
+    everything after the fault. `deflate`: permessage-deflate was negotiated.
     """
 
     fault: str
@@ -328,17 +328,17 @@ class BrokenWebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """All the bytes."""
+        """The encoded frames."""
         return b"".join(frame.data for frame in self.frames)
 
 
 def broken_websocket_streams(
     role: Role = "server", *, deflate: bool = False, max_size: int | None = None
 ) -> st.SearchStrategy[BrokenWebSocketStream]:
-    """Streams of `role` with one fault: bad opcodes, bits, masks, lengths, fragments, close frames, text.
+    """Streams of `role` with one invalid opcode, reserved bit, mask, length, fragment, close frame or text.
 
-    `deflate`: permessage-deflate was agreed on, and data may be bad that is compressed. With `max_size`, in
-    bytes, a message may also be larger than that; no good one is.
+    `deflate`: permessage-deflate was negotiated, and the fault may be invalid compressed data. With
+    `max_size` (bytes) the fault may be a larger message; valid messages are never larger.
     """
     faults = [*_FAULTS, *_DEFLATE_FAULTS] if deflate else _FAULTS
     if max_size is not None:
@@ -371,7 +371,7 @@ def _broken(
 
 
 class Breaker(Speaker):
-    """A speaker, and what its faults draw."""
+    """`Speaker` that can also send faults. `draw` chooses their details."""
 
     def __init__(self, draw: st.DrawFn, role: Role, *, deflate: bool, max_size: int) -> None:
         super().__init__(role, deflate=deflate)
@@ -381,7 +381,7 @@ class Breaker(Speaker):
         self.max_size = max_size
 
     def between(self) -> None:
-        """Perhaps begin a message: what comes now is between its fragments."""
+        """Perhaps begin a fragmented message, so that the next frame is between its fragments."""
         if self.draw(st.booleans()):
             self.frame(Opcode.TEXT, fin=False)
 
@@ -393,10 +393,10 @@ _DATA = st.sampled_from([Opcode.TEXT, Opcode.BINARY])
 _NOT_UTF_8 = st.sampled_from(
     [
         b"\xff",
-        b"\xe2\x82",  # cut short
-        b"\xc0\x80",  # longer than it must be
-        b"\xed\xa0\x80",  # half of a surrogate pair
-        b"\xf4\x90\x80\x80",  # past the last character
+        b"\xe2\x82",  # truncated sequence
+        b"\xc0\x80",  # overlong encoding of U+0000
+        b"\xed\xa0\x80",  # surrogate
+        b"\xf4\x90\x80\x80",  # above U+10FFFF
     ]
 )
 
@@ -410,14 +410,14 @@ def _reserved_bits(speaker: Breaker) -> None:
     opcode = speaker.draw(_DATA | _CONTROL | st.just(Opcode.CONTINUATION))
     if opcode is Opcode.CONTINUATION:
         speaker.frame(Opcode.TEXT, fin=False)
-    # RSV1 alone says that a message is compressed.
+    # RSV1 alone is valid: it marks a compressed message.
     may_be_compressed = speaker.uses_deflate and opcode in (Opcode.TEXT, Opcode.BINARY)
     bits = [1, 2, 3, 5, 6, 7] if may_be_compressed else range(1, 8)
     speaker.frame(opcode, rsv=speaker.draw(st.sampled_from(bits)))
 
 
 def _wrong_masking(speaker: Breaker) -> None:
-    """A client that does not mask, a server that does."""
+    """An unmasked frame from a client, or a masked frame from a server."""
     speaker.frame(speaker.draw(_DATA | _CONTROL), well_masked=False)
 
 
@@ -448,7 +448,7 @@ def _length_in_too_many_bytes(speaker: Breaker) -> None:
 
 
 def _length_of_64_bits(speaker: Breaker) -> None:
-    """The first bit of eight bytes must be 0."""
+    """RFC 6455, section 5.2: the most significant bit of a length of 64 bits must be 0."""
     speaker.between()
     speaker.frame(speaker.draw(_DATA), length=b"\x80" + bytes(7))
 
@@ -480,7 +480,7 @@ def _close_reason_that_is_not_utf_8(speaker: Breaker) -> None:
 
 
 def _bad_deflate(speaker: Breaker) -> None:
-    """A block of a type that there is not: the last one, or not."""
+    """A block of the reserved type 3 (RFC 1951, section 3.2.3), with or without the final bit."""
     speaker.frame(speaker.draw(_DATA), speaker.draw(st.sampled_from([b"\x07", b"\x06"])), rsv=4)
 
 
@@ -511,4 +511,4 @@ _DEFLATE_FAULTS: list[tuple[str, int, Fault]] = [("data that cannot be inflated"
 _SIZE_FAULTS: list[tuple[str, int, Fault]] = [("message that is too large", 1009, _too_large)]
 
 STREAM_FAULTS: dict[str, int] = {name: code for name, code, _ in [*_FAULTS, *_DEFLATE_FAULTS, *_SIZE_FAULTS]}
-"""Every `fault` of a `BrokenWebSocketStream`, and the close code that is due."""
+"""Every `fault` of a `BrokenWebSocketStream`, with the required close code."""
