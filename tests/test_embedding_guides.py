@@ -181,7 +181,9 @@ def test_the_check_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "my_driver.py").write_text(program, "utf-8")
     checked: list[dict[str, Any]] = []
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("presence_proto.testing.check_driver", lambda make, **kwargs: checked.append(kwargs))
+    monkeypatch.setattr(
+        "presence_adapters.testing.check_driver", lambda make, **kwargs: checked.append(kwargs)
+    )
     namespace: dict[str, Any] = {}
     exec(check, namespace)
     for name in [name for name in namespace if name.startswith("test_")]:

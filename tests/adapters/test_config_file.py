@@ -61,6 +61,10 @@ WRONG = [
     ('subprotocols = "chat"', 'subprotocols must be a list of strings, such as ["one", "two"], not "chat"'),
     ('headers = "x"', 'headers must be a table of strings, such as { name = "value" }, not'),
     ("params = { a = 1 }", 'params: "a" must be a string, not a number'),
+    (
+        f'heartbeat_interval = "{"[" * 5000}"',
+        "heartbeat_interval must be a number of seconds, such as 30, not",
+    ),
     # ranges
     ("heartbeat_interval = 0", "heartbeat_interval must be at least 0.001 seconds, not 0"),
     ("heartbeat_timeout = -3", "heartbeat_timeout must be at least 0.001 seconds, not -3"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from presence_adapters.cli.exits import Exit
 from presence_proto.testing import SimFaults, SimStats, SimViolation, play_seed
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def simulate(
         f"{total.bytes} bytes, {total.events} events; faults: {struck}"
     )
     if violation is not None or interrupted:
-        sys.exit(1 if violation is not None else 130)
+        sys.exit(1 if violation is not None else Exit.INTERRUPTED)
 
 
 Outcome = tuple[SimStats | None, str | None]

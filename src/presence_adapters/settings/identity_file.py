@@ -104,20 +104,29 @@ def _read(path: Path) -> StoredIdentity | None:
     try:
         data = json.loads(content)
         if not isinstance(data, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         user_id, name = data.pop("user_id", None), data.pop("display_name", None)
         chosen = data.pop("name_chosen", None)
-        if not isinstance(user_id, str) or str(UUID(user_id)) != user_id.lower():
-            raise ValueError("its user_id is no UUID")
+        if not isinstance(user_id, str) or not _is_uuid(user_id):
+            raise ValueError("its user_id is not a UUID")
         if not isinstance(name, str) or not isinstance(chosen, bool):
             raise ValueError("it needs a display_name, and a name_chosen that is true or false")
         return StoredIdentity(user_id, checked_name(name), chosen, data)
     except (ValueError, RecursionError) as exc:
-        fault = "it is no JSON" if isinstance(exc, (UnicodeError, json.JSONDecodeError)) else str(exc)
+        # Only the texts of this function are shown: those of json and its kin differ between releases.
+        is_json = not isinstance(exc, (UnicodeError, json.JSONDecodeError, RecursionError))
+        fault = str(exc) if is_json else "it is not JSON"
         fault = "it is empty" if not content.strip() else fault
         raise IdentityError(
             f"{path}: the identity is damaged, {fault}. Restore the file, or delete it to become a new user"
         ) from None
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text.lower()
+    except ValueError:
+        return False
 
 
 @contextmanager
