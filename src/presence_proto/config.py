@@ -321,7 +321,7 @@ class RealtimeConfig:
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
     #: Presence diffs of one channel that wait for the presence state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
-    #: Bytes of these presence diffs.
+    #: Bytes of the presence diffs of one channel that wait for the presence state.
     max_pending_bytes: int = field(default=64 * 1024 * 1024, validator=check.positive_int)
     max_roster: int = field(default=1_000_000, validator=check.positive_int)  #: keys of one topic's presence
     max_metas: int = field(default=10_000, validator=check.positive_int)  #: metas of one key
@@ -375,7 +375,7 @@ class RealtimeConfig:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The credentials in these settings. Texts for people hide them, see `presence_proto.secrets`."""
+        """The credentials in these settings. Human-readable text hides them, see `presence_proto.secrets`."""
         found = [secret for secret in (self.api_key, self.access_token) if secret is not None]
         query = parse_qsl(urlsplit(self.server_url or "").query)
         for name, value in (*query, *self.params):
@@ -617,19 +617,20 @@ class HubConfig:
     #: Duration of a Phoenix join. Joins of one connection run one after the other. Meanwhile the hub handles
     #: no other message of that connection, not even a heartbeat.
     join_delay: float = field(default=0.0, validator=check.seconds_or_zero)
-    #: Additional delay before the hub answers a refused join. Supabase: 5.
+    #: Additional delay before the hub answers a refused join. Supabase waits 5 s.
     refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
-    #: Delay before the hub refuses a handshake with status 401. Supabase: 2.
+    #: Delay before the hub refuses a handshake with status 401. Supabase waits 2 s.
     handshake_refusal_delay: float = field(default=0.0, validator=check.seconds_or_zero)
     #: How `shutdown` ends sockets on Supabase's mount. "phoenix": with close code 1012. "supabase": with
     #: `phx_error` for each channel, and the end of the stream after `close_timeout`.
     shutdown_like: ShutdownLike = field(default="phoenix", validator=check.shutdown_like)
-    #: Presence calls of one Supabase channel in 30 s. One more closes the channel. Supabase: 5.
+    #: Presence calls of one Supabase channel in 30 s. One more closes the channel. Supabase's limit is 5.
     presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Messages per second from one connection, averaged over 10 s to permit bursts. One more closes its
-    #: Supabase channel, or else the connection with code 1008. Jarvis clients get an `error`. Supabase: 100.
+    #: Messages per second from one connection, averaged over 10 s to permit bursts. The next message closes
+    #: its Supabase channel; a message of no such channel closes the connection with code 1008. Jarvis clients
+    #: get an `error` instead. Supabase's limit is 100.
     message_rate: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Joins per second of one connection, averaged over 10 s. One more is refused. Supabase: 100.
+    #: Joins per second of one connection, averaged over 10 s. One more is refused. Supabase's limit is 100.
     join_rate: int | None = field(default=None, validator=check.positive_int_or_none)
     #: Deliveries per second of one connection's messages, averaged over 10 s. A broadcast counts once per
     #: receiver, and once more per receiver for each 4 KiB. One more closes the Supabase channel. Other
@@ -640,11 +641,11 @@ class HubConfig:
     max_connections_per_address: int | None = field(default=None, validator=check.positive_int_or_none)
     max_channels: int = field(default=100, validator=check.positive_int)  #: per connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)
-    #: Bytes of a Supabase broadcast. Supabase: 3,000 KB, and 5,000,000 for a message.
+    #: Bytes of a Supabase broadcast. Supabase's limit is 3,000 KB, and 5,000,000 bytes for a whole message.
     max_payload_size: int = field(default=3_000_000, validator=check.positive_int)
-    #: Bytes of a tracked payload as JSON, with its presence key. Supabase: 3,000 KB.
+    #: Bytes of a tracked payload as JSON, with its presence key. Supabase's limit is 3,000 KB.
     max_meta_size: int = field(default=64 * 1024, validator=check.positive_int)
-    #: Bytes of presence in one topic. Each meta counts 256 bytes more.
+    #: Bytes of presence in one topic. The hub adds 256 bytes for each meta.
     max_topic_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
     #: Bytes that the hub stores for one connection: its metas and the names of its channels.
     max_connection_size: int = field(default=1024 * 1024, validator=check.positive_int)

@@ -44,7 +44,7 @@ class ProxyError(PresenceError):
 
 
 class RecordingError(PresenceError):
-    """A text is not a recording, or a damaged one. `line` counts from 1. `fault` is a text for people."""
+    """A recording is malformed or damaged. `line` counts from 1. `fault` is a human-readable text."""
 
     def __init__(self, line: int, fault: str) -> None:
         super().__init__(f"line {line}: {fault}")

@@ -18,15 +18,15 @@ from presence_proto.presence import PresenceChange
 from presence_proto.secrets import HIDDEN
 
 
-class _Event(Struct, frozen=True, gc=False):  # no gc: events hold JSON, which has no reference cycles
+class _Event(Struct, frozen=True, gc=False):  # gc=False: events hold JSON, which has no reference cycles
     pass
 
 
 class _Answer(_Event, frozen=True):
-    """A server's answer. `response` is unchanged.
+    """Base of the events with a server's answer. `response` is as received.
 
     The repr of a refusal hides the response, because the response may quote the client's credentials. The
-    `reason`, if the event has one, is the server's text for people.
+    `reason`, if the event has one, is the server's human-readable text.
     """
 
     def __repr__(self) -> str:
@@ -140,7 +140,7 @@ class ChannelLeft(_Event, frozen=True):
 class PushReplied(_Answer, frozen=True):
     """The reply to a push. `status` is usually `"ok"` or `"error"`.
 
-    `status` and `response` are unchanged. The repr hides the response of a refusal, which may quote
+    `status` and `response` are as received. The repr hides the response of a refusal, which may quote
     credentials.
     """
 
@@ -176,7 +176,7 @@ class TrackFailed(_Answer, frozen=True):
 class PresenceSynced(_Event, frozen=True):
     """A full presence state of a topic arrived. `changes` are its differences from the previous presence.
 
-    `forgotten`: after a rejoin, the state continues none of the previous metas. The server was probably
+    `forgotten`: after a rejoin, no meta of the state continues a previous meta. The server was probably
     restarted and has lost its presence; the missing users will probably rejoin within seconds.
     """
 

@@ -176,7 +176,10 @@ class JarvisRoom:
         return self._message_ids
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
-        """Use another token in the next URL. `expires_in` has no effect: connects request tokens anyway."""
+        """Use another token in the next URL.
+
+        `expires_in` is only checked: the token is part of the URL, so an open connection needs no new one.
+        """
         check_expires_in(expires_in)
         try:
             config = evolve(self._config, access_token=token)
@@ -273,7 +276,7 @@ class JarvisRoom:
             self._tokens.stop()
 
     def _out(self, reason: str, *, retry: bool) -> None:
-        """Leave the welcomed state. Sent invites fail, and without `retry` the waiting messages, too."""
+        """Mark the client as not welcomed. Sent invites fail, and without `retry` also waiting messages."""
         self._welcomed = False
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.cancel(JarvisTimer.STABLE)
@@ -413,7 +416,7 @@ class JarvisRoom:
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.set(JarvisTimer.STABLE, now + self._config.stable_after)
         self._tell(Synced(tuple(changes), forgotten))
-        # After a short absence the server still has the old status, even if this client was restarted.
+        # The server may still show the status from before a short absence or a restart of this client.
         self._tell_activity()
         self._send_waiting()
 

@@ -44,7 +44,7 @@ for _byte in b"]}":
 
 
 def nests_deeper(data: str | bytes, levels: int) -> bool:
-    """Whether valid or invalid JSON text nests more than `levels` levels. Does not recurse."""
+    """Whether a JSON text, valid or not, nests more than `levels` levels. Does not recurse."""
     if len(data) <= levels:
         return False
     if isinstance(data, str):
@@ -68,11 +68,11 @@ def _outside_strings(data: bytes, unwanted: bytes) -> bytes:
 
 
 SMALL_TEXT = 32 * 1024
-"""Size up to which JSON texts need no `check_elements`, in bytes or characters: they hold few elements."""
+"""Largest JSON text that needs no `check_elements`, in bytes or characters: it cannot hold many elements."""
 
 
 def check_elements(data: str | bytes, what: str, most: int) -> None:
-    """Raise `RemoteProtocolError` if valid or invalid JSON text has more than `most` elements.
+    """Raise `RemoteProtocolError` if a JSON text, valid or not, has more than `most` elements.
 
     The count is the number of opening brackets and commas. Each element costs time to decode, to check and to
     encode again, and the pauses of the garbage collector grow with the number of lists and dicts.

@@ -68,7 +68,7 @@ _decode_entry = msgspec.json.Decoder(_Entry).decode
 
 
 def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
-    """Return the entries of a state by key. Raises `RemoteProtocolError` if it is malformed or not an object.
+    """Return the entries of a state by key. Raises `RemoteProtocolError` if the state is not a JSON object.
 
     The entries are not checked. `levels` only bounds the decoding for the error text.
     """
@@ -235,7 +235,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             raise KeyError(key)
         return self._extras.get(key, _NOTHING)
 
-    # -- facts
+    # -- updates
 
     def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_state`, the server's full presence: `{key: {"metas": [...]}}`.
@@ -285,7 +285,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         joins, extras, most = parse_entries(entries, "presence_diff joins", levels)
         leaves, _, _ = parse_entries(leaving, "presence_diff leaves", levels, held)
         if joins and (len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas):
-            self._check_diff(joins, leaves)  # the cheap check is too strict: it ignores leaves and known keys
+            self._check_diff(joins, leaves)  # count exactly: the check above ignores leaves and known keys
         changes = []
         for key, metas in joins.items():
             left = leaves.pop(key, None) if leaves else None
@@ -551,7 +551,7 @@ def _listed(held: _Held) -> tuple[Meta, ...]:
 
 def _are_last(metas: _Several, joins: _Several) -> bool:
     """Whether `joins` are the last of `metas`, in the same order and with the same content."""
-    # Compare the reprs: in Python, 1 == True.
+    # Compare reprs, because 1 == True in Python.
     last = list(islice(reversed(metas.items()), len(joins)))
     return repr(last) == repr(list(reversed(joins.items())))
 

@@ -66,7 +66,7 @@ class RestartGrace:
         self._paused, self.deadline, self._here_since = self.deadline, inf, None
 
     def left(self, now: float) -> None:
-        """Note that the application leaves. No grace follows: its absence says nothing about the others."""
+        """Stop, because the application leaves. Its time away says nothing about the other clients."""
         self.lost(now)
         self.applies, self._paused = False, -inf
 

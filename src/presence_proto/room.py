@@ -71,7 +71,7 @@ class Undelivered:
 
 @frozen
 class Trouble:
-    """A problem that is reported to people."""
+    """A problem to report to the application. `message` is human-readable."""
 
     message: str
 
@@ -127,7 +127,7 @@ class Room(Protocol):
         ...
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """Note that the application has no access token now."""
+        """Report that the application has no access token now."""
         ...
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:

@@ -3,9 +3,9 @@
 A secret is a credential: an API key, an access token, a password, or the value of a header or parameter with
 a name for credentials. Other parameters, headers and words are not secrets, whatever their length.
 
-Secrets are hidden in texts for people: reprs, log lines, recordings and reasons. Data for programs stays as
-the server sent it: payloads, replies, their statuses and responses. Protocol code interprets messages before
-anything is hidden.
+Secrets are hidden in human-readable text: reprs, log lines, recordings and reasons. Data for programs stays
+as the server sent it: payloads, replies, their statuses and responses. Protocol code interprets messages
+before anything is hidden.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HIDDEN = "…"
-"""The replacement of a secret in a text for people."""
+"""The replacement of a secret in human-readable text."""
 
 MIN_SECRET = 8
 """Shortest secret to search for in texts, in characters. Shorter ones occur in ordinary words by chance."""
 
 MAX_TEXT = 200
-"""Longest quotation of a server's text in a text for people, in characters."""
+"""Longest quotation of a server's text in a human-readable text, in characters."""
 
 MAX_CODED = 4096
 """Longest secret to search for in all forms, in characters. Longer secrets are searched for only as they are
@@ -62,7 +62,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def header_pieces(name: str, value: str) -> Iterator[tuple[str, bool]]:
-    """Yield the pieces of a header's value, each with whether it is a secret.
+    """Yield the pieces of a header's value, each with a flag: whether the piece is a secret.
 
     The secret in `Bearer abc` is `abc`. In the cookie `sid=abc; theme=dark`, both values are secrets.
     """

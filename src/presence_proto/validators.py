@@ -101,7 +101,6 @@ def positive_int(instance: object, attribute: Attribute[Any], value: Any) -> Non
 
 
 def nesting(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    # For the reasons of the range see MOST_NESTING.
     if isinstance(value, bool) or not isinstance(value, int) or not LEAST_NESTING <= value <= MOST_NESTING:
         raise ConfigError(
             f"{attribute.name} must be a whole number from {LEAST_NESTING} to {MOST_NESTING}, not {value!r}"

@@ -164,7 +164,7 @@ class ScriptedEndpoint:
 
 
 class Server:
-    """Loopback server. A thread runs `handler` for each connection. With `None` it accepts no connection."""
+    """Loopback server. A thread runs `handler` for each connection. `None`: no connection is accepted."""
 
     def __init__(
         self,
@@ -280,7 +280,6 @@ def reset(sock: socket.socket) -> None:
 
 
 def _has(address: str) -> bool:
-    """Whether this host has an IPv6 address."""
     try:
         with socket.socket(socket.AF_INET6) as sock:
             sock.bind((address, 0))

@@ -57,7 +57,7 @@ class Contract:
         self._last = ConnId(0)
 
     def accepted(self, conn: ConnId) -> None:
-        """Record a transport that no `OpenTransport` requested. A hub accepts all its transports this way."""
+        """Record a transport that opened without an `OpenTransport`, as a hub's transports do."""
         self._live.add(conn)
 
     def closed(self, conn: ConnId) -> None:
@@ -170,7 +170,7 @@ class RealtimeFold:
                 self.missing.add(topic)
 
     def check(self) -> None:
-        """Compare the folded state with the client. Call this after a drain."""
+        """Compare the fold with the drained client."""
         client = self._client
         require(client.next_deadline() is not None or client.is_closed, "a client that waits has a deadline")
         for topic in client.channels:
@@ -189,7 +189,7 @@ class PresenceFold:
     - No user joins, leaves or changes before the first `Connected` or after a `Disconnected`.
     - After a `Connected` with `resumed`, one event follows for each net difference.
     - No user joins twice. A leave or change names the user as last shown. A change has a difference.
-    - `online_users` starts with the client's own user, has nobody twice, and otherwise equals `users`.
+    - `online_users` starts with the client's own user, lists no user twice, and otherwise equals `users`.
     """
 
     def __init__(self, client: PresenceClient) -> None:
@@ -221,7 +221,7 @@ class PresenceFold:
                 self.failed[command_id] = event
 
     def check(self) -> None:
-        """Compare the folded state with the client. Call this after a drain."""
+        """Compare the fold with the drained client."""
         client = self._client
         require(client.is_connected == self.connected, "is_connected is what the events say")
         require(not self.owed, f"net differences were not told: {self.owed}")

@@ -180,7 +180,7 @@ class FaultyPhoenixSession(PhoenixSession):
             super().send(message)
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message for several receivers not at all, once or twice, depending on the faults."""
+        """Send a shared message never, once or twice, depending on the faults."""
         faults = self._faults()
         if shared.message.event == "presence_diff":
             if faults.diffs_duplicated:
@@ -206,7 +206,7 @@ class FaultyJarvisSession(JarvisSession):
         super()._on_message(message)
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message for several receivers not at all, once or twice, depending on the faults."""
+        """Send a shared message never, once or twice, depending on the faults."""
         faults = self._faults()
         if faults.broadcasts_dropped or faults.diffs_duplicated:
             kind = decode_object(str(form.encoded.data, "utf-8"), "a message")["type"]
@@ -365,17 +365,17 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- freezing
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """See `Endpoint`. While frozen, the call waits for `thaw`."""
+        """See `Endpoint`. If frozen, postponed until `thaw`."""
         if not self._keeps(self.transport_opened, conn, now=now, address=address):
             super().transport_opened(conn, now=now, address=address)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`. While frozen, the call waits for `thaw`."""
+        """See `Endpoint`. If frozen, postponed until `thaw`."""
         if not self._keeps(self.receive_data, conn, bytes(data), now=now):
             super().receive_data(conn, data, now=now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. While frozen, the call waits for `thaw`."""
+        """See `Endpoint`. If frozen, postponed until `thaw`."""
         if not self._keeps(self.transport_closed, conn, now=now, reason=reason):
             super().transport_closed(conn, now=now, reason=reason)
             self._line.forget(conn)

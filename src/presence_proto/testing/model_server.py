@@ -143,7 +143,7 @@ class ModelServer(ScriptedServer):
         self.stalls = True
 
     def serve(self) -> None:
-        """Process everything that waits. From now on, process everything at once."""
+        """Process all waiting tasks, and stop stalling."""
         self.stalls = False
         self.exchange()
 

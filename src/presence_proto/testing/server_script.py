@@ -65,11 +65,11 @@ class ScriptContext:
         self.devices: list[Device] = []
 
     def topic(self, number: int) -> str:
-        """Return a topic that the client has joined. Raise `LocalProtocolError` when there is none."""
+        """Return a topic of the client. Raise `LocalProtocolError` when there is none."""
         return _one_of(list(dict.fromkeys(join.topic for join in self.server.sent("phx_join"))), number)
 
     def device(self, number: int) -> Device:
-        """Return a device that came online. Raise `LocalProtocolError` when there is none."""
+        """Return a device. Raise `LocalProtocolError` when there is none."""
         return _one_of(self.devices, number)
 
     def do(self, step: Step) -> None:
@@ -216,7 +216,7 @@ class Cut(_Printed):
 
 @frozen(repr=False)
 class Die(_Printed):
-    """The network fails silently. It works again after the client has noticed the failure."""
+    """The network fails silently. It recovers after the client has noticed."""
 
     def happen(self, context: ScriptContext) -> None:
         """Stop all delivery."""
@@ -304,7 +304,7 @@ class ServeOne(_Printed):
 
 @frozen(repr=False)
 class Serve(_Printed):
-    """The server processes everything that waits, and from now on everything at once."""
+    """The server processes all waiting tasks, and stops stalling."""
 
     def happen(self, context: ScriptContext) -> None:
         """End a `Stall`."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ http stream
-# HTTP/1.1 on a byte stream, with h11. The handshakes and the proxy tunnel share this class.
+# HTTP/1.1 on a byte stream, with h11: shared by the handshakes and the proxy tunnel.
 
 
 MAX_HEADER_SIZE = 16 * 1024  # bytes of the request or status line and the headers together
@@ -38,7 +38,7 @@ class HttpStream:
     """An h11 connection whose size limit does not depend on how the stream is cut.
 
     h11 checks its limit only when it needs more data. So this class passes on at most one byte more than the
-    limit. It never passes the end of the stream on: for h11 that is `b""`.
+    limit. It never passes on `b""`, which h11 takes for the end of the stream.
     """
 
     __slots__ = ("_h11", "_unread")
@@ -48,7 +48,7 @@ class HttpStream:
         self._unread = bytearray()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in received bytes."""
+        """Buffer received bytes."""
         self._unread += data
 
     def _next_event(self) -> Any:
@@ -323,7 +323,7 @@ class ServerHandshake(HttpStream):
         return HandshakeRequest(request.target.decode("ascii"), headers, self._subprotocols)
 
     def accept(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> tuple[bytes, Upgraded]:
-        """Return the bytes of the upgrade and its result. Raises `LocalProtocolError` if it is not legal."""
+        """Return the bytes and the result of the upgrade. Raises `LocalProtocolError` for illegal answers."""
         key = self._waiting()
         lines = [
             (b"Upgrade", b"websocket"),
@@ -347,7 +347,7 @@ class ServerHandshake(HttpStream):
         return self._h11.send(response), Upgraded(limit, subprotocol, bytes(self._unread))
 
     def reject(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """Return the bytes of the refusal. Raises `LocalProtocolError` if it is not legal."""
+        """Return the bytes of the refusal. Raises `LocalProtocolError` for illegal answers."""
         self._waiting()
         if not 300 <= status <= 599:
             raise LocalProtocolError(f"{status!r} is not the status of a refusal")

@@ -93,7 +93,7 @@ class SocksConnect:
         return data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in bytes from the proxy. Raises `ProxyError` if it refuses or does not speak SOCKS 5."""
+        """Process bytes from the proxy. Raises `ProxyError` if it refuses or does not speak SOCKS 5."""
         self._unread += data
         while self._stage is not _Stage.DONE and (answer := self._next_answer()) is not None:
             if self._stage is _Stage.METHOD:
@@ -291,7 +291,7 @@ class ProxyTunnel:
         return self._connect.data_to_send()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in bytes from the proxy. Raises `ProxyError` if the proxy does not open the tunnel."""
+        """Process bytes from the proxy. Raises `ProxyError` if the proxy does not open the tunnel."""
         self._connect.receive_data(data)
         if not self._connect.is_done:
             return
@@ -301,7 +301,7 @@ class ProxyTunnel:
             raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
 
     def receive_eof(self) -> None:
-        """Note that the stream ended before the tunnel was open. Always raises `ProxyError`."""
+        """Report that the stream ended before the tunnel was open. Always raises `ProxyError`."""
         raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
 
 

@@ -48,7 +48,7 @@ HEALED = 200.0  # seconds without faults; then every request of the application 
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
+    """Return a strategy that reads attributes of the machine, so that subclasses can change it."""
     return st.runner().flatmap(strategy)
 
 
@@ -74,7 +74,7 @@ class ServerMachine(BriefMachine):
         self.client = self.server.client
 
     def make_client(self) -> Any:
-        """Return the client under test, not connected. Override this method to test your own client."""
+        """Return the client under test, not connected. Override this for your own client."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- presence
@@ -132,7 +132,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.stalls)
     @rule()
     def serve(self) -> None:
-        """The server processes everything that waits, and from now on everything at once."""
+        """The server processes all waiting tasks, and stops stalling."""
         self.server.serve()
 
     @precondition(lambda self: self.server.stalls)
@@ -188,14 +188,14 @@ class ServerMachine(BriefMachine):
 
     @rule()
     def heal(self) -> None:
-        """All faults end for `HEALED` seconds. Then every request of the application must be fulfilled."""
+        """All faults end for `HEALED` seconds. Then call `healed`."""
         self.server.refusals.clear()
         self.server.serve()
         self.server.advance(HEALED)
         self.healed()
 
     def healed(self) -> None:
-        """Check what must be true after `heal`. Override this method to check more."""
+        """Check the state after `heal`. Override this to check more."""
         assert self.client.is_connected, "it never comes back"
 
     # ---------------------------------------------------------------- invariants
@@ -233,7 +233,7 @@ class ClientMachine(ServerMachine):
         self._read = 0
 
     def make_client(self) -> RealtimeClient:
-        """Return a client that is not connected. It has no `rng`, so there is no jitter."""
+        """Return a client without jitter: it has no `rng`."""
         return RealtimeClient(RealtimeConfig(server_url="ws://host.test"))
 
     def params(self, topic: str) -> Any:
@@ -361,7 +361,7 @@ _activities = st.sampled_from([None, "Chess"])
 
 
 class PresenceClientMachine(ServerMachine):
-    """State machine for `PresenceClient`. It plays the server, the network, the clock and the application.
+    """State machine for `PresenceClient`, like `ClientMachine`.
 
     The model is the server's presence, and `commands`, the ids of the application's commands. The machine
     checks the roster, that each user is shown as its latest device, that a poke is received once, and that a
@@ -380,7 +380,7 @@ class PresenceClientMachine(ServerMachine):
         self.shown: set[str] = set()  # the users in the roster
 
     def make_client(self) -> PresenceClient:
-        """Return a client that is not connected. It has no `rng`, so there is no jitter."""
+        """Return a client without jitter: it has no `rng`."""
         return PresenceClient(Identity(self.me, "Me"), PresenceConfig(server_url="ws://host.test"))
 
     # ---------------------------------------------------------------- the application

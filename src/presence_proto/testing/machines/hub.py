@@ -214,7 +214,7 @@ class HubMachine(BriefMachine):
         self._numbers = 0
 
     def make_hub(self) -> Hub:
-        """Return the hub under test. Override this method to test your own hub."""
+        """Return the hub under test. Override this for your own hub."""
         return Hub(HubConfig(presence_window=self.presence_window))
 
     @property
@@ -329,7 +329,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def shout(self, membership: Membership) -> None:
-        """A member broadcasts. Every other member receives the broadcast once, the sender does not."""
+        """A member broadcasts. Only the other members receive it, once."""
         visitor, topic = membership
         self._numbers += 1
         visitor.shout(topic, self._numbers)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from presence_proto.testing.strategies.values import Program, Role, texts
 
-# ------------------------------------------------------------------------------------------------------- wire
+# ------------------------------------------------------------------------------------------------------ frame
 # One WebSocket frame, encoded here: a test of a parser should not share code with the parser.
 
 
@@ -417,7 +417,6 @@ def _reserved_bits(speaker: Breaker) -> None:
 
 
 def _wrong_masking(speaker: Breaker) -> None:
-    """An unmasked frame from a client, or a masked frame from a server."""
     speaker.frame(speaker.draw(_DATA | _CONTROL), well_masked=False)
 
 
