@@ -329,6 +329,30 @@ def test_no_two_classes_share_a_name() -> None:
     assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
 
 
+STUBS = {"zlib"}  # whose types have private names only
+
+
+@pytest.mark.parametrize("package", [CORE, ADAPTERS])
+def test_private_attributes_stay_in_their_module(package: str) -> None:
+    for module, tree in (CORE_SOURCES if package == CORE else ADAPTER_SOURCES).items():
+        own = {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)
+        }
+        own |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        own |= {node.target.id for node in ast.walk(tree) if _is_annotation(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
+                assert node.attr in own or ast.unparse(node.value) in STUBS, f"{module}: {ast.unparse(node)}"
+
+
+def _is_self(node: ast.AST) -> bool:
+    return ast.unparse(node) in ("self", "cls", "super()")
+
+
+def _is_annotation(node: ast.AST) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+
+
 # ---------------------------------------------------------------------------------------- sizes
 
 

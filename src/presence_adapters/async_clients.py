@@ -109,6 +109,32 @@ class AsyncQueue(EventQueue[E]):
         return event
 
 
+class Runner(Generic[Core]):
+    """A core with its asynchronous driver: what a client and its channels run commands with."""
+
+    def __init__(self, endpoint: Core, driver: AsyncDriver[Any], monitor: ConnectionMonitor) -> None:
+        self.core = endpoint
+        self.driver = driver
+        self.monitor = monitor
+
+    async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core when the transport takes data. Raises `ConnectError` after the end."""
+        self.driver.check()
+        await self.driver.writable()
+        self.check_running()
+        return self.driver.call(command, *args, **kwargs)
+
+    def check_running(self) -> None:
+        """Raise `LocalProtocolError` before the start and elsewhere, `ConnectError` after the end."""
+        self.driver.check()
+        if self.driver.ended.is_set():
+            raise self.monitor.ended()
+
+    def reply(self) -> AwaitedReply:
+        """A reply that can be awaited on the loop of the driver."""
+        return AwaitedReply(self.driver.event_type())
+
+
 class AsyncClient(Generic[Core, E]):
     """What both clients share: their life, their commands and their event stream."""
 
@@ -142,6 +168,7 @@ class AsyncClient(Generic[Core, E]):
             monitor=self._monitor,
             meter=events.meter,
         )
+        self._runner = Runner(endpoint, self._driver, self._monitor)
 
     @property
     def is_connected(self) -> bool:
@@ -162,7 +189,7 @@ class AsyncClient(Generic[Core, E]):
         """Use another access token from now on: in every joined channel at once, in the next joins and the
         next URL.
         """
-        await self._command(self._core.set_access_token, token)
+        await self._runner.command(self._core.set_access_token, token)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until `is_connected`, for `timeout` seconds at most (`None`: as long as it takes).
@@ -171,8 +198,8 @@ class AsyncClient(Generic[Core, E]):
         trying; and `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._check_running()
-        connected = self._answer()
+        self._runner.check_running()
+        connected = self._runner.reply()
         if self.is_connected:
             connected.set_result(None)
         else:
@@ -226,20 +253,6 @@ class AsyncClient(Generic[Core, E]):
 
     def __anext__(self) -> Awaitable[E | EventsDropped]:
         return self._events.__anext__()
-
-    async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        self._driver.check()
-        await self._driver.writable()
-        self._check_running()
-        return self._driver.call(command, *args, **kwargs)
-
-    def _check_running(self) -> None:
-        self._driver.check()
-        if self._driver.ended.is_set():
-            raise self._monitor.ended()
-
-    def _answer(self) -> AwaitedReply:
-        return AwaitedReply(self._driver.event_type())
 
 
 refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.blocking", "with", "for")
@@ -351,19 +364,21 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 
     async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
         """Be seen with this status and activity, now and after every reconnect."""
-        return await self._command(self._core.update_activity, status, activity)
+        return await self._runner.command(self._core.update_activity, status, activity)
 
     async def send_invite(self, game: str, code: str | None = None) -> int:
         """Invite everybody to a game."""
-        return await self._command(self._core.send_invite, game, code)
+        return await self._runner.command(self._core.send_invite, game, code)
 
     async def send_poke(self, user_id: str) -> int:
         """Poke a user."""
-        return await self._command(self._core.send_poke, user_id)
+        return await self._runner.command(self._core.send_poke, user_id)
 
     async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
         """Say something in a chat channel of the room."""
-        return await self._command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
+        return await self._runner.command(
+            self._core.send_chat, channel, content, reply_to, timestamp=utc_now()
+        )
 
 
 # --------------------------------------------------------------------------------------------- async realtime
@@ -431,7 +446,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         `ConnectError` when the client ends. Then, and when it is cancelled, the topic is left again.
         """
         checked_timeout(timeout)
-        joined = self._answer()
+        joined = self._runner.reply()
         route: Route[AsyncQueue[core.RealtimeEvent]] | None = None
 
         def join(*, now: float) -> Route[AsyncQueue[core.RealtimeEvent]]:
@@ -440,7 +455,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
 
         async def joining() -> Route[AsyncQueue[core.RealtimeEvent]]:
             nonlocal route
-            route = await self._command(join)
+            route = await self._runner.command(join)
             await joined.wait()
             return route
 
@@ -456,7 +471,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
             raise
         if route.channel is None:
             acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
-            route.channel = Channel(self, route, self._core.presence(topic), acked=acked)
+            route.channel = Channel(self._runner, self._routes, route, acked=acked)
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -471,16 +486,17 @@ class Channel:
 
     def __init__(
         self,
-        client: AsyncRealtimeClient,
+        runner: Runner[core.RealtimeClient],
+        routes: Routes[AsyncQueue[core.RealtimeEvent]],
         route: Route[AsyncQueue[core.RealtimeEvent]],
-        presence: core.PresenceMap,
         *,
         acked: bool,
     ) -> None:
         self.topic = route.topic  #: Which one it is.
         #: Who is present, live; as it last was after the channel is left.
-        self.presence = presence
-        self._client = client
+        self.presence = runner.core.presence(route.topic)
+        self._runner = runner
+        self._routes = routes
         self._route = route
         self._acked = acked
 
@@ -490,12 +506,12 @@ class Channel:
     @property
     def is_joined(self) -> bool:
         """Whether we are in it now. It comes back by itself after a loss."""
-        return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
+        return not self._route.leaving and self._runner.core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
     def is_synced(self) -> bool:
         """Whether `presence` is the server's current state. False: it is stale, or not there yet."""
-        return not self._route.leaving and self._client._core.is_synced(self.topic)
+        return not self._route.leaving and self._runner.core.is_synced(self.topic)
 
     @property
     def response(self) -> Any:
@@ -509,7 +525,7 @@ class Channel:
         the config's `push_timeout`), which include waiting for a channel that is down.
         A crash of the channel and the end of the connection fail it at once.
         """
-        return await self._push(self._client._core.push, event, payload, timeout=timeout)
+        return await self._push(self._runner.core.push, event, payload, timeout=timeout)
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Broadcast an event to the others in a Supabase channel.
@@ -518,17 +534,17 @@ class Channel:
         `PushError` then.
         """
         if self._acked:
-            await self._push(self._client._core.broadcast, event, payload)
+            await self._push(self._runner.core.broadcast, event, payload)
         else:
-            await self._command(self._client._core.broadcast, event, payload)
+            await self._command(self._runner.core.broadcast, event, payload)
 
     async def track(self, meta: Mapping[str, Any]) -> None:
         """Be present with this payload, now and after every rejoin."""
-        await self._command(self._client._core.track, meta)
+        await self._command(self._runner.core.track, meta)
 
     async def untrack(self) -> None:
         """Stop being present."""
-        await self._command(self._client._core.untrack)
+        await self._command(self._runner.core.untrack)
 
     async def wait_synced(self, timeout: float | None = None) -> None:
         """Wait until `is_synced`: `presence` has everybody. `timeout`: seconds; `None`: as long as it takes.
@@ -537,32 +553,32 @@ class Channel:
         when the time is up, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._client._check_running()
-        synced = self._client._answer()
+        self._runner.check_running()
+        synced = self._runner.reply()
         if self.is_synced:
             synced.set_result(None)
         else:
-            self._client._routes.await_sync(self._route, synced)
+            self._routes.await_sync(self._route, synced)
         try:
-            await self._client._driver.within(timeout, synced.wait)
+            await self._runner.driver.within(timeout, synced.wait)
         except TimeoutError:
             raise WaitTimeoutError(
-                f"{self.topic!r} not synced within {timeout:g} s", self._client._monitor.trouble
+                f"{self.topic!r} not synced within {timeout:g} s", self._runner.monitor.trouble
             ) from None
         finally:
-            self._client._routes.abort(self._route, synced)
+            self._routes.abort(self._route, synced)
 
     async def leave(self) -> None:
         """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
-        self._client._driver.check()
-        left = self._client._answer()
-        self._client._routes.leave(self._route, left)
+        self._runner.driver.check()
+        left = self._runner.reply()
+        self._routes.leave(self._route, left)
         await left.wait()
 
     def __aiter__(self) -> Self:
-        self._client._driver.check()
+        self._runner.driver.check()
         if self._route.queue.is_finished:
-            raise left_already(self.topic) if self._route.leaving else self._client._monitor.ended()
+            raise left_already(self.topic) if self._route.leaving else self._runner.monitor.ended()
         return self
 
     def __anext__(self) -> Awaitable[core.RealtimeEvent | EventsDropped]:
@@ -574,13 +590,13 @@ class Channel:
                 raise left_already(self.topic)
             return command(self.topic, *args, now=now, **kwargs)
 
-        return await self._client._command(checked)
+        return await self._runner.command(checked)
 
     async def _push(self, command: Callable[..., int], *args: Any, **kwargs: Any) -> Any:
-        answer = self._client._answer()
+        answer = self._runner.reply()
 
         def push(topic: str, *, now: float) -> None:
-            self._client._routes.expect_reply(command(topic, *args, now=now, **kwargs), answer)
+            self._routes.expect_reply(command(topic, *args, now=now, **kwargs), answer)
 
         await self._command(push)
         return await answer.wait()

@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
+    from presence_adapters.routing import Route, Routes
+    from presence_adapters.socket_clients import SocketRunner
     from presence_proto.presence import Meta
 
 
@@ -170,6 +172,10 @@ class BlockingDriver(SocketDriver):
                         self._driven_by = None
                         self._changed.notify_all()
 
+    def make_room(self) -> None:
+        """Wait until no more than `MAX_UNSENT` bytes wait to be written, or until the client has ended."""
+        self.wait(lambda: self.is_writable or self.ended)
+
     @property
     def _is_driven(self) -> bool:
         # This thread's own id does not count: Ctrl-C may have left it behind.
@@ -229,7 +235,7 @@ class _Blocking(SocketClient[Core, Event]):
         Raises `ConnectError` after the last event if the server has refused the client for good. Also raises
         it when an earlier iteration already reached the end.
         """
-        self._check()
+        self._runner.check()
         if self._events.is_finished:
             raise self._monitor.ended()
         return _read(self._driver, self._events, timeout)
@@ -244,7 +250,7 @@ class _Blocking(SocketClient[Core, Event]):
         goes on trying then. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._check()
+        self._runner.check()
         with self._driver.lock:
             connected = self._connected()
         try:
@@ -269,14 +275,14 @@ class _Blocking(SocketClient[Core, Event]):
 
     def disconnect(self) -> None:
         """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
-        self._check_process()
+        self._runner.check_process()
         with self._driver.lock:
             self._goodbye()
         self._driver.wait(lambda: self._driver.is_quiet)
 
     def close(self) -> None:
         """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
-        if self._is_forked:
+        if self._runner.is_forked:
             return  # the connection belongs to the parent process
         with self._driver.lock:
             self._goodbye()
@@ -301,7 +307,7 @@ class _Blocking(SocketClient[Core, Event]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._is_forked:
+        if self._runner.is_forked:
             return  # the connection and the threads to wait for belong to the parent process
         try:
             # Ctrl-C must end the block at once. Any other end of the body leaves time to disconnect.
@@ -320,9 +326,6 @@ class _Blocking(SocketClient[Core, Event]):
         if error is None:
             raise bug  # no consumer has read the events up to the bug
         logger.error("the client has failed", exc_info=bug)
-
-    def _make_room(self) -> None:
-        self._driver.wait(lambda: self._driver.is_writable or self._driver.ended)
 
 
 refuse(
@@ -394,7 +397,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
             raise
         with self._driver.lock:
             if route.channel is None:
-                route.channel = Channel(self, route, params)
+                route.channel = Channel(self._runner, self._driver, self._routes, route, params)
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -402,12 +405,21 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
 class Channel(SocketChannel):
     __doc__ = SocketChannel.__doc__
 
-    _client: RealtimeClient
+    def __init__(
+        self,
+        runner: SocketRunner[core.RealtimeClient],
+        driver: BlockingDriver,
+        routes: Routes[EventQueue[core.RealtimeEvent]],
+        route: Route[EventQueue[core.RealtimeEvent]],
+        params: Mapping[str, Any] | core.ChannelConfig | None,
+    ) -> None:
+        super().__init__(runner, routes, route, params)
+        self._driver = driver
 
     @property
     def presence(self) -> dict[str, tuple[Meta, ...]]:
         """Current presence: the metas of every key. After `leave` it keeps its last state."""
-        with self._client._driver.lock:
+        with self._driver.lock:
             return dict(self._presence)
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
@@ -434,25 +446,24 @@ class Channel(SocketChannel):
         after `timeout` seconds, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        client = self._client
-        client._check()
-        with client._driver.lock:
+        self._runner.check()
+        with self._driver.lock:
             synced = self._synced()
         try:
-            if not client._driver.wait(synced.done, timeout):
+            if not self._driver.wait(synced.done, timeout):
                 text = f"{self.topic!r} not synced within {timeout:g} s"
-                raise WaitTimeoutError(text, client._monitor.trouble)
+                raise WaitTimeoutError(text, self._runner.monitor.trouble)
             synced.result()
         finally:
-            with client._driver.lock:
-                client._routes.abort(self._route, synced)
+            with self._driver.lock:
+                self._routes.abort(self._route, synced)
 
     def leave(self) -> None:
         """Leave the topic and wait until it is left. A second call does nothing."""
-        self._client._check()
+        self._runner.check()
         left = PendingReply()
-        with self._client._driver.lock:
-            self._client._routes.leave(self._route, left)
+        with self._driver.lock:
+            self._routes.leave(self._route, left)
         self._wait(left)
 
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
@@ -462,16 +473,16 @@ class Channel(SocketChannel):
         when the channel is left or the client has ended, and all events were read. After a final refusal it
         ends with a `ConnectError`.
         """
-        self._client._check()
+        self._runner.check()
         if self._route.queue.is_finished:
-            raise left_already(self.topic) if self._route.leaving else self._client._monitor.ended()
-        return _read(self._client._driver, self._route.queue, timeout)
+            raise left_already(self.topic) if self._route.leaving else self._runner.monitor.ended()
+        return _read(self._driver, self._route.queue, timeout)
 
     def __iter__(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
         return self.events()
 
     def _wait(self, answer: PendingReply) -> Any:
-        self._client._driver.wait(answer.done)
+        self._driver.wait(answer.done)
         return answer.result()
 
 

@@ -56,6 +56,49 @@ class PendingReply:
         return self._result
 
 
+class SocketRunner(Generic[Core]):
+    """A core with its driver on a plain socket: what a client and its channels run commands with."""
+
+    def __init__(
+        self, endpoint: Core, driver: SocketDriver, monitor: ConnectionMonitor, how_to_start: str
+    ) -> None:
+        self.core = endpoint
+        self.driver = driver
+        self.monitor = monitor
+        self._how_to_start = how_to_start
+        self.process: int | None = None
+        """Id of the process that started the client; `None` before the start."""
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that started the client and owns the socket."""
+        return self.process not in (None, os.getpid())
+
+    def check(self) -> None:
+        """Raise `LocalProtocolError` before the start, and in a forked process."""
+        if self.process is None:
+            raise core.LocalProtocolError(f"the client is not running yet: {self._how_to_start}")
+        self.check_process()
+
+    def check_process(self) -> None:
+        """Raise `LocalProtocolError` in a forked process."""
+        if self.is_forked:
+            raise core.LocalProtocolError(forked("client"))
+
+    def check_running(self) -> None:
+        """As `check`; after the end, raise `ConnectError`."""
+        self.check()
+        if self.driver.ended:
+            raise self.monitor.ended()
+
+    def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core when the driver takes more data. Raises as `check_running` does."""
+        self.check_running()
+        self.driver.make_room()
+        self.check_running()
+        return self.driver.call(command, *args, **kwargs)
+
+
 class SocketClient(Generic[Core, Event]):
     """Client on a plain socket: a core, its driver and its event queue."""
 
@@ -76,7 +119,6 @@ class SocketClient(Generic[Core, Event]):
     ) -> None:
         self._core = endpoint
         self._events = events
-        self._process: int | None = None  # id of the process that started it; `None`: not started
         self._monitor = ConnectionMonitor(config.address().authority)
         self._recording = recording
         self._driver = self._make_driver(
@@ -90,11 +132,12 @@ class SocketClient(Generic[Core, Event]):
             monitor=self._monitor,
             meter=events.meter,
         )
+        self._runner = SocketRunner(endpoint, self._driver, self._monitor, self._how_to_start)
 
     @property
     def is_connected(self) -> bool:
         """Whether the client is connected, in this process."""
-        return self._core.is_connected and not self._is_forked
+        return self._core.is_connected and not self._runner.is_forked
 
     @property
     def latency(self) -> float | None:
@@ -103,53 +146,22 @@ class SocketClient(Generic[Core, Event]):
 
     def set_access_token(self, token: str | None) -> None:
         """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
-        self._command(self._core.set_access_token, token)
-
-    @property
-    def _is_forked(self) -> bool:
-        """Whether this process was forked after the start, so that the socket belongs to the parent."""
-        return self._process not in (None, os.getpid())
+        self._runner.command(self._core.set_access_token, token)
 
     def _begin(self) -> None:
         self._recording.open()
-        self._process = os.getpid()
+        self._runner.process = os.getpid()
         self._driver.call(self._core.connect)
-
-    def _check(self) -> None:
-        """Raise `LocalProtocolError` unless this process has started the client."""
-        if self._process is None:
-            raise core.LocalProtocolError(f"the client is not running yet: {self._how_to_start}")
-        self._check_process()
-
-    def _check_process(self) -> None:
-        if self._is_forked:
-            raise core.LocalProtocolError(forked("client"))
-
-    def _check_running(self) -> None:
-        self._check()
-        if self._driver.ended:
-            raise self._monitor.ended()
-
-    def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        self._check_running()
-        self._make_room()
-        self._check_running()
-        return self._driver.call(command, *args, **kwargs)
 
     def _connected(self) -> PendingReply:
         """Return a reply that is done when the client is connected or has ended."""
-        self._check_running()
+        self._runner.check_running()
         connected = PendingReply()
         if self.is_connected:
             connected.set_result(None)
         else:
             self._monitor.wait(connected)
         return connected
-
-    def _make_room(self) -> None:
-        """Check, before a command, that the write buffer has room. The blocking client waits here instead."""
-        if not self._driver.is_writable:
-            raise core.LocalProtocolError("the server does not read what was sent to it: wait until it does")
 
     def _goodbye(self) -> None:
         if not self._driver.ended:
@@ -214,19 +226,19 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
         """Show this status and activity to others, now and after every reconnect."""
-        return self._command(self._core.update_activity, status, activity)
+        return self._runner.command(self._core.update_activity, status, activity)
 
     def send_invite(self, game: str, code: str | None = None) -> int:
         """Invite all users in the room to a game."""
-        return self._command(self._core.send_invite, game, code)
+        return self._runner.command(self._core.send_invite, game, code)
 
     def send_poke(self, user_id: str) -> int:
         """Poke a user."""
-        return self._command(self._core.send_poke, user_id)
+        return self._runner.command(self._core.send_poke, user_id)
 
     def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
         """Send a message to a chat channel of the room."""
-        return self._command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
+        return self._runner.command(self._core.send_chat, channel, content, reply_to, timestamp=utc_now())
 
     def _notify(self, event: core.PresenceEvent | EventsDropped) -> None:
         if self.on_notification is not None:
@@ -288,7 +300,7 @@ class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]
             self._core.join(topic, params, now=now)
             return self._routes.join(topic, joined)
 
-        return self._command(join)
+        return self._runner.command(join)
 
 
 class SocketChannel:
@@ -301,13 +313,15 @@ class SocketChannel:
 
     def __init__(
         self,
-        client: SocketRealtimeClient,
+        runner: SocketRunner[core.RealtimeClient],
+        routes: Routes[EventQueue[core.RealtimeEvent]],
         route: Route[EventQueue[core.RealtimeEvent]],
         params: Mapping[str, Any] | core.ChannelConfig | None,
     ) -> None:
         self.topic = route.topic
-        self._presence = client._core.presence(route.topic)  # live; after `leave`, the last state
-        self._client = client
+        self._presence = runner.core.presence(route.topic)  # live; after `leave`, the last state
+        self._runner = runner
+        self._routes = routes
         self._route = route
         self._is_acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
 
@@ -317,12 +331,12 @@ class SocketChannel:
     @property
     def is_joined(self) -> bool:
         """Whether the channel is joined now. After a loss the client rejoins by itself."""
-        return not self._route.leaving and self._client._core.state_of(self.topic) is core.ChannelState.JOINED
+        return not self._route.leaving and self._runner.core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
     def is_synced(self) -> bool:
         """Whether `presence` matches the server's current state. `False`: it is stale or not received yet."""
-        return not self._route.leaving and self._client._core.is_synced(self.topic)
+        return not self._route.leaving and self._runner.core.is_synced(self.topic)
 
     @property
     def response(self) -> Any:
@@ -331,11 +345,11 @@ class SocketChannel:
 
     def track(self, meta: Mapping[str, Any]) -> None:
         """Add this payload to the presence of the channel, now and after every rejoin."""
-        self._command(self._client._core.track, meta)
+        self._command(self._runner.core.track, meta)
 
     def untrack(self) -> None:
         """Remove the payload of this client from the presence."""
-        self._command(self._client._core.untrack)
+        self._command(self._runner.core.untrack)
 
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         def checked(*, now: float) -> T:
@@ -343,24 +357,24 @@ class SocketChannel:
                 raise left_already(self.topic)
             return command(self.topic, *args, now=now, **kwargs)
 
-        return self._client._command(checked)
+        return self._runner.command(checked)
 
     def _synced(self) -> PendingReply:
         """Return a reply that is done when `is_synced`, or fails when that cannot happen any more."""
-        self._client._check_running()
+        self._runner.check_running()
         synced = PendingReply()
         if self.is_synced:
             synced.set_result(None)
         else:
-            self._client._routes.await_sync(self._route, synced)
+            self._routes.await_sync(self._route, synced)
         return synced
 
     def _push(self, event: str, payload: Any, timeout: float | None) -> PendingReply:
         answer = PendingReply()
 
         def push(topic: str, *, now: float) -> None:
-            push_id = self._client._core.push(topic, event, payload, timeout=timeout, now=now)
-            self._client._routes.expect_reply(push_id, answer)
+            push_id = self._runner.core.push(topic, event, payload, timeout=timeout, now=now)
+            self._routes.expect_reply(push_id, answer)
 
         self._command(push)
         return answer
@@ -370,9 +384,9 @@ class SocketChannel:
         answer = PendingReply()
 
         def broadcast(topic: str, *, now: float) -> None:
-            push_id = self._client._core.broadcast(topic, event, payload, now=now)
+            push_id = self._runner.core.broadcast(topic, event, payload, now=now)
             if self._is_acked:
-                self._client._routes.expect_reply(push_id, answer)
+                self._routes.expect_reply(push_id, answer)
             else:
                 answer.set_result(None)
 

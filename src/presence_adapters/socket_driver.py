@@ -109,6 +109,11 @@ class SocketDriver:
         """Whether no more than `MAX_UNSENT` bytes wait to be written."""
         return self._link is None or self._link.unsent <= MAX_UNSENT
 
+    def make_room(self) -> None:
+        """Before a command: raise `LocalProtocolError` while too much waits to be written."""
+        if not self.is_writable:
+            raise LocalProtocolError("the server does not read what was sent to it: wait until it does")
+
     @property
     def is_quiet(self) -> bool:
         """Whether it has ended, and nothing is open any more."""

@@ -54,7 +54,9 @@ from presence_adapters.socket_link import CHUNK
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from presence_adapters.routing import Route
+    from presence_adapters.routing import Route, Routes
+    from presence_adapters.socket_clients import SocketRunner
+
 
 __all__ = [
     "Channel",
@@ -93,9 +95,9 @@ class _Stepped(SocketClient[Core, Event]):
 
         A message that arrives over several steps is handled as a whole in the last of them.
         """
-        if self._process is None:
+        if self._runner.process is None:
             return
-        self._check()
+        self._runner.check()
         self._driver.step(budget)
         self._enforce_limits()
 
@@ -122,7 +124,7 @@ class _Stepped(SocketClient[Core, Event]):
         Raises `LocalProtocolError` before `connect`. Raises `ConnectError` after the last event if the server
         has refused the client for good.
         """
-        self._check()
+        self._runner.check()
         return _read(self._events)
 
     def wait_connected(self, timeout: float | None = None) -> Reply:
@@ -163,12 +165,12 @@ class _Stepped(SocketClient[Core, Event]):
 
     def disconnect(self) -> None:
         """Start to disconnect gracefully. Call `step` until `is_closed`. A second call does nothing."""
-        self._check_process()
+        self._runner.check_process()
         self._goodbye()
 
     def close(self) -> None:
         """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
-        if self._is_forked:
+        if self._runner.is_forked:
             return  # the connection belongs to the parent process
         self._goodbye()
         self._driver.stop()
@@ -226,7 +228,8 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
             return JoinTimeoutError(topic, seconds, trouble)
 
         if route.channel is None:
-            route.channel = Channel(self, route, params, self._limited(joined, timeout, abort))
+            reply = self._limited(joined, timeout, abort)
+            route.channel = Channel(self._runner, self._routes, route, params, reply, self._limited)
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -260,16 +263,17 @@ class Reply:
 class Channel(SocketChannel):
     __doc__ = SocketChannel.__doc__
 
-    _client: RealtimeClient
-
     def __init__(
         self,
-        client: RealtimeClient,
+        runner: SocketRunner[core.RealtimeClient],
+        routes: Routes[EventQueue[core.RealtimeEvent]],
         route: Route[EventQueue[core.RealtimeEvent]],
         params: Mapping[str, Any] | core.ChannelConfig | None,
         joining: Reply,
+        limited: Callable[[PendingReply, float | None, Callable[[float], Exception]], Reply],
     ) -> None:
-        super().__init__(client, route, params)
+        super().__init__(runner, routes, route, params)
+        self._limited = limited
         self.joining = joining  #: The reply to the first join.
         #: The live presence; after `leave`, its last state.
         self.presence = self._presence
@@ -304,19 +308,19 @@ class Channel(SocketChannel):
         `WaitTimeoutError` after `timeout` seconds, a `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        client, synced = self._client, self._synced()
+        synced = self._synced()
 
         def abort(seconds: float) -> Exception:
-            client._routes.abort(self._route, synced)
+            self._routes.abort(self._route, synced)
             return WaitTimeoutError(
-                f"{self.topic!r} not synced within {seconds:g} s", client._monitor.trouble
+                f"{self.topic!r} not synced within {seconds:g} s", self._runner.monitor.trouble
             )
 
-        return client._limited(synced, timeout, abort)
+        return self._limited(synced, timeout, abort)
 
     def leave(self) -> None:
         """Leave the topic. A second call does nothing."""
-        self._client._routes.leave(self._route)
+        self._routes.leave(self._route)
 
 
 refuse(Channel, "use `for event in channel.events()`", "for", "async for")

@@ -21,8 +21,6 @@ MAX_EPOCH_MS = 253_402_300_799_999
 MAX_REPLAY = 25
 """The maximum number of broadcasts that Supabase replays."""
 
-MAX_NESTING = 64
-"""The maximum levels of JSON in data added to a join."""
 LEAST_NESTING, MOST_NESTING = 20, 250
 """The range of `max_nesting`. Fewer levels are too few for this library's messages; more levels need too much
 of Python's stack."""
