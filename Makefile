@@ -43,9 +43,11 @@ lint: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell --ignore-words-list tru README.md CHANGELOG.md docs src
+	$(BIN)/python docs/prose.py
 
 docs: .venv/.dev
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -d build/doctrees docs build/docs
 	@echo "The site is in build/docs/index.html"
 
 # Of each part something: the core, the hub, real sockets, the command, the fixture.
