@@ -72,7 +72,10 @@ class Timers(Generic[Name]):
         self._serial += 1
         timer = self._live[name] = _Timer(deadline, self._serial, name)
         heappush(self._heap, timer)
-        self._surface()
+        if before is not None and before.deadline <= self.first:
+            self._surface()  # it may have been the first entry
+        elif deadline < self.first:
+            self.first = deadline
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._live):
             self._heap = list(self._live.values())
             heapify(self._heap)
@@ -82,7 +85,8 @@ class Timers(Generic[Name]):
         timer = self._live.pop(name, None)
         if timer is not None:
             timer.live = False
-            self._surface()
+            if timer.deadline <= self.first:  # it may have been the first entry
+                self._surface()
 
     def clear(self) -> None:
         """Remove all timers."""
