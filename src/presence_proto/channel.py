@@ -448,7 +448,7 @@ class Channel:
             socket.timers.set((ChannelTimer.STATE, self.topic), now + socket.config.state_timeout)
         socket.emit(events.ChannelJoined(self.topic, response, rejoined))
         if isinstance(self.params, ChannelConfig) and not self.params.is_confirmed_by(response):
-            reason = "the server has subscribed to other postgres_changes than the join asked for"
+            reason = "the server's postgres_changes differ from those of the join"
             socket.emit(events.ProtocolViolation(reason, self.topic))
         self.refresh_token(now)
         self._tracker.start_over()
@@ -570,9 +570,9 @@ class Channel:
         current.diff_bytes += diff_size(payload)
         config, fault = self._socket.config, ""
         if len(current.diffs) > config.max_pending_diffs:
-            fault = "more diffs before the presence state than max_pending_diffs"
+            fault = "too many presence diffs before the presence state (max_pending_diffs)"
         elif current.diff_bytes > config.max_pending_bytes:
-            fault = "more bytes of diffs before the presence state than max_pending_bytes"
+            fault = "too many bytes of presence diffs before the presence state (max_pending_bytes)"
         while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
             # Drop the oldest diff: the state that follows most likely includes it.
             current.diff_bytes -= diff_size(current.diffs.pop(0))

@@ -117,7 +117,9 @@ class RealtimeClient(SansIO):
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
         presence = channel.presence
-        assert isinstance(presence, PresenceMap), "the presence of a client inside another is its host's"
+        assert isinstance(presence, PresenceMap), (
+            "a client inside another client has no presence map of its own"
+        )
         return presence
 
     def is_synced(self, topic: str) -> bool:
@@ -139,7 +141,7 @@ class RealtimeClient(SansIO):
     def connect(self, *, now: float) -> None:
         """Connect, and stay connected until `disconnect`."""
         if not self.is_closed:
-            raise LocalProtocolError("connect was called before")
+            raise LocalProtocolError("connect was already called")
         now = self._clock.advance(now)
         self._connection.open(now)
         self._settle(now)
@@ -175,12 +177,12 @@ class RealtimeClient(SansIO):
         if isinstance(params, ChannelConfig) and not topic.startswith("realtime:"):
             raise LocalProtocolError(
                 f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join "
-                f"{'realtime:' + topic!r}, or give a mapping if {topic!r} is a plain Phoenix topic"
+                f"{'realtime:' + topic!r}, or pass a mapping if {topic!r} is a plain Phoenix topic"
             )
         channel, old = Channel(topic, params, self._socket), self._channels.get(topic)
         if old is not None and old.state is not ChannelState.LEAVING:
             if old.params != channel.params:
-                raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
+                raise LocalProtocolError(f"{topic!r} is already joined with other params: leave it first")
             now = self._clock.advance(now)
             if old.is_parked:
                 old.forget_refusals()
@@ -189,7 +191,9 @@ class RealtimeClient(SansIO):
             self._settle(now)  # timers may be due now
             return
         if old is None and len(self._channels) >= self._config.max_channels:
-            raise LocalProtocolError(f"no more than {self._config.max_channels} channels (max_channels)")
+            raise LocalProtocolError(
+                f"too many channels: the limit is {self._config.max_channels} (max_channels)"
+            )
         now = self._clock.advance(now)
         if old is not None:
             old.left()
@@ -217,7 +221,9 @@ class RealtimeClient(SansIO):
         arrive.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
-            raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
+            raise LocalProtocolError(
+                f"event must be a non-empty string without the prefix 'phx_', not {event!r}"
+            )
         channel = self._channel(topic)
         encoded = self._encoded({} if payload is None else payload, self._config.payload_nesting)
         return self._push(channel, event, encoded, timeout, wants_reply=True, now=now)
@@ -376,7 +382,7 @@ class RealtimeClient(SansIO):
             raise LocalProtocolError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if channel.queued >= self._config.max_pending_pushes:
             raise LocalProtocolError(
-                f"{channel.queued} pushes (max_pending_pushes) wait for the join of {channel.topic!r}"
+                f"{channel.queued} pushes already wait for the join of {channel.topic!r} (max_pending_pushes)"
             )
         now = self._clock.advance(now)
         push = self._socket.new_push(channel.topic, event, payload, now + timeout, wants_reply=wants_reply)
@@ -516,7 +522,7 @@ class RealtimeClient(SansIO):
             self._socket.emit(
                 events.ProtocolViolation("a reply must be an object with a string status", message.topic)
             )
-            self._join_answered(message, channel, "nothing that is a reply", None, now)
+            self._join_answered(message, channel, "the server's reply is malformed", None, now)
             return
         status, response = reply["status"], reply.get("response")
         if message.topic == "phoenix":
