@@ -137,8 +137,8 @@ class PresenceClient(SansIO):
     def is_user_stale(self, user_id: str) -> bool:
         """Whether the data of a user may be out of date. `False` if the user is not in the room.
 
-        While `is_stale`, all users are stale. Otherwise a user is stale if the presence of a restarted server
-        lacks the user. It ends when the user returns, or goes offline after `PresenceConfig.restart_grace`.
+        While `is_stale`, all users are stale. Otherwise a user is stale if a restarted server has not reported the
+        user yet: until the user returns, or goes offline at the end of `PresenceConfig.restart_grace`.
         The return of an unchanged user causes no event.
         """
         if self._connected:

@@ -108,7 +108,7 @@ class PhoenixRoom:
         self._leave_if_refused(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Show this user as `own`, with a broadcast (if in the room) and a track. Returns the broadcast's id."""
+        """Show this user as `own`, with a track and, in the room, a broadcast. Returns the latter's id."""
         message_id = None
         if self._realtime.is_synced(self._topic):
             payload = {
