@@ -537,7 +537,7 @@ class Channel:
 
     def _presence_state(self, current: ChannelJoin, payload: Any) -> None:
         if current.diffs is None:
-            return  # before the join's reply: of an earlier join
+            return  # before the join's reply, a state is of an earlier join
         before = len(self.presence)
         changes = self.presence.apply_state(payload)
         forgotten = (

@@ -91,7 +91,7 @@ class PresenceClient(SansIO):
             if config.speaks_jarvis
             else PhoenixRoom(config, self._roster, self._clock, self._outbox, self._tell, rng=rng)
         )
-        self._held: list[RoomEvent] | None = None  # room events during a command that has no id yet
+        self._held: list[RoomEvent] | None = None  # room events, until the current command has an id
         self._connected = False
         self._was_connected = False
         self._command_ids = 0
@@ -137,9 +137,9 @@ class PresenceClient(SansIO):
     def is_user_stale(self, user_id: str) -> bool:
         """Whether the data of a user may be out of date. `False` if the user is not in the room.
 
-        While `is_stale`, all users are stale. Otherwise a user is stale if a restarted server has not reported the
-        user yet: until the user returns, or goes offline at the end of `PresenceConfig.restart_grace`.
-        The return of an unchanged user causes no event.
+        While `is_stale`, all users are stale. Otherwise a user is stale if a restarted server has not
+        reported the user yet: until the user returns, or goes offline after the grace (see
+        `PresenceConfig.restart_grace`). The return of an unchanged user causes no event.
         """
         if self._connected:
             return self._roster.is_stale(user_id)

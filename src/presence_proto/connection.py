@@ -1,4 +1,4 @@
-"""`Connection`: a WebSocket connection that reconnects by itself. Also when to request access tokens.
+"""`Connection`: a WebSocket connection that reconnects by itself. `TokenRequests`: its access tokens.
 
             open()                transport_opened + upgrade
     IDLE ──────────▶ CONNECTING ──────────────────────────▶ OPEN
@@ -68,7 +68,7 @@ def retry_after(headers: Headers) -> float | None:
     """
     wanted = _first(headers, "retry-after")
     if re.fullmatch(r"[0-9]+", wanted):
-        return float(wanted)  # not int(): it refuses thousands of digits
+        return float(wanted)  # int() refuses texts of thousands of digits
     due, sent = _seconds(wanted), _seconds(_first(headers, "date"))
     return None if due is None or sent is None else max(0.0, due - sent)
 
@@ -151,7 +151,7 @@ class TokenRequests:
         self.timers.clear()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
-            ahead = self._backoff.next()  # no request at once: the host's clock may be wrong, the token valid
+            ahead = self._backoff.next()  # back off: the host's clock may be wrong, the token still valid
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
@@ -270,7 +270,7 @@ class Connection:
         *,
         rng: Random | None = None,
     ) -> None:
-        self.credentials = Credentials(config.secrets)  # hidden in human-readable texts
+        self.credentials = Credentials(config.secrets)  # to hide in human-readable texts
         self._config = config
         self._address = address
         self._outbox = outbox
@@ -286,9 +286,9 @@ class Connection:
         self._websocket: WebSocket | None = None
         self._inflated = 0  # the part of websocket.bytes_added that the outbox has counted
         self._transport_gone: str | None = None  # the driver's reason, once the transport is closed
-        self._was_open = False  # ever
+        self._was_open = False  # whether it was ever open
         self._was_refused = False  # with 401 or 403, since the connection was last open
-        self._patient_until = -math.inf  # earlier missing heartbeat replies are excused
+        self._patient_until = -math.inf  # until then, a missing heartbeat reply is excused
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
@@ -436,7 +436,7 @@ class Connection:
             elif now < self._patient_until:
                 self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
-                # The tick is very late: the host was asleep, and the reply may be unread. Check again first.
+                # The tick is very late: the host was asleep, and the reply may be unread. Beat once more.
                 self._beat(now)
             else:
                 self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)
@@ -466,7 +466,7 @@ class Connection:
             event = websocket.next_event()
             if websocket.deflate_bits is not None:
                 self._count_inflated(websocket)
-            if isinstance(event, (TextMessage, BinaryMessage)):  # a message needs no flush
+            if isinstance(event, (TextMessage, BinaryMessage)):  # a message causes no output
                 if self.state is ConnectionState.OPEN:
                     return event
                 continue
@@ -502,7 +502,7 @@ class Connection:
             self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
         if self._beaten_at is None:
             self._beaten_at = now
-        if _HEARTBEAT_DUE not in self._pending:  # one is enough, even if the tick is late
+        if _HEARTBEAT_DUE not in self._pending:  # one event is enough, even after a late tick
             self._report(_HEARTBEAT_DUE)
 
     def _refused(self, refused: HandshakeRefused, now: float) -> None:

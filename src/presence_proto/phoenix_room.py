@@ -108,7 +108,7 @@ class PhoenixRoom:
         self._leave_if_refused(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Show this user as `own`, with a track and, in the room, a broadcast. Returns the latter's id."""
+        """Show this user as `own`: track, and in the room also broadcast. Returns the broadcast's id."""
         message_id = None
         if self._realtime.is_synced(self._topic):
             payload = {
@@ -144,7 +144,7 @@ class PhoenixRoom:
 
     def _say(self, event: str, payload: dict[str, Any], now: float) -> int:
         timeout = self._config.command_timeout
-        # Raw, because the client's own payloads need no check. It would take a third of an activity's time.
+        # Raw: the client's own payloads need no check, which would take a third of an activity's time.
         raw = Raw(encode(payload))
         return self._realtime.broadcast(self._topic, event, raw, timeout=timeout, now=now)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class ChannelTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
     """The kinds of timers. The key of a timer is a kind and a topic, or PUSH and the id of a push."""
 
-    JOIN = auto()  # the reply to the join is late; later: the wait for it is over
+    JOIN = auto()  # the reply to the join is late; the second time, the wait for it is over
     LEAVE = auto()  # the reply to the leave is overdue
     STATE = auto()  # the presence_state is overdue
     REJOIN = auto()  # the delay before the next join is over
@@ -138,7 +138,7 @@ class PhoenixSocket:
     def too_deep(self, text: str) -> tuple[RemoteProtocolError, Message | None] | None:
         """Return the error for a text that nests too deeply, and its message; `None` for any other text.
 
-        In the message, `null` replaces the too deep values. It is `None` if the text is malformed otherwise.
+        In the message, `null` replaces the too deep values. The message is `None` if the text is malformed.
         """
         levels = self.config.max_nesting
         if not nests_deeper(text, levels):
@@ -218,7 +218,7 @@ class PhoenixSocket:
         self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         if not push.is_track:
             self.emit(events.PushReplied(push.push_id, push.topic, status, response))
-        elif status != "ok" and response != UNMATCHED:  # the end of the channel is reported instead
+        elif status != "ok" and response != UNMATCHED:  # UNMATCHED: ChannelDown is reported instead
             reason = self.quote(words_of(response), f"the server said {status}")
             self.emit(events.TrackFailed(push.topic, reason, response))
         return join_ref
@@ -285,7 +285,7 @@ class PhoenixSocket:
 
 
 PATIENCE = 3
-"""Join timeouts that the client waits for the reply to a join, or for any reply while a join blocks."""
+"""Number of join timeouts to wait for a join's reply, and for any reply while a join blocks the socket."""
 
 
 class Overdue(Enum):

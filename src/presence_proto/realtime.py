@@ -82,7 +82,7 @@ class RealtimeClient(SansIO):
         self._heartbeats: set[str] = set()  # refs of unanswered heartbeats
         self._tokens = TokenRequests(config, self._outbox, rng)
         self._joining: dict[str, None] = {}  # topics to join when a fresh token arrives
-        self._deadline = inf  # of the earliest timer, after the last call; in seconds
+        self._deadline = inf  # seconds; the earliest timer, after the last call
 
     # ---------------------------------------------------------------- getters
 
@@ -112,7 +112,7 @@ class RealtimeClient(SansIO):
         return ChannelState.CLOSED if channel is None else channel.state
 
     def presence(self, topic: str) -> PresenceMap:
-        """Return the live presence of a topic. Raises `LocalProtocolError` if it is not in `channels`."""
+        """Return a topic's live presence. Raises `LocalProtocolError` if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
