@@ -165,8 +165,8 @@ def test_all_problems_are_reported_at_once_and_in_order(file: Path) -> None:
             "2: not valid TOML at column 14: a string needs quotation marks",
         ),
         ("[presence\n", "1: not valid TOML at column 10"),
-        ('[presence]\nwire = """\n\n', "4: not valid TOML: the end of the file is missing"),
-        ("[presence]\nwire", "2: not valid TOML: the end of the file is missing"),
+        ('[presence]\nwire = """\n\n', "4: not valid TOML: the last entry is incomplete"),
+        ("[presence]\nwire", "2: not valid TOML: the last entry is incomplete"),
         ("[presence]\na = 1\na = 2\n", "3: not valid TOML at column 6"),
         (
             f"[presence]\na = {{ {LONG} = 1, {LONG} = 2 }}",
@@ -281,7 +281,7 @@ def test_a_command_in_a_file_that_others_can_change_is_not_run(
     (problem,) = caught.value.problems
     assert problem == (
         f"{file}: other users can change it, and with it the program that access_token_command runs: "
-        "chmod 600 it, and own it"
+        "chmod 600 it, and make yourself its owner"
     )
     assert not ran.exists()
 

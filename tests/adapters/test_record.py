@@ -291,7 +291,7 @@ def test_a_hub_that_cannot_be_recorded(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="no such file"):
         asyncio.run(start(tmp_path / "nowhere" / "file"))
-    with pytest.raises(ConfigError, match="a FaultyHub cannot be recorded"):
+    with pytest.raises(ConfigError, match="cannot record a FaultyHub"):
         HubServer(record=tmp_path / "file", hub_type=FaultyHub)
 
 
