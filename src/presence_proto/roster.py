@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
-"""Most pending activities per user. When there are more, presence updates do not arrive; the oldest are dropped."""
+"""Most pending activities per user. Above it, the oldest are dropped: no presence update confirms them."""
 
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
