@@ -284,7 +284,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
         connection.is_over = True
         self._check_over(connection)
         if self._forget(connection.conn) is not None and not self.ended.is_set():
-            logger.debug("connection %d: over: %s", connection.conn, reason, extra={"conn": connection.conn})
+            logger.debug("connection %d: ended: %s", connection.conn, reason, extra={"conn": connection.conn})
             self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
 
     def _check_over(self, connection: AsyncioConnection) -> None:

@@ -181,7 +181,7 @@ class SocketDriver:
         if data:
             self._tell(link, self.endpoint.receive_data, data)
         if why_over is not None:
-            logger.debug("connection %d: over: %s", link.conn, why_over, extra={"conn": link.conn})
+            logger.debug("connection %d: ended: %s", link.conn, why_over, extra={"conn": link.conn})
             self._tell(link, self.endpoint.transport_closed, reason=why_over)
             self._remove(link)
         elif self._lingers_until is not None and time.monotonic() >= self._lingers_until:
