@@ -152,7 +152,7 @@ def test_joining_a_topic_again_late_does_what_was_due() -> None:
 )
 def test_joining_a_topic_again_with_other_params_is_refused(topic: str, params: Any) -> None:
     rig = joined(topic)
-    with pytest.raises(LocalProtocolError, match="is joined with other params: leave it first"):
+    with pytest.raises(LocalProtocolError, match="is already joined with other params: leave it first"):
         rig.do(rig.client.join, topic, params)
     assert state(rig, topic) is ChannelState.JOINED
     assert rig.take() == []

@@ -71,7 +71,7 @@ def test_another_channel_may_not() -> None:
         ({"limit": None}, "limit must be a whole number from 1 to 25"),
         ({"limit": True}, "limit must be a whole number from 1 to 25"),
         ({"limit": 5.0}, "limit must be a whole number from 1 to 25"),
-        ({"from": 5}, "broadcast_replay takes since and limit, not 'from'"),
+        ({"from": 5}, "broadcast_replay accepts only since and limit, not 'from'"),
         (5, "broadcast_replay must be a BroadcastReplay, a mapping or None, not int"),
         (True, "broadcast_replay must be a BroadcastReplay, a mapping or None, not bool"),
     ],
@@ -124,16 +124,22 @@ def test_it_is_a_copy() -> None:
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ({"private": True}, "extra must not hold private: set the field private"),
-        ({"postgres_changes": []}, "extra must not hold postgres_changes: set the field postgres_changes"),
-        ({"broadcast": {"ack": True}}, "extra must not hold broadcast.ack: set the field broadcast_ack"),
+        ({"private": True}, "extra must not contain 'private': set the field private"),
+        (
+            {"postgres_changes": []},
+            "extra must not contain 'postgres_changes': set the field postgres_changes",
+        ),
+        ({"broadcast": {"ack": True}}, "extra must not contain 'broadcast.ack': set the field broadcast_ack"),
         ({"broadcast": {"self": None}}, "set the field broadcast_self"),
         (
             {"broadcast": {"replay": {}}},
-            "extra must not hold broadcast.replay: set the field broadcast_replay",
+            "extra must not contain 'broadcast.replay': set the field broadcast_replay",
         ),
         ({"broadcast": {"replication_ready": True}}, "set the field replication_ready"),
-        ({"presence": {"enabled": True}}, "extra must not hold presence.enabled: set the field presence"),
+        (
+            {"presence": {"enabled": True}},
+            "extra must not contain 'presence.enabled': set the field presence",
+        ),
         ({"presence": {"key": "a"}}, "set the field presence_key"),
         ({"presence": True}, "extra: presence must be a mapping"),
         ({"broadcast": None}, "extra: broadcast must be a mapping"),

@@ -436,7 +436,7 @@ def test_a_channel_that_is_joined_anew_replays_anew() -> None:
 
 def test_changes_that_the_server_did_not_confirm_are_reported() -> None:
     asked = {"event": "*", "schema": "public"}
-    words = "the server has subscribed to other postgres_changes than the join asked for"
+    words = "the server's postgres_changes differ from those of the join"
     for confirmed, told in (([{"id": 7, **asked}], []), ([], [ProtocolViolation(words, ROOM)])):
         rig = online()
         rig.do(rig.client.join, ROOM, ChannelConfig(postgres_changes=[asked]))
@@ -452,7 +452,7 @@ def test_a_channel_config_is_for_topics_of_supabase(topic: str) -> None:
         rig.do(rig.client.join, topic, ChannelConfig())
     assert str(caught.value) == (
         f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join 'realtime:{topic}', "
-        f"or give a mapping if '{topic}' is a plain Phoenix topic"
+        f"or pass a mapping if '{topic}' is a plain Phoenix topic"
     )
     assert rig.client.channels == ()
     rig.do(rig.client.join, "realtime:a", {"user_id": "an application of Phoenix may have such topics"})

@@ -212,7 +212,7 @@ def test_too_many_waiting_diffs_push_out_the_oldest_and_that_is_said() -> None:
     rig.take()
     for name in ("ann", "bob", "cy", "di"):
         diff(rig, joins(**{name: entry(name)}))
-    said = ProtocolViolation("more diffs before the presence state than max_pending_diffs", ROOM)
+    said = ProtocolViolation("too many presence diffs before the presence state (max_pending_diffs)", ROOM)
     assert rig.take() == [said, said]
     state(rig, {})
     assert list(refs(rig)) == ["cy", "di"]
@@ -220,7 +220,9 @@ def test_too_many_waiting_diffs_push_out_the_oldest_and_that_is_said() -> None:
 
 @pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 def test_waiting_diffs_are_bounded_in_bytes_too(vsn: str) -> None:
-    said = ProtocolViolation("more bytes of diffs before the presence state than max_pending_bytes", ROOM)
+    said = ProtocolViolation(
+        "too many bytes of presence diffs before the presence state (max_pending_bytes)", ROOM
+    )
     rig = online(max_pending_bytes=1000, vsn=vsn)
     rig.join(ROOM)
     rig.take()

@@ -183,7 +183,7 @@ class TestConnecting:
 
     def test_connect_twice(self, rig: PresenceRig) -> None:
         rig.do(rig.client.connect)
-        with pytest.raises(LocalProtocolError, match="connect was called before"):
+        with pytest.raises(LocalProtocolError, match="connect was already called"):
             rig.do(rig.client.connect)
         rig.open()
         assert len(rig.opens) == 1
@@ -663,7 +663,7 @@ class TestRefusals:
         rig.take()
         rig.reply(rig.last("presence"), "error", {"reason": "no"})
         (error,) = rig.take()
-        assert error == Error("the server did not take our presence: no")
+        assert error == Error("the server did not accept our presence: no")
 
     def test_silence_is_reported(self, rig: PresenceRig) -> None:
         """Joined, and no presence_state: one rejoin, then an error that names the likely cause."""

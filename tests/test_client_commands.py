@@ -483,7 +483,7 @@ class TestInvisible:
     def test_we_have_no_status(self) -> None:
         rig = PresenceRig(visible=False)
         rig.connect()
-        with pytest.raises(LocalProtocolError, match=r"nobody sees us"):
+        with pytest.raises(LocalProtocolError, match=r"this client is invisible"):
             rig.do(rig.client.update_activity, UserStatus.AWAY)
         assert rig.client.status is UserStatus.ONLINE
 

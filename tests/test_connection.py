@@ -119,7 +119,7 @@ def test_connect_twice_is_refused_and_changes_nothing() -> None:
     rig.do(rig.client.connect)
     for _ in range(2):
         deadline = rig.client.next_deadline()
-        with pytest.raises(LocalProtocolError, match="connect was called before"):
+        with pytest.raises(LocalProtocolError, match="connect was already called"):
             rig.do(rig.client.connect)
         assert rig.client.next_deadline() == deadline
         assert len(rig.opens) == 1
@@ -246,7 +246,7 @@ def test_a_server_that_is_silent_in_the_closing_handshake_is_cut_off() -> None:
     rig.do(rig.client.disconnect)
     assert (rig.client.is_connected, rig.client.is_closed) == (False, False)
     rig.do(rig.client.disconnect)
-    with pytest.raises(LocalProtocolError, match="connect was called before"):
+    with pytest.raises(LocalProtocolError, match="connect was already called"):
         rig.do(rig.client.connect)
     rig.advance(4.9)
     assert rig.take() == []

@@ -149,14 +149,14 @@ def test_a_client_follows_an_answer(answer: str) -> None:
     [
         ("x-other", "not offered"),
         ("permessage-deflate, permessage-deflate", "not offered"),
-        ("permessage-deflate; mystery", "not known"),
+        ("permessage-deflate; mystery", "is unknown"),
         ("permessage-deflate; client_max_window_bits=abc", "illegal value"),
         ("permessage-deflate; server_max_window_bits=1" + "0" * 5000, "illegal value"),
-        ("permessage-deflate; client_max_window_bits", "cannot be followed"),
-        ("permessage-deflate; client_max_window_bits=8", "cannot be followed"),
+        ("permessage-deflate; client_max_window_bits", "must be from 9 to 15"),
+        ("permessage-deflate; client_max_window_bits=8", "must be from 9 to 15"),
         (
             "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
-            "a parameter stands there twice",
+            "a parameter is repeated",
         ),
         ("permessage-deflate;", "malformed"),
     ],

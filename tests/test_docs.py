@@ -44,7 +44,7 @@ SHOWS = {
     "docs/howto/report-a-bug.md 1": "Connected(online_count=1",
     "docs/howto/report-a-bug.md 2": "PresenceClient is the same",
     "docs/howto/report-a-bug.md 3": '{"end":null}',
-    "docs/reference/logging.md 1": "DEBUG:presence_adapters.socket_driver:connection 1: over: eof",
+    "docs/reference/logging.md 1": "DEBUG:presence_adapters.socket_driver:connection 1: ended: eof",
     "docs/reference/configuration.md 1": "Connected(online_count=1",
 }
 """What each snippet prints. Those that go on for ever are interrupted once they have."""

@@ -43,16 +43,16 @@ def test_what_a_driver_must_not_do_is_noted() -> None:
     exam.tick(now=5.0)
     assert exam.faults == [
         "next_deadline was read before the outputs were drained",
-        "tick came before the outputs of the last fact were drained",
+        "tick was called before the outputs of the last fact were drained",
     ]
     exam = drained(OPEN)
     exam.receive_data(CONN, b"x", now=5.0)
     exam.tick(now=4.0)
     exam.tick(now=math.nan)
     assert exam.faults == [
-        "receive_data came before transport_opened",
+        "receive_data was called before transport_opened",
         "the clock went backwards by 1 s",
-        "tick had now=nan",
+        "tick was called with now=nan",
     ]
 
 
@@ -108,7 +108,7 @@ def test_what_is_left_behind_once_may_be_kept(monkeypatch: pytest.MonkeyPatch, p
         if patience == 1:
             check_driver(Obedient, duties=["leave a thread"])
         else:
-            with pytest.raises(DutyError, match="leave a thread: it left a thread behind"):
+            with pytest.raises(DutyError, match="leave a thread: the driver left a thread open"):
                 check_driver(Obedient, duties=["leave a thread"])
     finally:
         stop.set()

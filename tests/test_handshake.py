@@ -93,14 +93,14 @@ def test_an_ipv6_host_and_a_port() -> None:
 @pytest.mark.parametrize(
     ("headers", "subprotocols", "address", "reason"),
     [
-        ([("Upgrade", "h2c")], [], ADDRESS, "'Upgrade' is set by the handshake alone"),
-        ([("hOsT", "other")], [], ADDRESS, "'hOsT' is set by the handshake alone"),
-        ([("Sec-WebSocket-Key", "x")], [], ADDRESS, "set by the handshake alone"),
+        ([("Upgrade", "h2c")], [], ADDRESS, "'Upgrade' is reserved: the handshake sets it"),
+        ([("hOsT", "other")], [], ADDRESS, "'hOsT' is reserved: the handshake sets it"),
+        ([("Sec-WebSocket-Key", "x")], [], ADDRESS, "is reserved: the handshake sets it"),
         ([("X", "π-secret")], [], ADDRESS, "'X' is not Latin-1"),
         ([("X", "secret\r\nY: z")], [], ADDRESS, "not legal HTTP"),
         ([("X y", "secret")], [], ADDRESS, "not legal HTTP"),
-        ([], ["chat", "chat"], ADDRESS, "subprotocols must be different tokens"),
-        ([], ["a,secret"], ADDRESS, "subprotocols must be different tokens"),
+        ([], ["chat", "chat"], ADDRESS, "subprotocols must be distinct HTTP tokens"),
+        ([], ["a,secret"], ADDRESS, "subprotocols must be distinct HTTP tokens"),
         ([], [], Address("h", 80, False, "/ secret"), "not legal HTTP"),
         ([], [], Address("h", 80, False, "/secret\r\n"), "not legal HTTP"),
         ([], [], Address("h", 80, False, "/secretä"), "not legal HTTP"),
@@ -154,7 +154,7 @@ def test_frames_right_behind_the_upgrade() -> None:
     assert feed(client, frame(TEXT, b"two")[3:]) == [TextMessage("two")]
 
 
-NO_UPGRADE = "the server's upgrade is not one to a WebSocket"
+NO_UPGRADE = "the server's upgrade is not to WebSocket"
 BAD_ACCEPT = "the server's Sec-WebSocket-Accept header is missing or wrong"
 
 
@@ -184,7 +184,7 @@ BAD_ACCEPT = "the server's Sec-WebSocket-Accept header is missing or wrong"
         ),
         (
             upgrade_response(("sec-websocket-extensions", "permessage-deflate; server_max_window_bits=soon")),
-            "permessage-deflate: a parameter that is not known, or has an illegal value",
+            "permessage-deflate: a parameter is unknown or has an illegal value",
         ),
         (
             upgrade_response(("sec-websocket-extensions", "permessage-deflate; caf\xe9")),
@@ -506,7 +506,7 @@ def test_accept_with_deflate() -> None:
     ("subprotocol", "headers", "reason"),
     [
         ("mqtt", [], "did not offer the subprotocol 'mqtt'"),
-        (None, [("Connection", "close")], "'Connection' is set by the handshake alone"),
+        (None, [("Connection", "close")], "'Connection' is reserved: the handshake sets it"),
         (None, [("X", "π")], "'X' is not Latin-1"),
         (None, [("X", "secret\r\nY: z")], "not legal HTTP"),
     ],
@@ -549,9 +549,9 @@ def test_reject_with_a_status_that_has_no_name() -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "reason"),
     [
-        (200, [], "200 is not the status of a refusal"),
-        (600, [], "600 is not the status of a refusal"),
-        (403, [("content-length", "1")], "set by the handshake alone"),
+        (200, [], "the status of a refusal must be from 300 to 599, not 200"),
+        (600, [], "the status of a refusal must be from 300 to 599, not 600"),
+        (403, [("content-length", "1")], "is reserved: the handshake sets it"),
         (403, [("X", "secret\n")], "not legal HTTP"),
     ],
 )

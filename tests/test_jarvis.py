@@ -152,7 +152,7 @@ class TestConnecting:
         assert rig.client.online_users == (ME, CY)
 
     def test_connecting_twice_is_refused(self, rig: JarvisRig) -> None:
-        with pytest.raises(LocalProtocolError, match="connect was called before"):
+        with pytest.raises(LocalProtocolError, match="connect was already called"):
             rig.do(rig.client.connect)
         assert rig.take() == []
 

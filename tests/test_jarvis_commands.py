@@ -78,7 +78,7 @@ class TestInvites:
     @pytest.mark.parametrize("sent_to", [None, "Bo", 3, {"Bo": 1}, ["Bo", 1], [["Bo"]]])
     def test_a_receipt_that_names_nobody(self, rig: JarvisRig, sent_to: Any) -> None:
         invite = rig.invite("Chess")
-        wrong = [Error("the message invite_sent must have a list of names sent_to")]
+        wrong = [Error("the invite_sent message must have a list of names in sent_to")]
         assert rig.tell("invite_sent", game="Chess", code=None, sent_to=sent_to) == wrong
         assert invite not in rig.client.pending_commands  # it did arrive
         assert rig.tell("invite_sent", game="Chess", code=None, sent_to=sent_to) == wrong

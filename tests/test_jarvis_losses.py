@@ -186,7 +186,7 @@ class TestWaiting:
         rig = JarvisRig(max_pending_pushes=2)
         rig.do(rig.client.connect)
         kept = {rig.poke("bo"), rig.invite("Chess")}
-        with pytest.raises(LocalProtocolError, match=r"2 messages \(max_pending_pushes\) wait already"):
+        with pytest.raises(LocalProtocolError, match=r"2 messages already wait \(max_pending_pushes\)"):
             rig.poke("cy")
         assert rig.client.pending_commands == kept
         rig.open()

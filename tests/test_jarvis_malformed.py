@@ -37,24 +37,24 @@ MALFORMED = [
     ("null", "a Jarvis message is malformed: it must be an object, not null"),
     ("[" * 100_000, f"a Jarvis message {DEEP}"),
     ('{"a":' * 100_000, f"a Jarvis message {DEEP}"),
-    ("{}", "a Jarvis message must have a type, a string"),
-    ('{"type":null}', "a Jarvis message must have a type, a string"),
-    ('{"type":["welcome"]}', "a Jarvis message must have a type, a string"),
-    ('{"type":"welcome"}', "the message welcome must have a list of users"),
-    ('{"type":"welcome","users":{}}', "the message welcome must have a list of users"),
-    ('{"type":"welcome","users":[7]}', "a user of the message welcome must be an object, not int"),
-    ('{"type":"welcome","users":[{}]}', "a user of the message welcome must have a non-empty string user_id"),
-    ('{"type":"user_online"}', "the message user_online must have a non-empty string user_id"),
+    ("{}", "a Jarvis message must have a string type"),
+    ('{"type":null}', "a Jarvis message must have a string type"),
+    ('{"type":["welcome"]}', "a Jarvis message must have a string type"),
+    ('{"type":"welcome"}', "the welcome message must have a list of users"),
+    ('{"type":"welcome","users":{}}', "the welcome message must have a list of users"),
+    ('{"type":"welcome","users":[7]}', "a user of the welcome message must be an object, not int"),
+    ('{"type":"welcome","users":[{}]}', "a user of the welcome message must have a non-empty string user_id"),
+    ('{"type":"user_online"}', "the user_online message must have a non-empty string user_id"),
     (
         '{"type":"user_online","user_id":"a","display_name":1}',
-        "display_name of the message user_online must be a string",
+        "display_name of the user_online message must be a string",
     ),
-    ('{"type":"activity_changed"}', "the message activity_changed must have a non-empty string user_id"),
-    ('{"type":"user_offline","user_id":[]}', "the message user_offline must have a non-empty string user_id"),
+    ('{"type":"activity_changed"}', "the activity_changed message must have a non-empty string user_id"),
+    ('{"type":"user_offline","user_id":[]}', "the user_offline message must have a non-empty string user_id"),
     ('{"type":"game_invite","user_id":"a"}', "a game_invite broadcast must have a non-empty string game"),
-    ('{"type":"poke"}', "the message poke must have a non-empty string user_id"),
-    ('{"type":"error"}', "the message error must have a non-empty string message"),
-    ('{"type":"error","message":{}}', "the message error must have a non-empty string message"),
+    ('{"type":"poke"}', "the poke message must have a non-empty string user_id"),
+    ('{"type":"error"}', "the error message must have a non-empty string message"),
+    ('{"type":"error","message":{}}', "the error message must have a non-empty string message"),
 ]
 
 
@@ -71,7 +71,7 @@ class TestMalformed:
         rig = JarvisRig()
         rig.connect()
         assert rig.tell("welcome", users=[user("bo"), {}]) == [
-            Error("a user of the message welcome must have a non-empty string user_id")
+            Error("a user of the welcome message must have a non-empty string user_id")
         ]
         assert not rig.client.is_connected
         assert rig.client.online_users == (ME,)

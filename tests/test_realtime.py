@@ -182,7 +182,7 @@ def test_an_illegal_command_raises_and_changes_nothing(state: str, name: str) ->
 def test_connecting_twice_is_illegal_and_changes_nothing(state: str) -> None:
     rig = in_state(state)
     before = snapshot(rig)
-    with pytest.raises(LocalProtocolError, match="connect was called before"):
+    with pytest.raises(LocalProtocolError, match="connect was already called"):
         rig.do(rig.client.connect)
     assert snapshot(rig) == before
 
@@ -344,7 +344,7 @@ def test_no_more_channels_than_the_limit() -> None:
     rig.do(rig.client.join, "room:a")
     rig.do(rig.client.join, "room:b")
     before = snapshot(rig)
-    with pytest.raises(LocalProtocolError, match=r"no more than 2 channels \(max_channels\)"):
+    with pytest.raises(LocalProtocolError, match=r"too many channels: the limit is 2 \(max_channels\)"):
         rig.do(rig.client.join, "room:c")
     assert snapshot(rig) == before
     rig.do(rig.client.join, "room:b")  # it is there already

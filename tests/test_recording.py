@@ -298,7 +298,7 @@ def test_values_and_back() -> None:
     value["r"] = ChannelConfig(private=True, broadcast_replay={"since": 5}, extra={"new": [{"a": None}]})
     value["a"] = [Allow("ann"), Allow()]
     assert from_json(json.loads(dump(to_json(value)))) == {**value, "t": [1, 2]}
-    with pytest.raises(ValueError, match="no value of the kind 'x'"):
+    with pytest.raises(ValueError, match="unknown kind of value: 'x'"):
         from_json({"$": "x"})
 
 
@@ -375,25 +375,29 @@ def good() -> list[str]:
 @pytest.mark.parametrize(
     ("change", "line", "fault"),
     [
-        (lambda lines: [], 1, "this is no recording"),
-        (lambda lines: ["{}\n", *lines], 1, "this is no recording"),
-        (lambda lines: ["nonsense\n"], 1, "this is no recording"),
+        (lambda lines: [], 1, "this is not a recording"),
+        (lambda lines: ["{}\n", *lines], 1, "this is not a recording"),
+        (lambda lines: ["nonsense\n"], 1, "this is not a recording"),
         (
             lambda lines: [lines[0].replace('"version":1', '"version":2')],
             1,
-            "version 2; this package reads 1",
+            "version 2 is not supported: this package reads 1",
         ),
         (lambda lines: [lines[0].replace('"kind":"Rea', '"kind":"Unrea')], 1, "header is malformed"),
-        (lambda lines: [lines[0].replace('"kind":"RealtimeClient"', '"kind":"Hub"')], 1, "not for a Hub"),
+        (
+            lambda lines: [lines[0].replace('"kind":"RealtimeClient"', '"kind":"Hub"')],
+            1,
+            "cannot configure a Hub",
+        ),
         (lambda lines: [lines[0].replace('"jitter"', '"better"')], 1, "header is malformed: .*better"),
         (lambda lines: [lines[0].replace('"rng":[3', '"rng":[4')], 1, "header is malformed"),
         (lambda lines: [lines[0].replace('"rng"', '"dice"')], 1, "header is malformed: 'rng' is missing"),
-        (lambda lines: lines[:-1], -1, "cut off here, without its end. So far it is the same"),
-        (lambda lines: [*lines[:-1], lines[-1][:-4]], 0, "is cut off, or is no JSON"),
+        (lambda lines: lines[:-1], -1, "cut off here: its end is missing. The replay is the same so far"),
+        (lambda lines: [*lines[:-1], lines[-1][:-4]], 0, "is cut off, or is not JSON"),
         (lambda lines: [*lines, lines[1]], 1, "goes on after its end"),
-        (lambda lines: [lines[0], "[]\n"], 2, "is no JSON object"),
-        (lambda lines: [lines[0], "[" * 100_000], 2, "is cut off, or is no JSON"),
-        (lambda lines: [lines[0], '{"what":1}\n'], 2, "there is no line of this kind: what"),
+        (lambda lines: [lines[0], "[]\n"], 2, "is not a JSON object"),
+        (lambda lines: [lines[0], "[" * 100_000], 2, "is cut off, or is not JSON"),
+        (lambda lines: [lines[0], '{"what":1}\n'], 2, "unknown kind of line: what"),
         (lambda lines: [lines[0], '{"now":1,"command":"eval","args":[]}\n'], 2, "has no command 'eval'"),
         (lambda lines: [lines[0], '{"now":1,"command":"join"}\n'], 2, "'args' is missing"),
         (lambda lines: [lines[0], '{"command":"connect","args":[]}\n'], 2, "'now' is missing"),
@@ -402,7 +406,7 @@ def good() -> list[str]:
         (
             lambda lines: [lines[0], '{"now":1,"command":"connect","args":[{"$":"?"}]}\n'],
             2,
-            "of the kind '\\?'",
+            "kind of value: '\\?'",
         ),
     ],
 )
@@ -483,7 +487,7 @@ def test_show() -> None:
             'text ["1","1","room:x","phx_join",{"user_id":"ann"}] compressed true',
             "< TopicJoined(conn=1, topic=",
         ),
-        *("  asked authorize: ", '> broadcast("room:x", "e", ', ", now", "     7.000 > tick", "the end"),
+        *("  called authorize: ", '> broadcast("room:x", "e", ', ", now", "     7.000 > tick", "the end"),
     ):
         assert words in text or words == ", now", words
     assert list(show_recording([recording.lines[0], '{"end":"of it all"}\n']))[-1].endswith("here: of it all")

@@ -40,14 +40,16 @@ def with_token(config: Config, access_token: TokenProvider | str | None) -> Conf
     if callable(access_token):
         return evolve(config, asks_for_token=True)
     if config.asks_for_token:
-        raise ConfigError("asks_for_token needs an access_token that is a function")
+        raise ConfigError("asks_for_token requires an access_token that is a function")
     return config if access_token is None else evolve(config, access_token=access_token)
 
 
 def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
     """Return `access_token` if it is a function, else `None`. Raises `ConfigError` if it is `async`."""
     if is_async(access_token):
-        raise ConfigError("access_token must be a plain function here: async ones are for asyncio and trio")
+        raise ConfigError(
+            "access_token must be a plain function here: only asyncio and trio clients accept an async one"
+        )
     return access_token if callable(access_token) else None
 
 
@@ -92,14 +94,14 @@ def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float
         provided.close()
     if provided is not None and not isinstance(provided, str):
         kind = type(provided).__name__
-        client.access_token_failed(f"the token provider gave a {kind}, not a string", now=now)
+        client.access_token_failed(f"the token provider returned a {kind}, not a string", now=now)
         return
     try:
         client.set_access_token(
             provided, expires_in=None if provided is None else expires_in(provided), now=now
         )
     except LocalProtocolError as exc:
-        client.access_token_failed(f"the token provider gave none: {exc}", now=now)
+        client.access_token_failed(f"the token provider returned an invalid token: {exc}", now=now)
 
 
 def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: float) -> None:
@@ -145,7 +147,7 @@ class ProviderCall:
         try:
             threading.Thread(target=self._run, name="access token", daemon=True).start()
         except RuntimeError:
-            self.error, self.is_over = PresenceError("there is no room for another thread"), True
+            self.error, self.is_over = PresenceError("the system cannot start another thread"), True
             on_end()
 
     def _run(self) -> None:

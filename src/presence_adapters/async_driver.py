@@ -1,6 +1,6 @@
-"""What the drivers of asyncio and trio have in common: facts in, outputs out, one timer, one end.
+"""Common part of the drivers for asyncio and trio: report facts, carry out outputs, keep one timer.
 
-There is no retry, sleep or heartbeat here; those are the core's.
+Retries and heartbeats are not here, but in the core.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
-"""The outputs that are more than an event to pass on."""
+"""Output classes that need more than a call of `on_event`."""
 
 
 class Event(Protocol):
-    """Something that happens once and can be waited for: `asyncio.Event`, `trio.Event`."""
+    """Interface of `asyncio.Event` and `trio.Event`."""
 
     def is_set(self) -> bool: ...
     def set(self) -> object: ...
@@ -51,7 +51,10 @@ class Event(Protocol):
 
 
 class DriverConnection(Protocol):
-    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+    """State of one connection, from the request to open it until its end.
+
+    `forgotten`: the core has dropped the connection and gets no more facts about it.
+    """
 
     forgotten: bool
 
@@ -60,13 +63,15 @@ C = TypeVar("C", bound=DriverConnection)
 
 
 class AsyncDriver(ABC, Generic[C]):
-    """Drives `endpoint` until it is closed or fails.
+    """Base of the drivers that run a core (`endpoint`) on an event loop until the core is closed or fails.
 
-    `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
-    core is closed, or with the exception that a fact or a drain raised (a bug), which ends everything.
-    `proxy`: the one on the way. `provider` is asked for access tokens, and an `async` one has `patience`
-    seconds. `linger`: seconds that an orderly closed connection has to take what was written. `monitor` sees
-    what becomes of a client's connection. `meter` is told how many bytes a client has received.
+    - `on_event` gets each output that is not an order about a transport or, with a `provider`, a token.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception of a fact or a drain
+      (a bug). After it, the driver does nothing more.
+    - `proxy`: the proxy to connect through.
+    - `provider` returns access tokens. An `async` provider has `patience` seconds for it.
+    - `linger`: seconds that a gracefully closed connection has to send its pending data.
+    - `monitor` gets the events about a client's connection, `meter` the number of received bytes.
     """
 
     def __init__(
@@ -87,45 +92,45 @@ class AsyncDriver(ABC, Generic[C]):
         self._meter = meter
         self.ended = self.event_type()
         self.error: Exception | None = None
-        self.connections: dict[ConnId, C] = {}  # those that the core knows: a client has one at most
-        self.existing: set[C] = set()  # with a socket, or on the way to one
-        self.room = self.event_type()  # to write more
+        self.connections: dict[ConnId, C] = {}  # not forgotten by the core; a client has at most one
+        self.existing: set[C] = set()  # connections with a socket, or still connecting
+        self.room = self.event_type()  # set while the write buffer is below its limit
         self.room.set()
-        self._pong: SendData | None = None  # the latest, while there is no room
-        self._emptied = self.event_type()  # `existing` was
+        self._pong: SendData | None = None  # the latest pong, while `room` is not set
+        self._emptied = self.event_type()  # set when `existing` becomes empty
         self._on_event = logged_events(on_event)
         self._on_end = on_end
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._provider = provider
         self._patience = patience
-        self._is_asking = False  # the provider
+        self._is_asking = False  # a call of the provider is running
         self._linger = linger
         self._is_draining = False
-        self._has_more = False  # outputs to drain, which came meanwhile
+        self._has_more = False  # `drain` was called again while it was running
         self._monitor = monitor
-        self._process: int | None = None  # its id; `None`: not started
+        self._process: int | None = None  # id of the process that started it; `None`: not started
 
-    # ---------------------------------------------------------------- what each loop does in its own way
+    # ---------------------------------------------------------------- different on each loop
 
     event_type: ClassVar[type[Event]]
-    checkpoints: ClassVar[bool] = False  # whether waiting for what has happened lets others have a turn
+    checkpoints: ClassVar[bool] = False  # whether waiting for an event that is already set runs other tasks
 
-    now: Callable[[], float]  # the clock of the loop, from `start` on
-    what: ClassVar[str] = "client"
-    elsewhere: ClassVar[str]  # where it was entered, and how to call it from where it was not
+    now: Callable[[], float]  # the clock of the loop, in seconds; set in `start`
+    what: ClassVar[str] = "client"  # for error texts
+    elsewhere: ClassVar[str]  # for error texts: the loop that owns the client, and how to call into it
 
     @abstractmethod
     def _is_here(self) -> bool:
-        """Whether the code that runs now is in the loop that it was entered in."""
+        """Whether the calling code runs in the loop in which the client was entered."""
 
     @abstractmethod
     async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
-        """What `wait` returns. Raises `TimeoutError` when it takes longer than `timeout` seconds."""
+        """Return the result of `wait()`. Raises `TimeoutError` after `timeout` seconds (`None`: no limit)."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """Drop what is left, and wait until it is gone. After this nothing runs any more."""
+        """Drop all connections and tasks, and wait until they have ended."""
 
     @abstractmethod
     def _open(self, wanted: OpenTransport) -> None: ...
@@ -141,35 +146,35 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     def _start_asking(self, provider: TokenProvider) -> None:
-        """Have `_ask` run, until the end."""
+        """Run `_ask` in a task, which is cancelled when the client ends."""
 
     @abstractmethod
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        """What a plain provider returns, which may take its time, or hang."""
+        """Call a plain provider in a thread, because it may block or hang, and return its result."""
 
     @abstractmethod
     async def _in_time(self, provided: Awaitable[Any]) -> Any:
-        """What a provider's awaitable gives. It is cancelled after `_patience` seconds."""
+        """Await the result of a provider. It is cancelled after `_patience` seconds."""
 
     @abstractmethod
     def _cut(self) -> None:
         """Drop all connections at once."""
 
-    # ---------------------------------------------------------------- what all do
+    # ---------------------------------------------------------------- the same on each loop
 
     async def start(self) -> None:
-        """Use the running loop from now on, until `stop`."""
+        """Bind the driver to the process and the running loop. A second start raises `LocalProtocolError`."""
         if self._process is not None:
             raise LocalProtocolError(f"a {self.what} can be entered only once: create a new one")
         self._process = os.getpid()
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process is a child of the one that entered it, and its sockets are the parent's."""
+        """Whether this process was forked after the start, so that the sockets belong to the parent."""
         return self._process not in (None, os.getpid())
 
     def check(self) -> None:
-        """Raise `LocalProtocolError` unless it was entered, in this process and in this loop."""
+        """Raise `LocalProtocolError` unless the client was entered in this process and in this loop."""
         if self._process is None:
             raise LocalProtocolError(f"the {self.what} is not running yet: enter it with `async with`")
         if self.is_forked:
@@ -178,29 +183,28 @@ class AsyncDriver(ABC, Generic[C]):
             raise LocalProtocolError(f"the {self.what} belongs to {self.elsewhere}")
 
     async def writable(self) -> None:
-        """Wait while too much waits to be written."""
+        """Wait while the write buffer is over its limit."""
         await self.room.wait()
         while not self.room.is_set():
             await self.room.wait()
 
     async def quiet(self) -> None:
-        """Wait until no socket is open and no connect under way."""
+        """Wait until no socket is open and no connect is running."""
         while self.existing:
             await self._emptied.wait()
 
     def has_room(self) -> None:
-        """The transport takes more again."""
+        """Report that the write buffer is below its limit again."""
         self.room.set()
         self._send_pong()
 
     def _send_pong(self) -> None:
-        """Send the pong that there was no room for, if there is one."""
         pong, self._pong = self._pong, None
         if pong is not None:
             self._send(pong.conn, pong.data)
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
         self.check()
         if self.ended.is_set():
             raise LocalProtocolError(f"the {self.what} has ended") from self.error
@@ -209,7 +213,7 @@ class AsyncDriver(ABC, Generic[C]):
         return result
 
     def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Tell the core a fact. What it raises is a bug, and the end."""
+        """Report a fact to the core. An exception is a bug, and ends the driver."""
         if self.error is not None:
             return
         try:
@@ -220,9 +224,9 @@ class AsyncDriver(ABC, Generic[C]):
             self._was_told()
 
     def drain(self) -> None:
-        """Carry out what the core wants, and set the timer.
+        """Carry out the outputs of the core, and set the timer.
 
-        A command that `on_event` gives drains nothing itself: its outputs follow those under way.
+        A call inside `on_event` returns at once. The running call then drains again after its outputs.
         """
         if self.error is not None:
             return
@@ -241,7 +245,7 @@ class AsyncDriver(ABC, Generic[C]):
                 for output in self.endpoint.drain():
                     if type(output) in _SPECIAL:
                         self._carry_out(output)
-                    else:  # nearly all that comes
+                    else:  # nearly always
                         on_event(output)
                 if not self._has_more:
                     break
@@ -252,18 +256,18 @@ class AsyncDriver(ABC, Generic[C]):
             return
         finally:
             self._is_draining = False
-        if not self.connections and self.endpoint.is_closed:  # at rest a core has no connection
+        if not self.connections and self.endpoint.is_closed:  # a closed core has no connection
             self.end(None)
 
     _was_told = drain
-    """The core was told a fact or a command. A driver may wait for more of them before it drains."""
+    """Called after each fact or command. A driver may override it to drain once for several of them."""
 
     def _carry_out(self, output: Any) -> None:
         match output:
             case SendData() if output.is_pong and not self.room.is_set():
                 self._pong = output
             case SendData():
-                self._send_pong()  # before this: nothing may follow a close frame
+                self._send_pong()  # not later: `output` may be a close frame, which must be the last frame
                 self._send(output.conn, output.data)
             case CloseTransport():
                 logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
@@ -272,7 +276,7 @@ class AsyncDriver(ABC, Generic[C]):
                 log_opening(logger, output, self._proxy)
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # While a call is under way, its result is the answer.
+                # The result of a running call also answers this request.
                 if not self._is_asking:
                     self._is_asking = True
                     self._start_asking(self._provider)
@@ -282,7 +286,7 @@ class AsyncDriver(ABC, Generic[C]):
                 self._on_event(output)
 
     async def _ask(self, provider: TokenProvider) -> None:
-        """Ask the provider, and tell the core. What comes after the end is dropped."""
+        """Get a token from the provider, and report it to the core. A result after the end is dropped."""
         client: Any = self.endpoint
         try:
             provided = provider() if is_async(provider) else await self._in_thread(provider)
@@ -298,13 +302,13 @@ class AsyncDriver(ABC, Generic[C]):
                 self.fact(answer, client, provided)
 
     def _begin(self, connection: C) -> None:
-        """It will have a socket."""
+        """Register a connection that will have a socket."""
         self.existing.add(connection)
         if self._emptied.is_set():
             self._emptied = self.event_type()
 
     def _forget(self, conn: ConnId) -> C | None:
-        """The core wants to hear no more of a connection, or has heard all."""
+        """Report no more facts about a connection. Return it, or `None` if it was already forgotten."""
         connection = self.connections.pop(conn, None)
         if connection is not None:
             connection.forgotten = True
@@ -313,13 +317,13 @@ class AsyncDriver(ABC, Generic[C]):
         return connection
 
     def _gone(self, connection: C) -> None:
-        """It has none any more."""
+        """Remove a connection that has no socket any more."""
         self.existing.discard(connection)
         if not self.existing:
             self._emptied.set()
 
     def end(self, error: Exception | None) -> None:
-        """The core is closed, or something has failed. Only the first call counts."""
+        """End the driver: the core is closed, or has failed with `error`. Later calls do nothing."""
         if self.ended.is_set():
             return
         self.error = error

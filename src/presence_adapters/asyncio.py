@@ -4,7 +4,7 @@
         async for event in client:
             ...
 
-What they do is told in `presence_adapters.async_clients`; here is how they do it on asyncio.
+For the common behaviour of both loops see `presence_adapters.async_clients`.
 """
 
 from __future__ import annotations
@@ -49,14 +49,17 @@ T = TypeVar("T")
 
 
 READ_SIZE = 64 * 1024
-"""Bytes that are read at once. asyncio's own 256 KiB are slower: events of so much leave the caches."""
+"""Largest read, in bytes. asyncio's default of 256 KiB is slower: its events do not fit in the CPU caches."""
 
 
 _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
 class AsyncioConnection(asyncio.BufferedProtocol):
-    """One byte stream, from the wish for it to its end. `forgotten`: the core wants to hear no more of it."""
+    """State of one connection, from the request to open it until its end.
+
+    `forgotten`: the core has dropped the connection and gets no more facts about it.
+    """
 
     def __init__(self, driver: AsyncioDriver, conn: ConnId) -> None:
         self.driver = driver
@@ -66,21 +69,21 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         self.lingering: asyncio.TimerHandle | None = None
         self.forgotten = False
         self.is_over = False
-        self.fate: str | None = None  # why it ended, when we know better than the loop
+        self.fate: str | None = None  # why it ended, if the driver knows more than the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         if self.forgotten or self.driver.ended.is_set():
-            # The core has closed it while it was on its way, or is closed itself.
+            # The core dropped the connection during the last step of connecting, or is closed itself.
             self.transport.abort()
-            # uvloop does not report the end of a connection whose making was cancelled at the last moment.
+            # Not in `connection_lost`: uvloop omits that call if connecting was cancelled at the last moment.
             self.driver.lost(self, "too late")
         else:
             logger.debug("connection %d: open", self.conn, extra={"conn": self.conn})
             self.tell_opened()
 
     def tell_opened(self) -> None:
-        """Tell the core that the transport is there."""
+        """Report to the core that the transport is open."""
         self.driver.fact(self.driver.endpoint.transport_opened, self.conn)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -103,18 +106,18 @@ class AsyncioConnection(asyncio.BufferedProtocol):
             self.driver.has_room()
 
     def write(self, data: bytes) -> None:
-        """Write after all that was written before."""
+        """Write `data` after all earlier data."""
         if self.transport is None or self.transport.is_closing():
-            return  # it has ended already; its connection_lost is on the way
+            return  # the connection has ended; the call of `connection_lost` follows
         self.transport.write(data)
 
     def finish(self) -> None:
-        """Close it when what was written is on its way."""
+        """Close the connection after its pending data is written."""
         assert self.transport is not None
         self.transport.close()
 
     def cut(self) -> None:
-        """Drop it at once."""
+        """Drop the connection at once."""
         if self.transport is not None:
             self.transport.abort()
         elif self.making is not None:
@@ -122,7 +125,7 @@ class AsyncioConnection(asyncio.BufferedProtocol):
 
 
 class AsyncioDriver(AsyncDriver[AsyncioConnection]):
-    """Each connection is an `asyncio.Protocol`; the one timer is a `TimerHandle`."""
+    """`AsyncDriver` for asyncio. Each connection is an asyncio protocol; the timer is a `TimerHandle`."""
 
     event_type = asyncio.Event
     elsewhere = "another event loop: use `asyncio.run_coroutine_threadsafe(coro, loop)` to call it there"
@@ -130,22 +133,22 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
     room: asyncio.Event
     _loop: asyncio.AbstractEventLoop
     _timer: asyncio.TimerHandle | None = None
-    _alarm: float | None = None  # when it goes off
-    buffer: memoryview  # that connections read into
+    _alarm: float | None = None  # deadline of `_timer`
+    buffer: memoryview  # read buffer of all connections
     _asking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Use the running loop from now on, until `stop`."""
+        """Bind the driver to the running loop."""
         await super().start()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        # One for all connections of the loop, since each is read from before the next one is written to. A
-        # new one for each read is filled with zeros, which takes 69,000 instructions of the 174,000 of a read
-        # of one diff.
+        # All connections of the loop can share a buffer: its data is copied before the next read. A new
+        # buffer for each read would be filled with zeros, which takes 69,000 of the 174,000 instructions for
+        # reading one diff.
         self.buffer = _buffers.setdefault(self._loop, memoryview(bytearray(READ_SIZE)))
 
     async def stop(self) -> None:
-        """Drop what is left, and wait until it is gone. After this nothing runs any more."""
+        """Drop all connections and tasks, and wait until they have ended."""
         try:
             self._cut()
             if self._asking is not None:
@@ -159,11 +162,11 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
     def _is_here(self) -> bool:
         try:
             return asyncio.get_running_loop() is self._loop
-        except RuntimeError:  # none is running here
+        except RuntimeError:  # no loop runs here
             return False
 
     async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
-        """What `wait` returns. Raises `TimeoutError` when it takes longer than `timeout` seconds."""
+        """Return the result of `wait()`. Raises `TimeoutError` after `timeout` seconds (`None`: no limit)."""
         async with asyncio.timeout(timeout):
             return await wait()
 
@@ -204,7 +207,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
         self._asking = self._loop.create_task(self._ask(provider))
 
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        # Not `to_thread`: the end of the program would wait for it, and it may hang.
+        # Not `asyncio.to_thread`: the program would wait for the thread at its end, and the thread may hang.
         over = asyncio.Event()
         call = ProviderCall(provider, lambda: _tell(self._loop, over.set))
         await over.wait()
@@ -218,13 +221,13 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
                 return await provided
         except TimeoutError:
             if not limit.expired():
-                raise  # the provider's own
+                raise  # the provider itself raised it
             raise too_late(self._patience) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise PresenceError("it was cancelled") from None  # not by us
+            raise PresenceError("it was cancelled") from None  # by the provider, not by the driver
 
     def _cut(self) -> None:
         for connection in list(self.existing):
@@ -237,12 +240,12 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
     ) -> asyncio.Task[str | None]:
         self._begin(connection)
         connection.making = self._loop.create_task(making)
-        # Not at the end of the coroutine: cancelled before its first step, it never runs.
+        # Not at the end of the coroutine: a task that is cancelled before its first step never runs it.
         connection.making.add_done_callback(lambda task: self._made(connection, task))
         return connection.making
 
     async def _connect(self, connection: AsyncioConnection, wanted: OpenTransport) -> str | None:
-        """Returns why there is no connection, if so."""
+        """Connect. Return the reason if that fails, `None` otherwise."""
         try:
             if wanted.tls and self._ssl_context is None:
                 self._ssl_context = client_context(None)
@@ -275,13 +278,13 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
                 self.lost(connection, failure)
 
     def lost(self, connection: AsyncioConnection, reason: str) -> None:
-        """A connection is gone, or could not be made."""
+        """Report that a connection has ended, or could not be opened."""
         if connection.lingering is not None:
             connection.lingering.cancel()
         connection.is_over = True
         self._check_over(connection)
         if self._forget(connection.conn) is not None and not self.ended.is_set():
-            logger.debug("connection %d: over: %s", connection.conn, reason, extra={"conn": connection.conn})
+            logger.debug("connection %d: ended: %s", connection.conn, reason, extra={"conn": connection.conn})
             self.fact(self.endpoint.transport_closed, connection.conn, reason=reason)
 
     def _check_over(self, connection: AsyncioConnection) -> None:
@@ -290,7 +293,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
 
 
 def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """Make a call in the loop, from another thread, unless the loop is gone."""
+    """Call `call` in the loop, from another thread, unless the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
 

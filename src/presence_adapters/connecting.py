@@ -104,7 +104,7 @@ def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
     try:
         return Proxy.from_url(url)
     except ConfigError as exc:
-        way_round = f'to go without a proxy, set no_proxy={address.host}, or proxy=""'
+        way_round = f'to connect without a proxy, set no_proxy={address.host}, or proxy=""'
         raise ConfigError(f"{name} in the environment: {exc}; {way_round}") from None
 
 
@@ -227,11 +227,11 @@ _CERTIFICATE_ERRORS = {
     10: "it has expired",
     18: "it is self-signed",
     19: "a self-signed certificate is in its chain",
-    20: "its issuer is not known here",
-    21: "its issuer is not known here",
+    20: "its issuer is not trusted",
+    21: "its issuer is not trusted",
     23: "it was revoked",
-    24: "a certificate in its chain may not issue others",
-    26: "it is not for servers",
+    24: "a certificate in its chain is not allowed to issue certificates",
+    26: "it is not a server certificate",
     62: "it is for another host name",
     64: "it is for another IP address",
 }
@@ -242,8 +242,8 @@ _TLS_ERRORS = {
     "CERTIFICATE_VERIFY_FAILED": "the certificate is not trusted",
     "HTTP_REQUEST": "the other side speaks HTTP without TLS",
     "KEY_VALUES_MISMATCH": "the key does not belong to the certificate",
-    "NO_PROTOCOLS_AVAILABLE": "no TLS version is allowed on both sides",
-    "NO_SHARED_CIPHER": "there is no cipher that both sides allow",
+    "NO_PROTOCOLS_AVAILABLE": "the two sides have no TLS version in common",
+    "NO_SHARED_CIPHER": "the two sides have no cipher in common",
     "PACKET_LENGTH_TOO_LONG": "the other side does not speak TLS",
     "RECORD_LAYER_FAILURE": "the other side does not speak TLS",
     "SSLV3_ALERT_BAD_CERTIFICATE": "the other side refused our certificate",
@@ -251,7 +251,7 @@ _TLS_ERRORS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "a client certificate is required",
     "TLSV1_ALERT_PROTOCOL_VERSION": "the other side refused our TLS version",
     "TLSV1_ALERT_UNKNOWN_CA": "the other side does not trust the issuer of our certificate",
-    "UNEXPECTED_EOF_WHILE_READING": "the connection ended without a goodbye",
+    "UNEXPECTED_EOF_WHILE_READING": "the connection ended without a TLS closing message",
     "UNSUPPORTED_PROTOCOL": "the other side refused our TLS version",
     "WRONG_VERSION_NUMBER": "the other side does not speak TLS",
 }
@@ -283,7 +283,7 @@ def tls_error_words(error: ssl.SSLError) -> str:
 # ------------------------------------------------------------------------------------------------- connecting
 
 
-_CLOSED_IN_TLS = "the connection was closed while TLS was set up"
+_CLOSED_IN_TLS = "the connection was closed during the TLS handshake"
 
 
 def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | None) -> None:
@@ -319,7 +319,7 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
         case ssl.SSLEOFError():
             return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case ssl.SSLError():
-            return f"no TLS with {where} ({tls_error_words(error)})"
+            return f"the TLS handshake with {where} failed ({tls_error_words(error)})"
         case ConnectionError() if error.errno is None:
             return f"cannot connect to {where} ({_CLOSED_IN_TLS})"
         case OSError():
@@ -330,7 +330,7 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
 
 def out_of_reach(error: BaseException, proxy: Proxy) -> ProxyError:
     """Return the exception to raise when the proxy itself cannot be reached."""
-    return ProxyError(f"the proxy is out of reach: {why_not_connected(error, proxy.host, proxy.port)}")
+    return ProxyError(f"the proxy is unreachable: {why_not_connected(error, proxy.host, proxy.port)}")
 
 
 def why_lost(error: BaseException | None) -> str:

@@ -1,4 +1,4 @@
-"""The bounded queue between a core and whoever reads its events. It knows no event loop."""
+"""`EventQueue`: the bounded queue between a core and the consumer of its events, for any event loop."""
 
 from __future__ import annotations
 
@@ -15,51 +15,49 @@ if TYPE_CHECKING:
 Event = TypeVar("Event")
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""Bytes, as received and inflated, that the events of one queue may hold. The newest is kept in any case."""
+"""Limit for the events in one queue, in bytes as received and inflated. The newest event is always kept."""
 
 CHUNK = 64 * 1024
-"""Bytes that are charged at once: fewer wait for the next event, which keeps the usual `put` cheap."""
+"""Smallest charge for an event, in bytes. Fewer bytes are charged to a later event: most `put`s are fast."""
 
 
 class EventsDropped(Struct, frozen=True):
-    """The consumer was too slow: `count` events, all older than the next one, were dropped.
+    """A slow consumer has lost `count` events, all older than the next one.
 
-    What they told is not lost for good: the roster (`online_users`, `presence`) is kept up all the time. Read
-    it again.
+    Read the roster (`online_users`, `presence`) again: it is always up to date.
     """
 
     count: int
 
 
 class ReadMeter:
-    """Counts the bytes that a client has read and not yet charged to an event.
+    """Counter of the bytes that a client has received and not yet charged to an event.
 
-    A client, its driver and all its queues share one: the driver looks at the count of the core before it
-    carries out what the core wants, and the queues charge what was added to `bytes`.
+    A client has one meter for its driver and all its queues. Before the driver carries out outputs, it adds
+    the newly received bytes to `bytes`. The queues charge them to events.
     """
 
     __slots__ = ("bytes", "seen")
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.seen = 0  # the count of the core, which only grows, when the driver looked at it last
+        self.seen = 0  # the core's total `bytes_received` when the driver last read it
 
     def pass_over(self) -> None:
-        """A message was handled that no queue keeps. If it may have been a large one, nobody is charged."""
+        """Report a message that no queue stores. If it may have been large, its bytes are not charged."""
         if self.bytes > CHUNK:
             self.bytes = 0
 
 
 class EventQueue(Generic[Event]):
-    """Keeps the latest `limit` events for a consumer, of `MAX_QUEUED_BYTES` received bytes at most. When it
-    is full the oldest ones go, and `get` says so.
+    """Queue of the latest `limit` events, of at most `MAX_QUEUED_BYTES` received bytes.
 
-    `wake` is called whenever there is something new to `get` or the queue was closed; a driver wakes its
-    consumer there.
+    When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. `wake` is called
+    after each new event and when the queue is closed, to wake the consumer.
 
-    The bytes of `meter` are charged to the next event once there are more than `CHUNK`. Queues that share a
-    meter take turns: whichever gets the next event is charged for all that was read. So each byte is charged
-    once, and a single queue's share is exact to about `CHUNK`.
+    When `meter` has more than `CHUNK` bytes, all of them are charged to the next event. If several queues
+    share a meter, the queue that gets the next event is charged. So each byte is charged once, and the share
+    of each queue is exact to about `CHUNK` bytes.
     """
 
     __slots__ = (
@@ -82,12 +80,12 @@ class EventQueue(Generic[Event]):
         self._wake = wake
         self.meter = ReadMeter() if meter is None else meter
         self._events: deque[Event] = deque()
-        self._heavy: deque[tuple[Event, int]] = deque()  # those of `_events` that were charged, and how much
-        self._held = 0  # bytes: the sum of these charges
+        self._heavy: deque[tuple[Event, int]] = deque()  # the charged events in `_events`, with their bytes
+        self._held = 0  # sum of these bytes
         self._dropped = 0
         self.closed = False
-        self.error: BaseException | None = None  # what it was closed with
-        self.was_told = False  # a consumer that the queue is closed
+        self.error: BaseException | None = None  # the argument of `close`
+        self.was_told = False  # a consumer has read to the end
 
     def __len__(self) -> int:
         return len(self._events)
@@ -102,9 +100,7 @@ class EventQueue(Generic[Event]):
         self._wake()
 
     def get(self) -> Event | EventsDropped | None:
-        """The next event, `EventsDropped` in place of those that had to go, or `None` when there is nothing
-        now.
-        """
+        """Return the next event, `EventsDropped` in place of dropped ones, or `None` for an empty queue."""
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return EventsDropped(dropped)
@@ -117,26 +113,24 @@ class EventQueue(Generic[Event]):
 
     @property
     def is_finished(self) -> bool:
-        """Whether everything was read, and the end, too."""
+        """Whether consumers have read all events and the end."""
         return self.was_told and not self._events and not self._dropped
 
     def end(self) -> None:
-        """Called by a consumer that has read everything from a closed queue. Raises `error`, if any."""
+        """Report that a consumer has read a closed queue to the end. Raises `error`, if any."""
         self.was_told = True
         if self.error is not None:
             raise self.error
 
     def close(self, error: BaseException | None = None) -> None:
-        """Nothing more will come. What is queued can still be taken; then `error` is what ended it, if
-        anything.
-        """
+        """Report that no more events will arrive. Queued events stay readable; then `end` raises `error`."""
         if not self.closed:
             self.closed = True
             self.error = error
             self._wake()
 
     def _charge(self, event: Event) -> None:
-        """The newest event holds what was read. What is too much now goes, except for this event."""
+        """Charge the bytes of the meter to the newest event. Drop older events while the sum is too large."""
         weight, self.meter.bytes = self.meter.bytes, 0
         self._heavy.append((event, weight))
         self._held += weight
@@ -148,6 +142,6 @@ class EventQueue(Generic[Event]):
         self._dropped += 1
 
     def _release(self, event: Event) -> None:
-        """The oldest event was taken out: what it was charged is free again."""
+        """Subtract the bytes of an event that was the oldest and has been removed."""
         if self._heavy and self._heavy[0][0] is event:
             self._held -= self._heavy.popleft()[1]

@@ -33,12 +33,16 @@ def presence_hub(request: pytest.FixtureRequest) -> Iterator[HubThread]:
     options: dict[str, Any] = {"api_keys": [new_api_key()]}
     for marker in reversed(list(request.node.iter_markers("presence_hub"))):  # the closest one wins
         if marker.args:
-            pytest.fail("the marker presence_hub takes options of HubConfig by name", pytrace=False)
+            pytest.fail(
+                "the marker presence_hub takes only keyword arguments: options of HubConfig", pytrace=False
+            )
         options |= marker.kwargs
     known = HubConfig.__attrs_attrs__
     if unknown := sorted(options.keys() - {attribute.name for attribute in known}):
         names = ", ".join(attribute.name for attribute in known)
-        pytest.fail(f"the marker presence_hub: HubConfig has no {unknown[0]!r}, but {names}", pytrace=False)
+        pytest.fail(
+            f"the marker presence_hub: HubConfig has no option {unknown[0]!r}, only {names}", pytrace=False
+        )
     try:
         config = HubConfig(**options)
     except ConfigError as exc:

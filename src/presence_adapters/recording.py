@@ -83,7 +83,7 @@ class Recording:
         if self._recorder is None or (hub_type is not core.Hub and self._target is None):
             return hub_type(config, rng=rng)
         if hub_type is not core.Hub:
-            raise core.ConfigError(f"record: a {hub_type.__name__} cannot be recorded, only a Hub can")
+            raise core.ConfigError(f"record: cannot record a {hub_type.__name__}, only Hub itself")
         return self._recorder.hub(config, rng=rng)
 
     # ---------------------------------------------------------------- the file
@@ -128,7 +128,7 @@ class Recording:
             self._file.write(line)
             self._file.flush()  # the line must survive a crash of the process
         except (OSError, ValueError) as exc:
-            logger.error("the recording ends here, it cannot be written: %s", exc)
+            logger.error("the recording stops here, because it cannot be written: %s", exc)
             self._close()
 
     def _close(self) -> None:
@@ -161,7 +161,7 @@ def _why_not(exc: Exception) -> str:
     if not isinstance(exc, OSError):
         return "it is not a file or a path"
     if exc.errno == errno.ELOOP:
-        return "it is a symbolic link, and what it leads to would be overwritten: name the file itself"
+        return "it is a symbolic link, and its target would be overwritten: give the path of the target"
     if exc.errno == errno.ENXIO:
-        return "it is a FIFO that nobody reads"
+        return "it is a FIFO without a reader"
     return os_error_words(exc)

@@ -185,7 +185,7 @@ class Routes(Generic[Queue]):
         if isinstance(event, PresenceSynced):
             _finish(route.syncers)
         elif isinstance(event, PresenceMissing):
-            _fail(route.syncers, PresenceError(f"no presence of {event.topic!r}: {event.reason}"))
+            _fail(route.syncers, PresenceError(f"no presence state for {event.topic!r}: {event.reason}"))
 
     def _left(self, topic: str) -> None:
         leaving = self._leaving.get(topic)

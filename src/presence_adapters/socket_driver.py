@@ -1,6 +1,6 @@
-"""Runs one client's core on a plain socket without ever waiting: whoever has a loop calls `step`.
+"""`SocketDriver`: runs the core of one client on a plain socket. It never waits; a loop calls `step`.
 
-There is no retry, sleep or heartbeat here; those are the core's.
+Retries and heartbeats are not here, but in the core.
 """
 
 from __future__ import annotations
@@ -39,26 +39,28 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
-"""The outputs that are more than an event to pass on."""
+"""Output classes that need more than a call of `on_event`."""
 
 MAX_UNSENT = 1024 * 1024
-"""Bytes that may wait to be written before the connection counts as not writable."""
+"""Limit of the pending data in bytes. Above it, the connection is not writable."""
 
 LOOK_AGAIN = 0.05
-"""Seconds. So often the driver looks whether the provider of access tokens has answered, once it is asked."""
+"""Polling interval in seconds while a call of the access token provider runs."""
 
 
 class SocketDriver:
-    """Drives `endpoint` until it is closed or fails.
+    """Driver that runs a core (`endpoint`) on a plain socket until the core is closed or fails.
 
-    `on_event` gets every output that is not about a transport. `on_end` is called once: with `None` when the
-    core is closed, or with the exception that a fact or a drain raised (a bug). That ends everything, and
-    comes out of the `step` or `call` in which it happened; so does Ctrl-C in the middle of one. `proxy`: the
-    one on the way. `provider` is asked for access tokens, in a thread of its own. `linger`: seconds that an
-    orderly closed connection has to take what was written. `monitor` sees what becomes of a client's
-    connection. `meter` is told how many bytes a client has received.
+    - `on_event` gets each output that is not an order about a transport or, with a `provider`, a token.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception of a fact or a drain
+      (a bug). After it, the driver does nothing more. The running `step` or `call` raises the exception.
+      Ctrl-C during a `step` or `call` also ends the driver, and is raised there.
+    - `proxy`: the proxy to connect through.
+    - `provider` returns access tokens. It is called in a thread.
+    - `linger`: seconds that a gracefully closed connection has to send its pending data.
+    - `monitor` gets the events about a client's connection, `meter` the number of received bytes.
 
-    There is one connection at a time: before the next one is opened, the last one is closed.
+    The driver has one connection at a time. It opens the next one only after the last one is closed.
     """
 
     def __init__(
@@ -87,26 +89,29 @@ class SocketDriver:
         self._linger = linger
         self._monitor = monitor
         self._link: Link | None = None
-        self._next: OpenTransport | None = None  # to be opened when `_link`, which is closing, is gone
-        self._pong = b""  # the latest, while the socket takes nothing more
-        self._deadline: float | None = None  # the core's
-        self._lingers_until: float | None = None
+        self._next: OpenTransport | None = None  # to open when `_link` has finished closing
+        self._pong = b""  # the latest pong, while the socket is not writable
+        self._deadline: float | None = None  # of the core
+        self._lingers_until: float | None = None  # deadline for the pending data of a closing `_link`
         self._is_draining = False
 
     # ---------------------------------------------------------------- getters
 
     def fileno(self) -> int:
-        """The socket to wait for, or what stands for it while a name is looked up; -1 when there is none."""
+        """Return the descriptor to wait for; -1 if there is none.
+
+        It belongs to the socket, or to a helper socket while the address is being looked up.
+        """
         return -1 if self._link is None else self._link.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait until the socket can be written to, not only until it can be read."""
+        """Whether to wait for the socket to be writable as well as readable."""
         return self._link is not None and self._link.wants_write
 
     @property
     def is_writable(self) -> bool:
-        """Whether no more than `MAX_UNSENT` bytes wait to be written."""
+        """Whether at most `MAX_UNSENT` bytes are pending."""
         return self._link is None or self._link.unsent <= MAX_UNSENT
 
     def make_room(self) -> None:
@@ -116,11 +121,11 @@ class SocketDriver:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it has ended, and nothing is open any more."""
+        """Whether the driver has ended and its socket is closed."""
         return self.ended and self._link is None
 
     def next_delay(self) -> float | None:
-        """Seconds until `step` is due although the socket is quiet; `None`: it is not."""
+        """Return the seconds until `step` is due even if the socket is not ready; `None`: no limit."""
         now = time.monotonic()
         delays = [max(0.0, at - now) for at in (self._deadline, self._lingers_until) if at is not None]
         delays += [] if self._asking is None else [LOOK_AGAIN]
@@ -131,7 +136,7 @@ class SocketDriver:
     # ---------------------------------------------------------------- work
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. What it raises is the caller's; nothing has changed then."""
+        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
         if self.ended:
             raise ConnectError("the client has ended: create a new one") from self.error
         with self._failing(but=Exception):
@@ -141,7 +146,7 @@ class SocketDriver:
         return result
 
     def step(self, budget: int = CHUNK) -> None:
-        """Do what can be done now, reading `budget` bytes at most."""
+        """Do all work that is possible without waiting. Read at most `budget` bytes."""
         if budget < 1:
             raise LocalProtocolError(f"budget must be at least 1 byte, not {budget!r}")
         with self._failing():
@@ -149,13 +154,13 @@ class SocketDriver:
                 self._work(self._link, budget)
             if self._asking is not None and self._asking.is_over:
                 self._answer(self._asking)
-            # After the work, so that a reply that is there beats its timeout.
+            # Not before reading: a reply that has arrived must not time out.
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self.endpoint.tick(now=time.monotonic())
             self._drain()
 
     def stop(self) -> None:
-        """Close what is open, at once. After this nothing runs any more."""
+        """Close the connection at once, and end the driver."""
         with self._failing():
             link, self._next = self._link, None
             if link is not None:
@@ -181,14 +186,14 @@ class SocketDriver:
         if data:
             self._tell(link, self.endpoint.receive_data, data)
         if why_over is not None:
-            logger.debug("connection %d: over: %s", link.conn, why_over, extra={"conn": link.conn})
+            logger.debug("connection %d: ended: %s", link.conn, why_over, extra={"conn": link.conn})
             self._tell(link, self.endpoint.transport_closed, reason=why_over)
             self._remove(link)
         elif self._lingers_until is not None and time.monotonic() >= self._lingers_until:
             self._remove(link)
 
     def _tell(self, link: Link, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Tell the core a fact, unless it has forgotten the link."""
+        """Report a fact to the core, unless the core has dropped the link."""
         if self._link is link and not link.is_closing:
             fact(link.conn, *args, now=time.monotonic(), **kwargs)
             self._drain()
@@ -197,7 +202,7 @@ class SocketDriver:
 
     def _drain(self) -> None:
         if self.error is not None or self._is_draining:
-            return  # what a command of an event handler gives follows what is under way
+            return  # the running call also carries out the outputs of commands in event handlers
         self._is_draining = True
         try:
             if (meter := self._meter) is not None:
@@ -209,7 +214,7 @@ class SocketDriver:
                 for output in outputs:
                     if type(output) in _SPECIAL:
                         self._carry_out(output)
-                    else:  # nearly all that comes
+                    else:  # nearly always
                         self._on_event(output)
         finally:
             self._is_draining = False
@@ -237,7 +242,7 @@ class SocketDriver:
                 log_opening(logger, output, self._proxy)
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # While a call is under way, its result is the answer.
+                # The result of a running call also answers this request.
                 self._asking = self._asking or ProviderCall(self._provider)
             case _:
                 if self._monitor is not None:
@@ -245,7 +250,7 @@ class SocketDriver:
                 self._on_event(output)
 
     def _send(self, link: Link, data: bytes) -> None:
-        # The pong first: nothing may follow a close frame.
+        # The pong first: `data` may end with a close frame, which must be the last frame.
         link.send(self._pong + data)
         self._pong = b""
 
@@ -279,7 +284,7 @@ class SocketDriver:
 
     @contextmanager
     def _failing(self, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-        """What is raised in here is the end, `but` for this."""
+        """Context in which an exception ends the driver, except for the class `but`."""
         try:
             yield
         except but:

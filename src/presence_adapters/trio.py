@@ -215,7 +215,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         finally:
             conn, fate = connection.wanted.conn, connection.fate
             if self._forget(conn) is not None:
-                logger.debug("connection %d: over: %s", conn, fate, extra={"conn": conn})
+                logger.debug("connection %d: ended: %s", conn, fate, extra={"conn": conn})
                 self.fact(self.endpoint.transport_closed, conn, reason=fate)
             self._gone(connection)
 

@@ -78,8 +78,8 @@ def authorize_rule(rule: AuthorizeRule | TopicAndTokenRule | None) -> AuthorizeR
     if _takes(parameters, 1):
         return rule  # type: ignore[return-value]
     raise ConfigError(
-        "authorize must be a function of one argument, a JoinRequest (topic, token, key), or of two, "
-        f"the topic and the token, not {rule!r}"
+        "authorize must be a function of one argument (a JoinRequest) or of two arguments "
+        f"(the topic and the token), not {rule!r}"
     )
 
 

@@ -1,7 +1,7 @@
-"""One channel as the client sees it: its lives on the server, its presence, its pushes.
+"""`Channel`: one channel of a client, with its joins, its presence and its queued pushes.
 
-A life begins with a `phx_join`. The ref of that join is the `join_ref` of everything said in that life, and
-what carries another one is an echo of an earlier life. `channel_state.py` has the states and their moves.
+The ref of a `phx_join` is the `join_ref` of all later messages of that join. A message with another
+`join_ref` belongs to an earlier join of the topic, and is ignored.
 """
 
 from __future__ import annotations
@@ -32,40 +32,37 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- channel state
-# The states of a channel, and every move between them.
+# The states of a channel, and all transitions between them.
 #
-# A channel is *wanted* from `join` to `leave`, whatever happens to the connection. In between it lives
-# several lives on the server, one for each `phx_join`. While it is WAITING there is no connection, or a
-# rejoin waits for its delay. One that is CLOSED the client has forgotten.
+# A channel is *wanted* from `join` to `leave`, whatever happens to the connection. Meanwhile the client may
+# send several `phx_join`, for example one per connection. A channel is WAITING while there is no connection,
+# or until the next join is due. The client forgets a CLOSED channel.
 
 
 class ChannelState(Enum):
-    """Where a channel is."""
+    """The state of a channel."""
 
     WAITING = auto()  #: Wanted, but no join is under way.
     JOINING = auto()  #: `phx_join` was sent.
-    JOINED = auto()  #: The server said ok.
+    JOINED = auto()  #: The server accepted the join.
     LEAVING = auto()  #: `phx_leave` was sent.
     CLOSED = auto()  #: Left, or never joined.
 
 
 class ChannelInput(Enum):
-    """What moves a channel from one state to another."""
+    """The cause of a state transition."""
 
     JOIN_SENT = auto()
     JOIN_OK = auto()
     DOWN = auto()  # join refused, phx_error, phx_close, or the connection was lost
     LEAVE_SENT = auto()
-    LEFT = auto()  # the leave was answered, or there is nobody to ask
+    LEFT = auto()  # the leave was answered, or needs no answer
 
 
 TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
     (ChannelState.WAITING, ChannelInput.JOIN_SENT): ChannelState.JOINING,
     (ChannelState.WAITING, ChannelInput.LEFT): ChannelState.CLOSED,
-    (
-        ChannelState.JOINING,
-        ChannelInput.JOIN_SENT,
-    ): ChannelState.JOINING,  # the server never answered the last
+    (ChannelState.JOINING, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # the last join was not answered
     (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
     (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
     (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
@@ -74,19 +71,19 @@ TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
     (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
     (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
 }
-"""Every legal move. A pair that is not here cannot happen."""
+"""All legal transitions. Any other pair is a bug."""
 
 
 # ------------------------------------------------------------------------------------------------------ track
-# Our own presence payload in a channel: latest wins, and never more calls than the server allows.
+# The client's own presence payload in a channel, sent within the server's rate limit.
 
 
 class Tracker:
-    """What we want to be tracked as, what the server was last told, and the budget of calls.
+    """The client's wanted and last sent payload in a channel, and the budget of track and untrack calls.
 
-    Supabase closes a channel that makes more than 5 track or untrack calls in 30 s, unchanged payloads
-    included. So calls are coalesced: only the latest wish is sent, when the budget allows, and never what was
-    sent last.
+    Supabase closes a channel that makes more than 5 track or untrack calls in 30 s. Calls with an unchanged
+    payload count, too. So the tracker coalesces calls: when the budget allows a call, the client sends the
+    latest payload, unless it sent the same payload last.
     """
 
     __slots__ = ("_calls", "_limit", "_sent", "_wanted", "_window")
@@ -94,21 +91,21 @@ class Tracker:
     def __init__(self, limit: int | None, window: float) -> None:
         self._limit = limit
         self._window = window  # seconds
-        self._calls: list[float] = []  # when the last calls were made, at most `limit` of them
+        self._calls: list[float] = []  # times of the last calls, at most `limit`
         self._wanted: msgspec.Raw | None = None
         self._sent: msgspec.Raw | None = None
 
     def want(self, payload: msgspec.Raw | None) -> None:
-        """Be tracked as `payload`, or not at all."""
+        """Set the payload to track; `None` means untrack."""
         self._wanted = payload
 
     def start_over(self) -> None:
-        """The channel has a new life on the server, which knows nothing of us and has counted nothing."""
+        """Reset, because of a new join: for it, the server has no payload and has counted no calls."""
         self._sent = None
         self._calls.clear()
 
     def due(self, now: float) -> float | None:
-        """When the next call may be made: `now` or later; `None` when there is nothing to say."""
+        """Return the time of the next call, `now` or later, or `None` if there is nothing to send."""
         if self._wanted == self._sent:
             return None
         if self._limit is None or len(self._calls) < self._limit:
@@ -116,7 +113,7 @@ class Tracker:
         return max(now, self._calls[0] + self._window)
 
     def call(self, now: float) -> msgspec.Raw | None:
-        """Make the call that is due: returns the payload to track, or `None` to untrack."""
+        """Count the due call. Returns the payload to track, or `None` to untrack."""
         if self._limit is not None:
             if len(self._calls) == self._limit:
                 del self._calls[0]
@@ -126,22 +123,23 @@ class Tracker:
 
 
 # ---------------------------------------------------------------------------------------------- replay filter
-# Which replayed broadcasts of a Supabase channel are new to the application.
+# Drops replayed broadcasts of a Supabase channel that the application already has.
 
 
 KEPT = 100
-"""Ids. A replay has 25 broadcasts at most, but not always in the order in which they came at first."""
+"""Number of broadcast ids to remember. A replay has at most 25, but not always in their original order."""
 
 LONGEST_ID = 100
-"""Characters. Supabase has UUIDs; what is longer is not remembered."""
+"""Longest broadcast id to remember, in characters. Supabase's ids are UUIDs."""
 
 
 class ReplayFilter:
-    """Between a channel and its `emit`: what a replay after a rejoin repeats does not pass.
+    """A filter in front of a channel's `emit`: drops broadcasts that a replay after a rejoin repeats.
 
-    Supabase gives an id to each broadcast that it stores, and replays the newest of them. The time of a
-    broadcast it does not tell. So the client asks for the same ones after a rejoin as at first, and passes
-    over those that it has seen: what is left is what came after the last one, as far as `limit` reaches.
+    Supabase gives an id to each broadcast that it stores, and replays the newest ones. It does not send the
+    time of a broadcast. So the client repeats its first request after each rejoin, and drops the broadcasts
+    that it already has. The others are new. A replay has at most `BroadcastReplay.limit` broadcasts, so some
+    new ones may be missing.
     """
 
     __slots__ = ("_emit", "_ids")
@@ -156,11 +154,11 @@ class ReplayFilter:
             self._emit(broadcast)
 
     def is_new(self, meta: Mapping[str, Any]) -> bool:
-        """Whether to tell the application of a broadcast with this meta. It is remembered."""
+        """Whether a broadcast with this meta is new to the application. Remembers its id."""
         seen = meta.get("id")
         if not isinstance(seen, str) or len(seen) > LONGEST_ID:
             return True
-        # A live one is never dropped: its sender may have made up the id.
+        # A live broadcast is never dropped: its sender may have invented the id.
         repeated = seen in self._ids and meta.get("replayed") is True
         self._ids.pop(seen, None)
         self._ids[seen] = None
@@ -174,19 +172,19 @@ class ReplayFilter:
 
 @define
 class ChannelJoin:
-    """One life of a channel on the server."""
+    """One join of a channel, from its `phx_join` to its end."""
 
     join_ref: str
-    token: str | None = field(repr=False)  # the access token that the server knows
+    token: str | None = field(repr=False)  # the access token that the server last received
     leave_ref: str | None = None
     synced: bool = False
-    diffs: list[Any] | None = None  # those that wait for the state; None before the join's reply
-    diff_bytes: int = 0  # of all of them
-    complaint: str = ""  # of the server's last `system` message: the reason of the phx_close behind it
+    diffs: list[Any] | None = None  # waiting for the presence state; None before the join's reply
+    diff_bytes: int = 0  # size of `diffs` in bytes
+    complaint: str = ""  # text of the last `system` error: the reason of a phx_close that follows
 
 
 class Channel:
-    """A wanted channel. `params` is a Supabase config, or the encoded payload of a plain Phoenix join.
+    """A wanted channel of a client. The attribute `params` is a Supabase config, or an encoded join payload.
 
     The constructor raises `LocalProtocolError` for a topic or params that cannot be sent.
     """
@@ -236,8 +234,8 @@ class Channel:
         )
         self._ever_joined = False
         self._was_synced = False
-        self._asked_again = False  # joined once more because the presence_state did not come
-        self._is_held = False  # joins when an earlier join of the topic is answered
+        self._asked_again = False  # joined again because the presence_state did not arrive
+        self._is_held = False  # joins after the reply to an earlier join of the topic
         renews_token = config.asks_for_token and isinstance(params, ChannelConfig)
         self._refusals = Refusals(config.max_final_refusals, renews_token=renews_token)
         self.is_parked = False  # WAITING, and does not join by itself on this connection
@@ -246,18 +244,18 @@ class Channel:
 
     @property
     def is_synced(self) -> bool:
-        """Whether the presence is the server's of now, and not stale or not there yet."""
+        """Whether the presence matches the server's current state. If not, it is stale or missing."""
         return self._current is not None and self._current.synced
 
     @property
     def queued(self) -> int:
-        """How many pushes wait for the join."""
+        """The number of pushes that wait for the join."""
         return len(self._queue)
 
-    # ---------------------------------------------------------------- what the application wants
+    # ---------------------------------------------------------------- commands
 
     def join(self, now: float) -> None:
-        """Send `phx_join`: a new life begins. An earlier join of the topic is waited for first."""
+        """Send `phx_join` now, or after the reply to an earlier join of the topic."""
         socket = self._socket
         self._is_held = self.topic in socket.joins
         if self._is_held:
@@ -274,7 +272,7 @@ class Channel:
         socket.joins.sent(self.topic, ref, now)
 
     def leave(self, now: float) -> None:
-        """Leave the channel: at once when there is nobody to ask, else when the server has answered."""
+        """Leave the channel: at once if it is WAITING, otherwise after the server's reply or a timeout."""
         self._fail_queue("the channel was left")
         if self.state is ChannelState.WAITING:
             self.left()
@@ -286,7 +284,7 @@ class Channel:
             self._current.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
-        """The channel is left."""
+        """End the channel: it is CLOSED, and `ChannelLeft` is reported."""
         self._cancel_timers()
         if self._current is not None:
             self._socket.channel_ended(self._current.join_ref, "the channel was left", crashed=False)
@@ -301,12 +299,12 @@ class Channel:
             self._queue.append(push)
 
     def track(self, payload: msgspec.Raw | None, now: float) -> None:
-        """Be tracked as `payload`, or not at all."""
+        """Track `payload`, or untrack if it is `None`."""
         self._tracker.want(payload)
         self._track(now)
 
     def refresh_token(self, now: float) -> None:
-        """Use the access token in force if the server knows another: tell it, or join after a refusal."""
+        """Send the current access token if the server has another. After a refusal, join again with it."""
         socket, current = self._socket, self._current
         if not isinstance(self.params, ChannelConfig):
             return
@@ -321,13 +319,13 @@ class Channel:
                 self.join(now)
 
     def forget_refusals(self) -> None:
-        """The application wants the channel to ask again."""
+        """Forget earlier refusals, because the application wants the channel to join again."""
         self._refusals.forget()
 
-    # ---------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- messages, timers, losses
 
     def connection_lost(self, reason: str, *, retry: bool) -> None:
-        """The connection ended. The channel is joined again with the next one."""
+        """Handle the end of the connection. Without `retry`, queued pushes fail with `reason`."""
         if not retry:
             self._fail_queue(reason)
         if self.state is ChannelState.LEAVING:
@@ -342,7 +340,7 @@ class Channel:
             self._cancel_timers()
 
     def join_answered(self, ref: str, status: str, response: Any, now: float) -> None:
-        """The reply to the topic's join came that was unanswered, of this life or an earlier one."""
+        """Handle the reply to the topic's unanswered join: the current join or an earlier one."""
         current = self._current
         if self._is_held:
             self.join(now)
@@ -354,23 +352,23 @@ class Channel:
                 self._join_refused(reason, response, now)
 
     def join_is_late(self, retry_in: float) -> None:
-        """The join has no answer yet. It is waited for."""
+        """Report that the join has no reply yet. The channel keeps waiting."""
         if self.state is ChannelState.JOINING or self._is_held:
             reason = f"no reply within {self._socket.config.join_timeout:g} s"
             self._socket.emit(events.JoinFailed(self.topic, reason, None, retry_in))
 
     def join_was_lost(self, now: float) -> None:
-        """The server will not answer the topic's join, of this life or an earlier one. Join again."""
+        """Join again: the topic's unanswered join (the current or an earlier one) will get no reply."""
         if self._is_held or self.state is ChannelState.JOINING:
             self.join(now)
 
     def replied(self, ref: object) -> None:
-        """A reply came that neither a push nor a join waits for."""
+        """Handle a reply that belongs neither to a push nor to a join."""
         if ref is not None and self._current is not None and ref == self._current.leave_ref:
             self.left()
 
     def unmatched(self, join_ref: str, now: float) -> None:
-        """The server does not know the topic that a push with this join_ref went to."""
+        """Handle the reply "unmatched topic" to a push with this join_ref: the server lacks the channel."""
         if (
             self.state is ChannelState.JOINED
             and self._current is not None
@@ -379,17 +377,17 @@ class Channel:
             self._down("the server has forgotten the channel", ChannelEnd.FORGOTTEN, now)
 
     def hears_presence(self, message: Message) -> bool:
-        """Whether a `presence_state` or `presence_diff` is of this life, and not of an earlier one."""
+        """Whether a `presence_state` or `presence_diff` belongs to the current join."""
         current = self._current
         if current is None or current.diffs is None:
             return False
         return message.join_ref in (None, current.join_ref)
 
     def receive(self, message: Message, now: float) -> None:
-        """Anything but a reply came for the topic. Raises `RemoteProtocolError` when it is malformed."""
+        """Handle any message of the topic except a reply. Raises `RemoteProtocolError` if it is malformed."""
         current = self._current
         if current is None or (message.join_ref is not None and message.join_ref != current.join_ref):
-            return  # an echo of an earlier life; V1 servers send no join_ref
+            return  # of an earlier join; V1 servers send no join_ref
         event, payload = message.event, message.payload
         if event == "presence_diff":
             if not current.synced:
@@ -411,7 +409,7 @@ class Channel:
             self._socket.emit(events.ChannelMessage(self.topic, event, payload))
 
     def expired(self, slot: ChannelTimer, now: float) -> None:
-        """A timer of this channel fired."""
+        """Handle a due timer of this channel."""
         if slot is ChannelTimer.TRACK:
             self._track(now)
         elif slot is ChannelTimer.STABLE:
@@ -424,7 +422,7 @@ class Channel:
             self.left()
 
     def push_expired(self, push_id: int) -> bool:
-        """If the push waits here for the join, it has waited for too long."""
+        """Fail an expired push that waits for the join. Returns `False` if it does not wait here."""
         for push in self._queue:
             if push.push_id == push_id:
                 self._queue.remove(push)
@@ -432,7 +430,7 @@ class Channel:
                 return True
         return False
 
-    # ---------------------------------------------------------------- moves
+    # ---------------------------------------------------------------- transitions
 
     def _move(self, event: ChannelInput) -> None:
         following = TRANSITIONS.get((self.state, event))
@@ -450,7 +448,7 @@ class Channel:
             socket.timers.set((ChannelTimer.STATE, self.topic), now + socket.config.state_timeout)
         socket.emit(events.ChannelJoined(self.topic, response, rejoined))
         if isinstance(self.params, ChannelConfig) and not self.params.is_confirmed_by(response):
-            reason = "the server has subscribed to other postgres_changes than the join asked for"
+            reason = "the server's postgres_changes differ from those of the join"
             socket.emit(events.ProtocolViolation(reason, self.topic))
         self.refresh_token(now)
         self._tracker.start_over()
@@ -459,14 +457,14 @@ class Channel:
             socket.send_push(self._queue.pop(0), current.join_ref)
 
     def _join_refused(self, reason: str, response: Any, now: float, *, end: ChannelEnd | None = None) -> None:
-        """The server answered the join with anything but ok; `end`: not even with a reply."""
+        """Handle a refused join. `end`: the server ended the channel instead of replying."""
         socket, current = self._socket, self._current
         assert current is not None
         passing = self._refusals.add(reason, current.token) and end is None
         retry_in = None
         self._die()
         if isinstance(self.params, ChannelConfig) and self._refusals.had_other_token(socket.token):
-            self._refusals.token_changed()  # that was about a token which has been replaced meanwhile
+            self._refusals.token_changed()  # the refused token has been replaced meanwhile
             passing, retry_in = True, 0.0
             socket.timers.set((ChannelTimer.REJOIN, self.topic), now)
         elif self._refusals.are_final or self._stays_away_after(end):
@@ -480,7 +478,7 @@ class Channel:
         return end is ChannelEnd.CLOSED and not self._socket.config.rejoin_after_close
 
     def _ended(self, current: ChannelJoin, event: str, payload: Any, now: float) -> None:
-        """`phx_close` or `phx_error`: the server ended this life."""
+        """Handle `phx_close` or `phx_error`: the server ended the join."""
         self._socket.joins.answered(self.topic, current.join_ref, now)
         if self.state is ChannelState.LEAVING:
             self.left()
@@ -539,7 +537,7 @@ class Channel:
 
     def _presence_state(self, current: ChannelJoin, payload: Any) -> None:
         if current.diffs is None:
-            return  # before the join's reply: of an earlier life
+            return  # before the join's reply, a state is of an earlier join
         before = len(self.presence)
         changes = self.presence.apply_state(payload)
         forgotten = (
@@ -559,24 +557,24 @@ class Channel:
                     self._socket.emit(PresenceDiffed(self.topic, changed))
 
     def _early_diff(self, current: ChannelJoin, payload: Any, now: float) -> None:
-        """A diff came before the state."""
+        """Handle a diff that arrives before the state."""
         if current.diffs is None:
-            # Before the join's reply: of an earlier life, or of before the state that is still to come. The
-            # state covers it, and applied after the state it could bring back somebody who has left since.
+            # Before the join's reply, a diff is of an earlier join, or older than the state that follows.
+            # That state includes the diff. Applied after it, the diff could restore users who have left.
             return
         self.presence.check_nesting(payload)
         current.diffs.append(payload)
         if len(current.diffs) == 1 and not isinstance(self.params, ChannelConfig):
-            # Plain Phoenix has presence where the application sends it: only diffs say that a state is due.
+            # Presence is optional on plain Phoenix: only a diff shows that a state must follow.
             self._socket.timers.set((ChannelTimer.STATE, self.topic), now + self._socket.config.state_timeout)
         current.diff_bytes += diff_size(payload)
         config, fault = self._socket.config, ""
         if len(current.diffs) > config.max_pending_diffs:
-            fault = "more diffs before the presence state than max_pending_diffs"
+            fault = "too many presence diffs before the presence state (max_pending_diffs)"
         elif current.diff_bytes > config.max_pending_bytes:
-            fault = "more bytes of diffs before the presence state than max_pending_bytes"
+            fault = "too many bytes of presence diffs before the presence state (max_pending_bytes)"
         while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
-            # The oldest is the one that the state, still to come, covers most likely.
+            # Drop the oldest diff: the state that follows most likely includes it.
             current.diff_bytes -= diff_size(current.diffs.pop(0))
         if fault:
             raise RemoteProtocolError(fault)
@@ -610,7 +608,7 @@ class Channel:
             self.push(socket.new_push(self.topic, event, payload, expires, is_track=True))
 
     def _track_message(self, payload: msgspec.Raw | None) -> tuple[str, Any]:
-        # Plain Phoenix has no message of its own for this: events `track` and `untrack` are our convention.
+        # Phoenix defines no message for this. The events `track` and `untrack` are this library's convention.
         if not isinstance(self.params, ChannelConfig):
             return ("untrack", {}) if payload is None else ("track", payload)
         if payload is None:

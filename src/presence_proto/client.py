@@ -1,7 +1,7 @@
-"""`PresenceClient`: a room of users. Who is online, what they do, invites, pokes, chat. No I/O.
+"""`PresenceClient`: one user in a room of users, with activities, invites, pokes and chat. No I/O.
 
-It stands on a `Room`, which a protocol makes: a Supabase channel, or the Jarvis JSON protocol. What is heard
-of the room becomes the events of `PresenceEvent`.
+The client uses a `Room`, which implements the protocol: Supabase Realtime or the Jarvis JSON protocol. The
+client turns the room's events into `PresenceEvent`s.
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ PresenceOutput: TypeAlias = (
 
 
 class PresenceClient(SansIO):
-    """One user in the presence room. An endpoint in the sense of the driver contract.
+    """One user in the presence room. It implements `Endpoint`.
 
-    `online_at` is what others see as the time since when we are online, by convention ISO 8601 in UTC; the
-    core has no wall clock. `rng` is for the jitter of the backoff and the nonce of the upgrade. Commands
-    raise `LocalProtocolError` before anything changes when they are not legal; those that tell the room
-    something return an id, and `CommandFailed` carries it if the command comes to nothing.
+    `online_at` is the time at which this user came online, as other users see it: a text, by convention ISO
+    8601 in UTC. The application provides it, because the core has no wall clock. `rng` is used for the jitter
+    of the backoff and the nonce of the upgrade. An illegal command raises `LocalProtocolError` and changes
+    nothing. A command that sends something to the room returns an id. If it fails, `CommandFailed` has that
+    id.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class PresenceClient(SansIO):
             if config.speaks_jarvis
             else PhoenixRoom(config, self._roster, self._clock, self._outbox, self._tell, rng=rng)
         )
-        self._held: list[RoomEvent] | None = None  # while a command is under way that has no id yet
+        self._held: list[RoomEvent] | None = None  # room events, until the current command has an id
         self._connected = False
         self._was_connected = False
         self._command_ids = 0
@@ -100,32 +101,32 @@ class PresenceClient(SansIO):
 
     @property
     def identity(self) -> Identity:
-        """Who we are."""
+        """The identity of this user."""
         return self._identity
 
     @property
     def status(self) -> UserStatus:
-        """Our status, as last set."""
+        """The status of this user, as last set."""
         return self._own.status
 
     @property
     def activity(self) -> str | None:
-        """Our activity, as last set."""
+        """The activity of this user, as last set."""
         return self._own.activity
 
     @property
     def online_users(self) -> tuple[OnlineUser, ...]:
-        """Everybody in the room, ourselves first. If `is_stale`: as the room was when it was last seen."""
+        """All users in the room, this user first. While `is_stale`, these are the last known users."""
         return self._roster.users()
 
     @property
     def online_count(self) -> int:
-        """How many different users are in the room, ourselves and stale ones included."""
+        """The number of users in the room, including this user and stale users."""
         return len(self._roster)
 
     @property
     def is_connected(self) -> bool:
-        """Whether we are in the room and see it."""
+        """Whether the client is in the room and knows its users."""
         return self._connected
 
     @property
@@ -134,11 +135,11 @@ class PresenceClient(SansIO):
         return not self._connected
 
     def is_user_stale(self, user_id: str) -> bool:
-        """Whether what is shown of the user may be out of date.
+        """Whether the data of a user may be out of date. `False` if the user is not in the room.
 
-        Of all users while `is_stale`. Otherwise of those whom a restarted server has not seen again, until
-        they return, or go offline when the grace is over (see `PresenceConfig.restart_grace`). No event tells
-        that a user who looks the same is back. `False` for a user who is not in the roster.
+        While `is_stale`, all users are stale. Otherwise a user is stale if a restarted server has not
+        reported the user yet: until the user returns, or goes offline after the grace (see
+        `PresenceConfig.restart_grace`). The return of an unchanged user causes no event.
         """
         if self._connected:
             return self._roster.is_stale(user_id)
@@ -146,22 +147,22 @@ class PresenceClient(SansIO):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        """Bytes received so far. Compressed messages count with their inflated size."""
         return self._outbox.bytes_received
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client is at rest: not connected, and not trying to be."""
+        """Whether the client is neither connected nor trying to connect."""
         return self._room.is_closed
 
     @property
     def server_count(self) -> int | None:
-        """How many users there are, as the server last said. Jarvis servers do; on Phoenix it is `None`."""
+        """The number of users that a Jarvis server last reported. `None` on Phoenix, which reports none."""
         return self._room.server_count
 
     @property
     def latency(self) -> float | None:
-        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
         return self._room.latency
 
     @property
@@ -170,15 +171,14 @@ class PresenceClient(SansIO):
         return frozenset(command_id for command_id, _ in self._commands.values())
 
     def user(self, user_id: str) -> OnlineUser | None:
-        """The user with this id as others see them, or `None` when they are not in the room."""
+        """Return the user with this id as others see them, or `None` if the user is not in the room."""
         return self._roster.get(user_id)
 
     def device_count(self, user_id: str) -> int:
-        """With how many devices a user is online.
+        """Return the number of devices with which a user is online.
 
-        0 for a user who is not, for ourselves until others see us, and for a user whom a restarted server has
-        not seen again.
-        The Jarvis JSON protocol does not tell: there it is 1 for all others.
+        It is 0 for an offline user, for a stale user after a restart of the server, and for this user until
+        others see it. The Jarvis JSON protocol does not report devices: there, all other users have 1.
         """
         return self._roster.device_count(user_id)
 
@@ -195,12 +195,13 @@ class PresenceClient(SansIO):
         now = self._clock.advance(now)
         self._room.disconnect(now=now)
         self._settle()
-        self._grace.left(now)  # what still comes is not read
+        self._grace.left(now)  # arriving data is not read
 
     def update_activity(self, status: UserStatus | str, activity: str | None = None, *, now: float) -> int:
-        """Be seen with this status and activity.
+        """Show this status and activity to the other users.
 
-        Both are kept, and told again after every reconnect: the command fails only if the server refuses it.
+        The client keeps both, and sends them again after every reconnect. So the command fails only if the
+        server refuses it.
         """
         try:
             status = UserStatus(status)
@@ -208,7 +209,7 @@ class PresenceClient(SansIO):
             legal = ", ".join(UserStatus)
             raise LocalProtocolError(f"status must be one of {legal}, not {status!r}") from None
         if not self._visible:
-            raise LocalProtocolError("update_activity: nobody sees us (visible is False)")
+            raise LocalProtocolError("update_activity: this client is invisible (visible is False)")
         if activity is not None and not is_unicode(activity):
             raise LocalProtocolError(f"activity must be a string or None, not {activity!r}")
         self._catch_up(now)
@@ -239,7 +240,7 @@ class PresenceClient(SansIO):
         timestamp: str | None = None,
         now: float,
     ) -> int:
-        """Say something in a chat channel of the room. `timestamp` is text, by convention ISO 8601 in UTC."""
+        """Send a message to a chat channel of the room. `timestamp`: text, by convention ISO 8601 in UTC."""
         payload: dict[str, Any] = {
             "channel": _required("channel", channel),
             "content": _required("content", content),
@@ -250,47 +251,48 @@ class PresenceClient(SansIO):
         return self._send("send_chat", "chat_message", payload, now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
-        """Use another access token: in the channel at once, in the next join and the next URL.
+        """Use another access token, also in answer to `AccessTokenNeeded`.
 
-        It is the answer to `AccessTokenNeeded`, too. `expires_in`: seconds that it is good for, if that is
-        known; with `asks_for_token` another one is asked for before they are over.
+        The client sends it to the joined channel at once, and uses it in the next join and the next URL.
+        `expires_in` is its validity in seconds, if known. With `asks_for_token`, the client requests the next
+        token before this one expires.
         """
         self._clock.advance(now)
         self._room.set_access_token(token, expires_in=expires_in, now=now)
         self._settle()
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """Say that there is no access token now, in answer to `AccessTokenNeeded`. It is asked for again.
+        """Answer `AccessTokenNeeded` with a failure: no access token is available now.
 
-        `reason` is for people: `Disconnected`, or `Error` while we are connected, has it. When no answer is
-        awaited, this does nothing.
+        The client repeats the request later. `Disconnected` reports the human-readable `reason`, or `Error`
+        if the client is connected. Without an unanswered request, this call does nothing.
         """
         self._clock.advance(now)
         self._room.access_token_failed(reason, now=now)
         self._settle()
 
-    # ---------------------------------------------------------------- facts
+    # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """The byte stream that `OpenTransport` asked for is there."""
+        """See `Endpoint`."""
         self._clock.advance(now)
         self._room.transport_opened(conn, now=now)
         self._settle()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came in."""
-        self._room.receive_data(conn, data, now=now)  # which advances our clock
+        """See `Endpoint`."""
+        self._room.receive_data(conn, data, now=now)  # also advances the clock
         if self._clock.now >= self._grace.deadline:
             self._settle()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The byte stream ended, or could not be opened; `reason` is for people."""
+        """See `Endpoint`. `reason` is human-readable."""
         self._clock.advance(now)
         self._room.transport_closed(conn, now=now, reason=reason)
         self._settle()
 
     def tick(self, *, now: float) -> None:
-        """Time passed. An early or repeated tick does nothing."""
+        """Handle due timers. An early or repeated tick does nothing."""
         self._clock.advance(now)
         self._room.tick(now=now)
         self._settle()
@@ -298,11 +300,11 @@ class PresenceClient(SansIO):
     # ---------------------------------------------------------------- outputs
 
     def drain(self) -> Sequence[PresenceOutput]:
-        """All outputs since the last drain, oldest first; empty when there are none."""
+        """Return all outputs since the last drain, oldest first."""
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
+        """Return when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
         deadline, grace = self._room.next_deadline(), self._grace.deadline
         if grace == inf:
             return deadline
@@ -311,7 +313,7 @@ class PresenceClient(SansIO):
     # ---------------------------------------------------------------- sending
 
     def _catch_up(self, now: float) -> None:
-        """Handle what is due before a command. Raises `LocalProtocolError` when `now` is not legal."""
+        """Handle due timers before a command. Raises `LocalProtocolError` if `now` is not legal."""
         now = self._clock.advance(now)
         deadline = self.next_deadline()
         if deadline is not None and deadline <= now:
@@ -325,7 +327,7 @@ class PresenceClient(SansIO):
         return self._command(command, lambda: self._room.say(event, {**own, **payload}, now=now))
 
     def _command(self, name: str, tell: Callable[[], int | None]) -> int:
-        """Tell the room. What it says of the message before we know its id waits until we do."""
+        """Run a command. Room events that occur before its message id is known are handled afterwards."""
         held = self._held = []
         try:
             message_id = tell()
@@ -339,16 +341,15 @@ class PresenceClient(SansIO):
         self._settle()
         return self._command_ids
 
-    # ---------------------------------------------------------------- what is heard of the room
+    # ---------------------------------------------------------------- room events
 
     def _settle(self) -> None:
-        """All was told: see whether missing users go."""
+        """Take missing users offline if the restart grace is over. Called after all other events."""
         now = self._clock.now
         if now >= self._grace.deadline and self._grace.expire(now):
             self._outbox.emit_all(self._roster.drop_stale())
 
     def _tell(self, event: RoomEvent) -> None:
-        """Something is heard of the room."""
         if self._held is None:
             self._happened(event)
         else:
@@ -362,7 +363,7 @@ class PresenceClient(SansIO):
             case events.PresenceDiffed():
                 self._outbox.emit_all(self._roster.apply(event.changes))
             case ActivityReported():
-                if self._connected:  # a stale roster waits for the state
+                if self._connected:  # a stale roster waits for the presence state
                     self._outbox.emit_all(self._roster.claim(event.claim))
             case Said():
                 emit(event.event)
@@ -393,7 +394,7 @@ class PresenceClient(SansIO):
             resumed, self._was_connected, self._connected = self._was_connected, True, True
             self._outbox.put(events.Connected(len(self._roster), self._roster.users(), resumed))
             if not resumed:
-                return  # everybody is in Connected
+                return  # Connected has all users
         self._outbox.emit_all(happened)
 
 

@@ -46,7 +46,7 @@ def _replay(value: Any) -> BroadcastReplay | None:
         raise ConfigError(f"broadcast_replay must be a BroadcastReplay, a mapping or None, not {kind}")
     unknown = [name for name in value if name not in ("since", "limit")]
     if unknown:
-        raise ConfigError(f"broadcast_replay takes since and limit, not {unknown[0]!r}")
+        raise ConfigError(f"broadcast_replay accepts only since and limit, not {unknown[0]!r}")
     return BroadcastReplay(**value)
 
 
@@ -117,15 +117,15 @@ class ChannelConfig:
 
     def __attrs_post_init__(self) -> None:
         if self.broadcast_replay is not None and not self.private:
-            raise ConfigError("broadcast_replay needs private=True: no other channel replays broadcasts")
+            raise ConfigError("broadcast_replay needs private=True: only private channels replay broadcasts")
         for path, name in _JOIN_FIELDS.items():
             part: Any = self.extra
             for key in path[:-1]:
                 part = part.get(key, {})
                 if not isinstance(part, Mapping):
-                    raise ConfigError(f"extra: {key} must be a mapping: the fields of the config stand in it")
+                    raise ConfigError(f"extra: {key} must be a mapping: the config adds its fields to it")
             if path[-1] in part:
-                raise ConfigError(f"extra must not hold {'.'.join(path)}: set the field {name}")
+                raise ConfigError(f"extra must not contain {'.'.join(path)!r}: set the field {name}")
 
     def join_config(self) -> dict[str, Any]:
         """Return the `config` object of Supabase's join payload."""
@@ -356,15 +356,15 @@ class RealtimeConfig:
         token_in = self.token_in or self._default_token_in(host, path)
         if token_in != "query" and self.token_param != "token":
             raise ConfigError(
-                "token_param names a parameter of the URL, which does not carry the access token here: "
-                "set token_in to 'query', or leave token_param out"
+                "token_param has no effect without the access token in the URL: "
+                "set token_in to 'query', or remove token_param"
             )
         subprotocols = self.subprotocols
         if token_in == "query" and (access_token is not None or self.asks_for_token):
             if any(name == self.token_param for name, _ in params):
                 raise ConfigError(
-                    f"the parameter {self.token_param!r} carries the access token, and stands in server_url "
-                    "or params: give the token in one place, or set token_in to 'none'"
+                    f"the parameter {self.token_param!r} is for the access token, but server_url or params "
+                    "set it, too: set the token in one place only, or set token_in to 'none'"
                 )
             params += [] if access_token is None else [(self.token_param, access_token)]
         elif token_in == "subprotocol":
@@ -397,15 +397,15 @@ class RealtimeConfig:
         """
         for name, wanted in self._protocol_params().items():
             if any(found != wanted for one, found in query if one == name):
-                raise ConfigError(f"server_url asks for another {name} than the {name} field, {wanted!r}")
+                raise ConfigError(f"server_url must have the same {name} as the {name} field, {wanted!r}")
             query = [pair for pair in query if pair[0] != name]
         for name in dict(self.params):
             if name in dict(query):
-                raise ConfigError(f"server_url and params both hold {name!r}: give it in one place")
+                raise ConfigError(f"server_url and params both set {name!r}: set it in one place only")
         params = [*query, *self.params]
         if self.api_key is not None:
             if any(name == "apikey" and value != self.api_key for name, value in params):
-                raise ConfigError("server_url or params hold another apikey than the api_key field")
+                raise ConfigError("the apikey in server_url or params differs from the api_key field")
             params = [pair for pair in params if pair[0] != "apikey"]
             params.append(("apikey", self.api_key))
         return params
@@ -413,15 +413,15 @@ class RealtimeConfig:
     def _with_auth_token(self, token: str | None) -> tuple[str, ...]:
         if any(name.startswith(AUTH_TOKEN_PREFIX) for name in self.subprotocols):
             raise ConfigError(
-                f"subprotocols must not hold a {AUTH_TOKEN_PREFIX}… when token_in is 'subprotocol': "
-                "give the token as access_token"
+                f"subprotocols must not contain {AUTH_TOKEN_PREFIX}… when token_in is 'subprotocol': "
+                "set access_token instead"
             )
         if token is None:
             return self.subprotocols
         bearer = auth_token_subprotocol(token)
         if not check.is_token(bearer):
             # Base64 may contain "/", which a subprotocol must not (RFC 6455 §4.1). Browsers refuse it, too.
-            raise ConfigError("access_token cannot be sent as a subprotocol: its base64 holds a '/'")
+            raise ConfigError("access_token cannot be sent as a subprotocol: its base64 contains a '/'")
         # phoenix.js offers exactly these two, in this order. The server chooses the first.
         return ("phoenix", bearer, *(name for name in self.subprotocols if name != "phoenix"))
 
@@ -438,7 +438,7 @@ class RealtimeConfig:
             raise ConfigError("server_url must be a Unicode string")
         if url != url.strip() or not check.is_one_line(url):
             # urlsplit silently drops some of these characters, and keeps a trailing space in the path.
-            raise ConfigError("server_url must not hold control characters, nor spaces at its ends")
+            raise ConfigError("server_url must not begin or end with spaces, or contain control characters")
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -449,7 +449,7 @@ class RealtimeConfig:
             quoted = f", not {_redacted_url(url)}" if _HOST_AND_PORT.match(url) else ""
             raise ConfigError(f"server_url must start with ws://, wss://, http:// or https://{quoted}")
         if not host or port == 0:
-            raise ConfigError("server_url must name a host, and a port other than 0 or none")
+            raise ConfigError("server_url must name a host, and its port must not be 0")
         if parts.username is not None or parts.password is not None:
             raise ConfigError("server_url must not hold a user name or password: use headers")
         if parts.fragment:

@@ -1,4 +1,4 @@
-"""One server, kept connected: open, upgrade, heartbeat, close; after a loss the backoff, the next attempt.
+"""`Connection`: a WebSocket connection that reconnects by itself. `TokenRequests`: its access tokens.
 
             open()                transport_opened + upgrade
     IDLE ──────────▶ CONNECTING ──────────────────────────▶ OPEN
@@ -8,8 +8,8 @@
      ├◀──────────────  WAITING ◀────────────────────────────┘ CLOSING
      └◀──────────────────────────────────────────────────────┘
 
-`RealtimeClient` and the Jarvis protocol both stand on it: it knows WebSockets and time, not what is said
-over them.
+`RealtimeClient` and `JarvisRoom` both use it. It handles WebSockets, heartbeats and timeouts, but does not
+interpret messages.
 """
 
 from __future__ import annotations
@@ -47,33 +47,37 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- refusal
-# What the headers of a refused handshake say: when to come back, and where the server is.
+# Headers of a refused handshake: the time of the next attempt, and the server's new location.
 
 
-MAX_TARGET = 200  # characters of a redirect's target that are shown
+MAX_TARGET = 200  # longest quotation of a redirect's target, in characters
 
-# RFC 9110 §5.6.7. The two obsolete forms of a date are not read: no server has sent them for decades.
+# RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent them for decades.
 _DATE = re.compile(
     r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*@)?")  # RFC 3986 §3, with its user info
+_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*@)?")  # RFC 3986 §3: scheme and user info
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Seconds to wait, from `Retry-After` (RFC 9110 §10.2.3); `None` without one that can be understood.
+    """Return the seconds to wait from `Retry-After` (RFC 9110 §10.2.3), or `None` without a valid header.
 
-    A date counts from the answer's own `Date`: the core has no wall clock, and ours might be wrong.
+    A date is relative to the `Date` of the same response: the core has no wall clock, and the clock of the
+    host might be wrong.
     """
     wanted = _first(headers, "retry-after")
     if re.fullmatch(r"[0-9]+", wanted):
-        return float(wanted)  # not int, which refuses thousands of digits
+        return float(wanted)  # int() refuses texts of thousands of digits
     due, sent = _seconds(wanted), _seconds(_first(headers, "date"))
     return None if due is None or sent is None else max(0.0, due - sent)
 
 
 def redirect_target(headers: Headers) -> str | None:
-    """Where `Location` leads, for people: without user info, query and fragment, which may hold secrets."""
+    """Return the `Location` of a redirect for human-readable texts, or `None`.
+
+    User info, query and fragment are removed, because they may hold secrets.
+    """
     address, question_mark, _ = _first(headers, "location").partition("#")[0].partition("?")
     if not address:
         return None
@@ -86,38 +90,39 @@ def _first(headers: Headers, wanted: str) -> str:
 
 
 def _seconds(date: str) -> float | None:
-    """A date of HTTP, in seconds from an epoch of our own; `None` for what is not one."""
+    """Return an HTTP date in seconds from an arbitrary epoch, or `None` for any other text."""
     match = _DATE.fullmatch(date)
     if match is None or match[2] not in _MONTHS:
         return None
     day, year, hour, minute, second = (int(match[number]) for number in (1, 3, 4, 5, 6))
-    # The Gregorian calendar, with years that begin in March, so that a leap day is the last of its year.
+    # Gregorian calendar with years that begin in March: a leap day is then the last day of its year.
     years, month = divmod(year * 12 + _MONTHS.index(match[2]) - 2, 12)
     days = 365 * years + years // 4 - years // 100 + years // 400 + (153 * month + 2) // 5 + day
     return float(((days * 24 + hour) * 60 + minute) * 60 + second)
 
 
 # --------------------------------------------------------------------------------------------- token requests
-# When to ask the application for an access token: for connects and joins, and before the last one expires.
+# When the client requests an access token from the application: before connects and joins, and before the
+# current token expires.
 #
-# A request is answered, or fails: because the application says so, or because it says nothing for too long.
-# What has failed is asked for again, with a backoff, for as long as the client is wanted.
+# The application answers a request with a token or with a failure. A missing answer is a failure, too, after
+# `access_token_timeout`. A failed request is repeated with a backoff until the client stops.
 
 
 LONGEST_AHEAD = 60.0
-"""Seconds before the expiry at which a new token is asked for; a fifth of its time, when that is less."""
+"""Seconds before a token's expiry at which the next one is requested, or a fifth of its validity if less."""
 
 
 class TokenTimer(IntEnum):
-    """The timers of the requests."""
+    """The timers of `TokenRequests`."""
 
-    ANSWER = auto()  # the answer is due
-    AGAIN = auto()  # there was none, or a bad one: ask again
+    ANSWER = auto()  # the application's answer is overdue
+    AGAIN = auto()  # repeat a failed request
     REFRESH = auto()  # the token expires soon
 
 
 class TokenRequests:
-    """The requests of one client, one at a time. Without `asks_for_token` there are none."""
+    """The access token requests of one client, one at a time. Without `asks_for_token` it makes none."""
 
     def __init__(self, config: RealtimeConfig, outbox: Outbox[Any], rng: Random | None) -> None:
         self._config = config
@@ -128,48 +133,48 @@ class TokenRequests:
         )
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do, or `None`."""
+        """Return the time of the next `tick` in seconds, or `None`."""
         return self.timers.next_deadline()
 
     @property
     def is_open(self) -> bool:
-        """Whether an answer is awaited."""
+        """Whether a request is unanswered."""
         return self.timers.get(TokenTimer.ANSWER) is not None
 
     def need(self, now: float) -> None:
-        """A fresh token is needed. Asks for one, unless that is being done."""
+        """Request a fresh token, unless a request is open or about to be repeated."""
         if not self.is_open and self.timers.get(TokenTimer.AGAIN) is None:
             self._ask(now)
 
     def answered(self, expires_in: float | None, now: float) -> None:
-        """There is a token, which is good for so long (seconds), or for ever. It may have expired already."""
+        """Handle a new token, valid for `expires_in` seconds. `None`: no known expiry. Negative: expired."""
         self.timers.clear()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
-            ahead = self._backoff.next()  # it may be our clock that is wrong: the server shall say
+            ahead = self._backoff.next()  # back off: the host's clock may be wrong, the token still valid
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
             self.timers.set(TokenTimer.REFRESH, now + ahead)
 
     def failed(self, now: float) -> float:
-        """There is none. Returns the seconds until it is asked for again."""
+        """Handle a failed request. Returns the seconds until it is repeated."""
         delay = self._backoff.next()
         self.timers.clear()
         self.timers.set(TokenTimer.AGAIN, now + delay)
         return delay
 
     def connection_lost(self) -> None:
-        """Before the next connection a token is asked for anyway."""
+        """Cancel the refresh: the client requests a token before the next connect anyway."""
         self.timers.cancel(TokenTimer.REFRESH)
 
     def stop(self) -> None:
-        """The client is leaving or at rest: it needs no token."""
+        """Cancel all requests: a disconnected client needs no token."""
         self.timers.clear()
         self._backoff.reset()
 
     def tick(self, now: float) -> bool:
-        """Time passed. `True`: the time for an answer is up, so say that it has `failed`."""
+        """Handle due timers. Returns whether an answer is overdue; the caller then calls `failed`."""
         slot = self.timers.pop_expired(now)
         if slot in (TokenTimer.AGAIN, TokenTimer.REFRESH):
             self._ask(now)
@@ -182,7 +187,7 @@ class TokenRequests:
 
 
 def check_expires_in(expires_in: float | None) -> None:
-    """Raise `LocalProtocolError` unless these are seconds, or `None`."""
+    """Raise `LocalProtocolError` unless `expires_in` is a finite number of seconds or `None`."""
     if expires_in is not None and not is_number(expires_in):
         raise LocalProtocolError(f"expires_in must be a finite number of seconds or None, not {expires_in!r}")
 
@@ -191,11 +196,11 @@ def check_expires_in(expires_in: float | None) -> None:
 
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
-"""4xx answers that mean "later", not "never"."""
+"""HTTP 4xx statuses after which the client tries again: the server may accept the same request later."""
 
 
 class ConnectionState(Enum):
-    """Where a connection is; the drawing above has the moves between them."""
+    """The state of a connection. The module docstring shows the transitions."""
 
     IDLE = auto()
     CONNECTING = auto()
@@ -204,17 +209,17 @@ class ConnectionState(Enum):
     CLOSING = auto()
 
 
-_OPEN = ConnectionState.OPEN  # Python 3.11 takes as long to look up a member as to call a function
+_OPEN = ConnectionState.OPEN  # in Python 3.11, looking up an enum member is as slow as a function call
 
 
-class ConnectionTimer(IntEnum):  # whose hash is quicker than that of other enums
+class ConnectionTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
     """The timers of a connection."""
 
-    CONNECT = auto()
-    RECONNECT = auto()
-    HEARTBEAT = auto()
-    HEARTBEAT_REPLY = auto()
-    CLOSE = auto()
+    CONNECT = auto()  # the connect takes too long
+    RECONNECT = auto()  # the delay before the next attempt is over
+    HEARTBEAT = auto()  # the next heartbeat is due
+    HEARTBEAT_REPLY = auto()  # the reply to a heartbeat is overdue
+    CLOSE = auto()  # the closing handshake takes too long
 
 
 @frozen
@@ -224,7 +229,7 @@ class Up:
 
 @frozen
 class Down:
-    """The connection ended or could not be made; see `events.SocketDisconnected` for the fields."""
+    """The connection ended, or could not be opened. See `events.SocketDisconnected` for the fields."""
 
     reason: str
     code: int | None
@@ -235,12 +240,12 @@ class Down:
 
 @frozen
 class TokenDue:
-    """Get a fresh access token and call `proceed`. With `asks_for_token` this comes before each connect."""
+    """The next connect needs a fresh access token: get one and call `proceed`. Only with `asks_for_token`."""
 
 
 @frozen
 class HeartbeatDue:
-    """Send a heartbeat now and call `heartbeat_acked` when its reply comes."""
+    """A heartbeat is due: send it, and call `heartbeat_acked` when its reply arrives."""
 
 
 _HEARTBEAT_DUE = HeartbeatDue()
@@ -249,11 +254,12 @@ ConnectionEvent: TypeAlias = Up | Down | TokenDue | HeartbeatDue | TextMessage |
 
 
 class Connection:
-    """A WebSocket to one server that comes back by itself. Facts in, `next_event()` out, bytes to the outbox.
+    """A WebSocket connection to one server that reconnects by itself.
 
-    `address` is called for every attempt, since its query may carry a token that changes. `rng` is for the
-    jitter of the backoff, and for the nonce of the upgrade, so that a session can be replayed. Calls take
-    `now` in seconds of one clock that never runs backwards.
+    `next_event()` returns its events. Bytes and transport requests go to `outbox`. `address` is called anew
+    for every attempt, because its query may contain a token that changes. `rng` is used for the jitter of the
+    backoff and the nonce of the upgrade, so that a recorded session can be replayed. `now` is in seconds of
+    one clock that never runs backwards.
     """
 
     def __init__(
@@ -264,7 +270,7 @@ class Connection:
         *,
         rng: Random | None = None,
     ) -> None:
-        self.credentials = Credentials(config.secrets)  # of this client, for texts for people
+        self.credentials = Credentials(config.secrets)  # to hide in human-readable texts
         self._config = config
         self._address = address
         self._outbox = outbox
@@ -274,40 +280,40 @@ class Connection:
         )
         self.timers: Timers[ConnectionTimer] = Timers()
         self.state = ConnectionState.IDLE
-        """Where the connection is."""
+        """The current state."""
         self._last_conn = 0
         self._conn: ConnId | None = None
         self._websocket: WebSocket | None = None
-        self._inflated = 0  # bytes that inflating has added on this transport and the outbox has counted
-        self._transport_gone: str | None = None  # why, once the driver said so
-        self._was_open = False
-        self._was_refused = False  # with 401 or 403, the last time
-        self._patient_until = -math.inf
-        self._beaten_at: float | None = None  # when the oldest heartbeat without an answer was due
+        self._inflated = 0  # the part of websocket.bytes_added that the outbox has counted
+        self._transport_gone: str | None = None  # the driver's reason, once the transport is closed
+        self._was_open = False  # whether it was ever open
+        self._was_refused = False  # with 401 or 403, since the connection was last open
+        self._patient_until = -math.inf  # until then, a missing heartbeat reply is excused
+        self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
         self.has_more = False
-        """Whether `next_event` may have an event. While it is false there is none: a caller need not ask."""
+        """Whether `next_event` may return an event. While this is false, the caller need not ask."""
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the connection is open or tries to be: neither at rest nor closing."""
+        """Whether the connection is open or tries to be: neither IDLE nor CLOSING."""
         return self.state not in (ConnectionState.IDLE, ConnectionState.CLOSING)
 
     @property
     def awaits_token(self) -> bool:
-        """Whether it would connect, if `proceed` was called."""
+        """Whether the next connect waits for a call of `proceed`."""
         return self.state is ConnectionState.WAITING and self.timers.get(ConnectionTimer.RECONNECT) is None
 
     @property
     def latency(self) -> float | None:
-        """From the latest heartbeat that was answered to its answer, in seconds."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
         return self._latency
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do, or `None`."""
+        """Return the time of the next `tick` in seconds, or `None`."""
         return self.timers.next_deadline()
 
     # ---------------------------------------------------------------- commands
@@ -322,7 +328,7 @@ class Connection:
             self.proceed(now)
 
     def proceed(self, now: float) -> None:
-        """Connect, with the access token of now. Legal when it `awaits_token`."""
+        """Connect with the current access token. Legal if `awaits_token`."""
         assert self.awaits_token
         target = self._address()
         self._last_conn += 1
@@ -332,7 +338,7 @@ class Connection:
         self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
-        """Close for good. An open connection gets a closing handshake, bounded by `close_timeout`."""
+        """Close for good. On an open connection, a closing handshake comes first, within `close_timeout`."""
         if self.state is ConnectionState.OPEN:
             assert self._websocket is not None
             self.state = ConnectionState.CLOSING
@@ -355,36 +361,36 @@ class Connection:
         self._flush()
 
     def heartbeat_acked(self, now: float) -> None:
-        """The reply to a heartbeat came."""
-        if self._beaten_at is not None:  # else it answers nothing
+        """Handle the reply to a heartbeat."""
+        if self._beaten_at is not None:  # else no heartbeat is unanswered
             self._latency, self._beaten_at = now - self._beaten_at, None
         self.timers.cancel(ConnectionTimer.HEARTBEAT_REPLY)
 
     def beat(self, now: float) -> None:
-        """Send a heartbeat now, and the next one an interval later. Legal in OPEN."""
+        """Report a `HeartbeatDue` now, and the next one an interval later. Legal in OPEN."""
         assert self.state is ConnectionState.OPEN
         self._beat(now)
 
     def excuse_heartbeats_until(self, deadline: float) -> None:
-        """A slow join blocks the server's socket: before `deadline` silence is no proof of death."""
+        """Excuse missing heartbeat replies until `deadline`: a slow join blocks the server's socket."""
         self._patient_until = deadline
 
     def reset_backoff(self) -> None:
-        """Things have been well for a while: the next backoff starts over."""
+        """Start over with the first reconnect delay, after a stable connection."""
         self._backoff.reset()
 
     def abort(self, reason: str, now: float) -> None:
-        """This connection is no good: drop it, and try again. Legal in OPEN."""
+        """Abort the connection, and reconnect later. Legal in OPEN."""
         assert self.state is ConnectionState.OPEN
         self._lost(reason, now, abort=True)
 
-    # ---------------------------------------------------------------- facts
+    # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId) -> None:
-        """The byte stream that `OpenTransport` asked for is there."""
+        """See `Endpoint`."""
         if conn != self._conn or self._websocket is not None:
             return
-        target = self._address()  # with the current token
+        target = self._address()  # again: the token may have changed since OpenTransport
         self._websocket = WebSocket.client(
             target,
             headers=self._config.request_headers,
@@ -396,26 +402,26 @@ class Connection:
         self._flush()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
-        """Bytes came in. Pull the events with `next_event` afterwards."""
+        """See `Endpoint`. The caller reads the events with `next_event` afterwards."""
         if conn == self._conn and self._websocket is not None:
             self._outbox.bytes_received += len(data)
             self.has_more = True
             self._websocket.receive_data(data)
 
     def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
-        """The byte stream ended, or could not be opened."""
+        """See `Endpoint`."""
         if conn != self._conn:
             return
         self._transport_gone = reason
         if self._websocket is not None:
-            # Through the WebSocket, so that messages before the end come before it.
+            # Let the WebSocket report the end, so that messages received before it are reported first.
             self.has_more = True
             self._websocket.receive_eof()
         else:
             self._lost(reason, now)
 
     def tick(self, now: float) -> None:
-        """Time passed."""
+        """See `Endpoint`."""
         while (deadline := self.timers.next_deadline()) is not None and deadline <= now:
             slot = self.timers.pop_expired(now)
             if slot is ConnectionTimer.CONNECT:
@@ -430,7 +436,7 @@ class Connection:
             elif now < self._patient_until:
                 self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
-                # Nobody ticked for long: the host slept, and the reply may lie unread. Ask, do not guess.
+                # The tick is very late: the host was asleep, and the reply may be unread. Beat once more.
                 self._beat(now)
             else:
                 self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)
@@ -438,7 +444,7 @@ class Connection:
     # ---------------------------------------------------------------- outputs
 
     def take_messages(self) -> list[str | bytes]:
-        """The plain messages that `next_event` would give next; see `WebSocket.take_messages`."""
+        """Return the messages that `next_event` would return next, as in `WebSocket.take_messages`."""
         websocket = self._websocket
         if self._pending or websocket is None or self.state is not _OPEN:
             return []
@@ -449,7 +455,7 @@ class Connection:
         return messages
 
     def next_event(self, now: float) -> ConnectionEvent | None:
-        """What happened, oldest first; `None` when there is no more."""
+        """Return the oldest event, or `None` if there is none."""
         while True:
             if self._pending:
                 return self._pending.pop(0)
@@ -460,7 +466,7 @@ class Connection:
             event = websocket.next_event()
             if websocket.deflate_bits is not None:
                 self._count_inflated(websocket)
-            if isinstance(event, (TextMessage, BinaryMessage)):  # which need no answer
+            if isinstance(event, (TextMessage, BinaryMessage)):  # a message causes no output
                 if self.state is ConnectionState.OPEN:
                     return event
                 continue
@@ -479,7 +485,7 @@ class Connection:
             elif isinstance(event, Closed):
                 self._closed(event, now)
 
-    # ---------------------------------------------------------------- inside
+    # ---------------------------------------------------------------- internals
 
     def _opened(self, now: float) -> None:
         self.state = ConnectionState.OPEN
@@ -491,23 +497,23 @@ class Connection:
 
     def _beat(self, now: float) -> None:
         self.timers.set(ConnectionTimer.HEARTBEAT, now + self._config.heartbeat_interval)
-        # While an earlier one is unanswered, its time counts.
+        # An earlier unanswered heartbeat keeps its timeout.
         if self.timers.get(ConnectionTimer.HEARTBEAT_REPLY) is None:
             self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, now + self._config.heartbeat_timeout)
         if self._beaten_at is None:
             self._beaten_at = now
-        if _HEARTBEAT_DUE not in self._pending:  # one is enough, however late the tick
+        if _HEARTBEAT_DUE not in self._pending:  # one event is enough, even after a late tick
             self._report(_HEARTBEAT_DUE)
 
     def _refused(self, refused: HandshakeRefused, now: float) -> None:
         status = refused.status
         if status in (401, 403):
-            # These do not heal, unless it was an access token that has just expired.
+            # Final, unless the access token may have just expired: then try once more with a fresh token.
             fatal = self._was_refused or not self._config.asks_for_token
             self._was_refused = True
         else:
-            # Other 3xx and 4xx mean a wrong URL, unless it has worked before: then it is more likely a proxy
-            # in front of a server that restarts.
+            # Other 3xx and 4xx statuses mean a wrong URL. But if the URL has worked before, the status is
+            # probably from a proxy in front of a restarting server.
             fatal = 300 <= status < 500 and status not in RETRIED_STATUSES and not self._was_open
         words = self.credentials.hide(refused.body.decode("utf-8", "replace"))
         text = " ".join(words.split())[:MAX_TEXT]
@@ -540,7 +546,7 @@ class Connection:
         status: int | None = None,
         fatal: bool = False,
         abort: bool = False,
-        not_before: float = 0.0,  # seconds that the server wants to be left alone
+        not_before: float = 0.0,  # seconds that the server asks the client to wait
     ) -> None:
         self._drop(abort=abort)
         if fatal:
@@ -561,7 +567,7 @@ class Connection:
 
     def _drop(self, *, abort: bool) -> None:
         self.timers.clear()
-        self._pending.clear()  # at most a heartbeat that is not needed any more
+        self._pending.clear()  # at most a HeartbeatDue, which is obsolete
         if self._conn is not None and self._transport_gone is None:
             self._outbox.put(CloseTransport(self._conn, abort))
         self._conn = None

@@ -1,4 +1,4 @@
-"""The contract between a core and its driver. `RealtimeClient`, `PresenceClient` and `Hub` all keep it."""
+"""The interface between a protocol core (`RealtimeClient`, `PresenceClient` or `Hub`) and its driver."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- outputs
-# What a core asks its driver to do, and the queue that holds it until it is drained.
+# The orders of a core to its driver, and the queue that holds them until the driver drains it.
 
 
 ConnId = NewType("ConnId", int)
-"""Names one transport connection. Ids only grow, and none is used twice."""
+"""The id of one transport connection. Ids increase and are never reused."""
 
 
 @frozen
 class OpenTransport:
-    """Open a byte stream to `host`:`port`, with TLS for `host` when `tls`, then report `transport_opened`."""
+    """Order to open a byte stream to `host`:`port`, then report `transport_opened`.
+
+    `tls`: use TLS, with `host` as the server's name.
+    """
 
     conn: ConnId
     host: str
@@ -30,28 +33,28 @@ class OpenTransport:
 
 
 class SendData(Struct, frozen=True):
-    """Write `data` (never empty) to the transport.
+    """Order to write `data`, which is never empty, to the transport.
 
-    `is_pong`: it answers pings and nothing else. While the transport takes nothing more, a driver may keep
-    only the latest of these, and write it before whatever comes next (RFC 6455 §5.5.3).
+    `is_pong`: `data` contains only pongs. While the transport accepts no data, a driver may keep only the
+    latest of these outputs, and write it before any other data (RFC 6455 §5.5.3).
     """
 
-    # A struct, not an attrs class: it is made in a quarter of the time.
+    # Not an attrs class: a struct is created in a quarter of the time.
 
     conn: ConnId
     data: bytes
     is_pong: bool = False
 
     def __repr__(self) -> str:
-        # The upgrade request and join frames carry keys and tokens.
+        # Without the data: the upgrade request and join frames contain keys and tokens.
         return f"SendData(conn={self.conn}, data=<{len(self.data)} bytes>)"
 
 
 @frozen
 class CloseTransport:
-    """Close the transport, or stop opening it. The core has already forgotten `conn`.
+    """Order to close the transport, or to stop opening it. The core has already forgotten `conn`.
 
-    `abort=False`: write out what was sent before, then close. `abort=True`: drop it at once.
+    `abort=False`: write all pending data first. `abort=True`: drop the connection at once.
     """
 
     conn: ConnId
@@ -60,9 +63,9 @@ class CloseTransport:
 
 @frozen
 class AccessTokenNeeded:
-    """Get an access token, and give it to the command `set_access_token`, or say `access_token_failed`.
+    """Order to get an access token, then call `set_access_token`, or `access_token_failed` if that failed.
 
-    Asked by clients with `asks_for_token` in their config only.
+    Only clients with `asks_for_token` in their config put out this order.
     """
 
 
@@ -70,15 +73,15 @@ Event = TypeVar("Event")
 
 
 MERGED = 64 * 1024
-"""Bytes up to which data for one connection is merged. More is left apart: it may be shared with others."""
+"""Limit for merging data of one connection, in bytes. Larger data is not copied: connections may share it."""
 
 
 class _Chunks(Struct, eq=False):
-    """Bytes for one connection that nobody has drained yet."""
+    """Bytes for one connection that are not drained yet."""
 
     conn: ConnId
     data: bytes
-    parts: list[bytes] | None = None  # these in place of `data`, when there are several
+    parts: list[bytes] | None = None  # replaces `data` when there are several parts
 
     def joined(self) -> SendData:
         assert self.parts is not None
@@ -90,7 +93,7 @@ class _Chunks(Struct, eq=False):
         return sum(map(len, self.parts)) > MERGED
 
     def several(self) -> list[SendData]:
-        """Each as long as `MERGED` allows, unless a single part is longer."""
+        """Return outputs of at most `MERGED` bytes each. A single longer part is one output."""
         assert self.parts is not None
         merged: list[list[bytes]] = []
         room = 0
@@ -104,7 +107,7 @@ class _Chunks(Struct, eq=False):
 
 
 class _Pongs(_Chunks):
-    """Pongs for one connection, and nothing between them."""
+    """Consecutive pongs for one connection."""
 
     @property
     def is_large(self) -> bool:
@@ -115,32 +118,32 @@ class _Pongs(_Chunks):
 
 
 class Outbox(Generic[Event]):
-    """Outputs in order, oldest first. Bytes for one connection are merged until they are drained.
+    """Queue of outputs, oldest first. Bytes for one connection are merged until they are drained.
 
-    Merging is what makes a burst of frames to one connection a single write: `SendData` keeps the place of
-    its first byte in the queue, and only a `CloseTransport` of the same connection or pongs end the merging.
-    Of more than `MERGED` bytes several are made: a large frame for many receivers is not copied for each.
+    So a burst of frames to one connection is a single write. The merged `SendData` has the position of its
+    first byte in the queue. Merging ends at a `CloseTransport` of the connection, and at pongs. More than
+    `MERGED` bytes become several outputs, so that a large frame is not copied for each of its receivers.
     """
 
-    # A list, not a deque: a deque weighs more and never gives back memory that it once needed.
+    # Not a deque: a deque takes more memory than a list, and never releases it.
     __slots__ = ("_open", "_queue", "_sent", "bytes_received", "emit", "emit_all")
 
     def __init__(self) -> None:
         self.bytes_received = 0
-        """Bytes that the endpoint has received; compressed messages count with their inflated size."""
-        self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # the oldest first
-        self._open: dict[ConnId, _Chunks] = {}
+        """Number of bytes that the endpoint has received. Compressed messages count as inflated."""
+        self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # oldest first
+        self._open: dict[ConnId, _Chunks] = {}  # bytes that more data can be merged into
         self._sent = False  # whether there may be bytes in the queue
         self.emit: Callable[[Event], None] = self._queue.append
-        """Queue an event, and nothing else: a `put` in less time."""
+        """Queue an event. Faster than `put`, which also accepts transport orders."""
         self.emit_all: Callable[[Iterable[Event]], None] = self._queue.extend
-        """Queue events."""
+        """Queue several events."""
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def send(self, conn: ConnId, data: bytes) -> None:
-        """Queue `data` for `conn`; nothing is queued for empty data."""
+        """Queue `data` for `conn`. Empty data is ignored."""
         if not data:
             return
         chunks = self._open.get(conn)
@@ -154,7 +157,7 @@ class Outbox(Generic[Event]):
             chunks.parts.append(data)
 
     def send_pong(self, conn: ConnId, data: bytes) -> None:
-        """Queue what answers pings; nothing is queued for empty data. It keeps its place among other data."""
+        """Queue pongs for `conn`, in order with its other data. Empty data is ignored."""
         if not data:
             return
         last = self._queue[-1] if self._queue else None
@@ -168,7 +171,7 @@ class Outbox(Generic[Event]):
         self._sent = True
 
     def put(self, output: Event | OpenTransport | CloseTransport) -> None:
-        """Queue an event or a transport command."""
+        """Queue an event or a transport order. An aborting `CloseTransport` removes queued data of `conn`."""
         if isinstance(output, CloseTransport):
             self._open.pop(output.conn, None)
             if output.abort and self._sent:
@@ -178,7 +181,7 @@ class Outbox(Generic[Event]):
         self._queue.append(output)
 
     def drain(self) -> Sequence[Event | OpenTransport | SendData | CloseTransport]:
-        """All outputs, oldest first. The outbox is empty afterwards."""
+        """Remove and return all outputs, oldest first."""
         if not self._queue:
             return ()
         outputs: list[Any] = self._queue[:]
@@ -186,7 +189,7 @@ class Outbox(Generic[Event]):
         if self._sent:
             large = False
             for index, output in enumerate(outputs):
-                if type(output) is _Chunks and output.parts is None:  # nearly all
+                if type(output) is _Chunks and output.parts is None:  # nearly always
                     outputs[index] = SendData(output.conn, output.data)
                 elif isinstance(output, _Chunks):
                     if output.is_large:
@@ -208,56 +211,59 @@ class Outbox(Generic[Event]):
 
 
 class Endpoint(Protocol):
-    """A protocol core, as a driver sees it.
+    """Interface of a protocol core, for drivers.
 
-    After every fact or command the driver carries out what `drain()` returns, until it returns nothing, and
-    then reads `next_deadline()`. `now` is seconds of one monotonic clock; going backwards is clamped, NaN and
-    infinity raise `LocalProtocolError`. No fact raises for anything that a peer or a network does. Facts
-    about a connection that the core has not asked for, or has closed, are ignored.
+    A driver reports *facts* with `transport_opened`, `receive_data`, `transport_closed` and `tick`. After
+    each fact or command, it carries out the outputs of `drain()` until there are none, then reads
+    `next_deadline()`.
+
+    `now` is the time of one monotonic clock, in seconds. A time before the last one counts as the last one.
+    NaN and infinity raise `LocalProtocolError`. A fact raises nothing for an action of a peer or the network.
+    Facts about a connection that the core has not requested, or has closed, are ignored.
     """
 
     @property
     def is_closed(self) -> bool:
-        """Whether the core is at rest: it has no connection, and wants none."""
+        """Whether the core has no connection, and does not want one."""
         ...
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """The byte stream is there: it was asked for with `OpenTransport`, or a server accepted it."""
+        """Report an open byte stream: requested with `OpenTransport`, or accepted by a server."""
         ...
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came in. `b""` does nothing: the end of the stream is `transport_closed`."""
+        """Report received bytes. `b""` is ignored: report the end of the stream with `transport_closed`."""
         ...
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The byte stream ended, or could not be opened. `reason` is for people."""
+        """Report that the byte stream has ended, or could not be opened. `reason` is text for people."""
         ...
 
     def tick(self, *, now: float) -> None:
-        """Time passed. Early and repeated ticks do nothing."""
+        """Report the time. The core handles deadlines that have passed. An early tick does nothing."""
         ...
 
     def drain(self) -> Sequence[Any]:
-        """All outputs since the last drain, oldest first: orders to the driver, and events.
+        """Remove and return all outputs, oldest first: orders to the driver, and events.
 
-        Draining runs no protocol code. A command that an event handler gives while the driver carries out a
-        drain adds its outputs to the next one.
+        Draining runs no protocol code. When an event handler calls a command while the driver carries out
+        outputs, the outputs of that command are in the next drain.
         """
         ...
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due, on the clock of `now`; `None` when there is nothing to wait for."""
+        """Return the time when `tick` is due, on the clock of `now`; `None` if no deadline is set."""
         ...
 
 
 # ---------------------------------------------------------------------------------------------------- sans io
-# What a core answers when it is used like an adapter's client, which has the same name.
+# The error for a core that is used like the client of an adapter, which has the same class name.
 
 
 class SansIO:
-    """Mixin of the cores: `with`, `async with`, `for` and `async for` name the adapters in their `TypeError`.
+    """Mixin that makes `with`, `async with`, `for` and `async for` raise a `TypeError` naming the adapters.
 
-    Python's own text, "does not support the context manager protocol", names no way out.
+    Python's own text, "does not support the context manager protocol", does not name a solution.
     """
 
     __slots__ = ()
@@ -271,6 +277,6 @@ def _refuse(core: SansIO, *args: object) -> NoReturn:
     raise TypeError(f"presence_proto.{type(core).__name__} does no I/O: {core._adapters}")
 
 
-# Not in the class: type checkers find the mistake by themselves as long as they see no such methods.
+# Not in the class: type checkers report the mistake only if they do not see these methods.
 for _name in ("__enter__", "__exit__", "__aenter__", "__aexit__", "__iter__", "__aiter__"):
     setattr(SansIO, _name, _refuse)

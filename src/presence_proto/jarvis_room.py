@@ -131,7 +131,7 @@ class JarvisRoom:
     def connect(self, own: OnlineUser, *, now: float) -> None:
         """See `Room`."""
         if not self.is_closed:
-            raise LocalProtocolError("connect was called before")
+            raise LocalProtocolError("connect was already called")
         now = self._clock.advance(now)
         self._own = own
         if self._run_id is None and self._rng is not None:
@@ -162,7 +162,7 @@ class JarvisRoom:
         if event == "chat_message":
             raise LocalProtocolError("send_chat: the Jarvis JSON protocol has no chat")
         if len(self._waiting) >= self._config.max_pending_pushes:
-            raise LocalProtocolError(f"{len(self._waiting)} messages (max_pending_pushes) wait already")
+            raise LocalProtocolError(f"{len(self._waiting)} messages already wait (max_pending_pushes)")
         now = self._clock.advance(now)
         self._message_ids += 1
         # The server adds the sender's user id and display name itself.
@@ -342,7 +342,7 @@ class JarvisRoom:
             message = self._decoded(frame.data)
             kind = message.pop("type", None)
             if not isinstance(kind, str):
-                raise RemoteProtocolError("a Jarvis message must have a type, a string")
+                raise RemoteProtocolError("a Jarvis message must have a string type")
             self._on_message(kind, message, now)
         except RemoteProtocolError as exc:
             self._tell(Trouble(str(exc)))
@@ -367,7 +367,7 @@ class JarvisRoom:
         return message
 
     def _on_message(self, kind: str, message: dict[str, Any], now: float) -> None:
-        emit, fields = self._tell, Fields(f"the message {kind}", message)
+        emit, fields = self._tell, Fields(f"the {kind} message", message)
         match kind:
             case "welcome":
                 self._on_welcome(message.get("users"), now)
@@ -403,8 +403,8 @@ class JarvisRoom:
 
     def _on_welcome(self, users: Any, now: float) -> None:
         if not isinstance(users, list):
-            raise RemoteProtocolError("the message welcome must have a list of users")
-        present = dict(_user(Fields("a user of the message welcome", user)) for user in users)
+            raise RemoteProtocolError("the welcome message must have a list of users")
+        present = dict(_user(Fields("a user of the welcome message", user)) for user in users)
         present.pop(self._own.user_id, None)
         self._check_size(len(present))
         changes = [self._remove(user_id) for user_id in tuple(self._metas) if user_id not in present]
@@ -429,7 +429,7 @@ class JarvisRoom:
             self._timers.cancel(message_id)
             self._tell(Delivered(message_id, sent_to))
         if sent_to is None:
-            raise RemoteProtocolError("the message invite_sent must have a list of names sent_to")
+            raise RemoteProtocolError("the invite_sent message must have a list of names in sent_to")
 
     # ---------------------------------------------------------------- users, as presence changes
 

@@ -1,4 +1,4 @@
-"""The room of the Jarvis presence system on Supabase Realtime: one channel, its presence and payloads."""
+"""`PhoenixRoom`: the room of the Jarvis presence system as one Supabase Realtime channel."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
 
 
 class PhoenixRoom:
-    """A `Room` that is a Supabase channel. `rng` is for the jitter of the backoff.
+    """A `Room` on one Supabase channel.
 
-    `roster` keeps the presence: what a diff changed there goes to the outbox, and is not told.
+    `rng` is used for the jitter of the backoff. `roster` stores the channel's presence. The room passes its
+    events to `tell`, except the roster's events about a presence diff: those go to `outbox` directly.
     """
 
     def __init__(
@@ -62,31 +63,31 @@ class PhoenixRoom:
         )
         self.next_deadline = self._realtime.next_deadline
         self._user_id = ""
-        self._refusal: str | None = None  # why the server does not want us any more
-        self._is_leaving = False  # because of that
-        self._activities: set[int] = set()  # pushes that are on their way, and whose loss is none
+        self._refusal: str | None = None  # why the server refuses this client for good
+        self._is_leaving = False  # disconnecting because of `_refusal`
+        self._activities: set[int] = set()  # unanswered activity pushes, whose failure does no harm
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is at rest."""
+        """See `Room`."""
         return self._realtime.is_closed
 
     @property
     def server_count(self) -> int | None:
-        """A Phoenix server does not count."""
+        """Always `None`: a Phoenix server does not report the number of users."""
         return None
 
     @property
     def latency(self) -> float | None:
-        """That of the connection."""
+        """See `Room`."""
         return self._realtime.latency
 
     # ---------------------------------------------------------------- commands
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
-        """Enter the room."""
+        """See `Room`."""
         self._user_id = own.user_id
         channel = ChannelConfig(
             broadcast_ack=True,
@@ -102,12 +103,12 @@ class PhoenixRoom:
         self._leave_if_refused(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Leave the room for good."""
+        """See `Room`."""
         self._realtime.disconnect(now=now)
         self._leave_if_refused(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Be shown as `own`: a broadcast to those who are in the room, and a track for the others."""
+        """Show this user as `own`: track, and in the room also broadcast. Returns the broadcast's id."""
         message_id = None
         if self._realtime.is_synced(self._topic):
             payload = {
@@ -125,25 +126,25 @@ class PhoenixRoom:
         return message_id
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
-        """Send a broadcast."""
+        """Send a broadcast. See `Room`."""
         message_id = self._say(event, payload, now)
         if self._refusal is not None:
             self._leave_if_refused(now)
         return message_id
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
-        """Use another access token: in the channel at once, in the next join and the next URL."""
+        """Use another access token: in the channel at once, in the next join and in the next URL."""
         self._realtime.set_access_token(token, expires_in=expires_in, now=now)
         self._leave_if_refused(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """There is no access token now."""
+        """See `Room`."""
         self._realtime.access_token_failed(reason, now=now)
         self._leave_if_refused(now)
 
     def _say(self, event: str, payload: dict[str, Any], now: float) -> int:
         timeout = self._config.command_timeout
-        # Our own payloads are JSON: they need no walk. It takes a third of the time of an activity.
+        # Raw: the client's own payloads need no check, which would take a third of an activity's time.
         raw = Raw(encode(payload))
         return self._realtime.broadcast(self._topic, event, raw, timeout=timeout, now=now)
 
@@ -158,26 +159,26 @@ class PhoenixRoom:
             payload["online_at"] = own.online_at
         self._realtime.track(self._topic, Raw(encode(payload)), now=now)
 
-    # ---------------------------------------------------------------- facts
+    # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """The byte stream is there."""
+        """See `Endpoint`."""
         self._realtime.transport_opened(conn, now=now)
         self._leave_if_refused(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came in."""
+        """See `Endpoint`."""
         self._realtime.receive_data(conn, data, now=now)
         if self._refusal is not None:
             self._leave_if_refused(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
-        """The byte stream ended, or could not be opened."""
+        """See `Endpoint`."""
         self._realtime.transport_closed(conn, now=now, reason=reason)
         self._leave_if_refused(now)
 
     def tick(self, *, now: float) -> None:
-        """Time passed."""
+        """See `Endpoint`."""
         self._realtime.tick(now=now)
         self._leave_if_refused(now)
 
@@ -189,8 +190,7 @@ class PhoenixRoom:
     # ---------------------------------------------------------------- outputs
 
     def _emitted(self, event: events.RealtimeEvent) -> None:
-        """The client has an event."""
-        if type(event) is PresenceDiffed:  # nearly all that comes
+        if type(event) is PresenceDiffed:  # by far the most frequent event
             self._outbox.emit_all(event.changes)
         else:
             for happened in self._happened(event):
@@ -210,7 +210,7 @@ class PhoenixRoom:
                     yield Undelivered(event.push_id, self._reason(event))
             case events.PushFailed() if event.push_id in self._activities:
                 self._activities.remove(event.push_id)
-                yield Delivered(event.push_id)  # the track tells it, now or after the next join
+                yield Delivered(event.push_id)  # the track shows the activity, now or after the next join
             case events.PushFailed():
                 yield Undelivered(event.push_id, event.reason)
             case events.SocketDisconnected() if self._refusal is not None:
@@ -223,7 +223,7 @@ class PhoenixRoom:
             case events.SocketDisconnected():
                 yield Lost(event.reason, event.retry_in, event.fatal)
             case events.ChannelDown(end=events.ChannelEnd.CONNECTION_LOST):
-                pass  # SocketDisconnected has told it
+                pass  # SocketDisconnected has reported it
             case events.ChannelDown(retry_in=None):  # rejoin_after_close=False
                 self._refusal = event.reason
             case events.ChannelDown():
@@ -237,12 +237,11 @@ class PhoenixRoom:
             case events.PresenceMissing() | events.ProtocolViolation():
                 yield Trouble(event.reason)
             case events.TrackFailed():
-                yield Trouble(f"the server did not take our presence: {event.reason}")
+                yield Trouble(f"the server did not accept our presence: {event.reason}")
             case _:
-                pass  # the steps to a connection, of which Synced is the last; messages that are not ours
+                pass  # steps towards PresenceSynced, and messages of other applications
 
     def _reason(self, refusal: events.PushReplied) -> str:
-        """Why, in the server's words."""
         reason = words_of(refusal.response)
         words = f"the server said {refusal.status}" + ("" if reason is None else f": {reason}")
         return self._realtime.redacted(words)[:MAX_TEXT]
@@ -264,6 +263,6 @@ class PhoenixRoom:
                     if target == self._user_id:
                         yield Said(poked)
                 case _:
-                    pass  # somebody else's
+                    pass  # an event of another application
         except RemoteProtocolError as exc:
             yield Trouble(str(exc))

@@ -1,4 +1,4 @@
-"""What all channels of a client share: the way out, the timers, and the replies that are awaited."""
+"""`PhoenixSocket`: the outgoing side of a Phoenix socket, shared by all channels of a client."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
 
 
 # --------------------------------------------------------------------------------------------- channel timers
-# The names of the timers that the channels of a client share.
+# The keys of the timers of all channels of a client.
 
 
-class ChannelTimer(IntEnum):  # whose hash is quicker than that of other enums
-    """What a timer is for. A timer is named by its slot and a topic, or by PUSH and the id of a push."""
+class ChannelTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
+    """The kinds of timers. The key of a timer is a kind and a topic, or PUSH and the id of a push."""
 
-    JOIN = auto()  # the answer to the join is late, or has been for long
-    LEAVE = auto()  # the reply to the leave is due
-    STATE = auto()  # the presence_state is due
-    REJOIN = auto()  # join again
-    STABLE = auto()  # joined for a while: backoffs start over
+    JOIN = auto()  # the reply to the join is late; the second time, the wait for it is over
+    LEAVE = auto()  # the reply to the leave is overdue
+    STATE = auto()  # the presence_state is overdue
+    REJOIN = auto()  # the delay before the next join is over
+    STABLE = auto()  # joined (or connected; the topic is then "") for `stable_after`: reset the backoffs
     TRACK = auto()  # the budget allows the next track
-    PUSH = auto()  # the push expires, or its reply is due
+    PUSH = auto()  # the push expires while it waits for the join or the reply
 
 
 ChannelTimers: TypeAlias = Timers[tuple[ChannelTimer, str | int]]
@@ -52,12 +52,12 @@ ChannelTimers: TypeAlias = Timers[tuple[ChannelTimer, str | int]]
 
 
 UNMATCHED = {"reason": "unmatched topic"}
-"""Phoenix' error response to a push for a topic that the socket has not joined."""
+"""Phoenix's error response to a push to a topic that the socket has not joined."""
 
 
 @frozen
 class Push:
-    """A message of the application's that waits for its join, or for its reply."""
+    """An outgoing message that waits for the join of its channel, or for its reply."""
 
     push_id: int
     topic: str
@@ -69,9 +69,9 @@ class Push:
 
 @frozen
 class OuterClient:
-    """What a client inside another one uses of it: its clock and outbox, its ear for events, its presence.
+    """The parts of an enclosing client that the `RealtimeClient` inside it uses.
 
-    Events are told at once, in the order of what came: nothing waits in a queue between the two.
+    The inner client calls `emit` with each event at once, so no queue between the two delays events.
     """
 
     clock: Clock
@@ -81,7 +81,7 @@ class OuterClient:
 
 
 class PhoenixSocket:
-    """Numbers messages, sends them, and remembers who waits for which reply."""
+    """The outgoing side of a Phoenix socket: refs, pushes that await replies, and the channel timers."""
 
     __slots__ = (
         "_awaited",
@@ -109,25 +109,25 @@ class PhoenixSocket:
         self.config = config
         self._host = host
         self.rng = rng
-        self.token = config.access_token  # the one in force
+        self.token = config.access_token  # the current one
         self.timers: ChannelTimers = Timers()
         self.joins = JoinQueue(self.timers, config.join_timeout, connection.excuse_heartbeats_until)
         self._connection = connection
-        self.emit = outbox.emit if host is None else host.emit  # report an event
+        self.emit = outbox.emit if host is None else host.emit  # reports an event
         self.serializer: Serializer = serializer_for(config.vsn, server=False, max_nesting=config.max_nesting)
-        # Refs are never reused, also not on the next connection: in V1 they are all that tells replies apart.
+        # Refs are never reused, even on the next connection: in V1 a reply has no join_ref, only the ref.
         self._refs = 0
         self._push_ids = 0
-        # By ref: the push, and the join_ref that it went out with.
+        # ref -> the push, and the join_ref with which it was sent
         self._awaited: dict[str, tuple[Push, str]] = {}
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can be sent."""
+        """Whether the WebSocket is open, so that messages can be sent."""
         return self._connection.state is ConnectionState.OPEN
 
     def new_presence(self) -> PresenceStore:
-        """Where a channel keeps its presence."""
+        """Return the store for a channel's presence: the enclosing client's, or a new `PresenceMap`."""
         if self._host is not None:
             return self._host.presence
         config = self.config
@@ -136,8 +136,9 @@ class PhoenixSocket:
         )
 
     def too_deep(self, text: str) -> tuple[RemoteProtocolError, Message | None] | None:
-        """What is wrong with a text that nests too deeply; and the message, with `null` for what lies too
-        deep, if it is one. `None` for any other text.
+        """Return the error for a text that nests too deeply, and its message; `None` for any other text.
+
+        In the message, `null` replaces the too deep values. The message is `None` if the text is malformed.
         """
         levels = self.config.max_nesting
         if not nests_deeper(text, levels):
@@ -148,11 +149,11 @@ class PhoenixSocket:
             return too_deep("a message", levels), None
 
     def violated(self, exc: RemoteProtocolError, topic: str | None = None) -> None:
-        """Report that a message was malformed. What was wrong may name a key of the server's."""
+        """Report a malformed message. The error's text is redacted, because it may quote the server."""
         self.emit(events.ProtocolViolation(self.quote(str(exc)), topic))
 
     def next_ref(self) -> str:
-        """A fresh ref."""
+        """Return a new ref."""
         self._refs += 1
         return str(self._refs)
 
@@ -166,15 +167,15 @@ class PhoenixSocket:
         return ref
 
     def check(self, topic: str, event: str, payload: Any) -> None:
-        """Raise `LocalProtocolError` unless this can be sent."""
+        """Raise `LocalProtocolError` unless the message can be encoded."""
         self.serializer.encode(Message("0", "0", topic, event, payload))
 
     def reset_backoff(self) -> None:
-        """Things have been well for a while: the reconnect backoff starts over."""
+        """Reset the reconnect backoff, after a stable connection or join."""
         self._connection.reset_backoff()
 
     def quote(self, *words: object) -> str:
-        """The first of these that is text, for people: bounded, and without secrets, which it may quote."""
+        """Return the first non-empty string of `words` for people to read: redacted and cut to `MAX_TEXT`."""
         text = next(word for word in words if isinstance(word, str) and word)
         return self._connection.credentials.quote(text)
 
@@ -190,11 +191,11 @@ class PhoenixSocket:
         wants_reply: bool = True,
         is_track: bool = False,
     ) -> Push:
-        """A push with a fresh id, and a timer that fails it at `expires`.
+        """Return a push with a new id, and set the timer that fails it at `expires`.
 
-        Raises `LocalProtocolError` when it cannot be sent: now, not when its turn has come.
+        Raises `LocalProtocolError` if the push cannot be encoded: here, because it may be sent much later.
         """
-        # JSON is ready to be sent: to encode it once more would take half the time of a heartbeat.
+        # Raw JSON needs no check. Encoding it once more would take half the time of a heartbeat.
         if not (type(payload) is Raw and event.isascii() and topic.isascii()):
             self.check(topic, event, payload)
         self._push_ids += 1
@@ -202,7 +203,7 @@ class PhoenixSocket:
         return Push(self._push_ids, topic, event, payload, wants_reply, is_track)
 
     def send_push(self, push: Push, join_ref: str) -> None:
-        """Send a push in this life of its channel, and await its reply, if it wants one, until it expires."""
+        """Send a push with this join_ref. If it wants a reply, await the reply until the push expires."""
         ref = self.send(join_ref, push.topic, push.event, push.payload)
         if push.wants_reply:
             self._awaited[ref] = (push, join_ref)
@@ -210,20 +211,20 @@ class PhoenixSocket:
             self.timers.cancel((ChannelTimer.PUSH, push.push_id))
 
     def replied(self, ref: object, status: str, response: Any) -> str | None:
-        """A reply came. If a push waits for it, report it and return the join_ref that it went out with."""
+        """Handle a reply. If a push awaits it, report the reply and return the join_ref of the push."""
         push, join_ref = self._awaited.pop(ref, (None, None)) if isinstance(ref, str) else (None, None)
         if push is None:
             return None
         self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         if not push.is_track:
             self.emit(events.PushReplied(push.push_id, push.topic, status, response))
-        elif status != "ok" and response != UNMATCHED:  # the end of the channel is reported instead
+        elif status != "ok" and response != UNMATCHED:  # UNMATCHED: ChannelDown is reported instead
             reason = self.quote(words_of(response), f"the server said {status}")
             self.emit(events.TrackFailed(push.topic, reason, response))
         return join_ref
 
     def fail(self, push: Push, reason: str) -> None:
-        """No reply will come for a push."""
+        """Report that a push gets no reply."""
         self.timers.cancel((ChannelTimer.PUSH, push.push_id))
         if push.is_track:
             self.emit(events.TrackFailed(push.topic, reason))
@@ -231,7 +232,7 @@ class PhoenixSocket:
             self.emit(events.PushFailed(push.push_id, push.topic, reason))
 
     def expired(self, push_id: int) -> bool:
-        """A push that was sent got no reply in time. False: it was not sent."""
+        """Fail an expired push that awaits its reply. Returns `False` if the push was not sent."""
         for ref, (push, _) in self._awaited.items():
             if push.push_id == push_id:
                 del self._awaited[ref]
@@ -240,10 +241,10 @@ class PhoenixSocket:
         return False
 
     def channel_ended(self, join_ref: str, reason: str, *, crashed: bool) -> None:
-        """A life of a channel ended. After a crash nobody will answer its pushes: they fail with `reason`.
+        """Handle the end of a join. After a crash its pushes get no reply, so they fail with `reason`.
 
-        A channel that was closed in order may have handed its pushes to other processes, which still reply
-        (Phoenix' `socket_ref/1`). Tracks do not wait: they are made again after the rejoin.
+        After a normal close, other processes of the server may still reply to its pushes (Phoenix's
+        `socket_ref/1`). Tracks are dropped without an event: the client sends them again after the rejoin.
         """
         for ref, (push, pushed_in) in [*self._awaited.items()]:
             if pushed_in == join_ref and (crashed or push.is_track):
@@ -251,7 +252,7 @@ class PhoenixSocket:
                 self._drop(push, reason)
 
     def connection_lost(self, reason: str) -> None:
-        """Nobody will answer what was sent. `reason` says why the connection ended."""
+        """Fail all pushes that await a reply. `reason` is why the connection ended."""
         self.joins.connection_lost()
         awaited, self._awaited = self._awaited, {}
         for push, _ in awaited.values():
@@ -265,47 +266,48 @@ class PhoenixSocket:
 
 
 # ------------------------------------------------------------------------------------------------- join queue
-# The joins of one connection that the server has not answered, and how long to wait for the answers.
+# The unanswered joins of one connection, and how long the client waits for their replies.
 #
-# Phoenix runs the joins of one socket one after the other, and handles nothing else of that socket meanwhile,
-# no heartbeat either. Supabase takes 5 s for each join that it refuses. So the joins that a client has sent
-# form a queue in the server:
+# Phoenix runs the joins of one socket one after the other. Meanwhile it handles no other message of that
+# socket, not even a heartbeat. Supabase takes 5 s for each join that it refuses. So the joins that a client
+# has sent form a queue in the server:
 #
-#     sent first                                                    sent last
-#     A (late)      B (its turn, as far as we know)      C      D      heartbeat
+#     sent first                                            sent last
+#     A (late)      B (probably running)      C      D      heartbeat
 #
-# - The timeout of a join counts from its turn: from the answer to the join before it, or from when that was
-#   late. Each answer starts the timeout of the next join anew.
-# - A late join stays in the queue, and its answer is an answer. Joining again would make the queue longer.
-# - The answer to a join or to a heartbeat says that the server has passed over all joins sent before it. A
-#   server that runs joins side by side may still answer those; after `PATIENCE` timeouts they join again.
-# - While a join may block the socket, a missing heartbeat reply says nothing. That ends `PATIENCE` timeouts
-#   after the last answer: a dead connection looks the same, and has to be found out.
+# - The timeout of a join starts when the join before it is answered or late. Each reply restarts the timeout
+#   of the next join.
+# - A late join stays in the queue, and its reply still counts. Another join would make the queue longer.
+# - A reply to a join or a heartbeat shows that the server has passed all joins sent before it. A server that
+#   runs joins in parallel may still answer those. After `PATIENCE` timeouts the client sends them again.
+# - While a join may block the socket, a missing heartbeat reply proves nothing. This excuse ends `PATIENCE`
+#   timeouts after the last reply, because a dead connection looks the same and must be detected.
 
 
 PATIENCE = 3
-"""Join timeouts that a join may take, or a server may be silent for, before the client gives up on it."""
+"""Number of join timeouts to wait for a join's reply, and for any reply while a join blocks the socket."""
 
 
 class Overdue(Enum):
-    """What to do about a join whose timer has fired."""
+    """What to do about an overdue join."""
 
-    LATE = auto()  # report it, and send a heartbeat: its reply would come after the answer to the join
-    BLOCKED = auto()  # nothing: the heartbeats will end the connection
-    REPEAT = auto()  # join again: the server passed over this one long ago
+    LATE = auto()  # report it, and send a heartbeat: its reply shows that the server has passed the join
+    BLOCKED = auto()  # nothing: missing heartbeat replies will end the connection
+    REPEAT = auto()  # join again: the server passed this join long ago
 
 
 @define
 class _Join:
-    number: int  # the ref; refs count up
+    number: int  # the ref as a number; later refs are larger
     is_late: bool = False
-    is_passed: bool = False  # the server has answered what was sent later
+    is_passed: bool = False  # the server has answered a later message
 
 
 class JoinQueue:
-    """The unanswered joins of one connection, at most one of a topic.
+    """The unanswered joins of one connection, at most one per topic.
 
-    `timeout` is seconds. `excuse_heartbeats_until` is told until when missing heartbeat replies are no news.
+    `timeout` is in seconds. The queue calls `excuse_heartbeats_until` with the time until which a missing
+    heartbeat reply is not a failure.
     """
 
     __slots__ = ("_excuse_heartbeats_until", "_joins", "_moved_at", "_timeout", "_timers")
@@ -316,9 +318,9 @@ class JoinQueue:
         self._timers = timers
         self._timeout = timeout
         self._excuse_heartbeats_until = excuse_heartbeats_until
-        # By topic, in the order of sending: first those that the server has passed over, if there are any.
+        # By topic, in the order of sending. So the joins that the server has passed are the first ones.
         self._joins: dict[str, _Join] = {}
-        self._moved_at = -math.inf  # when the server last answered, or the first join was sent
+        self._moved_at = -math.inf  # time of the last reply, or of the first join in the queue
 
     def __contains__(self, topic: object) -> bool:
         return topic in self._joins
@@ -327,16 +329,16 @@ class JoinQueue:
         return len(self._joins)
 
     def number_of(self, topic: str) -> int:
-        """The ref of the topic's join, as the number that it is."""
+        """Return the ref of the topic's join as a number."""
         return self._joins[topic].number
 
     @property
     def longest(self) -> float:
-        """Seconds from a join being late to its being given up."""
+        """Seconds that the client still waits for a reply after a join is late."""
         return (PATIENCE - 1) * self._timeout
 
     def sent(self, topic: str, ref: str, now: float) -> None:
-        """A join was sent. There must be no other one of the topic."""
+        """Add a join that was sent. The topic must have no other unanswered join."""
         assert topic not in self._joins
         last = next(reversed(self._joins.values()), None)
         if last is None or last.is_passed:
@@ -347,7 +349,7 @@ class JoinQueue:
         self._be_patient()
 
     def answered(self, topic: str, ref: object, now: float) -> bool:
-        """Something was answered. False: it is not an unanswered join of this topic."""
+        """Remove an answered join. Returns `False` if `ref` is not the topic's unanswered join."""
         join = self._joins.get(topic)
         if join is None or ref != str(join.number):
             return False
@@ -357,7 +359,7 @@ class JoinQueue:
         return True
 
     def passed(self, number: int, now: float) -> None:
-        """The server has answered what was sent with this ref: no join before it blocks the socket."""
+        """Handle a reply to the message with this ref: no join sent before it blocks the socket any more."""
         self._moved_at = now
         for join in self._joins.values():
             if join.number < number:
@@ -366,7 +368,7 @@ class JoinQueue:
         self._be_patient()
 
     def expired(self, topic: str, now: float) -> Overdue:
-        """The timer of a topic's join has fired."""
+        """Handle the timer of a topic's join."""
         join = self._joins[topic]
         if not join.is_late:
             join.is_late = True
@@ -379,7 +381,7 @@ class JoinQueue:
         return Overdue.REPEAT
 
     def connection_lost(self) -> None:
-        """Nobody will answer."""
+        """Remove all joins: they get no reply."""
         for topic in self._joins:
             self._timers.cancel((ChannelTimer.JOIN, topic))
         self._joins.clear()

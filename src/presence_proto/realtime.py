@@ -1,8 +1,8 @@
-"""`RealtimeClient`: many Phoenix or Supabase channels on one connection that heals itself.
+"""`RealtimeClient`: Phoenix or Supabase channels on one connection that reconnects by itself.
 
-What the application asked for is kept, and restored after every loss: the channels it joined, what it is
-tracked as in them, its access token. What the server says comes out as events, none of it dropped in
-silence.
+The client remembers what the application requested, and restores it after every loss of the connection:
+joined channels, tracked payloads and the access token. Messages from the server become events, and malformed
+messages become `ProtocolViolation` events.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId
     from presence_proto.phoenix_socket import OuterClient
 
-# Python 3.11 takes as long to look up a member as to call a function.
+# In Python 3.11, looking up an enum member is as slow as a function call.
 _CLOSED = ChannelState.CLOSED
 _IDLE = ConnectionState.IDLE
 
@@ -55,12 +55,12 @@ RealtimeOutput: TypeAlias = (
 
 
 class RealtimeClient(SansIO):
-    """A Phoenix Channels and Supabase Realtime client. An endpoint in the sense of the driver contract.
+    """A client for Phoenix Channels and Supabase Realtime. It implements `Endpoint`.
 
-    `rng` is used for the jitter of the backoff and the nonce of the upgrade; without one there is no jitter.
-    `host` is for a client that is part of another one. `now` is seconds of one monotonic clock. A command
-    that is not legal raises `LocalProtocolError` before anything changes; a fact never raises, whatever the
-    peer does.
+    `rng` is used for the jitter of the backoff and the nonce of the upgrade. Without it there is no jitter.
+    `host` is the enclosing client, if this client is part of another one. `now` is in seconds of one
+    monotonic clock. An illegal command raises `LocalProtocolError` and changes nothing. The driver's inputs,
+    such as `receive_data`, never raise because of the peer.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class RealtimeClient(SansIO):
         decode = self._serializer.decode_text if host is None else UserReader(self._serializer).decode
         self._decode_text: Callable[[str], Message] = decode
         self._channels: dict[str, Channel] = {}
-        self._heartbeats: set[str] = set()  # refs of heartbeats without a reply
+        self._heartbeats: set[str] = set()  # refs of unanswered heartbeats
         self._tokens = TokenRequests(config, self._outbox, rng)
-        self._joining: dict[str, None] = {}  # topics to be joined as soon as there is a fresh token
-        self._deadline = inf  # the earliest of all timers, as of the last command or fact; in seconds
+        self._joining: dict[str, None] = {}  # topics to join when a fresh token arrives
+        self._deadline = inf  # seconds; the earliest timer, after the last call
 
     # ---------------------------------------------------------------- getters
 
@@ -93,45 +93,47 @@ class RealtimeClient(SansIO):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes that were received so far. Of messages that came compressed it is their inflated size."""
+        """Bytes received so far. Compressed messages count with their inflated size."""
         return self._outbox.bytes_received
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client is at rest: not connected, and not trying to be."""
+        """Whether the client is neither connected nor trying to connect."""
         return self._connection.state is _IDLE
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The topics that were joined and not left, oldest first."""
+        """The topics that were joined and not left yet, oldest first."""
         return tuple(self._channels)
 
     def state_of(self, topic: str) -> ChannelState:
-        """Where the channel is; CLOSED when there is none."""
+        """Return the state of a channel: CLOSED if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         return ChannelState.CLOSED if channel is None else channel.state
 
     def presence(self, topic: str) -> PresenceMap:
-        """The live presence of a topic. Raises `LocalProtocolError` when it was not joined, or is left."""
+        """Return a topic's live presence. Raises `LocalProtocolError` if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
         presence = channel.presence
-        assert isinstance(presence, PresenceMap), "the presence of a client inside another is its host's"
+        assert isinstance(presence, PresenceMap), (
+            "a client inside another client has no presence map of its own"
+        )
         return presence
 
     def is_synced(self, topic: str) -> bool:
-        """Whether the presence of the topic is the server's of now. False: it is stale, or not there yet."""
+        """Whether a topic's presence matches the server's current state. If not, it is stale or missing."""
         channel = self._channels.get(topic)
         return channel is not None and channel.is_synced
 
     @property
     def latency(self) -> float | None:
-        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
         return self._connection.latency
 
     def redacted(self, text: str) -> str:
-        """`text` of the server's for people to read: without our secrets, which it may quote."""
+        """Return a text from the server without the client's secrets, which the server may quote."""
         return self._connection.credentials.hide(text)
 
     # ---------------------------------------------------------------- commands
@@ -139,17 +141,17 @@ class RealtimeClient(SansIO):
     def connect(self, *, now: float) -> None:
         """Connect, and stay connected until `disconnect`."""
         if not self.is_closed:
-            raise LocalProtocolError("connect was called before")
+            raise LocalProtocolError("connect was already called")
         now = self._clock.advance(now)
         self._connection.open(now)
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Close the connection for good. The channels stay wanted, and come back with `connect`."""
+        """Close the connection for good. The channels stay wanted: the next `connect` joins them again."""
         now = self._clock.advance(now)
         was_open = self._socket.is_open
         self._connection.close(now)
-        if was_open:  # nothing can be sent any more, and what still comes is not read
+        if was_open:  # nothing can be sent any more, and arriving data is not read
             self._lost("disconnect was called", "disconnect was called", retry=False)
             self._tokens.stop()
         self._settle(now)
@@ -159,10 +161,10 @@ class RealtimeClient(SansIO):
     ) -> None:
         """Join a topic, and stay in it until `leave`.
 
-        `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix; `None` means a
-        default `ChannelConfig` for a `realtime:` topic and `{}` for another, which cannot be joined with a
-        `ChannelConfig`. Joining a topic again changes nothing, but that a channel which has stopped asking
-        (`JoinFailed.final`) asks again.
+        `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix. The default is
+        `ChannelConfig()` for a `realtime:` topic, and `{}` for any other topic. Only a `realtime:` topic
+        accepts a `ChannelConfig`. A second `join` of a topic has no effect, unless the channel has stopped
+        joining (`JoinFailed.final`): then the channel joins again.
         """
         if not isinstance(topic, str) or not topic or topic == "phoenix":
             raise LocalProtocolError(f"topic must be a non-empty string other than 'phoenix', not {topic!r}")
@@ -175,21 +177,23 @@ class RealtimeClient(SansIO):
         if isinstance(params, ChannelConfig) and not topic.startswith("realtime:"):
             raise LocalProtocolError(
                 f"a ChannelConfig is for Supabase, whose topics begin with 'realtime:': join "
-                f"{'realtime:' + topic!r}, or give a mapping if {topic!r} is a plain Phoenix topic"
+                f"{'realtime:' + topic!r}, or pass a mapping if {topic!r} is a plain Phoenix topic"
             )
         channel, old = Channel(topic, params, self._socket), self._channels.get(topic)
         if old is not None and old.state is not ChannelState.LEAVING:
             if old.params != channel.params:
-                raise LocalProtocolError(f"{topic!r} is joined with other params: leave it first")
+                raise LocalProtocolError(f"{topic!r} is already joined with other params: leave it first")
             now = self._clock.advance(now)
             if old.is_parked:
                 old.forget_refusals()
                 if self._socket.is_open:
                     self._join(old, now)
-            self._settle(now)  # what is due may have waited for this
+            self._settle(now)  # timers may be due now
             return
         if old is None and len(self._channels) >= self._config.max_channels:
-            raise LocalProtocolError(f"no more than {self._config.max_channels} channels (max_channels)")
+            raise LocalProtocolError(
+                f"too many channels: the limit is {self._config.max_channels} (max_channels)"
+            )
         now = self._clock.advance(now)
         if old is not None:
             old.left()
@@ -199,7 +203,7 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def leave(self, topic: str, *, now: float) -> None:
-        """Leave a topic. `ChannelLeft` follows: at once, or when the server has answered."""
+        """Leave a topic. `ChannelLeft` follows at once, or after the server's reply or a timeout."""
         channel = self._channel(topic)
         now = self._clock.advance(now)
         channel.leave(now)
@@ -209,14 +213,17 @@ class RealtimeClient(SansIO):
     def push(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
     ) -> int:
-        """Push an event with a JSON payload (default `{}`) or, on V2, bytes, and return the push's id.
+        """Push an event with a JSON payload (default `{}`) or, on V2, bytes. Returns the id of the push.
 
-        `PushReplied` or `PushFailed` follows. Before the join, the push waits for it. `timeout` (seconds,
-        default `push_timeout`) counts from now. When the channel crashes or the connection ends, the push
-        fails at once; when the server closes the channel in order, its reply may still come.
+        `PushReplied` or `PushFailed` follows. A push to a channel that is not joined yet waits for the join.
+        `timeout` (seconds, default `push_timeout`) starts now. A push that was sent fails at once if the
+        channel crashes or the connection ends. If the server closes the channel normally, the reply may still
+        arrive.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
-            raise LocalProtocolError(f"event must be a non-empty string that is not 'phx_…', not {event!r}")
+            raise LocalProtocolError(
+                f"event must be a non-empty string without the prefix 'phx_', not {event!r}"
+            )
         channel = self._channel(topic)
         encoded = self._encoded({} if payload is None else payload, self._config.payload_nesting)
         return self._push(channel, event, encoded, timeout, wants_reply=True, now=now)
@@ -224,11 +231,11 @@ class RealtimeClient(SansIO):
     def broadcast(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
     ) -> int:
-        """Broadcast an event in a Supabase channel, and return the push's id.
+        """Broadcast an event in a Supabase channel. Returns the id of the push.
 
-        `payload` is JSON (default `{}`) or, on V2, bytes. `PushReplied` or `PushFailed` follows when the
-        channel was joined with `broadcast_ack`; otherwise nothing is heard of it again, unless it expires
-        before the join.
+        `payload` is JSON (default `{}`) or, on V2, bytes. `PushReplied` or `PushFailed` follows if the
+        channel was joined with `broadcast_ack`. Otherwise an event (`PushFailed`) follows only if the
+        broadcast is never sent, for example because it expires before the join.
         """
         channel = self._channel(topic)
         params = channel.params
@@ -243,22 +250,22 @@ class RealtimeClient(SansIO):
             message = UserBroadcast(event, bytes(payload), {})
         else:
             message = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
-            if type(payload) is Raw:  # JSON already: there is nothing to check
+            if type(payload) is Raw:  # already JSON: no check is needed
                 message = Raw(encode(message))
             else:
                 message = encode_payload(message, self._config.payload_nesting + 1)
         return self._push(channel, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
 
     def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
-        """Be present in a topic with this payload, now and after every rejoin.
+        """Track this payload in the presence of a topic, now and after every rejoin.
 
-        Calls are coalesced within the channel's budget (`track_limit`), latest wins; what the server was
-        told last is not told again. `TrackFailed` follows if the server refuses.
+        Calls are coalesced to stay within `track_limit`: the client sends the latest payload, unless it sent
+        the same payload last. `TrackFailed` follows if the server refuses.
         """
         if type(payload) is not Raw and not isinstance(payload, Mapping):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
         channel = self._channel(topic)
-        # Raw: of a client that this one is part of, an object that is JSON already.
+        # A Raw is from an enclosing client: an object that is already JSON.
         raw = (
             payload
             if isinstance(payload, Raw)
@@ -269,17 +276,18 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def untrack(self, topic: str, *, now: float) -> None:
-        """Stop being present in a topic."""
+        """Remove this client from the presence of a topic."""
         channel = self._channel(topic)
         now = self._clock.advance(now)
         channel.track(None, now)
         self._settle(now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
-        """Use another access token: at once in joined Supabase channels, in later joins, in the next URL.
+        """Use another access token, also in answer to `AccessTokenNeeded`.
 
-        It is the answer to `AccessTokenNeeded`, too. `expires_in`: seconds that it is good for, if that is
-        known; with `asks_for_token` another one is asked for before they are over.
+        The client sends it to joined Supabase channels at once, and uses it in later joins and in the next
+        URL. `expires_in` is its validity in seconds, if known. With `asks_for_token`, the client requests the
+        next token before this one expires.
         """
         check_expires_in(expires_in)
         try:
@@ -297,9 +305,10 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """Say that there is no access token now, in answer to `AccessTokenNeeded`. It is asked for again.
+        """Answer `AccessTokenNeeded` with a failure: no access token is available now.
 
-        `reason` is for people: `AccessTokenFailed` has it. When no answer is awaited, this does nothing.
+        The client repeats the request later. `AccessTokenFailed` reports the human-readable `reason`. Without
+        an unanswered request, this call does nothing.
         """
         if not isinstance(reason, str):
             raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
@@ -308,16 +317,16 @@ class RealtimeClient(SansIO):
             self._no_token(reason, now)
         self._settle(now)
 
-    # ---------------------------------------------------------------- facts
+    # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """The byte stream that `OpenTransport` asked for is there."""
+        """See `Endpoint`."""
         now = self._clock.advance(now)
         self._connection.transport_opened(conn)
         self._settle(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Bytes came in."""
+        """See `Endpoint`."""
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
         self._pump(now)
@@ -326,26 +335,26 @@ class RealtimeClient(SansIO):
             self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """The byte stream ended, or could not be opened; `reason` is for people."""
+        """See `Endpoint`. `reason` is human-readable."""
         now = self._clock.advance(now)
         self._connection.transport_closed(conn, reason, now)
         self._settle(now)
 
     def tick(self, *, now: float) -> None:
-        """Time passed. An early or repeated tick does nothing."""
+        """Handle due timers. An early or repeated tick does nothing."""
         self._settle(self._clock.advance(now))
 
     # ---------------------------------------------------------------- outputs
 
     def drain(self) -> Sequence[RealtimeOutput]:
-        """All outputs since the last drain, oldest first; empty when there are none."""
+        """Return all outputs since the last drain, oldest first."""
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """When `tick` is due, on the clock of `now`; `None`: there is nothing to wait for."""
+        """Return when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
         return None if self._deadline == inf else self._deadline
 
-    # ---------------------------------------------------------------- inside
+    # ---------------------------------------------------------------- internals
 
     def _channel(self, topic: str) -> Channel:
         channel = self._channels.get(topic)
@@ -373,7 +382,7 @@ class RealtimeClient(SansIO):
             raise LocalProtocolError(f"timeout must be a positive number of seconds, not {timeout!r}")
         if channel.queued >= self._config.max_pending_pushes:
             raise LocalProtocolError(
-                f"{channel.queued} pushes (max_pending_pushes) wait for the join of {channel.topic!r}"
+                f"{channel.queued} pushes already wait for the join of {channel.topic!r} (max_pending_pushes)"
             )
         now = self._clock.advance(now)
         push = self._socket.new_push(channel.topic, event, payload, now + timeout, wants_reply=wants_reply)
@@ -382,14 +391,14 @@ class RealtimeClient(SansIO):
         return push.push_id
 
     def _first_deadline(self) -> float:
-        """The earliest deadline of all timers, in seconds; infinite when there is none."""
+        """Return the earliest deadline of all timers in seconds, or infinity if no timer runs."""
         first, second = self._connection.timers.first, self._socket.timers.first
         if second < first:
             first = second
         return min(first, self._tokens.timers.first) if self._config.asks_for_token else first
 
     def _settle(self, now: float) -> None:
-        """Handle what came in, then what is due: so a reply that is there beats its timeout."""
+        """Handle received messages, then due timers: a reply that has arrived then beats its timeout."""
         if self._connection.has_more:
             self._pump(now)
         while (deadline := self._first_deadline()) <= now:
@@ -406,7 +415,7 @@ class RealtimeClient(SansIO):
         while True:
             for message in connection.take_messages():
                 self._receive(message, now)
-            if not connection.has_more:  # nearly always: whole messages came, and nothing else
+            if not connection.has_more:  # the usual case: only whole messages arrived
                 return
             event = connection.next_event(now)
             if event is None:
@@ -447,7 +456,7 @@ class RealtimeClient(SansIO):
             self._forget_if_left(channel)
 
     def _join(self, channel: Channel, now: float) -> None:
-        """Join; where a token is asked for, with a fresh one."""
+        """Join a channel. With `asks_for_token`, a Supabase channel waits for a fresh token first."""
         if self._config.asks_for_token and isinstance(channel.params, ChannelConfig):
             self._joining[channel.topic] = None
             self._tokens.need(now)
@@ -455,7 +464,7 @@ class RealtimeClient(SansIO):
             channel.join(now)
 
     def _go_on(self, now: float) -> None:
-        """There is an access token: do what has waited for it."""
+        """Continue the connect and the joins that waited for an access token."""
         if self._connection.awaits_token:
             self._connection.proceed(now)
         joining, self._joining = self._joining, {}
@@ -491,8 +500,9 @@ class RealtimeClient(SansIO):
                 self._too_deep(*deep, now)
 
     def _too_deep(self, exc: RemoteProtocolError, message: Message | None, now: float) -> None:
-        """A message nests too deeply. Presence is taken without what lies too deep: the meta of one user must
-        not keep the presence of all others from us.
+        """Report a message that nests too deeply. If it is presence, apply it without its too deep values.
+
+        Otherwise the meta of one user could hide the presence of all others.
         """
         topic = None if message is None else message.topic
         if message is None or message.event not in ("presence_state", "presence_diff"):
@@ -512,7 +522,7 @@ class RealtimeClient(SansIO):
             self._socket.emit(
                 events.ProtocolViolation("a reply must be an object with a string status", message.topic)
             )
-            self._join_answered(message, channel, "nothing that is a reply", None, now)
+            self._join_answered(message, channel, "the server's reply is malformed", None, now)
             return
         status, response = reply["status"], reply.get("response")
         if message.topic == "phoenix":
@@ -534,7 +544,7 @@ class RealtimeClient(SansIO):
     def _join_answered(
         self, message: Message, channel: Channel | None, status: str, response: Any, now: float
     ) -> bool:
-        """The answer to a join, if it is one."""
+        """Handle the reply to a join. Returns whether the message is one."""
         ref = message.ref
         if not isinstance(ref, str) or not self._socket.joins.answered(message.topic, ref, now):
             return False
@@ -543,7 +553,7 @@ class RealtimeClient(SansIO):
         return True
 
     def _join_is_due(self, topic: str, now: float) -> None:
-        """The timer of a join fired, of a channel or of one that was left meanwhile."""
+        """Handle the join timer of a topic. The channel may have been left meanwhile."""
         joins, channel = self._socket.joins, self._channels.get(topic)
         overdue = joins.expired(topic, now)
         if overdue is Overdue.LATE:

@@ -1,19 +1,21 @@
-"""Who is in the room, from presence changes and broadcasts: users and what happened to them.
+"""`Roster`: the users of a Jarvis room, from presence changes and activity broadcasts.
 
 The rules, from the Jarvis presence system:
 
-- A user is online while its key has a meta. The user shown is the most recently joined meta's.
-- A broadcast of an activity is a claim: it changes a user that presence knows, and never adds one. The track
-  that follows it says the same and is no second event; a late track of an earlier claim does not undo it.
-- A device that leaves takes the claims with it: they may be its own, and then no track will follow.
-- A whole state ends all doubt: claims of before it are void.
-- We are in our own roster at all times, and never an event. What we do we know ourselves: no broadcast
-  changes it, and no state makes it void before our track has arrived.
-- After a restart of the server, users who are missing from its state stay as they were last shown, as stale
-  users without devices, until they return, leave, or `drop_stale` is called. Their broadcasts wait for their
-  presence.
-- A change that nobody could see is no event and changes nothing. `online_at` alone is such a change: it is of
-  when the user, as shown, came online.
+- A user is online while the presence key has a meta. The most recently joined meta determines the shown user.
+- An activity broadcast changes an online user at once, and never adds a user. The activity is pending until a
+  presence update (track) confirms it. That update is not a second event. A late update that confirms an
+  earlier pending activity does not undo a later one.
+- When a device leaves, pending activities of its user are dropped: the device may have sent them, and then no
+  presence update will confirm them.
+- A full presence state drops all earlier pending activities.
+- This client's user is always in the roster, and never in an event. No broadcast changes that user. Its own
+  pending activity stays until its presence update arrives, even after a full state.
+- After a restart of the server, users who are missing from the new state become stale. A stale user has no
+  device and stays as last shown until the user returns or leaves, or until `drop_stale`. Activity broadcasts
+  of stale users are ignored.
+- A change that is not visible is not an event and changes nothing. A new `online_at` alone is not visible:
+  the field says when the user, as shown, came online.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
-"""Claims of one user that wait for their track. If more come, then because no tracks do: the oldest go."""
+"""Most pending activities per user. Above it, the oldest are dropped: no presence update confirms them."""
 
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
@@ -61,29 +63,28 @@ _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at
 
 
 class _Device(Struct, gc=False):
-    """A user as tracked by one of their devices. The meta itself is not kept: rooms are large."""
+    """A user as tracked by one device. The meta itself is not kept, to save memory in large rooms."""
 
     ref: str
     user: OnlineUser
-    is_update: bool  # it had tracked before, in the same connection
-    number: int = (
-        0  # the order in which the user's devices joined; devices that join at once are sorted otherwise
-    )
+    is_update: bool  # the meta replaces an earlier one of the same connection
+    # Position in the order of the server's messages. Devices that join at once are sorted by `online_at`.
+    number: int = 0
 
 
 class _UserRecord(Struct, gc=False):
-    """A user who is not just what their one device has tracked."""
+    """A user for whom a single `_Device` is not enough."""
 
     user: OnlineUser  # as shown
-    devices: dict[str, _Device]  # by ref, the most recently joined one last; none: it is us, or a stale user
-    claims: tuple[PendingActivity, ...] = ()  # not confirmed by a track yet, oldest first
-    next_number: int = 0  # for the next device that joins
+    devices: dict[str, _Device]  # by ref, latest join last; empty only for this client's and stale users
+    claims: tuple[PendingActivity, ...] = ()  # activities that no presence update has confirmed, oldest first
+    next_number: int = 0  # the `number` of the next device that joins
 
 
 class DeviceChange(Struct, frozen=True, gc=False):
-    """As `PresenceChange`: the devices that joined, the latest one last, and the refs of those that left.
+    """A `PresenceChange` in terms of devices: those that joined, the latest last, and the refs that left.
 
-    `continues`: one that joined is an update of one that left.
+    `continues`: whether a joined device is an update of one that left.
     """
 
     key: str
@@ -97,7 +98,10 @@ AnyChange: TypeAlias = PresenceChange | DeviceChange
 
 
 def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
-    """The user that a presence meta shows. Any client may write there: what is odd in it is passed over."""
+    """Return the user that a presence meta describes. Invalid values are ignored: any client can send them.
+
+    An unknown status becomes ONLINE, and `extra` keeps its value.
+    """
     get = meta.get
     name, activity, online_at = get("display_name"), get("activity"), get("online_at")
     said, extra = get("status", _ONLINE), {} if _FIELDS.issuperset(meta) else _extra(meta)
@@ -115,11 +119,11 @@ def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
 
 
 class Roster:
-    """The users of a room by id, ourselves first. `own` is how we are shown until the server shows us.
+    """The users of a room by id, this client's user first. `own` is that user until the server lists it.
 
-    It may be where a channel keeps its presence (a `PresenceStore`), with at most `max_keys` users and
-    `max_metas` devices of one, of payloads that nest `max_nesting` levels. So a diff is decoded once, right
-    into users, and is in memory once. What comes is merged by ref as in a `PresenceMap`.
+    A roster can be the `PresenceStore` of a channel. Then a diff is decoded once, directly to users, and its
+    data is in memory once. Metas are merged by ref, as in a `PresenceMap`. Limits: `max_keys` users,
+    `max_metas` devices per user, and `max_nesting` levels of a message.
     """
 
     __slots__ = ("_entries", "_max_keys", "_max_metas", "_max_nesting", "_most", "_own", "_stale")
@@ -136,31 +140,31 @@ class Roster:
         self._max_keys = max_keys
         self._max_metas = max_metas
         self._max_nesting = max_nesting
-        self._most = 1  # no user has ever had more devices
+        self._most = 1  # the most devices that any user has had
         self._entries: dict[str, _Device | _UserRecord] = {own.user_id: _UserRecord(own, {})}
-        self._stale: dict[str, None] = {}  # the ids of entries without devices that are not ours, in order
+        self._stale: dict[str, None] = {}  # ids of the stale users, oldest first
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, user_id: str) -> OnlineUser | None:
-        """The user with this id, if online."""
+        """Return the user with this id, or `None` if the user is not in the roster."""
         entry = self._entries.get(user_id)
         return None if entry is None else entry.user
 
     def users(self) -> tuple[OnlineUser, ...]:
-        """Everybody, ourselves first."""
+        """Return all users, this client's user first."""
         return tuple(entry.user for entry in self._entries.values())
 
     def device_count(self, user_id: str) -> int:
-        """With how many devices the user is online, as the presence has it: a stale user has none."""
+        """Return the number of the user's devices in the presence. A stale user has none."""
         entry = self._entries.get(user_id)
         if entry is None:
             return 0
         return len(entry.devices) if isinstance(entry, _UserRecord) else 1
 
     def is_stale(self, user_id: str) -> bool:
-        """Whether the user is kept although the server's state did not have them."""
+        """Whether the user is kept although missing from the server's state."""
         return user_id in self._stale
 
     @property
@@ -169,9 +173,7 @@ class Roster:
         return bool(self._stale)
 
     def apply(self, changes: Iterable[AnyChange]) -> list[RosterEvent]:
-        """Take in what changed in a presence that is kept elsewhere. Every change of it must come here or to
-        `sync`.
-        """
+        """Apply changes of a presence that is stored elsewhere. Pass each change to `apply` or `sync`."""
         happened: list[RosterEvent] = []
         for change in changes:
             self._changed(_of_devices(change) if isinstance(change, PresenceChange) else change, happened)
@@ -180,9 +182,9 @@ class Roster:
     def sync(
         self, changes: Iterable[PresenceChange | DeviceChange], *, keep: bool = False
     ) -> list[RosterEvent]:
-        """Take in what a whole state changed. Who is not in `changes` is as the presence has it, too.
+        """Apply the changes of a full state, and drop all pending activities of other users.
 
-        `keep`: those who left stay as stale users.
+        `keep`: users who left stay in the roster as stale users.
         """
         claimed = [
             (user_id, entry)
@@ -198,7 +200,10 @@ class Roster:
         return happened
 
     def claim(self, claim: PendingActivity) -> list[RosterEvent]:
-        """Somebody else said what they do now; the track that says so too is on its way."""
+        """Apply an activity that another user has broadcast, until a presence update confirms it.
+
+        Activities of unknown users, stale users and this client's user are ignored.
+        """
         happened: list[RosterEvent] = []
         user_id = claim.user_id
         if user_id in self._entries and user_id not in self._stale and user_id != self._own.user_id:
@@ -206,25 +211,26 @@ class Roster:
         return happened
 
     def drop_stale(self) -> list[RosterEvent]:
-        """The stale users do not return: they are offline."""
+        """Remove the stale users. Each one goes offline."""
         stale, self._stale = self._stale, {}
         return [UserOffline(self._entries.pop(user_id).user) for user_id in stale]
 
     def set_own(self, own: OnlineUser) -> None:
-        """We do something else now, and our track is on its way."""
+        """Change this client's user. The change is pending until a presence update confirms it."""
         self._own = own
         self._claimed(PendingActivity(own.user_id, own.status, own.activity, own.display_name, {}), [])
 
     # ---------------------------------------------------------------- as a PresenceStore
 
     def apply_diff(self, payload: Any) -> list[RosterEvent]:
-        """Merge the payload of a `presence_diff`, and return what happened.
+        """Merge the payload of a `presence_diff`, and return the events.
 
-        Raises `RemoteProtocolError`, and changes nothing, when it is malformed or leads past a limit.
+        Raises `RemoteProtocolError`, and changes nothing, if the payload is malformed or the result would be
+        too large.
         """
         if type(payload) is not UserDiff:
             return self._apply_any(payload)
-        # A plain diff takes 0.45 of the time of the general way (0.38 with 200 changes).
+        # Not `_apply_any`: this code takes 0.45 of its time for a usual diff (0.38 with 200 changes).
         happened: list[RosterEvent] = []
         entries, own = self._entries, self._own.user_id
         joins, leaves = payload.joins, payload.leaves
@@ -272,16 +278,17 @@ class Roster:
         return happened
 
     def apply_state(self, payload: Any) -> tuple[DeviceChange, ...]:
-        """What the payload of a `presence_state` changes. Nothing has changed until it is given to `sync`.
+        """Return the changes of a `presence_state` payload. The roster itself changes in `sync`.
 
-        Raises `RemoteProtocolError` when the payload is malformed or leads past a limit.
+        Raises `RemoteProtocolError` if the payload is malformed or the result would be too large.
         """
         entries = there = payload
         if isinstance(payload, Raw):
             levels = self._max_nesting - ABOVE_STATE
             entries = there = state_entries(payload, levels)
             if (refs := held_refs(payload)) is not None:
-                # What we hold is not read again, unless it nests so deeply that it has to be said.
+                # Skip entries that the roster already has. An entry that nests too deeply must be decoded, so
+                # that it raises an error.
                 entries = {
                     key: there[key]
                     for key, entry in refs.items()
@@ -304,13 +311,13 @@ class Roster:
         return tuple(changes)
 
     def check_nesting(self, payload: Any) -> None:
-        """Raise `RemoteProtocolError` when a diff that waits nests too deeply."""
+        """Raise `RemoteProtocolError` if a diff nests too deeply for a later `apply_diff`."""
         check_nesting(payload, self._max_nesting)
 
     def nothing_continues(self, before: int, changes: Iterable[DeviceChange]) -> bool:
-        """Whether none of the devices is left, nor an update of one, after the state of these `changes`.
+        """Whether a state keeps none of the current devices, and no update of one.
 
-        Asked before they are given to `sync`.
+        `changes` are the changes of that state. Call this before `sync` gets them. `before` is not used.
         """
         gone = 0
         for change in changes:
@@ -323,7 +330,7 @@ class Roster:
     def _merge(
         self, key: str, joins: dict[str, _Device], leaves: Collection[str], happened: list[RosterEvent]
     ) -> None:
-        """Let `joins` join a user, and then the refs of `leaves` leave them."""
+        """Add `joins` to the user's devices, then remove the refs of `leaves`."""
         for ref in leaves:
             joins.pop(ref, None)
         mine = self._devices(key)
@@ -339,14 +346,14 @@ class Roster:
         if not mine.keys().isdisjoint(joins):
             rest = {ref: device for ref, device in mine.items() if ref not in left}
             if _are_last(rest, joins):
-                joined = ()  # the server says again what we hold
+                joined = ()  # the server repeated devices that are already stored
             else:
                 left += [ref for ref in joins if ref in rest]
         if joined or left:
             self._changed(DeviceChange(key, "updated", joined, left), happened)
 
     def _become(self, key: str, metas: Mapping[str, Meta]) -> DeviceChange | None:
-        """What changes when the user has just these metas."""
+        """Return the change of a user who then has exactly `metas`; `None` if nothing changes."""
         mine = self._devices(key)
         left = [ref for ref in mine if ref not in metas]
         new = [meta for ref, meta in metas.items() if ref not in mine]
@@ -360,7 +367,7 @@ class Roster:
         return DeviceChange(key, "updated", joined, left, continues(new, left))
 
     def _holds(self, key: str, metas: list[MetaRef]) -> bool:
-        """Whether the user has just the devices with these refs."""
+        """Whether the user has exactly the devices with the refs of `metas`."""
         entry = self._entries.get(key)
         if type(entry) is _Device:
             return len(metas) == 1 and metas[0].phx_ref == entry.ref
@@ -368,14 +375,14 @@ class Roster:
         return bool(devices) and {ref.phx_ref for ref in metas} == devices.keys()
 
     def _devices(self, key: str) -> dict[str, _Device]:
-        """Those of a user, by ref. Read-only."""
+        """Return the devices of a user, by ref. Treat the result as read-only."""
         entry = self._entries.get(key)
         if entry is None:
             return {}
         return entry.devices if isinstance(entry, _UserRecord) else {entry.ref: entry}
 
     def _held(self) -> int:
-        """How many users have devices."""
+        """Return the number of users with devices."""
         return sum(
             not isinstance(entry, _UserRecord) or bool(entry.devices) for entry in self._entries.values()
         )
@@ -383,7 +390,7 @@ class Roster:
     def _check_size(
         self, joins: Mapping[str, Collection[str]], leaves: Mapping[str, Collection[str]]
     ) -> None:
-        """Raise when a diff would lead past a limit. What leaves makes room for what joins."""
+        """Raise `RemoteProtocolError` if the result of a diff would be too large. Count its leaves first."""
         most = max(map(len, joins.values()), default=0)
         if not joins or (
             len(self._entries) + len(joins) <= self._max_keys and self._most + most <= self._max_metas
@@ -413,14 +420,14 @@ class Roster:
             self._most = max(self._most, len(joined))
             happened.append(UserOnline(user))
         elif type(entry) is _Device and len(joined) == len(change.left) == 1 and key != self._own.user_id:
-            self._replace(key, entry, joined[0], happened)  # as most do
+            self._replace(key, entry, joined[0], happened)  # the usual change
         elif key in self._stale:
             self._returned(key, joined, happened)
         else:
             self._updated(key, change, happened)
 
     def _replace(self, key: str, before: _Device, device: _Device, happened: list[RosterEvent]) -> None:
-        """The only device of somebody else takes the place of the one before."""
+        """Replace the only device of another user."""
         self._entries[key] = device
         if _look_the_same(device.user, before.user):
             device.user = before.user
@@ -435,7 +442,7 @@ class Roster:
             happened.append(UserOffline(entry.user))
 
     def _without_missing(self, changes: Iterable[AnyChange]) -> list[AnyChange]:
-        """Make those stale who left; the other changes are still to be applied."""
+        """Make the users who left stale. Return the other changes, which still have to be applied."""
         others = []
         for change in changes:
             if change.kind == "left" and change.key != self._own.user_id:
@@ -446,7 +453,7 @@ class Roster:
         return others
 
     def _returned(self, user_id: str, joined: tuple[_Device, ...], happened: list[RosterEvent]) -> None:
-        """The server sees a stale user again."""
+        """Make a stale user online again."""
         del self._stale[user_id]
         shown, latest = self._entries[user_id].user, joined[-1]
         if _look_the_same(latest.user, shown):
@@ -472,16 +479,16 @@ class Roster:
         user = shown.user
         if joined <= left and entry.claims:
             if user_id == self._own.user_id or joined == left:
-                return  # our claims are our own, or the server repeated itself
+                return  # this client's pending activities stay, or the server repeated the same metas
             entry.claims = ()
         elif shown is previous:
-            return  # another device of theirs left, or the server repeated itself
+            return  # a device that is not shown left, or the server repeated the same metas
         elif entry.claims:
             claims, entry.claims = entry.claims, ()
             said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
             if shown.is_update and seen in said[:-1]:
-                # The track of an earlier claim: what was claimed since is newer. (The first track of another
-                # device would only happen to say the same.)
+                # The update confirms an earlier activity, so the later ones stay pending. (Only an update can
+                # confirm: the first track of another device has the same values by chance.)
                 entry.claims = claims[said.index(seen) + 1 :]
                 return
             if seen == said[-1]:
@@ -491,7 +498,7 @@ class Roster:
             self._entries[user_id] = shown
 
     def _entry(self, user_id: str) -> _UserRecord:
-        """What there is of the user, as an entry of its own from now on."""
+        """Return the user's record. Replace a single `_Device` by a record first."""
         entry = self._entries[user_id]
         if isinstance(entry, _Device):
             entry = self._entries[user_id] = _UserRecord(entry.user, {entry.ref: entry}, (), entry.number + 1)
@@ -517,7 +524,7 @@ class Roster:
             if not is_own:
                 happened.append(ActivityChanged(user, previous))
         elif is_own and user.online_at is not None:
-            entry.user = replace(previous, online_at=user.online_at)  # since when, as others see it
+            entry.user = replace(previous, online_at=user.online_at)  # the time that other users see
 
 
 def _device(user_id: str, meta: Meta, number: int) -> _Device:
@@ -531,7 +538,7 @@ def _device_of(user_id: str, meta: UserMeta) -> _Device:
 
 
 def _by_ref(user_id: str, metas: Iterable[Meta]) -> dict[str, _Device]:
-    """What joined at once, the latest one last. It comes in no order of time: `online_at` decides."""
+    """Return devices that joined at once, sorted by `online_at`: the server does not sort them by time."""
     devices = [_device(user_id, meta, number) for number, meta in enumerate(metas)]
     if len(devices) > 1:
         devices.sort(key=_online_at)
@@ -543,7 +550,7 @@ def _dict_of(devices: Iterable[_Device]) -> dict[str, _Device]:
 
 
 def _kept(joined: tuple[_Device, ...]) -> _Device | _UserRecord:
-    """What is kept of a user who has just the devices that joined."""
+    """Return the entry of a user who has exactly the joined devices."""
     latest = joined[-1]
     return latest if len(joined) == 1 else _UserRecord(latest.user, _dict_of(joined), (), len(joined))
 
@@ -554,10 +561,10 @@ def _of_devices(change: PresenceChange) -> DeviceChange:
 
 
 def _are_last(devices: dict[str, _Device], joins: dict[str, _Device]) -> bool:
-    """Whether `joins` are the last that joined of `devices`, in the same order and with the same content."""
+    """Whether `joins` equals the last joined of `devices`, in order and content."""
     last = nlargest(len(joins), devices.values(), key=_number)
     again = nlargest(len(joins), joins.values(), key=_number)
-    # Compared as text, since to Python 1 and True are equal.
+    # Compare texts: for Python, 1 and True are equal.
     return [repr((one.ref, one.user, one.is_update)) for one in last] == [
         repr((one.ref, one.user, one.is_update)) for one in again
     ]
@@ -580,7 +587,7 @@ def _online_at(device: _Device) -> str:
 
 
 def _look_the_same(one: OnlineUser, other: OnlineUser) -> bool:
-    """Whether nobody could tell one state of a user from another: `online_at` does not count."""
+    """Whether two states of a user look the same to other users. `online_at` does not count."""
     return (
         one.status == other.status
         and one.activity == other.activity

@@ -1,11 +1,11 @@
-"""Messages to and from the forms that Phoenix gives them: V1 (objects), V2 (arrays) and V2's binary frames.
+"""Serializers: Phoenix messages to and from frames.
 
 - V1 text: `{"topic", "event", "payload", "ref"}`, and `"join_ref"` from clients
 - V2 text: `[join_ref, ref, topic, event, payload]`
-- V2 binary: the kind, one length byte for each field, an encoding byte (only in kinds 3 and 4), the fields in
-  UTF-8, the data
+- V2 binary: a kind byte, one length byte for each field, an encoding byte (only in kinds 3 and 4), the fields
+  in UTF-8, the data
 
-After the serializers of Phoenix 1.8 and, for kinds 3 and 4, of Supabase Realtime 2.129.
+Source: the serializers of Phoenix 1.8 and, for kinds 3 and 4, of Supabase Realtime 2.129.
 """
 
 from __future__ import annotations
@@ -38,15 +38,18 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- encoded users
-# A presence diff as nearly all are in a Jarvis room, decoded in one pass to what a roster keeps.
+# Types that decode the usual presence diff of a Jarvis room in one pass, for a `Roster`.
 #
-# A typed pass over the whole message costs about what it costs to cut it into entries, and nothing of it is
-# decoded again. A diff that does not fit (fields that we do not know, several metas of one
-# user, odd types) is no `UserDiff`, and takes the general way.
+# Decoding the whole message to these types takes about as long as splitting it into entries, and no entry
+# needs to be decoded again. Some diffs do not fit: they have unknown fields, several metas of one user, or
+# values of other types. The general decoder reads them.
 
 
 class UserMeta(Struct, gc=False, forbid_unknown_fields=True):
-    """The meta of one device, as the Jarvis client tracks it. A `user_id` is not believed: the key counts."""
+    """The meta of one device, as the Jarvis client tracks it.
+
+    `user_id` is ignored: a client can send any value. The presence key identifies the user.
+    """
 
     phx_ref: str
     user_id: str = ""
@@ -58,29 +61,29 @@ class UserMeta(Struct, gc=False, forbid_unknown_fields=True):
 
 
 class UserEntry(Struct, gc=False, forbid_unknown_fields=True):
-    """Who joins or leaves."""
+    """The entry of a user who joins or leaves, with one meta."""
 
     metas: tuple[UserMeta]
 
 
 class HeldEntry(Struct, gc=False):
-    """Who is there, with as many devices as there are."""
+    """The entry of a user in a presence state, decoded only for the refs of the metas."""
 
     metas: list[MetaRef]
 
 
 class UserDiff(Struct, gc=False, forbid_unknown_fields=True):
-    """The payload of such a `presence_diff`."""
+    """The payload of a usual `presence_diff`: each entry has one meta, with known fields only."""
 
     joins: dict[str, UserEntry]
-    leaves: dict[str, UserEntry]  # whole: what is passed over would have to be looked through for its depth
+    leaves: dict[str, UserEntry]  # not only refs: skipped JSON needs a separate check of its nesting
 
 
 _decode_held = Decoder(dict[str, HeldEntry]).decode
 
 
 def held_refs(state: Raw) -> Mapping[str, HeldEntry] | None:
-    """The refs of a state by key, all else passed over. `None` when it does not fit."""
+    """Return the entries of a state by key, decoded only for their refs. `None` if the state does not fit."""
     try:
         return _decode_held(state)
     except (RecursionError, *DECODE_ERRORS):
@@ -96,9 +99,9 @@ Ref: TypeAlias = str | int | None
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """One Phoenix message, whatever its form. `payload` is JSON, `bytes` or a `UserBroadcast`.
+    """One Phoenix message, in either version. `payload` is JSON, `bytes` or a `UserBroadcast`.
 
-    A struct, not an attrs class: V2 is decoded right into it, if its payload is `Shallow`.
+    Not an attrs class: msgspec decodes V2 messages directly to this struct if their payload is `Shallow`.
     """
 
     join_ref: Ref
@@ -108,7 +111,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
     payload: Shallow
 
     def __repr__(self) -> str:
-        # Without the payload: that of a join holds the access token.
+        # Without the payload: that of a join contains the access token.
         return (
             f"Message(join_ref={self.join_ref!r}, ref={self.ref!r}, topic={self.topic!r}, "
             f"event={self.event!r}, payload=<{type(self.payload).__name__}>)"
@@ -117,7 +120,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 
 @frozen
 class UserBroadcast:
-    """The payload of a `broadcast` that has a binary frame of its own (kinds 3 and 4): JSON, or `bytes`."""
+    """The payload of a `broadcast` in a binary frame of kind 3 or 4. Its own `payload` is JSON or `bytes`."""
 
     event: str
     payload: Any
@@ -125,7 +128,7 @@ class UserBroadcast:
 
 
 class EncodedFrame(msgspec.Struct, frozen=True):
-    """The data of one WebSocket message: text, as UTF-8, or binary."""
+    """The data of one WebSocket message: binary, or UTF-8 if `text` is true."""
 
     data: bytes
     text: bool
@@ -141,7 +144,7 @@ class _V1FromClient(msgspec.Struct, forbid_unknown_fields=True):
     topic: str
     event: str
     payload: Shallow
-    ref: Ref  # Phoenix insists on it, if only as null
+    ref: Ref  # Phoenix requires the field, which may be null
     join_ref: Ref = None
 
 
@@ -153,7 +156,7 @@ class _V1FromServer(msgspec.Struct, forbid_unknown_fields=True):
     join_ref: Ref = None
 
 
-# Presence is taken as it came.
+# Presence payloads: undecoded JSON, or a `UserDiff`.
 
 
 class _V1State(_V1FromServer):
@@ -183,12 +186,12 @@ class _V2Users(Message, frozen=True, array_like=True, gc=False):
 _v1_client_decoder = msgspec.json.Decoder(_V1FromClient)
 _v1_server_decoder = msgspec.json.Decoder(_V1FromServer)
 
-_FRONT = 200  # characters: the event of most messages stands within, behind two refs and the topic
+_FRONT = 200  # characters; the event of most messages is in this part, after two refs and the topic
 _STATE, _DIFF = '"presence_state"', '"presence_diff"'
 
 
 def _checked(what: str, values: Mapping[str, Any]) -> Message:
-    """A message of these fields. Raises `RemoteProtocolError` unless they have the right types."""
+    """Return a message with these fields. Raises `RemoteProtocolError` unless they have the right types."""
     for name in ("topic", "event"):
         if not isinstance(values[name], str):
             raise RemoteProtocolError(
@@ -206,7 +209,7 @@ def _checked(what: str, values: Mapping[str, Any]) -> Message:
 
 # ---------------------------------------------------------------------------------------------- serializers
 
-# The kinds of binary frames, and the fields of each. A push from a server has no ref.
+# The kinds of binary frames, and the fields of each kind. A push from a server has no ref.
 _PUSH, _REPLY, _BROADCAST, _USER_PUSH, _USER_BROADCAST = range(5)
 _FROM_CLIENT = {
     _PUSH: ("join_ref", "ref", "topic", "event"),
@@ -222,21 +225,21 @@ _BINARY, _JSON = b"\0", b"\1"  # the encoding of a user broadcast's data
 
 
 class _Reader:
-    """How a client reads the text of a server, in either form."""
+    """Base of the serializers: decodes the text messages of a server."""
 
     __slots__ = ("_max_nesting", "_server")
 
     _what: ClassVar[str]
     _states: ClassVar[msgspec.json.Decoder[Any]]
     _diffs: ClassVar[msgspec.json.Decoder[Any]]
-    user_diffs: ClassVar[msgspec.json.Decoder[Any]]  # of a `presence_diff` whose payload is a `UserDiff`
+    user_diffs: ClassVar[msgspec.json.Decoder[Any]]  # for a `presence_diff` whose payload is a `UserDiff`
 
     def decode_text(self, text: str) -> Any:
-        """As `decode`, of what a server says, but presence stays JSON.
+        """Decode a text message of a server as `decode` does, but leave presence as JSON.
 
-        The payload of nearly every `presence_state` is a `msgspec.Raw`, that of a `presence_diff` an
-        `EncodedDiff`. `PresenceMap` takes them, and decodes what it has to; some faults only it finds, also
-        that they nest too deeply.
+        The payload of nearly every `presence_state` is a `msgspec.Raw`, and that of a `presence_diff` is an
+        `EncodedDiff`. `PresenceMap` accepts both, and decodes only the parts that it needs. Only it finds
+        some faults in these payloads, such as too many nesting levels.
         """
         front = text[:_FRONT]
         try:
@@ -249,22 +252,22 @@ class _Reader:
                 if message.event == "presence_state":
                     return message
         except (RecursionError, *DECODE_ERRORS):
-            # Any other message is decoded whole, which finds what is wrong with it, if anything is. (msgspec
-            # runs out of stack when it skips JSON that nests far deeper than `max_nesting`. Where exactly is
-            # of no account: `_read` counts levels, and so does `PresenceMap` in what was skipped.)
+            # `_read` decodes the message in full, and reports its fault, if it has one. (`RecursionError`:
+            # msgspec runs out of stack when it skips JSON that nests far deeper than `max_nesting`. The exact
+            # depth does not matter: `_read` counts levels, and `PresenceMap` counts those of skipped JSON.)
             pass
         return self._read(text)
 
     if TYPE_CHECKING:
 
         def _read(self, text: str) -> Any:
-            """The message in a text."""
+            """Decode a text message in full."""
 
 
 class V1Serializer(_Reader):
-    """The form of `vsn=1.0.0`: JSON objects, and no binary frames.
+    """The serializer of `vsn=1.0.0`: JSON objects, and no binary frames.
 
-    `server`: which side we are. `max_nesting`: levels of a message that is decoded.
+    `server`: whether this side is the server. `max_nesting`: most nesting levels of a decoded message.
     """
 
     __slots__ = ("_messages", "_required")
@@ -281,7 +284,10 @@ class V1Serializer(_Reader):
         self._required = ("topic", "event", "payload", "ref") if server else ("topic", "event", "payload")
 
     def encode(self, message: Message) -> EncodedFrame:
-        """The frame of a message. Raises `LocalProtocolError` for what V1 cannot carry, such as `bytes`."""
+        """Return the frame of a message.
+
+        Raises `LocalProtocolError` if V1 cannot carry the message, for example a payload of `bytes`.
+        """
         _check_names(message)
         payload = message.payload
         if isinstance(payload.payload if isinstance(payload, UserBroadcast) else payload, bytes):
@@ -296,13 +302,13 @@ class V1Serializer(_Reader):
         return EncodedFrame(encode(value), True)
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Message:
-        """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
+        """Return the message in a frame. Raises only `RemoteProtocolError`, for a malformed frame."""
         if isinstance(frame, BinaryMessage):
             raise RemoteProtocolError("V1 has no binary frames")
         return _message(self._read(frame.data))
 
     def decode_text(self, text: str) -> Message:
-        """As `decode`, of what a server says, but presence stays JSON; see `V2Serializer.decode_text`."""
+        """Decode a text message of a server, but leave presence as JSON; see `V2Serializer.decode_text`."""
         return _message(super().decode_text(text))
 
     def _read(self, text: str) -> Any:
@@ -318,9 +324,9 @@ class V1Serializer(_Reader):
 
 
 class V2Serializer(_Reader):
-    """The form of `vsn=2.0.0`: JSON arrays, and binary frames.
+    """The serializer of `vsn=2.0.0`: JSON arrays, and binary frames.
 
-    `server`: which side we are. `max_nesting`: levels of a message that is decoded.
+    `server`: whether this side is the server. `max_nesting`: most nesting levels of a decoded message.
     """
 
     __slots__ = ("_reads", "_writes")
@@ -336,18 +342,18 @@ class V2Serializer(_Reader):
         self._reads, self._writes = (_FROM_CLIENT, _FROM_SERVER) if server else (_FROM_SERVER, _FROM_CLIENT)
 
     def encode(self, message: Message) -> EncodedFrame:
-        """The frame of a message. Raises `LocalProtocolError` for what V2 cannot carry.
+        """Return the frame of a message. Raises `LocalProtocolError` if V2 cannot carry the message.
 
-        It is binary for `bytes`, for a `UserBroadcast`, and on a server for a `phx_reply` whose payload is
-        `{"status": str, "response": bytes}`. The fields of a binary frame have at most 255 bytes each, and a
-        server's has no ref unless it is a reply.
+        The frame is binary if the payload is `bytes` or a `UserBroadcast`. On a server it is also binary for
+        a `phx_reply` whose payload is `{"status": str, "response": bytes}`. Each field of a binary frame has
+        at most 255 bytes. A binary frame of a server has a ref only if it is a reply.
         """
         payload = message.payload
         if type(payload) is Raw and type(message.topic) is type(message.event) is str:
-            return EncodedFrame(encode(message), True)  # JSON already, as nearly every payload is
+            return EncodedFrame(encode(message), True)  # fast path: nearly every payload is already JSON
         _check_names(message)
         if isinstance(payload, bytes):
-            # To a server there are only pushes. From one, what belongs to no join is a broadcast.
+            # A client sends only pushes. A message from a server without a join_ref is a broadcast.
             kind = _BROADCAST if self._server and message.join_ref is None else _PUSH
             return self._pack(kind, message, payload)
         if isinstance(payload, UserBroadcast):
@@ -360,7 +366,7 @@ class V2Serializer(_Reader):
         return EncodedFrame(encode(message), True)
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Message:
-        """The message in a frame. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
+        """Return the message in a frame. Raises only `RemoteProtocolError`, for a malformed frame."""
         if isinstance(frame, BinaryMessage):
             return self._unpack(frame.data)
         return self._read(frame.data)
@@ -375,14 +381,16 @@ class V2Serializer(_Reader):
             raise RemoteProtocolError(f"{self._what} is malformed: it must be an array, not {kind_of(value)}")
         if len(value) < 5:
             raise RemoteProtocolError(f"{self._what} is malformed: it must have 5 elements, not {len(value)}")
-        # Elements after the fifth are passed over, as they are by Phoenix.
+        # Elements after the fifth are ignored, as Phoenix does.
         return _checked(self._what, dict(zip(Message.__struct_fields__, value, strict=False)))
 
     # -- binary
 
     def _pack_user_broadcast(self, message: Message, broadcast: UserBroadcast) -> EncodedFrame:
         if message.event != "broadcast":
-            raise LocalProtocolError(f"a UserBroadcast has the event 'broadcast', not {message.event!r}")
+            raise LocalProtocolError(
+                f"a UserBroadcast must have the event 'broadcast', not {message.event!r}"
+            )
         payload, metadata = broadcast.payload, broadcast.metadata
         is_bytes = isinstance(payload, bytes)
         return self._pack(
@@ -401,7 +409,7 @@ class V2Serializer(_Reader):
         values = {"join_ref": message.join_ref, "ref": message.ref, "topic": message.topic}
         for name in ("join_ref", "ref"):
             if name not in names and values[name] is not None:
-                raise LocalProtocolError(f"a binary frame of kind {kind} carries no {name}")
+                raise LocalProtocolError(f"a binary frame of kind {kind} cannot carry a {name}")
         values |= {"event": message.event, **more}
         lengths, strings = bytearray(), bytearray()
         for name in names:
@@ -411,7 +419,7 @@ class V2Serializer(_Reader):
             except UnicodeEncodeError:
                 raise LocalProtocolError(f"the {name} has a lone surrogate, which is not UTF-8") from None
             if len(string) > 255:
-                raise LocalProtocolError(f"the {name} has {len(string)} bytes; binary frames carry 255")
+                raise LocalProtocolError(f"the {name} has {len(string)} bytes; binary frames allow 255")
             lengths.append(len(string))
             strings += string
         return EncodedFrame(b"".join((bytes((kind,)), lengths, encoding, strings, data)), False)
@@ -470,10 +478,10 @@ Serializer: TypeAlias = V1Serializer | V2Serializer
 
 
 class UserReader:
-    """Decodes the texts of one room: `presence_diff` payloads into a `UserDiff`, until one does not fit.
+    """Decoder for the text messages of one room. It decodes the payload of a `presence_diff` to a `UserDiff`.
 
-    Then the next `GENERAL` messages are decoded the general way first. So a room whose metas have fields of
-    their own is not decoded twice for each message.
+    When a diff does not fit, the next `GENERAL` messages go directly to the general decoder. Otherwise each
+    diff would be decoded twice in a room whose metas have additional fields.
     """
 
     GENERAL: ClassVar[int] = 200
@@ -484,10 +492,10 @@ class UserReader:
         self._serializer = serializer
         self._decode_users = serializer.user_diffs.decode
         self._is_v2 = isinstance(serializer, V2Serializer)
-        self._general = 0  # messages that are still decoded the general way
+        self._general = 0  # number of next messages for the general decoder
 
     def decode(self, text: str) -> Message:
-        """The message in a text. Raises `RemoteProtocolError` when it is malformed, and nothing else."""
+        """Return the message in a text. Raises only `RemoteProtocolError`, for a malformed message."""
         if self._general:
             self._general -= 1
             return self._serializer.decode_text(text)
@@ -495,7 +503,7 @@ class UserReader:
             try:
                 users: Message = self._decode_users(text)
             except (RecursionError, *DECODE_ERRORS):
-                pass  # the general way finds what is wrong with it, if anything is
+                pass  # the general decoder reports the fault of the message, if it has one
             else:
                 if users.event == "presence_diff":
                     return users if self._is_v2 else _message(users)
@@ -509,14 +517,14 @@ class UserReader:
 _FORMS: dict[str, type[Serializer]] = {form.vsn: form for form in (V1Serializer, V2Serializer)}
 
 
-# They have no state: all connections share them.
+# Serializers have no state, so all connections share them.
 _shared: dict[tuple[str, bool, int], Serializer] = {}
 
 
 def serializer_for(vsn: str | None, *, server: bool, max_nesting: int = DEFAULT_NESTING) -> Serializer:
-    """The serializer that the `vsn` of a socket's URL names; `None`, for there is none, means V1.
+    """Return the serializer for the `vsn` parameter of a socket URL. `None` (no parameter) means V1.
 
-    Raises `RemoteProtocolError` for any other `vsn`.
+    Raises `RemoteProtocolError` for an unknown `vsn`.
     """
     vsn = V1Serializer.vsn if vsn is None else vsn
     if vsn not in _FORMS:
@@ -539,7 +547,7 @@ def _check_names(message: Message) -> None:
 
 
 def is_json_broadcast(data: bytes) -> bool:
-    """Whether a binary frame of a client is a user broadcast of JSON."""
+    """Whether a binary frame of a client is a user broadcast with a JSON payload."""
     encoding = 1 + len(_FROM_CLIENT[_USER_PUSH])
     return data[:1] == bytes((_USER_PUSH,)) and data[encoding : encoding + 1] == _JSON
 

@@ -144,7 +144,7 @@ def string_pairs(value: Any) -> tuple[tuple[str, str], ...]:
     except (TypeError, ValueError):
         pairs = ((None, None),)
     if not all(is_unicode(name) and is_unicode(text) for name, text in pairs):
-        raise ConfigError("params and headers must be a mapping, or pairs, of Unicode strings")
+        raise ConfigError("params and headers must be mappings or pairs of Unicode strings")
     return pairs
 
 
@@ -156,9 +156,9 @@ def params(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, 
 def headers(instance: object, attribute: Attribute[Any], value: tuple[tuple[str, str], ...]) -> None:
     for name, text in value:
         if not is_token(name) or not _HEADER_VALUE.fullmatch(text):
-            raise ConfigError(f"{attribute.name}: {name!r} is no header in printable ASCII")
+            raise ConfigError(f"{attribute.name}: {name!r} is not a header in printable ASCII")
         if name.lower() in RESERVED_HEADERS:
-            raise ConfigError(f"{attribute.name}: {name!r} is set by the handshake alone")
+            raise ConfigError(f"{attribute.name}: {name!r} is reserved: the handshake sets it")
 
 
 def user_agent(instance: object, attribute: Attribute[Any], value: Any) -> None:
@@ -207,7 +207,7 @@ def shutdown_like(instance: object, attribute: Attribute[Any], value: Any) -> No
 def subprotocols(instance: object, attribute: Attribute[Any], value: Any) -> None:
     tokens = isinstance(value, tuple) and all(is_unicode(name) and is_token(name) for name in value)
     if not tokens or len(set(value)) < len(value):  # RFC 6455 §4.1
-        raise ConfigError(f"{attribute.name} must be a sequence of different tokens, not {value!r}")
+        raise ConfigError(f"{attribute.name} must be a sequence of distinct HTTP tokens, not {value!r}")
 
 
 def epoch_ms_or_none(instance: object, attribute: Attribute[Any], value: Any) -> None:

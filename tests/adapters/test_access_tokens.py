@@ -279,7 +279,7 @@ def test_no_room_for_the_thread_of_a_provider(monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
         call = ProviderCall(token, lambda: ends.append("over"))
-    assert (call.is_over, str(call.error)) == (True, "there is no room for another thread")
+    assert (call.is_over, str(call.error)) == (True, "the system cannot start another thread")
     assert ends == ["over"]
 
 
@@ -423,7 +423,7 @@ def test_on_sockets_a_provider_is_a_plain_function(adapter: Any) -> None:
 def test_on_sockets_a_coroutine_is_no_token(listen: Listen) -> None:
     with no_socket_left(), hub_thread() as hub:
         events = listen(config(hub.url), lambda events: True, access_token=lambda: AsyncProvider()())
-    words = "no access token: the token provider gave a coroutine, not a string"
+    words = "no access token: the token provider returned a coroutine, not a string"
     assert events == [Disconnected(words, 0.1)]
 
 
@@ -491,7 +491,7 @@ def test_a_program_that_asks_itself_does_it_with_the_core() -> None:
     asks = config("ws://127.0.0.1", asks_for_token=True)
     for adapter in (presence_adapters.asyncio, presence_adapters.trio, blocking, stepped):
         client: Any = adapter
-        with pytest.raises(ConfigError, match="asks_for_token needs an access_token that is a function"):
+        with pytest.raises(ConfigError, match="asks_for_token requires an access_token that is a function"):
             client.PresenceClient(IDENTITY, asks)
 
 
@@ -522,7 +522,9 @@ def test_text_that_no_token_can_be_is_refused_by_the_core() -> None:
     assert expires_in("\ud800.e30.e30") is None
     with hub_thread() as hub:
         events = ON["asyncio"](config(hub.url), lambda events: True, access_token=lambda: "\ud800.e30.e30")
-    assert events[0].reason.startswith("no access token: the token provider gave none: access_token must be")
+    assert events[0].reason.startswith(
+        "no access token: the token provider returned an invalid token: access_token must be"
+    )
 
 
 def test_what_is_async() -> None:

@@ -84,7 +84,7 @@ def test_tls_with_a_trusted_certificate() -> None:
 @pytest.mark.parametrize(
     ("names", "ours", "words"),
     [
-        (("127.0.0.1",), False, "is not trusted (its issuer is not known here)"),
+        (("127.0.0.1",), False, "is not trusted (its issuer is not trusted)"),
         (
             ("other.example",),
             True,
@@ -119,7 +119,7 @@ def test_tls_with_a_server_that_does_not_speak_it() -> None:
         await until(lambda: len(asyncio.all_tasks()) == 1)
         return reason
 
-    assert "no TLS with 127.0.0.1:" in run(main)
+    assert "the TLS handshake with 127.0.0.1:" in run(main)
 
 
 def test_tls_that_the_server_breaks_off() -> None:

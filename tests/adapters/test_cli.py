@@ -135,7 +135,7 @@ def test_ctrl_c_in_a_command_that_does_not_look_for_it(monkeypatch: pytest.Monke
     [
         (["whoami"], 0, ""),
         (["hub", "--port", "0", "--control"], 0, ""),
-        (["replay", "-"], 2, "Error: -, line 1: this is no recording"),
+        (["replay", "-"], 2, "Error: -, line 1: this is not a recording"),
     ],
     ids=["whoami", "hub", "replay"],
 )
@@ -328,7 +328,7 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         result = presence("hub", "--port", str(port))
     assert result.returncode == 1
     assert result.stdout == ""
-    expected = f"Error: cannot listen on 127.0.0.1:{port}: it is in use, choose another with --port\n"
+    expected = f"Error: cannot listen on 127.0.0.1:{port}: the port is in use, choose another with --port\n"
     assert result.stderr == expected
 
 

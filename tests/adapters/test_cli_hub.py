@@ -210,8 +210,8 @@ def test_a_limit_holds_in_a_process_too() -> None:
         (["--protocol", "supabase"], "'supabase' is not one of 'both', 'phoenix', 'jarvis'"),
         (["--allow-origin", "a.example"], "allowed_origins: 'a.example' is not an origin"),
         (["--api-key-file", "/nowhere/key"], "File '/nowhere/key' does not exist"),
-        (["--api-key-file", __file__], "gives more than one word: it must be the secret alone"),
-        (["--api-key-file", __file__, "--control"], "--api-key-file does not go with --control"),
+        (["--api-key-file", __file__], "must be one word, and nothing else"),
+        (["--api-key-file", __file__, "--control"], "--api-key-file cannot be used with --control"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_one_clear_line(options: list[str], words: str) -> None:

@@ -135,7 +135,7 @@ def test_an_invite(desk: Desk) -> None:
 
 def test_a_chat(desk: Desk) -> None:
     with desk.user("bob-1", "Bob") as bob:
-        assert desk("chat", "lobby", "hello there").stdout == "Said in lobby.\n"
+        assert desk("chat", "lobby", "hello there").stdout == "Sent to lobby.\n"
         message = heard(bob, ChatMessage)
         assert (message.display_name, message.channel, message.content) == ("Ann", "lobby", "hello there")
         assert message.timestamp is not None
@@ -174,7 +174,7 @@ def test_why_it_was_not_confirmed(tmp_path: Path) -> None:
         hub.limit_rate(broadcasts=0)
         result = desk("chat", "lobby", "hi", "--timeout", "1.5")
     assert result.exit_code == 1
-    assert re.fullmatch(r"Error: the server did not confirm it within 1.5 s: \S.*\n", result.stderr)
+    assert re.fullmatch(r"Error: the server did not confirm the command within 1.5 s: \S.*\n", result.stderr)
 
 
 @pytest.mark.long
@@ -183,7 +183,10 @@ def test_what_the_server_does_not_answer_in_time_has_failed(tmp_path: Path) -> N
         desk = Desk(hub, tmp_path)
         hub.delay(1.0)  # each way in takes two answers, and the chat takes one
         result = desk("chat", "lobby", "hi", "--timeout", "2.8")
-    assert (result.exit_code, result.stderr) == (1, "Error: the server did not confirm it within 2.8 s\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: the server did not confirm the command within 2.8 s\n",
+    )
 
 
 # ---------------------------------------------------------------------------------------------- the way in
@@ -197,7 +200,7 @@ def test_no_server_is_one_line(desk: Desk) -> None:
     assert time.monotonic() - began < 2
     assert result.exit_code == 4
     reason = f"cannot connect to 127.0.0.1:{port} (connection refused)"
-    assert result.stderr == f"Error: no way into the room within 0.5 s: {reason}\n"
+    assert result.stderr == f"Error: cannot join the room within 0.5 s: {reason}\n"
 
 
 def test_a_server_that_is_frozen(tmp_path: Path) -> None:
@@ -206,7 +209,7 @@ def test_a_server_that_is_frozen(tmp_path: Path) -> None:
         hub.freeze()
         result = desk("online", "--timeout", "0.3")
     assert result.exit_code == 4
-    assert result.stderr == "Error: no way into the room within 0.3 s: it does not answer\n"
+    assert result.stderr == "Error: cannot join the room within 0.3 s: the server does not answer\n"
 
 
 def test_a_wrong_key_is_refused_at_once(desk: Desk) -> None:
@@ -214,7 +217,7 @@ def test_a_wrong_key_is_refused_at_once(desk: Desk) -> None:
     result = presence("online", **{**desk.env, "PRESENCE_API_KEY": "wrong-key-1234"})
     assert time.monotonic() - began < 3
     assert result.exit_code == 4
-    assert re.fullmatch(r"Error: no way into the room: the server refused .* HTTP 401.*\n", result.stderr)
+    assert re.fullmatch(r"Error: cannot join the room: the server refused .* HTTP 401.*\n", result.stderr)
     assert "wrong-key" not in result.output
 
 
@@ -264,7 +267,7 @@ def test_presence_can_be_switched_off(desk: Desk, tmp_path: Path) -> None:
         assert result.exit_code == 3
         assert result.stderr == (
             f"Error: presence is switched off: {file}:2 says enabled = false. "
-            "--enabled true goes over that, this time\n"
+            "--enabled true overrides it for this run\n"
         )
     assert desk("whoami", "--config", str(file)).exit_code == 0
     assert desk("online", "--config", str(file), "--enabled", "true").exit_code == 0
@@ -296,15 +299,15 @@ def test_who_we_are(desk: Desk) -> None:
         "name_chosen": True,
         "identity_file": file,
     }
-    assert desk("whoami").stdout == f"Ann ({desk.user_id})\nKept in {file}.\n"
+    assert desk("whoami").stdout == f"Ann ({desk.user_id})\nStored in {file}.\n"
     assert desk("whoami", "--name", " Ann Li ").stdout.startswith(f"Ann Li ({desk.user_id})\n")
     said = desk("whoami", "--display-name", "Boss").stdout
-    assert said == f"Boss ({desk.user_id})\nThe name is that of --display-name; {file} has Ann Li.\n"
+    assert said == f"Boss ({desk.user_id})\nThe name comes from --display-name; {file} has Ann Li.\n"
 
 
 def test_a_new_identity(tmp_path: Path) -> None:
     env = {"PRESENCE_IDENTITY_FILE": str(tmp_path / "new.json"), "XDG_CONFIG_HOME": str(tmp_path)}
-    assert "Nobody has chosen the name yet: --name does." in presence("whoami", **env).stdout
+    assert "The name is the default one: --name changes it." in presence("whoami", **env).stdout
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\x1bb"])

@@ -106,16 +106,16 @@ def test_the_default_is_a_hundred_seeds(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--seeds 5", "'5' is not like 0-99"),
-        ("--seeds 9-5", "'9-5' is not like 0-99"),
+        ("--seeds 5", "'5' is not a range such as 0-99"),
+        ("--seeds 9-5", "'9-5' is not a range such as 0-99"),
         ("--seed 1 --seeds 1-2", "either --seed or --seeds"),
         ("--minutes 1 --hours 1", "either --minutes or --hours"),
-        ("--log --jobs 2", "--log is for one process"),
+        ("--log --jobs 2", "--log works with one process only"),
         ("--faults some", "'some' is not one of"),
         ("--minutes 0", "0"),
         ("--minutes nan", "'nan' is not a number"),
         ("--hours inf", "inf is not in the range"),
-        (f"--seeds 0-{'9' * 20}", "is not like 0-99"),
+        (f"--seeds 0-{'9' * 20}", "is not a range such as 0-99"),
     ],
 )
 def test_usage(options: str, message: str) -> None:

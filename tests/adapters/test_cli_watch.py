@@ -275,7 +275,7 @@ def test_nobody_to_poke_and_nobody_to_be(hub: HubThread) -> None:
         assert "Me" not in captures.screen_text(pilot.app).partition("what happens")[0]
         await pilot.press("p")
         await pilot.press("s", "enter", "enter")
-        await shows(pilot, "! update_activity: nobody sees us")
+        await shows(pilot, "! update_activity: this client is invisible")
 
     pilot(hub, story, visible=False)
 

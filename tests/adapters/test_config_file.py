@@ -75,16 +75,16 @@ WRONG = [
     ("jitter = 1.5", "jitter must be a number from 0 to 1, not 1.5"),
     ("track_limit = -1", "track_limit must be a whole number of at least 1, not -1"),
     ("max_message_size = 0", "max_message_size must be a whole number of at least 1, not 0"),
-    ("reconnect_delay = 60", "max_reconnect_delay, 30, must be at least reconnect_delay, 60"),
-    ("max_reconnect_delay = 0.5", "max_reconnect_delay, 0.5, must be at least reconnect_delay, 1"),
+    ("reconnect_delay = 60", "max_reconnect_delay (30) must be at least reconnect_delay (60)"),
+    ("max_reconnect_delay = 0.5", "max_reconnect_delay (0.5) must be at least reconnect_delay (1)"),
     # words
     ('protocol = "supabase"', 'protocol must be "phoenix" or "jarvis", not "supabase"'),
     ("vsn = 2.0", 'vsn must be "1.0.0" or "2.0.0", not 2.0'),
     ('api_key = "two words"', "api_key must not hold spaces"),
-    ('api_key = "copied\u200b"', "api_key must not hold spaces or characters that cannot be seen"),
+    ('api_key = "copied\u200b"', "api_key must not hold spaces or invisible characters"),
     ('api_key = " "', "api_key must be a non-empty Unicode string"),
     ('access_token = """\nab\ncd"""', "access_token must not hold line breaks"),
-    ('display_name = "  "', "display_name must be printable characters, at least one that is no space"),
+    ('display_name = "  "', "display_name must be printable characters, and not only spaces"),
     (r'display_name = "\u001b[31m"', "display_name must not hold line breaks or other control characters"),
     (r'tls_ca = "a\u0000b"', "tls_ca must not hold line breaks or other control characters"),
     ("access_token_command = 'a \"b'", "access_token_command has a quotation mark that is never closed"),
@@ -93,9 +93,9 @@ WRONG = [
     ('token_param = "vsn"', "token_param must name a parameter other than vsn and apikey, not 'vsn'"),
     ('token_in = "url"', 'token_in must be "query" or "subprotocol" or "none", not "url"'),
     ('params = { vsn = "1" }', "params must not hold 'vsn': set the vsn field"),
-    ('headers = { "a b" = "c" }', "headers: 'a b' is no header in printable ASCII"),
-    ('headers = { Host = "c" }', "headers: 'Host' is set by the handshake alone"),
-    ('subprotocols = ["a", "a"]', "subprotocols must be a sequence of different tokens"),
+    ('headers = { "a b" = "c" }', "headers: 'a b' is not a header in printable ASCII"),
+    ('headers = { Host = "c" }', "headers: 'Host' is reserved: the handshake sets it"),
+    ('subprotocols = ["a", "a"]', "subprotocols must be a sequence of distinct HTTP tokens"),
     # servers
     ('server_url = "localhost:4000"', 'a whole URL that begins with ws:// or wss://, not "localhost:4000"'),
     ('server_url = "my_project"', "server_url must be a Supabase project ref (letters, digits and dashes)"),
@@ -112,8 +112,8 @@ WRONG = [
     ('Server_URL = "x"', 'unknown key "Server_URL", did you mean server_url?'),
     ('project_ref = "abc"', 'unknown key "project_ref", did you mean server_url?'),
     ('token = "abc"', 'unknown key "token", did you mean access_token?'),
-    ("colour = 1", 'unknown key "colour", and no setting has a name like it'),
-    (f"{LONG} = 1", "unknown key, and no setting has a name like it"),
+    ("colour = 1", 'unknown key "colour": no setting has a similar name'),
+    (f"{LONG} = 1", "unknown key: no setting has a similar name"),
 ]
 
 
@@ -162,24 +162,27 @@ def test_all_problems_are_reported_at_once_and_in_order(file: Path) -> None:
     [
         (
             "[presence]\nserver_url = wss://x",
-            "2: not TOML in column 14: a string needs quotation marks",
+            "2: not valid TOML at column 14: a string needs quotation marks",
         ),
-        ("[presence\n", "1: not TOML in column 10"),
-        ('[presence]\nwire = """\n\n', "4: not TOML: something is not ended"),
-        ("[presence]\nwire", "2: not TOML: something is not ended"),
-        ("[presence]\na = 1\na = 2\n", "3: not TOML in column 6"),
+        ("[presence\n", "1: not valid TOML at column 10"),
+        ('[presence]\nwire = """\n\n', "4: not valid TOML: the last entry is incomplete"),
+        ("[presence]\nwire", "2: not valid TOML: the last entry is incomplete"),
+        ("[presence]\na = 1\na = 2\n", "3: not valid TOML at column 6"),
         (
             f"[presence]\na = {{ {LONG} = 1, {LONG} = 2 }}",
-            "2: not TOML in column 117",
+            "2: not valid TOML at column 117",
         ),
         (b"[presence]\n\nwire = '\xff'", "3: not UTF-8 text"),
-        (f"a = {'9' * 5000}", " not TOML that can be read: something in it is too large"),
-        ("a = " + "[" * 5000 + "]" * 5000, " not TOML that can be read: something in it is too large"),
+        (f"a = {'9' * 5000}", " not valid TOML: a number is too long, or lists are nested too deeply"),
+        (
+            "a = " + "[" * 5000 + "]" * 5000,
+            " not valid TOML: a number is too long, or lists are nested too deeply",
+        ),
         (b"#" * (1024 * 1024 + 1), " cannot read it: it is larger than 1048576 bytes"),
         ("[[presence]]", "1: presence must be a table, [presence], not [[presence]]"),
         ("\npresence = true", "2: presence must be a table, [presence], not true"),
         ("[theme]\n[presense]\n", "2: unknown table [presense], did you mean [presence]?"),
-        ("# x\nserver_url = 'abc'", "2: server_url must stand below a line [presence]"),
+        ("# x\nserver_url = 'abc'", "2: server_url must be in the table [presence]"),
     ],
 )
 def test_a_file_that_is_none(file: Path, text: str | bytes, problem: str) -> None:
@@ -277,8 +280,8 @@ def test_a_command_in_a_file_that_others_can_change_is_not_run(
         load_settings(file, {})
     (problem,) = caught.value.problems
     assert problem == (
-        f"{file}: other users can change it, and it holds access_token_command, which would be run: "
-        "chmod 600 it, and own it"
+        f"{file}: other users can change it, and with it the program that access_token_command runs: "
+        "chmod 600 it, and make yourself its owner"
     )
     assert not ran.exists()
 

@@ -41,15 +41,15 @@ def failures(*errors: OSError) -> OSError:
             verification_error(),
             "the TLS certificate of h.example:443 is not trusted (it is self-signed)",
         ),
-        (ssl_error(), "no TLS with h.example:443 (the other side does not speak TLS)"),
-        (ssl.SSLError("?"), "no TLS with h.example:443 (TLS failed)"),
+        (ssl_error(), "the TLS handshake with h.example:443 failed (the other side does not speak TLS)"),
+        (ssl.SSLError("?"), "the TLS handshake with h.example:443 failed (TLS failed)"),
         (
             ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
-            "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
+            "cannot connect to h.example:443 (the connection was closed during the TLS handshake)",
         ),
         (
             ConnectionAbortedError("SSL handshake is taking longer than 60.0 seconds"),
-            "cannot connect to h.example:443 (the connection was closed while TLS was set up)",
+            "cannot connect to h.example:443 (the connection was closed during the TLS handshake)",
         ),
         (
             ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 443)"),

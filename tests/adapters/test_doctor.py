@@ -550,7 +550,7 @@ def test_the_command_ends_with_the_status_of_the_fault_and_shows_no_secret(tmp_p
                 assert (last["step"], last["status"], last["fault"]) == ("api key", "failed", "token-expired")
             else:
                 assert "failed   api key" in result.stdout
-                assert "→ Get a new one" in result.stdout.splitlines()[-1]
+                assert "→ Get a new token" in result.stdout.splitlines()[-1]
         fine = presence("doctor", "--server-url", hub.url, HOME=str(tmp_path), PRESENCE_API_KEY=KEY)
         assert (fine.returncode, fine.stdout.splitlines()[-1], fine.stderr) == (0, "All is well.", "")
 

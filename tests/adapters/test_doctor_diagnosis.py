@@ -135,11 +135,15 @@ def test_the_special_fault_goes_before_the_general_one(
 
 def test_the_words_are_filled_in() -> None:
     facts = Facts(
-        host="room.test", port=443, tls_trouble="not yet valid", clock_ahead=-7200.0, detail="not yet valid"
+        host="room.test",
+        port=443,
+        tls_trouble="not yet valid",
+        clock_ahead=-7200.0,
+        detail="it is not valid yet",
     )
     assert diagnose(CheckupStep.TLS, facts).cause == (
-        "The clock of this machine is 2 hours behind by the server's: "
-        "the certificate of room.test:443 looks not yet valid."
+        "Compared with the server, the clock of this machine is 2 hours behind, "
+        "so the certificate of room.test:443 is rejected: it is not valid yet."
     )
     braces = Facts(refusal="{host} {0}")
     assert diagnose(CheckupStep.JOIN, braces).cause == "The server refused the join: {host} {0}."

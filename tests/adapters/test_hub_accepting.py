@@ -212,8 +212,8 @@ def test_too_few_files_are_said_at_the_start(
 
     run(main)
     words = (
-        f"this process may open {files} files, too few for max_connections=100: further connections will "
-        "wait. Raise the limit to 164 (ulimit -n), or lower max_connections"
+        f"this process can open only {files} files, too few for max_connections=100: further connections "
+        "will wait. Raise the limit to 164 (ulimit -n), or lower max_connections"
     )
     found = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert found == [words] * warned
@@ -258,4 +258,4 @@ def test_the_command_says_it_too() -> None:
         line = hub.stderr.readline().decode()
         hub.terminate()
     assert "WARNING" in line
-    assert "may open 300 files, too few for max_connections=10000" in line
+    assert "can open only 300 files, too few for max_connections=10000" in line

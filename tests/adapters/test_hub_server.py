@@ -259,7 +259,7 @@ def test_it_logs_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
         r"1 left 'realtime:evil\nline'",
         "1 may not join 'realtime:no'",
         "1 disconnected (1000)",
-        "2 refused with HTTP",
+        "2 was refused with HTTP",
     ):
         assert words in text
     for secret in ("right-key", "wrong-key", "secret-token"):
@@ -345,7 +345,7 @@ def test_who_read_too_slowly_is_told_with_1013_and_the_log_has_a_warning(
 
     run(main)
     [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert warning.getMessage().startswith("1 reads too slowly, and is cut off: it left 3")
+    assert warning.getMessage().startswith("client 1 reads too slowly, and is disconnected: it left 3")
 
 
 def test_the_limits_of_writing_must_make_sense() -> None:

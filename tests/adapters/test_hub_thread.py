@@ -197,14 +197,14 @@ def test_a_bug_of_the_hub_comes_out_at_the_end() -> None:
 
 
 def test_waiting_ends_with_what_is_there_instead(presence_hub: HubThread) -> None:
-    with pytest.raises(TimeoutError, match=r"1 should be online in 'realtime:x'; after 0.05 s: nobody"):
+    with pytest.raises(TimeoutError, match=r"1 should be online in 'realtime:x', but after 0.05 s: nobody"):
         presence_hub.wait_online("realtime:x", timeout=0.05)
     with presence(presence_hub):
         presence_hub.wait_online(ROOM)
         with pytest.raises(TimeoutError, match=r"2 should be online .*: alice"):
             presence_hub.wait_online(ROOM, 2, timeout=0.05)
     assert presence_hub.wait_for(lambda: "yes") == "yes"
-    with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+    with pytest.raises(TimeoutError, match=r"after 0\.05 s"):
         presence_hub.wait_for(lambda: False, timeout=0.05)
 
 

@@ -155,7 +155,7 @@ def test_a_damaged_file_is_an_error_and_stays(path: Path, content: bytes, fault:
 
 def test_a_file_that_cannot_be_read_is_an_error(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(IdentityError, match=r"cannot read the identity: .*The setting identity_file"):
+    with pytest.raises(IdentityError, match=r"cannot read the identity: .*set identity_file"):
         load_identity(path)
 
 
@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, monkeypatch: p
 
 def test_a_file_that_goes_away_at_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_file, "_claim", lambda temporary, path: None)
-    with pytest.raises(IdentityError, match="is gone again"):
+    with pytest.raises(IdentityError, match="was created and then deleted"):
         load_identity(path)
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
             call(path)
         assert str(caught.value) == (
             f"{path}: cannot read the identity: it is not a regular file. "
-            "The setting identity_file names another place"
+            "To use another file, set identity_file"
         )
     assert path.is_fifo()
 

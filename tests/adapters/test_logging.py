@@ -61,7 +61,7 @@ def test_a_lost_connection_is_logged_with_its_reason(
     listen(config, lambda events: True)
     messages = [record.getMessage() for record in caplog.records]
     assert any(
-        said.startswith("connection 1: over: cannot find the host nowhere.invalid") for said in messages
+        said.startswith("connection 1: ended: cannot find the host nowhere.invalid") for said in messages
     )
 
 

@@ -139,14 +139,14 @@ def test_nobody_is_there_for_a_proxy(listen: Listen) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     events = listen(config("ws://hub.example"), one_event, proxy=f"http://127.0.0.1:{port}")
-    words = f"the proxy is out of reach: cannot connect to 127.0.0.1:{port} (connection refused)"
+    words = f"the proxy is unreachable: cannot connect to 127.0.0.1:{port} (connection refused)"
     assert events == [Disconnected(words, 0.05)]
 
 
 @on_all
 def test_the_name_of_the_proxy_is_unknown(listen: Listen) -> None:
     events = listen(config("ws://127.0.0.1"), one_event, proxy="http://proxy.invalid:1")
-    assert events[0].reason.startswith("the proxy is out of reach: cannot find the host proxy.invalid")
+    assert events[0].reason.startswith("the proxy is unreachable: cannot find the host proxy.invalid")
 
 
 @on_all
@@ -170,7 +170,7 @@ def test_a_proxy_that_speaks_in_place_of_the_server(listen: Listen) -> None:
         plain = listen(config("ws://hub.example"), one_event, proxy=proxy.url)
         tls = listen(config("wss://hub.example"), one_event, proxy=proxy.url)
     assert plain[0].reason == "the server's answer is not HTTP"
-    assert tls[0].reason == f"the proxy 127.0.0.1:{proxy.port} sent something of its own in place of a tunnel"
+    assert tls[0].reason == f"the proxy 127.0.0.1:{proxy.port} sent data of its own into the tunnel"
 
 
 @on_all
@@ -297,7 +297,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_at_once(monkeypatch: pytest.Monk
         PresenceClient(who, config("ws://hub.example"))
     assert str(caught.value) == (
         "all_proxy in the environment: proxy must start with http:// or socks5://: no other kind is "
-        'supported; to go without a proxy, set no_proxy=hub.example, or proxy=""'
+        'supported; to connect without a proxy, set no_proxy=hub.example, or proxy=""'
     )
 
 

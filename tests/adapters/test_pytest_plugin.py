@@ -55,9 +55,12 @@ class TestTheMarker:
 @pytest.mark.parametrize(
     ("marker", "says"),
     [
-        ("presence_windw=1", "*the marker presence_hub: HubConfig has no 'presence_windw', but protocol, *"),
+        (
+            "presence_windw=1",
+            "*the marker presence_hub: HubConfig has no option 'presence_windw', only protocol, *",
+        ),
         ("presence_window=-1", "*the marker presence_hub: presence_window must be 0 or at least*"),
-        ("1", "*the marker presence_hub takes options of HubConfig by name*"),
+        ("1", "*the marker presence_hub takes only keyword arguments: options of HubConfig*"),
     ],
 )
 def test_a_wrong_marker_is_one_clear_error(pytester: pytest.Pytester, marker: str, says: str) -> None:

@@ -250,7 +250,9 @@ def test_a_full_disk_ends_the_recording_and_not_the_client(
         assert any(isinstance(event, Connected) for event in client.events(5))
         client.send_chat("general", "hello")
     messages = [record.getMessage() for record in caplog.records if "recording" in record.name]
-    assert messages == ["the recording ends here, it cannot be written: [Errno 28] No space left on device"]
+    assert messages == [
+        "the recording stops here, because it cannot be written: [Errno 28] No space left on device"
+    ]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
@@ -289,7 +291,7 @@ def test_a_hub_that_cannot_be_recorded(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="no such file"):
         asyncio.run(start(tmp_path / "nowhere" / "file"))
-    with pytest.raises(ConfigError, match="a FaultyHub cannot be recorded"):
+    with pytest.raises(ConfigError, match="cannot record a FaultyHub"):
         HubServer(record=tmp_path / "file", hub_type=FaultyHub)
 
 
@@ -354,8 +356,8 @@ def test_a_reader_of_a_replay_that_went_away(
     ("text", "fault"),
     [
         (None, "no such file or directory"),
-        ("", "line 1: this is no recording"),
-        ("\udcff\udcfe", "line 1: this is no recording"),
+        ("", "line 1: this is not a recording"),
+        ("\udcff\udcfe", "line 1: this is not a recording"),
         ("cut", "is cut off"),
     ],
 )
@@ -427,7 +429,7 @@ def test_a_link_is_not_followed(tmp_path: Path, exists: bool) -> None:
     if exists:
         target.write_text("precious")
     link.symlink_to(target)
-    with pytest.raises(ConfigError, match="it is a symbolic link, and what it leads to would be overwritten"):
+    with pytest.raises(ConfigError, match="it is a symbolic link, and its target would be overwritten"):
         record_to(link)
     assert target.exists() is exists
     assert not exists or target.read_text() == "precious"
@@ -453,7 +455,7 @@ def test_a_file_that_cannot_be_made_private_is_left_alone(
 def test_a_pipe_is_written_to_if_somebody_reads_it(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(ConfigError, match="it is a FIFO that nobody reads"):
+    with pytest.raises(ConfigError, match="it is a FIFO without a reader"):
         record_to(fifo)
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:

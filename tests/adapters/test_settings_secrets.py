@@ -89,12 +89,12 @@ def test_a_secret_file_that_others_can_read(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "gives nothing"),
-        (b" \n", "gives nothing"),
-        (b"two words", "gives more than one word: it must be the secret alone"),
-        (f"KEY={PLANTED}\nOTHER=1\n".encode(), "gives more than one word"),
-        (b"\xff\xfe", "gives is not UTF-8 text"),
-        (b"a\0b", "gives more than one word"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"two words", "must be one word, and nothing else"),
+        (f"KEY={PLANTED}\nOTHER=1\n".encode(), "must be one word"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"a\0b", "must be one word"),
         (b"x" * (1024 * 1024 + 1), "it is larger than"),
     ],
 )
@@ -198,10 +198,10 @@ def test_a_command_that_is_interrupted_is_ended(tmp_path: Path, monkeypatch: pyt
     ("code", "words"),
     [
         ("sys.exit('no such item: supabase')", "ended with exit status 1: no such item: supabase"),
-        ("sys.exit(3)", "ended with exit status 3, and said nothing"),
-        ("print('a b')", "gives more than one word: it must be the secret alone"),
-        ("", "gives nothing"),
-        ("sys.stdout.buffer.write(b'\\xff')", "gives is not UTF-8 text"),
+        ("sys.exit(3)", "ended with exit status 3 and printed no error"),
+        ("print('a b')", "must be one word, and nothing else"),
+        ("", "is empty"),
+        ("sys.stdout.buffer.write(b'\\xff')", "is not UTF-8 text"),
         (f"print('{JWT}'); sys.exit('bad {JWT}')", "ended with exit status 1: bad …"),
         (f"sys.exit('refused: {PLANTED}')", "ended with exit status 1: refused: …"),
         ("print('hunter2-x'); sys.exit('hunter2-x was refused')", "ended with exit status 1: … was refused"),
@@ -217,7 +217,7 @@ def test_a_command_that_fails_is_quoted_without_secrets(tmp_path: Path, code: st
 
 @posix
 def test_a_command_that_is_killed() -> None:
-    with pytest.raises(ConfigError, match="sh ended by signal 9, and said nothing"):
+    with pytest.raises(ConfigError, match="sh ended by signal 9 and printed no error"):
         run_for_secret(("sh", "-c", "kill -9 $$"), 20)
 
 

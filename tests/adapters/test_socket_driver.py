@@ -509,7 +509,7 @@ def test_what_came_before_garbage_is_delivered(listener: socket.socket, certific
 @pytest.mark.parametrize(
     ("names", "ours", "words"),
     [
-        (("127.0.0.1",), False, "is not trusted (its issuer is not known here)"),
+        (("127.0.0.1",), False, "is not trusted (its issuer is not trusted)"),
         (("other.example",), True, "is not trusted (it is for another IP address)"),
     ],
 )
@@ -547,8 +547,8 @@ def test_a_server_that_speaks_no_tls(answer: bytes, listener: socket.socket) -> 
     thread = in_thread(serve)
     reason = failure("127.0.0.1", port_of(listener), tls=True)
     thread.join()
-    assert reason.startswith(("no TLS with 127.0.0.1:", "cannot connect to 127.0.0.1:"))
-    assert ("while TLS was set up" in reason) == (not answer)
+    assert reason.startswith(("the TLS handshake with 127.0.0.1:", "cannot connect to 127.0.0.1:"))
+    assert ("during the TLS handshake" in reason) == (not answer)
 
 
 # ---------------------------------------------------------------------------------------------- budget

@@ -101,7 +101,7 @@ def test_what_comes_with_the_answer_is_not_lost(listen: Listen, tls: bool) -> No
             proxy=proxy.url,
             ssl_context=Certificates().client,
         )
-    words = f"the proxy 127.0.0.1:{proxy.port} sent something of its own in place of a tunnel"
+    words = f"the proxy 127.0.0.1:{proxy.port} sent data of its own into the tunnel"
     assert events[0].reason == (words if tls else "the server refused the connection: HTTP 503 later")
 
 

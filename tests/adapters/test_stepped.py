@@ -122,7 +122,7 @@ def test_before_connecting_nothing_happens(hub: HubThread) -> None:
             early()
     alice.connect()
     assert alice.next_delay() == 0
-    with pytest.raises(LocalProtocolError, match="connect was called before"):
+    with pytest.raises(LocalProtocolError, match="connect was already called"):
         alice.connect()
     frames(alice, until=lambda: alice.is_connected)
     alice.close()

@@ -110,7 +110,7 @@ def test_the_name_is_no_name() -> None:
 @pytest.mark.parametrize(
     ("names", "ours", "words"),
     [
-        (("127.0.0.1",), False, "is not trusted (its issuer is not known here)"),
+        (("127.0.0.1",), False, "is not trusted (its issuer is not trusted)"),
         (
             ("other.example",),
             True,
@@ -140,7 +140,7 @@ def test_tls_with_a_server_that_does_not_speak_it() -> None:
 
     async def main() -> None:
         async with server(handler) as port:
-            assert f"no TLS with 127.0.0.1:{port}" in await failure("127.0.0.1", port, tls=True)
+            assert f"the TLS handshake with 127.0.0.1:{port}" in await failure("127.0.0.1", port, tls=True)
 
     run(main)
 
@@ -149,7 +149,7 @@ def test_tls_that_the_server_breaks_off() -> None:
     async def main() -> None:
         async with server(lambda stream: stream.receive_some()) as port:
             reason = await failure("127.0.0.1", port, tls=True)
-            words = "the connection was closed while TLS was set up"
+            words = "the connection was closed during the TLS handshake"
             assert reason == f"cannot connect to 127.0.0.1:{port} ({words})"
 
     run(main)

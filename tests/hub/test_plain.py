@@ -214,11 +214,11 @@ def _fails(topic: str, params: Any) -> Any:
     ("rule", "detail"),
     [
         (_fails, "(KeyError in a rule)"),
-        (lambda topic, params: "no tuple", "(the presence rule's answer is no key and meta)"),
-        (lambda topic, params: (1, {}), "(the presence rule's answer is no key and meta)"),
-        (lambda topic, params: ("k", 5), "(the presence rule's answer is no key and meta)"),
-        (lambda topic, params: ("k", {"a": object()}), "(the presence rule's answer is no key and meta)"),
-        (lambda topic, params: ("\ud800", {}), "(the presence rule's answer is no key and meta)"),
+        (lambda topic, params: "no tuple", "(the presence rule did not return a key and a meta)"),
+        (lambda topic, params: (1, {}), "(the presence rule did not return a key and a meta)"),
+        (lambda topic, params: ("k", 5), "(the presence rule did not return a key and a meta)"),
+        (lambda topic, params: ("k", {"a": object()}), "(the presence rule did not return a key and a meta)"),
+        (lambda topic, params: ("\ud800", {}), "(the presence rule did not return a key and a meta)"),
     ],
 )
 def test_a_rule_that_fails_is_a_crash_in_the_join(rule: Any, detail: str) -> None:

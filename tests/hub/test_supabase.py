@@ -785,7 +785,7 @@ def test_a_rule_that_answers_something_else_is_a_crash() -> None:
     client = world.connect(SUPABASE)
     refused = {"status": "error", "response": {"reason": "join crashed"}}
     assert client.join(ROOM, private_join("a", token="odd")) == [["1", "1", ROOM, "phx_reply", refused]]
-    reason = "join crashed (the private rule's answer is True)"
+    reason = "join crashed (the private rule returned True)"
     assert world.take_events()[-1] == JoinRefused(client.conn, ROOM, reason)
 
 

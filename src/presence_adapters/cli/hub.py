@@ -176,13 +176,15 @@ def hub(
     The end of stdin, or a signal, stops the hub at once, like a killed process.
     """
     if not host:
-        raise click.UsageError("--host is empty: 0.0.0.0 is all addresses, 127.0.0.1 this machine alone")
+        raise click.UsageError(
+            "--host is empty: use 0.0.0.0 for all addresses, 127.0.0.1 for this machine only"
+        )
     if tls_key is not None and tls_cert is None:
         raise click.UsageError("--tls-key needs --tls-cert")
     if controlled and record is not None:
-        raise click.UsageError("--record does not go with --control: faults cannot be recorded")
+        raise click.UsageError("--record cannot be used with --control: faults cannot be recorded")
     if controlled and api_key_file is not None:
-        raise click.UsageError("--api-key-file does not go with --control, which makes a key of its own")
+        raise click.UsageError("--api-key-file cannot be used with --control, which creates its own key")
     try:
         defaults = (DEFAULTS if controlled else DEFAULTS | RATES) | (STRICT if strict else {})
         given: dict[str, Any] = defaults | {
@@ -238,5 +240,5 @@ def _in_words(exc: OSError | UnicodeError) -> str:
     if isinstance(exc, UnicodeError):
         return "this is not a valid host name"
     if exc.errno == errno.EADDRINUSE:
-        return "it is in use, choose another with --port"
+        return "the port is in use, choose another with --port"
     return os_error_words(exc)

@@ -62,7 +62,7 @@ def sim(
     if minutes is not None and hours is not None:
         raise click.UsageError("give either --minutes or --hours")
     if log and jobs > 1:
-        raise click.UsageError("--log is for one process: leave --jobs out")
+        raise click.UsageError("--log works with one process only: leave --jobs out")
     if seed is not None:
         seeds = range(seed, seed + 1)
     if hours is not None:

@@ -139,12 +139,12 @@ async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceCli
             why = (
                 f": {printable(losses[0].reason)}" if losses[:-1] else ""
             )  # the last one is from our own disconnect
-            raise Failure(f"the server did not confirm it within {timeout:g} s{why}") from None
+            raise Failure(f"the server did not confirm the command within {timeout:g} s{why}") from None
 
 
 async def entered(client: PresenceClient, timeout: float) -> None:
     """Wait until the client has joined. Raises `Unreachable` on a refusal, or after `timeout` seconds."""
-    reason = "it does not answer"
+    reason = "the server does not answer"
     try:
         async with asyncio.timeout(timeout):
             async for event in client:
@@ -158,8 +158,8 @@ async def entered(client: PresenceClient, timeout: float) -> None:
                     case Disconnected() if not reason.startswith("the server refused us"):
                         reason = event.reason
     except TimeoutError:
-        raise Unreachable(f"no way into the room within {timeout:g} s: {printable(reason)}") from None
-    raise Unreachable(f"no way into the room: {printable(reason)}")
+        raise Unreachable(f"cannot join the room within {timeout:g} s: {printable(reason)}") from None
+    raise Unreachable(f"cannot join the room: {printable(reason)}")
 
 
 async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | None:
@@ -247,7 +247,7 @@ async def chat(settings: Settings, channel: str, text: str, timeout: float, *, a
     if as_lines:
         print_json({"channel": channel, "content": text})
     else:
-        click.echo(f"Said in {printable(channel)}.")
+        click.echo(f"Sent to {printable(channel)}.")
 
 
 # ----------------------------------------------------------------------------------------------------- status
@@ -320,9 +320,9 @@ def show_identity(settings: Settings, name: str | None, *, as_lines: bool) -> No
     source = settings.source_of("display_name")
     if source.kind != "default":
         click.echo(
-            f"The name is that of {source}; {settings.identity_path} has {printable(stored.display_name)}."
+            f"The name comes from {source}; {settings.identity_path} has {printable(stored.display_name)}."
         )
     elif stored.name_chosen:
-        click.echo(f"Kept in {settings.identity_path}.")
+        click.echo(f"Stored in {settings.identity_path}.")
     else:
-        click.echo(f"Kept in {settings.identity_path}. Nobody has chosen the name yet: --name does.")
+        click.echo(f"Stored in {settings.identity_path}. The name is the default one: --name changes it.")

@@ -97,7 +97,7 @@ def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) ->
                     where = settings.source_of("enabled")
                     raise Disabled(
                         f"presence is switched off: {where} says enabled = false. "
-                        "--enabled true goes over that, this time"
+                        "--enabled true overrides it for this run"
                     )
                 return command(*args, settings=settings, **kwargs)
             except (ConfigError, IdentityError) as exc:

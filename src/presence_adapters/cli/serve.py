@@ -183,7 +183,7 @@ def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
     types = get_type_hints(command)
     for name, value in arguments.items():
         if name not in known:
-            return f"it takes no {name!r}, only {', '.join(known) or 'nothing'}"
+            return f"unknown argument {name!r}, expected {', '.join(known) or 'none'}"
         try:
             msgspec.convert(value, types[name])
         except msgspec.ValidationError:

@@ -29,7 +29,7 @@ def parse_seeds(context: click.Context, parameter: click.Parameter, value: str |
     match = re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)  # more digits overflow len(seeds)
     seeds = range(int(match[1]), int(match[2]) + 1) if match else range(0)
     if not seeds:
-        raise click.BadParameter(f"{value!r} is not like 0-99", context, parameter)
+        raise click.BadParameter(f"{value!r} is not a range such as 0-99", context, parameter)
     return seeds
 
 

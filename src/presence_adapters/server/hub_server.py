@@ -306,8 +306,8 @@ class HubServer:
         needed = self._max_connections + FILES_BESIDES
         if files is not None and files < needed:
             logger.warning(
-                "this process may open %d files, too few for max_connections=%d: further connections "
-                "will wait. Raise the limit to %d (ulimit -n), or lower max_connections",
+                "this process can open only %d files, too few for max_connections=%d: further "
+                "connections will wait. Raise the limit to %d (ulimit -n), or lower max_connections",
                 files,
                 self._max_connections,
                 needed,
@@ -329,7 +329,7 @@ class HubServer:
             await asyncio.wait(self._accepting.values())
 
     def _close_slow(self, conn: ConnId, reason: str) -> None:
-        logger.warning("%d reads too slowly, and is cut off: %s", conn, reason)
+        logger.warning("client %d reads too slowly, and is disconnected: %s", conn, reason)
         self._driver.call(self.hub.disconnect, conn, TRY_AGAIN_LATER, f"too slow: {reason}")
 
     def _ended(self, error: Exception | None) -> None:
@@ -343,18 +343,22 @@ class HubServer:
             self._on_event(event)
         match event:
             case ClientConnected():
-                logger.info("%d connected to %s", event.conn, _quoted(event.path))
+                logger.info("client %d connected to %s", event.conn, _quoted(event.path))
             case ClientRefused():
-                logger.warning("%d refused with HTTP %d: %s", event.conn, event.status, _quoted(event.reason))
+                logger.warning(
+                    "client %d was refused with HTTP %d: %s", event.conn, event.status, _quoted(event.reason)
+                )
             case ClientDisconnected():
-                logger.info("%d disconnected (%s): %s", event.conn, event.code, _quoted(event.reason))
+                logger.info("client %d disconnected (%s): %s", event.conn, event.code, _quoted(event.reason))
             case TopicJoined():
-                logger.debug("%d joined %s as %s", event.conn, _quoted(event.topic), _quoted(event.key))
+                logger.debug(
+                    "client %d joined %s as %s", event.conn, _quoted(event.topic), _quoted(event.key)
+                )
             case TopicLeft():
-                logger.debug("%d left %s: %s", event.conn, _quoted(event.topic), _quoted(event.reason))
+                logger.debug("client %d left %s: %s", event.conn, _quoted(event.topic), _quoted(event.reason))
             case JoinRefused():
                 topic, reason = _quoted(event.topic), _quoted(event.reason)
-                logger.warning("%d may not join %s: %s", event.conn, topic, reason)
+                logger.warning("client %d may not join %s: %s", event.conn, topic, reason)
 
 
 refuse(HubServer, "use `async with`, or presence_adapters.server.HubThread", "with")

@@ -217,7 +217,9 @@ class HubThread:
             self.wait_for(lambda: len(self.online(topic)) == count, timeout)
         except TimeoutError:
             there = ", ".join(self.online(topic)) or "nobody"
-            raise TimeoutError(f"{count} should be online in {topic!r}; after {timeout} s: {there}") from None
+            raise TimeoutError(
+                f"{count} should be online in {topic!r}, but after {timeout} s: {there}"
+            ) from None
         return self.online(topic)
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
@@ -231,7 +233,7 @@ class HubThread:
         deadline = time.monotonic() + timeout
         while not (result := predicate()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"it did not come to be so within {timeout} s")
+                raise TimeoutError(f"the condition was still false after {timeout} s")
             time.sleep(PAUSE)
         return result
 
@@ -369,5 +371,5 @@ def _check_no_loop_waits() -> None:
         if trio is None or not trio.lowlevel.in_trio_run():
             return
     raise LocalProtocolError(
-        "this would make the event loop wait: call it with asyncio.to_thread or trio.to_thread.run_sync"
+        "this call would block the event loop: use asyncio.to_thread or trio.to_thread.run_sync"
     )

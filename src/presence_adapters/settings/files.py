@@ -216,16 +216,20 @@ def _parsed(text: str, found: ConfigFile) -> dict[str, Any] | None:
     except tomllib.TOMLDecodeError as exc:
         where = _WHERE.search(str(exc))  # Python 3.11 reports the position only in the message
         if where is None:
-            found.problems.append(f"{found.path}: not TOML")
+            found.problems.append(f"{found.path}: not valid TOML")
         elif where["line"] is None:
-            found.problems.append(f"{found.path}:{text.count(chr(10)) + 1}: not TOML: something is not ended")
+            found.problems.append(
+                f"{found.path}:{text.count(chr(10)) + 1}: not valid TOML: the last entry is incomplete"
+            )
         else:
             line, column = int(where["line"]), int(where["column"])
             is_bare = text.split("\n")[line - 1][column - 1 : column].isalpha()
             hint = ": a string needs quotation marks" if is_bare else ""
-            found.problems.append(f"{found.path}:{line}: not TOML in column {column}{hint}")
+            found.problems.append(f"{found.path}:{line}: not valid TOML at column {column}{hint}")
     except (ValueError, RecursionError):  # an integer of thousands of digits, or very deeply nested lists
-        found.problems.append(f"{found.path}: not TOML that can be read: something in it is too large")
+        found.problems.append(
+            f"{found.path}: not valid TOML: a number is too long, or lists are nested too deeply"
+        )
     return None
 
 
@@ -276,7 +280,7 @@ def _misplaced(document: dict[str, Any], lines: dict[tuple[str, ...], int]) -> l
         if isinstance(value, dict) and nearest(name, [TABLE]):
             problems.append((line, f"unknown table [{name}], did you mean [presence]?"))
         elif name in KEYS:
-            problems.append((line, f"{name} must stand below a line [presence]"))
+            problems.append((line, f"{name} must be in the table [presence]"))
     return problems
 
 
@@ -289,8 +293,8 @@ def _warn(status: stat_result, found: ConfigFile) -> None:
     if COMMAND in found.entries and changeable_by_others(status):
         # OpenSSH rejects such a file, too: other users could make this process run any command.
         found.problems.append(
-            f"{found.path}: other users can change it, and it holds {COMMAND}, which would be run: "
-            "chmod 600 it, and own it"
+            f"{found.path}: other users can change it, and with it the program that {COMMAND} runs: "
+            "chmod 600 it, and make yourself its owner"
         )
     elif writable_by_others(status):
         found.warnings.append(f"{found.path}: other users can write to it: chmod 600 it")
@@ -336,7 +340,7 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
             start_new_session=True,  # so that `_end` can also kill the command's child processes
         )
     except (OSError, ValueError) as exc:
-        fault = why_unreadable(exc) if isinstance(exc, OSError) else "it is no command"
+        fault = why_unreadable(exc) if isinstance(exc, OSError) else "it is not a command"
         raise ConfigError(f"cannot run {name}: {fault}") from None
     with process:
         try:
@@ -353,7 +357,7 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
         how = f"with exit status {process.returncode}"
         if process.returncode < 0:
             how = f"by signal {-process.returncode}"
-        raise ConfigError(f"{name} ended {how}" + (f": {words}" if words else ", and said nothing"))
+        raise ConfigError(f"{name} ended {how}" + (f": {words}" if words else " and printed no error"))
     return _one_word(printed, name)
 
 
@@ -390,9 +394,9 @@ def _one_word(content: bytes, where: str) -> str:
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise ConfigError(f"what {where} gives is not UTF-8 text") from None
+        raise ConfigError(f"the secret from {where} is not UTF-8 text") from None
     if not text:
-        raise ConfigError(f"{where} gives nothing")
+        raise ConfigError(f"the secret from {where} is empty")
     if len(text.split()) > 1 or not text.isprintable():
-        raise ConfigError(f"{where} gives more than one word: it must be the secret alone")
+        raise ConfigError(f"the secret from {where} must be one word, and nothing else")
     return text

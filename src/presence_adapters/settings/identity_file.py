@@ -61,7 +61,9 @@ def load_identity(path: Path) -> StoredIdentity:
         _claim(temporary, path)
     found = _read(path)  # the identity of this process, or of another one that created the file first
     if found is None:
-        raise IdentityError(f"{path}: it was there and is gone again: is something else deleting it?")
+        raise IdentityError(
+            f"{path}: the file was created and then deleted: find the program that deletes it"
+        )
     return found
 
 
@@ -198,4 +200,4 @@ def _in_words(path: Path, verb: str = "write") -> Iterator[None]:
         raise
     except OSError as exc:
         fault = f"cannot {verb} the identity: {why_unreadable(exc)}"
-        raise IdentityError(f"{path}: {fault}. The setting identity_file names another place") from None
+        raise IdentityError(f"{path}: {fault}. To use another file, set identity_file") from None

@@ -134,7 +134,7 @@ def _text(value: Any) -> str:
 def _secret(value: Any) -> str:
     text = _text(value).strip()
     if " " in text or not text.isprintable():  # text copied from a web page may contain invisible characters
-        raise ConfigError("must not hold spaces or characters that cannot be seen")
+        raise ConfigError("must not hold spaces or invisible characters")
     return text
 
 
@@ -178,7 +178,7 @@ def _name(value: Any) -> str:
     text = _text(value).strip()
     visible = text.translate(_JOINERS)
     if not visible.strip() or not visible.isprintable():
-        raise ConfigError("must be printable characters, at least one that is no space")
+        raise ConfigError("must be printable characters, and not only spaces")
     return text
 
 
@@ -437,7 +437,7 @@ def unknown_key(name: str) -> str:
     if meant:
         return f'unknown key "{name}", did you mean {meant}?'
     what = f'unknown key "{name}"' if len(name) <= LONGEST_QUOTED and name.isprintable() else "unknown key"
-    return f"{what}, and no setting has a name like it"
+    return f"{what}: no setting has a similar name"
 
 
 # ---------------------------------------------------------------------------------------------- entries

@@ -325,7 +325,7 @@ def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig
         return None
     server = server_fields(entries["server_url"].value)
     if fields.get("protocol") == "jarvis" and "project_ref" in server:
-        needs = 'needs a whole URL in server_url: a Supabase project speaks "phoenix"'
+        needs = 'requires a whole URL in server_url: a Supabase project speaks "phoenix"'
         problems.append(f'{entries["protocol"].origin}: protocol "jarvis" {needs}')
         return None
     try:
@@ -344,7 +344,7 @@ def _delays_agree(fields: Mapping[str, Any], entries: Mapping[str, Entry], probl
         return True
     origin = next(entries[name].origin for name in names if name in entries)
     problems.append(
-        f"{origin}: max_reconnect_delay, {longest:g}, must be at least reconnect_delay, {first:g}"
+        f"{origin}: max_reconnect_delay ({longest:g}) must be at least reconnect_delay ({first:g})"
     )
     return False
 
@@ -354,7 +354,7 @@ def _context(path: Path) -> ssl.SSLContext:
     try:
         context.load_verify_locations(path)
     except ssl.SSLError:
-        raise ConfigError(f"tls_ca: {path} holds no certificate in PEM form") from None
+        raise ConfigError(f"tls_ca: {path} does not contain a PEM certificate") from None
     except OSError as exc:
         raise ConfigError(f"tls_ca: cannot read {path}: {why_unreadable(exc)}") from None
     return context

@@ -53,7 +53,7 @@ def check_driver(
         if _leftover(name, make_driver, server_context) is not None:
             leftover = _leftover(name, make_driver, server_context)
             if leftover is not None:
-                raise DutyError(name, f"it left a {leftover} behind")
+                raise DutyError(name, f"the driver left a {leftover} open")
 
 
 def _leftover(
@@ -108,9 +108,9 @@ def connect_talk_and_close(lab: DriverLab) -> None:
         exam.on_data = on_data
         lab.run(exam)
         _wait_until(lambda: bool(heard))
-    lab.require(exam.facts.count("transport_opened") == 1, "transport_opened did not come exactly once")
-    lab.require(exam.received == b"hello", f"{bytes(exam.received)!r} came in instead of b'hello'")
-    lab.require(heard == [b"one two three"], f"the server heard {heard!r} instead of b'one two three'")
+    lab.require(exam.facts.count("transport_opened") == 1, "transport_opened was not called exactly once")
+    lab.require(exam.received == b"hello", f"{bytes(exam.received)!r} was received instead of b'hello'")
+    lab.require(heard == [b"one two three"], f"the server received {heard!r} instead of b'one two three'")
 
 
 @duty
@@ -131,7 +131,9 @@ def _expect_no_connection(lab: DriverLab, host: str, port: int) -> None:
     exam = ScriptedEndpoint(lab.open(1, port, host))
     exam.on_closed = exam.end
     lab.run(exam, within=3 * PATIENCE)
-    lab.require("transport_opened" not in exam.facts, "transport_opened came for a connection that failed")
+    lab.require(
+        "transport_opened" not in exam.facts, "transport_opened was called for a connection that failed"
+    )
     lab.require(bool(exam.reason), "transport_closed had no reason")
 
 
@@ -153,7 +155,10 @@ def a_connect_that_never_finishes_is_given_up(lab: DriverLab) -> None:
         exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.after(0.3, lambda: exam.end(lab.close(1, abort=True)))
         lab.run(exam, within=PROMPT)
-    lab.require("transport_opened" not in exam.facts, "transport_opened came, though nobody accepted")
+    lab.require(
+        "transport_opened" not in exam.facts,
+        "transport_opened was called, but the connection was not accepted",
+    )
 
 
 @duty
@@ -177,8 +182,8 @@ def a_connect_that_finishes_too_late_is_dropped(lab: DriverLab) -> None:
         time.sleep(0.4)
         server.open_up(handler)
         run.finish()
-    lab.require(exam.facts.count("transport_opened") < 2, "transport_opened came after CloseTransport")
-    lab.require(not any(heard), "something was sent after CloseTransport")
+    lab.require(exam.facts.count("transport_opened") < 2, "transport_opened was called after CloseTransport")
+    lab.require(not any(heard), "data was sent after CloseTransport")
 
 
 @duty
@@ -196,7 +201,7 @@ def the_core_reconnects(lab: DriverLab) -> None:
 
         exam.on_closed = again
         lab.run(exam)
-    lab.require(exam.received == b"bye" * 4, f"{bytes(exam.received)!r} came in over four connections")
+    lab.require(exam.received == b"bye" * 4, f"{bytes(exam.received)!r} was received over four connections")
 
 
 @duty
@@ -215,7 +220,7 @@ def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
         exam.on_opened = on_opened
         lab.run(exam)
         _wait_until(lambda: len(heard) == 2)
-    lab.require(sorted(heard) == [b"first", b"second"], f"the server heard {heard!r}")
+    lab.require(sorted(heard) == [b"first", b"second"], f"the server received {heard!r}")
 
 
 # ---------------------------------------------------------------------------------------------- the stream
@@ -236,7 +241,7 @@ def single_bytes_arrive_in_order(lab: DriverLab) -> None:
         exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_data = lambda: _close_once(lab, exam, len(sent))
         lab.run(exam)
-    lab.require(exam.received == sent, "the bytes are not those that were sent")
+    lab.require(exam.received == sent, "the received bytes differ from the sent bytes")
 
 
 @duty
@@ -260,8 +265,10 @@ def much_data_arrives(lab: DriverLab) -> None:
         exam.on_data = on_data
         lab.run(exam, within=3 * PATIENCE)
         _wait_until(lambda: bool(heard))
-    lab.require(exam.received == sent, "what came in is not what was sent")
-    lab.require(heard == [sent], f"{len(heard[0]) if heard else 0} of {size} bytes went out before the close")
+    lab.require(exam.received == sent, "the received bytes differ from the sent bytes")
+    lab.require(
+        heard == [sent], f"{len(heard[0]) if heard else 0} of {size} bytes were sent before the close"
+    )
 
 
 @duty
@@ -341,8 +348,8 @@ def the_end_of_the_stream_is_reported(lab: DriverLab) -> None:
         exam = ScriptedEndpoint(lab.open(1, server.port))
         exam.on_closed = exam.end
         lab.run(exam)
-    lab.require(exam.received == b"last words", f"{bytes(exam.received)!r} came before the end")
-    lab.require(exam.facts.count("transport_closed") == 1, "transport_closed did not come exactly once")
+    lab.require(exam.received == b"last words", f"{bytes(exam.received)!r} was received before the end")
+    lab.require(exam.facts.count("transport_closed") == 1, "transport_closed was not called exactly once")
     lab.require(bool(exam.reason), "transport_closed had no reason")
 
 
@@ -500,7 +507,7 @@ def _cancel_when_open(lab: DriverLab, on_opened: Callable[[ScriptedEndpoint], No
 
         exam.on_opened = when_open
         run = lab.start(exam)
-        lab.require(opened.wait(PATIENCE), "transport_opened did not come")
+        lab.require(opened.wait(PATIENCE), "transport_opened was not called")
         time.sleep(0.2)
         run.cancel()
         cancelled.set()

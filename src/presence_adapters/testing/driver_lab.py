@@ -114,7 +114,7 @@ class ScriptedEndpoint:
         """See `Endpoint`."""
         if self._fact("receive_data", conn, now):
             if "transport_opened" not in self.facts:
-                self.faults.append("receive_data came before transport_opened")
+                self.faults.append("receive_data was called before transport_opened")
             self.received += data
             self.on_data()
 
@@ -153,9 +153,9 @@ class ScriptedEndpoint:
     def _fact(self, name: str, conn: ConnId | None, now: float) -> bool:
         self.calls += 1
         if self.outputs:
-            self.faults.append(f"{name} came before the outputs of the last fact were drained")
+            self.faults.append(f"{name} was called before the outputs of the last fact were drained")
         if not math.isfinite(now):
-            self.faults.append(f"{name} had now={now!r}")
+            self.faults.append(f"{name} was called with now={now!r}")
         elif now < self._now:
             self.faults.append(f"the clock went backwards by {self._now - now:g} s")
         self._now = now
@@ -379,7 +379,7 @@ class DriverRun:
         self._lab.require(self._thread.is_alive(), f"run() ended before it was cancelled: {self.error!r}")
         self._driver.cancel()
         self._thread.join(PROMPT)
-        self._lab.require(not self._thread.is_alive(), f"run() went on for {PROMPT:g} s after cancel()")
+        self._lab.require(not self._thread.is_alive(), f"run() continued for {PROMPT:g} s after cancel()")
         self._find_faults()
 
     def finish(self, *, within: float = PATIENCE) -> None:

@@ -94,7 +94,7 @@ def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
     if isinstance(answer, Allow):
         return request.key if answer.key is None else answer.key
     if not isinstance(answer, str):
-        raise JoinRefusedError("join crashed", f" (the answer of authorize is {answer!r:.100})")
+        raise JoinRefusedError("join crashed", f" (authorize returned {answer!r:.100})")
     raise JoinRefusedError(answer if request.token is None else hide(answer, [request.token]))
 
 
@@ -368,10 +368,12 @@ def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None,
     try:
         key, meta = answer
         if not isinstance(key, str):
-            raise TypeError("the key is no string")
+            raise TypeError("the key is not a string")
         encode_payload({key: dict(meta)}, levels + 1)
     except (LocalProtocolError, TypeError, ValueError) as exc:
-        raise JoinRefusedError("join crashed", " (the presence rule's answer is no key and meta)") from exc
+        raise JoinRefusedError(
+            "join crashed", " (the presence rule did not return a key and a meta)"
+        ) from exc
     return key, meta
 
 
@@ -600,7 +602,7 @@ class SupabaseMember(PhoenixMember):
         if self._private and rule is not None:
             access = ask(rule, self.name, token if isinstance(token, str) else None)
             if access not in ("read", "write", None):
-                raise JoinRefusedError("join crashed", f" (the private rule's answer is {access!r:.100})")
+                raise JoinRefusedError("join crashed", f" (the private rule returned {access!r:.100})")
             self._may_write = access == "write"
             return access is not None
         return True

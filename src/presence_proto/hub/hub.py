@@ -121,7 +121,7 @@ class Hub(SansIO):
         `address` is the peer's address, such as its IP address, for `HubConfig.max_connections_per_address`.
         """
         if conn <= self._last_conn:
-            raise LocalProtocolError(f"connection ids only grow: {conn} came after {self._last_conn}")
+            raise LocalProtocolError(f"connection ids must increase: {conn} came after {self._last_conn}")
         self._advance(now)
         self._last_conn = conn
         if self._stopping:
@@ -222,7 +222,7 @@ class Hub(SansIO):
         except UnicodeEncodeError:
             raise LocalProtocolError("the reason of a close must be valid Unicode") from None
         if length > 123:
-            raise LocalProtocolError("the reason of a close has at most 123 bytes")
+            raise LocalProtocolError("the reason of a close must have at most 123 bytes")
         self._advance(now)
         peer = self._peers.get(conn)
         why = reason or "disconnected by the server"

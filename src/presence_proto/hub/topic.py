@@ -562,7 +562,7 @@ def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMes
             return said(topic, "broadcast", UserBroadcast(event, payload))
         return said(topic, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
     if is_reserved(event):
-        raise LocalProtocolError(f"only the hub itself says {event!r}")
+        raise LocalProtocolError(f"only the hub itself may send {event!r}")
     return said(topic, event, payload)
 
 

@@ -160,7 +160,7 @@ def from_json(value: Any) -> Any:
         case "opaque":
             return object()  # like the original value, it is not JSON
         case kind:
-            raise ValueError(f"there is no value of the kind {kind!r}")
+            raise ValueError(f"unknown kind of value: {kind!r}")
 
 
 def _hashable(name: Any) -> Any:

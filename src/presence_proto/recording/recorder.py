@@ -239,7 +239,7 @@ class Recorder:
 
     def _begin(self, line: dict[str, Any]) -> None:
         if self._header is not None:
-            raise LocalProtocolError("a Recorder records one endpoint: make another one")
+            raise LocalProtocolError("a Recorder records only one endpoint: create another Recorder")
         self._header = dump(line) + "\n"
         self._is_hub = line["kind"] == "Hub"
 

@@ -91,7 +91,7 @@ def replay(lines: Iterable[str]) -> ReplayResult:
             reader.expect_end()
             return player.result(None, line["end"])
     raise RecordingError(
-        reader.number, "the recording is cut off here, without its end. So far it is the same"
+        reader.number, "the recording is cut off here: its end is missing. The replay is the same so far"
     )
 
 
@@ -107,11 +107,11 @@ class Reader:
         except RecordingError:
             header = None
         if header is None or header.get("format") != FORMAT:
-            raise RecordingError(1, "this is no recording: its first line is not the header of one")
+            raise RecordingError(1, "this is not a recording: its first line is not a recording header")
         if header.get("version") != FORMAT_VERSION:
             version = header.get("version")
             raise RecordingError(
-                1, f"the format has version {version!r}; this package reads {FORMAT_VERSION}"
+                1, f"format version {version!r} is not supported: this package reads {FORMAT_VERSION}"
             )
         self.header = header
 
@@ -144,9 +144,9 @@ class Reader:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
-            raise RecordingError(self.number, "the line is cut off, or is no JSON") from None
+            raise RecordingError(self.number, "the line is cut off, or is not JSON") from None
         if not isinstance(line, dict):
-            raise RecordingError(self.number, "the line is no JSON object")
+            raise RecordingError(self.number, "the line is not a JSON object")
         return line
 
 
@@ -185,7 +185,7 @@ class _Player:
             case "PresenceClient", PresenceConfig():
                 identity = Identity(**header["identity"])
                 return PresenceClient(identity, config, rng=rng, online_at=header["online_at"])
-        raise TypeError(f"a {type(config).__name__} is not for a {self._kind}")
+        raise TypeError(f"a {type(config).__name__} cannot configure a {self._kind}")
 
     def result(self, difference: Difference | None, note: str | None = None) -> ReplayResult:
         """Return the result of the replay."""
@@ -213,7 +213,7 @@ class _Player:
             return self._compare(number, line)
         if line.keys() & {"returned", "raised", "called"}:
             return _difference(number, line, None)
-        raise RecordingError(number, f"there is no line of this kind: {', '.join(line)[:80]}")
+        raise RecordingError(number, f"unknown kind of line: {', '.join(line)[:80]}")
 
     # ---------------------------------------------------------------- inputs
 
@@ -369,7 +369,7 @@ def _lines(line: dict[str, Any], decoders: dict[Any, Decoder]) -> Iterator[str]:
             told = [f"{key}={dump(value)}" for key, value in values.items()]
             yield f"< {name}({', '.join(told)})"
         case {"called": name}:
-            yield f"  asked {name}: {dump(line)}"
+            yield f"  called {name}: {dump(line)}"
         case {"end": reason}:
             yield "the end" if reason is None else f"the recording ends here: {reason}"
         case _:

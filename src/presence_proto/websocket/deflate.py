@@ -264,7 +264,7 @@ def _check(params: _Params) -> dict[str, int | None]:
     checked: dict[str, int | None] = {}
     for name, value in params:
         if name in checked:
-            raise RemoteProtocolError("permessage-deflate: a parameter stands there twice")
+            raise RemoteProtocolError("permessage-deflate: a parameter is repeated")
         if name in ("client_no_context_takeover", "server_no_context_takeover"):
             legal = value is None
         elif name == "client_max_window_bits":
@@ -274,9 +274,7 @@ def _check(params: _Params) -> dict[str, int | None]:
         else:
             legal = False
         if not legal:
-            raise RemoteProtocolError(
-                "permessage-deflate: a parameter that is not known, or has an illegal value"
-            )
+            raise RemoteProtocolError("permessage-deflate: a parameter is unknown or has an illegal value")
         checked[name] = None if value is None else int(value)
     return checked
 
@@ -329,7 +327,7 @@ def follow_answer(header: str, limit: int, *, offered: bool) -> Deflate | None:
         answer = _check(params)
         bits = answer.get("client_max_window_bits", 15)
         if bits is None or bits == 8:
-            raise RemoteProtocolError("permessage-deflate: client_max_window_bits cannot be followed")
+            raise RemoteProtocolError("permessage-deflate: client_max_window_bits must be from 9 to 15")
         deflate = Deflate(
             limit,
             inflate_bits=max(9, answer.get("server_max_window_bits") or 15),

@@ -1,23 +1,20 @@
-"""The fast lane: whole plain messages, pings, pongs and small fragments, read without wsproto.
+"""`FrameReader`: a fast reader of plain messages, pings, pongs and small fragments, in front of wsproto.
 
-wsproto takes ten times as long for a frame. It stays the authority for all else: close frames, large
-fragments, errors. The lane stands in front of it and owns the bytes that came. At each frame border it either
-takes the next frame itself, or hands wsproto the bytes of that frame, and not one more. So the two are always
-at a border together, and every byte is looked at once.
+wsproto takes ten times as long for a frame. It handles everything else: close frames, large fragments and
+errors. The `FrameReader` owns the received bytes. At each frame border it either reads the next frame itself,
+or passes the bytes of that frame to wsproto, and no others. So both are always at the same frame border, and
+each byte is parsed once. The `FrameReader` reads
 
-The lane takes a frame only if wsproto would make one message of it, now: a text or binary frame with FIN, no
-reserved bit, the mask bit of the peer's role, a length in its shortest form and within the limit, all bytes
-there, valid UTF-8 if it is text, and not inside another message. Of a short frame from a server it waits for
-the end, if there is nothing wrong up to there: most reads end in the middle of one.
-
-It takes a ping or a pong that is all there, also inside a message: wsproto keeps no state of those.
-
-It takes a message of small fragments that are all there, if the message is valid. Other small fragments in a
-row become one frame for wsproto, which is the same message (RFC 6455 §5.4: fragments carry no meaning). They
-are put together up to the size limit only, so wsproto finds the same fault as in the single ones.
-
-With permessage-deflate it takes such frames that are compressed, too. What is inside shows when it is
-inflated, and that can be done only once: so the lane finds the faults of those, in wsproto's stead.
+- a message in a single frame, if wsproto would return exactly that message now. Such a frame has FIN, no
+  reserved bit, the mask bit of the peer's role, and a length in its shortest form and within the limit. It is
+  complete, is not inside another message, and has valid UTF-8 if it is text. A short, so far valid server
+  frame is kept until its end arrives, because most reads end in the middle of a frame.
+- a complete ping or pong, even between fragments: wsproto keeps no state for pings and pongs.
+- a complete, valid message of small fragments. Other consecutive small fragments are joined into one frame
+  for wsproto. The message stays the same (RFC 6455 §5.4: fragment borders carry no meaning). They are joined
+  up to the size limit only, so wsproto finds the same fault as in the separate fragments.
+- with permessage-deflate, also compressed messages in a single frame. Some faults show only after inflating,
+  which can be done only once. So the `FrameReader` reports those faults itself, in `broken`.
 """
 
 from __future__ import annotations
@@ -31,32 +28,32 @@ from wsproto.frame_protocol import CloseReason
 if TYPE_CHECKING:
     from presence_proto.websocket.deflate import Deflate
 
-_TEXT, _BINARY = 0x81, 0x82  # the first byte of a frame: FIN, no reserved bits, the opcode
+_TEXT, _BINARY = 0x81, 0x82  # first bytes of frames: FIN, no reserved bits, the opcode
 _FIN, _RSV1, _CONTROL, _OPCODE = 0x80, 0x40, 0x08, 0x0F
 _PLAIN = (_TEXT, _BINARY)
 _PLAIN_OR_DEFLATED = (_TEXT, _BINARY, _TEXT | _RSV1, _BINARY | _RSV1)
-_MIDDLE_TEXT = _TEXT << 8 | 126  # no mask, and a length of two bytes
-_TEXT_START, _BINARY_START = 0x01, 0x02  # the first fragment of a message
-_MIDDLE, _END = 0x00, 0x80  # the others
+_MIDDLE_TEXT = _TEXT << 8 | 126  # header of an unmasked text frame with a two-byte length
+_TEXT_START, _BINARY_START = 0x01, 0x02  # first byte of a message's first fragment
+_MIDDLE, _END = 0x00, 0x80  # first bytes of the other fragments
 _PING, _PONG = 0x89, 0x8A
-_MAX_HEADER = 10  # without the mask
-_SMALL = 125  # bytes of a fragment that is put together with others
-_MOST_FRAGMENTS = 64  # that are put together at once
-_SOON = 4096  # bytes of a frame up to which its end is waited for: the next read most likely has it
-_ENOUGH = 256  # messages that are taken at once, and so held in memory as well as their bytes
+_MAX_HEADER = 10  # bytes, without the mask
+_SMALL = 125  # bytes; larger fragments are not joined
+_MOST_FRAGMENTS = 64  # fragments that are joined at once
+_SOON = 4096  # bytes; the end of a frame up to this size is most likely in the next read
+_ENOUGH = 256  # messages returned at once; a limit, because their bytes are still in memory, too
 
 _read_header = struct.Struct(">HH").unpack_from
 
 MAX_MASKED = 1 << 14
-"""Bytes of a masked payload up to which xor as one number is faster than what wsproto does."""
+"""Largest masked payload in bytes for which `xor` is faster than wsproto's masking."""
 
 
 class FrameReader:
-    """The bytes that came and are not read yet.
+    """Reader of frames from the received bytes, which it buffers.
 
-    `limit` is the largest message in bytes; `masked`: frames must be, since they come from a client;
-    `deflate`: what inflates compressed ones. `broken` is the reason for the connection to be closed, once a
-    compressed message could not be read.
+    `data`: bytes received so far. `masked`: whether frames must be masked, as those of a client. `limit`: the
+    largest message in bytes. `deflate` inflates compressed messages. After a compressed message that could
+    not be read, `broken` is the code to close the connection with.
     """
 
     __slots__ = (
@@ -80,36 +77,36 @@ class FrameReader:
 
     def __init__(self, data: bytes, *, masked: bool, limit: int, deflate: Deflate | None = None) -> None:
         self._data = data
-        self._at = 0  # where the unread part of it begins
+        self._at = 0  # offset of the first unread byte in `_data`
         self._mask_bit = 0x80 if masked else 0
         self._most = limit
         self._limit = min(limit, MAX_MASKED) if masked else limit
-        self._at_border = True  # between frames, and between messages
-        self._in_message = False  # between fragments
-        self._message_size = 0  # bytes of the fragments that wsproto has or is to get
-        self._owed = 0  # bytes that wsproto still has to get of the frame that it is in
-        self._header = b""  # what wsproto got of a frame whose length is not all there yet
-        self._waits = False  # for the end of the next frame, which is the lane's
+        self._at_border = True  # wsproto is between two messages, not inside a frame or a fragmented message
+        self._in_message = False  # wsproto is inside a fragmented message
+        self._message_size = 0  # bytes of that message's fragments, including the one being passed on
+        self._owed = 0  # bytes of the current frame still to be passed to wsproto
+        self._header = b""  # the part of a header passed to wsproto, while the length is incomplete
+        self._waits = False  # the next frame is kept until its end arrives
         self._eof = False
         self._deflate = deflate
         self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
         self.broken: CloseReason | None = None
         self.is_empty = False
-        """Whether nothing is left to read, by whomever, and nothing is wrong. When in doubt, `False`."""
+        """Whether all bytes were read, by this reader or wsproto, without a fault. `False` if uncertain."""
 
     def receive(self, data: bytes) -> None:
-        """Take in what came."""
+        """Buffer received bytes."""
         self.is_empty = False
         self._waits = False
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
     def receive_eof(self) -> None:
-        """Nothing more comes: what waits for its end is wsproto's to judge."""
+        """Report the end of the stream. An incomplete frame, kept until now, goes to wsproto."""
         self._waits, self._eof, self.is_empty = False, True, False
 
     def take(self) -> str | bytes | None:
-        """The message in the next frame; `None` when there is no frame, or it is wsproto's to judge."""
+        """Return the message in the next frame; `None` if it is incomplete, or wsproto must read it."""
         data, at = self._data, self._at
         available = len(data) - at
         if available < 2 or not self._at_border:
@@ -118,7 +115,7 @@ class FrameReader:
         if first not in self._firsts:
             return None
         if size > 125:
-            # Where the bytes of the length are cut off the end is, too.
+            # If bytes of the length are missing, `size` is wrong, but `start` is past the end of the data.
             if size == 126:
                 start += 2
                 size = int.from_bytes(data[at + 2 : start], "big")
@@ -130,7 +127,7 @@ class FrameReader:
                 if size < 1 << 16:
                     return None
             else:
-                return None  # the mask bit is not as it must be
+                return None  # the mask bit is wrong
         if self._mask_bit:
             start += 4
         end = start + size
@@ -155,14 +152,14 @@ class FrameReader:
         return message
 
     def _is_worth_waiting(self, first: int, size: int, payload: bytes) -> bool:
-        """Whether the frame that is not all there is kept for its end. Else wsproto begins with it."""
+        """Whether to keep an incomplete frame until its end arrives. Otherwise wsproto gets its beginning."""
         if size > _SOON or first & _RSV1 or self._mask_bit or self._eof:
             return False
         if first == _TEXT:
             try:
-                codecs.utf_8_decode(payload, "strict", False)  # the last character may be cut off
+                codecs.utf_8_decode(payload, "strict", False)  # the last character may be incomplete
             except UnicodeDecodeError:
-                return False  # wsproto ends the connection at once
+                return False  # wsproto closes the connection without waiting for the end of the frame
         return True
 
     def _inflated(self, payload: bytes, *, text: bool) -> str | bytes | None:
@@ -177,14 +174,17 @@ class FrameReader:
                 return message.decode()
             except UnicodeDecodeError:
                 self.broken = CloseReason.INVALID_FRAME_PAYLOAD_DATA
-        self._at_border = False  # nothing after it is read
+        self._at_border = False  # read no message after this fault
         return None
 
     def take_all(self) -> list[str | bytes]:
-        """The messages in the next frames, up to one that is wsproto's or not all there, or to enough."""
+        """Return the messages in the next frames, at most 256.
+
+        The list ends at the first frame that is incomplete, or that wsproto must read.
+        """
         messages: list[str | bytes] = []
         if self._at_border and not self._mask_bit:
-            # Those frames that most are: texts of middle size, from a server.
+            # A fast path for the most frequent frames: server text of 126 bytes to 64 KiB.
             data, at, end, limit = self._data, self._at, len(self._data), self._limit
             for _ in range(_ENOUGH):
                 if end - at < 5:
@@ -208,16 +208,16 @@ class FrameReader:
         return messages
 
     def take_small(self) -> tuple[bool, bytes] | str | bytes | None:
-        """A ping or pong, or a message of small fragments, if that comes next."""
+        """Return the ping, the pong or the message of small fragments that comes next, or `None`."""
         if self._at == len(self._data):
             return None
         control = self.take_control()
         return self.take_fragments() if control is None else control
 
     def take_control(self) -> tuple[bool, bytes] | None:
-        """The control frame that comes next: whether it is a ping or a pong, and its payload.
+        """Return the ping or pong that comes next, as `(is_ping, payload)`.
 
-        `None` when there is none, or it is wsproto's to judge.
+        Return `None` if the next frame is another one or incomplete, or if wsproto must read it.
         """
         data, at = self._data, self._at
         if len(data) - at < 2 or self._owed or self._header:
@@ -236,7 +236,7 @@ class FrameReader:
         return first == _PING, payload
 
     def take_fragments(self) -> str | bytes | None:
-        """The message in the next frames, if they are small fragments of one, all there and valid."""
+        """Return the message that comes next in small fragments, if it is complete and valid, or `None`."""
         data, at = self._data, self._at
         if len(data) - at < 2 or not self._at_border or data[at] not in (_TEXT_START, _BINARY_START):
             return None
@@ -246,16 +246,16 @@ class FrameReader:
         message: str | bytes = b"".join(payloads)
         if data[at] == _TEXT_START:
             try:
-                message = str(message, "utf-8")  # type: ignore[arg-type]  # it is bytes here
+                message = str(message, "utf-8")  # type: ignore[arg-type]  # `message` is bytes here
             except UnicodeDecodeError:
                 return None
         self._at = end
         return message
 
     def _small_fragments(self, at: int, most: int) -> tuple[list[bytes], int, bool]:
-        """The payloads of the small fragments from `at` on, up to `most` bytes of them.
+        """Return the payloads of the small fragments from offset `at` on, at most `most` bytes.
 
-        Also where they end, and whether their message does.
+        Also return the offset of their end, and whether the message ends there.
         """
         data, mask_bit, end = self._data, self._mask_bit, len(self._data)
         payloads: list[bytes] = []
@@ -277,7 +277,7 @@ class FrameReader:
         return payloads, at, False
 
     def _put_together(self) -> bytes:
-        """The next small fragments as one, for wsproto; `b""` when there are not several."""
+        """Return the next small fragments as one frame for wsproto; `b""` if there are fewer than two."""
         data, at = self._data, self._at
         if not self._in_message and data[at] not in (_TEXT_START, _BINARY_START):
             return b""
@@ -297,7 +297,7 @@ class FrameReader:
         return struct.pack(">BBH", first, self._mask_bit | 126, size) + mask + payload
 
     def hand_over(self) -> bytes:
-        """What wsproto is to read next: of one frame, and not past its end. `b""`: wait for more data."""
+        """Return the next bytes for wsproto, never past the end of a frame. `b""`: wait for more data."""
         data, at, end = self._data, self._at, len(self._data)
         if at == end:
             self._data, self._at = b"", 0  # an idle connection keeps no buffer
@@ -310,11 +310,11 @@ class FrameReader:
             header = self._header + data[at : at + _MAX_HEADER - len(self._header)]
             size = _frame_size(header)
             if size is None:
-                self._header = header  # wsproto gets what there is of it, and may find fault with that
+                self._header = header  # wsproto gets the incomplete header: it may contain a fault already
             else:
                 self._owed, self._header = size - len(self._header), b""
                 if not header[0] & _CONTROL:
-                    # The header counts, too: that makes the limit for what is put together a little lower.
+                    # This size includes the header. So the limit for joined fragments is slightly lower.
                     self._message_size = size + (self._message_size if self._in_message else 0)
                     self._in_message = header[0] < _FIN
         if self._owed:
@@ -326,7 +326,7 @@ class FrameReader:
 
 
 def _frame_size(header: bytes) -> int | None:
-    """How many bytes the frame has that begins with `header`; `None` while its length is not all there."""
+    """Return the size of the frame that begins with `header`; `None` while the length is incomplete."""
     if len(header) < 2:
         return None
     masked, size, start = header[1] >> 7, header[1] & 0x7F, 2
@@ -339,7 +339,7 @@ def _frame_size(header: bytes) -> int | None:
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:
-    """`payload` masked or unmasked, which is the same (RFC 6455 §5.3)."""
+    """Mask or unmask `payload`: both are the same operation (RFC 6455 §5.3)."""
     size = len(payload)
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")

@@ -137,7 +137,7 @@ def _encode(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     encoded = []
     for name, value in headers:
         if name.lower() in RESERVED_HEADERS:
-            raise LocalProtocolError(f"the header {name!r} is set by the handshake alone")
+            raise LocalProtocolError(f"the header {name!r} is reserved: the handshake sets it")
         try:
             encoded.append((name.encode("latin-1"), value.encode("latin-1")))
         except UnicodeEncodeError:
@@ -205,7 +205,7 @@ class ClientHandshake(HttpStream):
         if self._subprotocols:
             distinct = len(set(self._subprotocols)) == len(self._subprotocols)
             if not distinct or not all(map(is_token, self._subprotocols)):
-                raise LocalProtocolError("subprotocols must be different tokens")
+                raise LocalProtocolError("subprotocols must be distinct HTTP tokens")
             lines.append((b"Sec-WebSocket-Protocol", ", ".join(self._subprotocols).encode("ascii")))
         if deflate:
             lines.append((b"Sec-WebSocket-Extensions", OFFER.encode("ascii")))
@@ -248,7 +248,7 @@ class ClientHandshake(HttpStream):
     def _upgraded(self, response: h11.InformationalResponse) -> Upgraded:
         headers = _decode(response.headers)
         if response.http_version != b"1.1" or not _upgrades(headers):
-            raise RemoteProtocolError("the server's upgrade is not one to a WebSocket")
+            raise RemoteProtocolError("the server's upgrade is not to WebSocket")
         if _values(headers, "sec-websocket-accept") != [self._accept]:
             raise RemoteProtocolError("the server's Sec-WebSocket-Accept header is missing or wrong")
         chosen = _values(headers, "sec-websocket-protocol")
@@ -350,7 +350,7 @@ class ServerHandshake(HttpStream):
         """Return the bytes of the refusal. Raises `LocalProtocolError` for illegal answers."""
         self._waiting()
         if not 300 <= status <= 599:
-            raise LocalProtocolError(f"{status!r} is not the status of a refusal")
+            raise LocalProtocolError(f"the status of a refusal must be from 300 to 599, not {status!r}")
         try:
             return self._refusal(status, _encode(headers), body)
         except h11.LocalProtocolError:

@@ -1,13 +1,13 @@
-"""WebSocket (RFC 6455): bytes ↔ messages, both roles. `handshake`, `deflate` and `fast_lane` are its parts.
+"""WebSocket (RFC 6455) for clients and servers. The parts are in `handshake`, `deflate` and `frames`.
 
     CONNECTING ──Opened / accept()──▶ OPEN ──close()──▶ CLOSING
          │                              │                  │
          └──Refused, Closed, reject()───┴──────Closed──────┴──▶ CLOSED
 
-A `WebSocket` takes bytes and gives back events and bytes. It reads on only while its events are pulled: after
-each `receive_data` or `receive_eof` pull `next_event()` until it is `None`, then write `data_to_send()`. So
-what an event is answered with does not depend on what else came in the same read. Nothing that the peer does
-raises.
+A `WebSocket` does no I/O: it turns received bytes into events, and commands into bytes to send. After each
+`receive_data` or `receive_eof`, call `next_event()` until it returns `None`, then write `data_to_send()`.
+Each call reads no further than one event. So the answer to an event does not depend on how the bytes were
+split. No input from the peer raises an exception.
 """
 
 from __future__ import annotations
@@ -41,26 +41,29 @@ if TYPE_CHECKING:
 
 @frozen
 class Opened:
-    """The server agreed: messages may flow. `subprotocol` is the one that it chose among ours."""
+    """The server has accepted the client's handshake. `subprotocol` is the server's choice, if any.
+
+    `deflate`: whether permessage-deflate is in use.
+    """
 
     subprotocol: str | None
     deflate: bool
 
 
 class TextMessage(Struct, frozen=True):
-    """A whole text message."""
+    """A received text message, with all its fragments."""
 
-    # A struct, not an attrs class, as the next one: they are made in a quarter of the time.
+    # Not an attrs class, like `BinaryMessage`: a struct is created in a quarter of the time.
 
     data: str
 
     def __repr__(self) -> str:
-        # A message may hold an access token.
+        # Without the text: it may contain an access token.
         return f"TextMessage(data=<{len(self.data)} characters>)"
 
 
 class BinaryMessage(Struct, frozen=True):
-    """A whole binary message."""
+    """A received binary message, with all its fragments."""
 
     data: bytes
 
@@ -69,24 +72,25 @@ class BinaryMessage(Struct, frozen=True):
 
 
 class PingReceived(Struct, frozen=True):
-    """A ping. It is answered already, unless we are closing."""
+    """A received ping. Its pong is already in `data_to_send`, unless this side has sent a close frame."""
 
     payload: bytes
 
 
 class PongReceived(Struct, frozen=True):
-    """A pong."""
+    """A received pong."""
 
     payload: bytes
 
 
 @frozen
 class Closed:
-    """The end. Write what is to be written, then close the transport.
+    """The last event of a connection. Write `data_to_send()`, then close the transport.
 
-    `clean`: the peer sent a close frame, which `code` and `reason` are from (1005: it named no code), and the
-    closing handshake is done by us. Otherwise `code` is 1006 for a bare end of the stream, or, when the peer
-    broke the protocol, the code that we close with (1002, 1007, 1009), and `reason` says what was wrong.
+    `clean`: the peer has sent a close frame, with this `code` and `reason` (1005: no code in the frame), and
+    the answer to it is sent or in `data_to_send`. If not clean, `code` is 1006 when the stream ended without
+    a close frame. After a protocol error of the peer, `code` is that of the error (1002, 1007 or 1009), and
+    `reason` describes the error.
     """
 
     code: int
@@ -106,31 +110,31 @@ WebSocketEvent: TypeAlias = (
 )
 _Last = TypeVar("_Last", HandshakeRefused, Closed)
 
-_ENDLESS = 1 << 62  # looks at fragments: as many as it takes
+_ENDLESS = 1 << 62  # the default `patience` of `next_event`: no limit
 
 
 class State(Enum):
-    """Where a `WebSocket` is in its one life."""
+    """The state of a `WebSocket`. A closed one cannot be opened again."""
 
     CONNECTING = auto()
     OPEN = auto()
-    CLOSING = auto()  # we sent a close frame and wait for the peer's
+    CLOSING = auto()  # this side has sent a close frame and waits for the peer's
     CLOSED = auto()
 
 
 # ---------------------------------------------------------------------------------------------- frames
 
 
-_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A  # the first byte of a frame: FIN, no reserved bits, the opcode
+_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A  # first bytes of frames: FIN, no reserved bits, the opcode
 
 
-_OPEN = State.OPEN  # Python 3.11 takes as long to look up a member as to call a function
+_OPEN = State.OPEN  # in Python 3.11, looking up an enum member takes as long as a function call
 
 
 def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
-    """One whole message as one unmasked frame, for all connections of a server with these `deflate_bits`.
+    """Return a message as one unmasked frame, for all connections of a server with the same `deflate_bits`.
 
-    Text must be UTF-8.
+    `data` must be valid UTF-8 if `text` is true. With `deflate_bits` `None`, the frame is not compressed.
     """
     first = _TEXT if text else _BINARY
     if deflate_bits is not None:
@@ -152,7 +156,7 @@ def is_sendable(code: int) -> bool:
 
 
 class WebSocket:
-    """One connection, from the opening handshake to the close. Make it with `client` or `server`."""
+    """One WebSocket connection, from the handshake to the close. Create it with `client` or `server`."""
 
     __slots__ = (
         "_added",
@@ -176,23 +180,22 @@ class WebSocket:
         self._handshake: ClientHandshake | ServerHandshake | None = handshake  # while CONNECTING
         self._server = isinstance(handshake, ServerHandshake)
         self._wsproto: Connection | None = None  # while OPEN and CLOSING
-        self._reader: FrameReader | None = None  # with the connection, in front of it
-        self._read: Iterator[wsproto.Event] | None = None  # the connection reads what the lane handed over
-        self._limit: MessageLimit | None = None  # with the connection
-        self._added = 0  # by inflating, once closed
-        self._fragments = (
-            bytearray()
-        )  # of the message under way; text as UTF-8, which many small ones fit in best
+        self._reader: FrameReader | None = None  # while OPEN and CLOSING; reads the data before wsproto
+        self._read: Iterator[wsproto.Event] | None = None  # wsproto's events for the data from `_reader`
+        self._limit: MessageLimit | None = None  # while OPEN and CLOSING
+        self._added = 0  # `bytes_added` of a closed connection
+        # Fragments of the current message. Text is kept as UTF-8: it takes the least memory.
+        self._fragments = bytearray()
         self._out: list[bytes] = []
-        self._masks = b""  # for the next frames of a client, four bytes each
+        self._masks = b""  # random masks for the next frames of a client, four bytes each
         self._eof = False
         self._state = State.CONNECTING
         self.has_unread = False
-        """Whether frames may have come that `next_event` has not looked at."""
+        """Whether there may be received frames that `next_event` has not read."""
         self.is_read = False
-        """Whether all that came was read, and `next_event` is sure to give `None` until there is more."""
+        """Whether all received data was read, so that `next_event` returns `None` until more data arrives."""
         self.deflate_bits: int | None = None
-        """The window of what we send, while permessage-deflate is agreed on and we are not closed."""
+        """Compression window of sent messages. `None` without permessage-deflate, and when CLOSED."""
 
     @classmethod
     def client(
@@ -205,11 +208,14 @@ class WebSocket:
         max_message_size: int,
         key: bytes | None = None,
     ) -> WebSocket:
-        """A client. Its request is in `data_to_send()` at once.
+        """Return the client side of a connection. `data_to_send()` has its request at once.
 
-        `headers` are sent besides those of the handshake; `deflate` offers permessage-deflate; a message of
-        more than `max_message_size` bytes closes the connection; `key` is the request's nonce in base64, for
-        replays. Raises `LocalProtocolError` for headers, subprotocols or a target that cannot be sent.
+        - `headers`: additional headers of the request.
+        - `deflate`: whether to offer permessage-deflate.
+        - `max_message_size`: in bytes. A larger message from the server closes the connection.
+        - `key`: the nonce of the request in base64, for replays.
+
+        Raises `LocalProtocolError` for headers, subprotocols or a target that cannot be sent.
         """
         handshake = ClientHandshake(
             address,
@@ -225,30 +231,34 @@ class WebSocket:
 
     @classmethod
     def server(cls, *, deflate: bool = False, max_message_size: int) -> WebSocket:
-        """The server's side of a connection. `deflate` accepts permessage-deflate when a client offers it."""
+        """Return the server side of a connection.
+
+        `deflate`: whether to accept permessage-deflate. A message of more than `max_message_size` bytes
+        closes the connection.
+        """
         return cls(ServerHandshake(deflate=deflate, max_message_size=max_message_size))
 
     # ------------------------------------------------------------------------------------------ getters
 
     @property
     def state(self) -> State:
-        """As of the last event that was pulled."""
+        """The current state. Received data changes it only when `next_event` reads that data."""
         return self._state
 
     @property
     def uses_deflate(self) -> bool:
-        """Whether permessage-deflate was agreed on. `False` once closed."""
+        """Whether permessage-deflate is in use. `False` when CLOSED."""
         return self.deflate_bits is not None
 
     @property
     def bytes_added(self) -> int:
-        """How many bytes inflating has added to what was received: the messages have so many more."""
+        """Number of bytes by which inflating has enlarged the received messages so far."""
         return self._added if self._limit is None else self._limit.added
 
-    # ------------------------------------------------------------------------------------------ facts
+    # ------------------------------------------------------------------------------------------ input
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in what the transport read. Empty data does nothing, nor does any after the end."""
+        """Buffer received bytes. Empty data, and data after the end of the stream, are ignored."""
         if not data or self._eof:
             return
         if self._reader is not None:
@@ -258,7 +268,7 @@ class WebSocket:
             self._handshake.receive_data(data)
 
     def receive_eof(self) -> None:
-        """The stream has ended; what came before is still read."""
+        """Report the end of the stream. `next_event` still reads the data received before it."""
         self._eof, self.is_read = True, False
         if self._reader is not None:
             self._reader.receive_eof()
@@ -266,10 +276,11 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ events
 
     def next_event(self, patience: int = _ENDLESS) -> WebSocketEvent | None:
-        """The next event, or `None` until there is more data. The last is a `HandshakeRefused` or a `Closed`.
+        """Return the next event, or `None` until more data arrives.
 
-        Fragments may go on without an event for long. After `patience` looks at them it is `None`, too, and
-        `has_unread` is true.
+        `HandshakeRefused` or `Closed` is the last event. `patience` limits the number of pieces of frames
+        that one call passes to wsproto, because a message of many fragments takes long. At that limit the
+        call returns `None`, too, but `has_unread` is true.
         """
         event: WebSocketEvent | None = None
         if self._reader is not None:
@@ -281,9 +292,9 @@ class WebSocket:
         return event
 
     def take_messages(self) -> list[str | bytes]:
-        """The plain messages that `next_event` would give next, in a tenth of the time. Ask it for the rest.
+        """Return the plain messages that come next, in a tenth of the time of `next_event`. Text is `str`.
 
-        Text is `str`. Empty when something else comes first, or nothing.
+        The list ends at the first frame that this fast path cannot read. `next_event` reads that frame.
         """
         reader = self._reader
         if reader is None:
@@ -310,7 +321,7 @@ class WebSocket:
     def _read_frames(self, reader: FrameReader, patience: int) -> WebSocketEvent | None:
         while True:
             if self._read is not None:
-                # wsproto parses while its events are consumed: at most one at a time.
+                # Take only one event: wsproto parses while its events are consumed.
                 event = self._read_event(next(self._read, None))
                 if event is not None:
                     return event
@@ -336,7 +347,7 @@ class WebSocket:
     def _read_control(self, is_ping: bool, payload: bytes) -> WebSocketEvent:
         if not is_ping:
             return PongReceived(payload)
-        if self._state is State.OPEN:  # nothing may follow our close frame
+        if self._state is State.OPEN:  # not CLOSING: no frame may follow a close frame
             server = self._server
             pong = _header(_PONG, len(payload), 0) + payload if server else self._client_frame(_PONG, payload)
             self._out.append(pong)
@@ -359,7 +370,7 @@ class WebSocket:
                 self._fragments += event.data
                 return BinaryMessage(self._take_fragments()) if event.message_finished else None
             case wsproto.Ping():
-                if self._state is State.OPEN:  # nothing may follow our close frame
+                if self._state is State.OPEN:  # not CLOSING: no frame may follow a close frame
                     self._out.append(self._wsproto.send(event.response()))
                 return PingReceived(bytes(event.payload))
             case wsproto.Pong():
@@ -378,14 +389,12 @@ class WebSocket:
             if connection.state is ConnectionState.REMOTE_CLOSING:
                 self._out.append(connection.send(wsproto.CloseConnection(event.code)))
             return self._end(Closed(int(event.code), event.reason or "", clean=True))
-        # A parse error looks like a close from the peer, but leaves the state as it was.
+        # wsproto reports a parse error as a `CloseConnection`, too, but then its state is unchanged.
         return self._broken(event.code)
 
     def _broken(self, code: int) -> Closed:
-        """The peer broke the protocol.
-
-        The reason is ours, not wsproto's: its words change with its releases and with how the bytes were cut.
-        """
+        """End the connection after a protocol error of the peer."""
+        # Not wsproto's reason: its text depends on the release, and on how the bytes were split.
         assert self._wsproto is not None
         assert self._limit is not None
         if self._limit.fault:
@@ -408,7 +417,7 @@ class WebSocket:
         )
         self.deflate_bits = None if deflate is None else deflate.deflate_bits
         self._handshake = None
-        self.has_unread = True  # there may be early data
+        self.has_unread = True  # `_reader` may have frames that arrived together with the handshake
         self._state = State.OPEN
 
     def _fail(self, code: int, reason: str) -> Closed:
@@ -424,7 +433,7 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ output
 
     def data_to_send(self) -> bytes:
-        """Take everything that is to be written now; `b""` when there is nothing."""
+        """Remove and return all bytes that must be written now; `b""` if there are none."""
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -434,18 +443,19 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ commands
 
     def accept(self, *, subprotocol: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Answer a `HandshakeRequest` with the upgrade. Frames may be sent at once.
+        """Accept a `HandshakeRequest`. Messages may be sent at once.
 
-        `subprotocol` is one of the client's; values of `headers` may be Latin-1. Raises `LocalProtocolError`.
+        `subprotocol`: one that the client offered. Values of `headers` may be Latin-1. Raises
+        `LocalProtocolError` for an illegal answer, or when no request is waiting for one.
         """
         response, upgraded = self._asked().accept(subprotocol, headers)
         self._out.append(response)
         self._open(upgraded)
 
     def reject(self, status: int, *, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Answer a `HandshakeRequest` with plain HTTP, status 300 to 599. The end: no event follows.
+        """Refuse a `HandshakeRequest` with an HTTP response of status 300 to 599. No event follows.
 
-        Raises `LocalProtocolError`.
+        Raises `LocalProtocolError` for an illegal answer, or when no request is waiting for one.
         """
         self._out.append(self._asked().reject(status, headers, body))
         self._state = State.CLOSED
@@ -457,7 +467,10 @@ class WebSocket:
         return self._handshake
 
     def send_text(self, data: str | bytes) -> None:
-        """Send a text message, given as a string or as UTF-8. Raises `LocalProtocolError` unless OPEN."""
+        """Send a text message, given as a string or as UTF-8 bytes.
+
+        Raises `LocalProtocolError` for invalid Unicode, and unless OPEN.
+        """
         connection = self._wsproto
         if connection is None or self._state is not _OPEN:
             connection = self._opened()
@@ -477,7 +490,7 @@ class WebSocket:
         self._out.append(connection.send(wsproto.BytesMessage(data)) if ready is None else ready)
 
     def _ready(self, payload: bytes, *, text: bool) -> bytes | None:
-        """The frame of a message; `None` when wsproto must, or had better, make it."""
+        """Return the frame of a message; `None` if wsproto has to build it, or builds it faster."""
         if self._server:
             return server_frame(payload, text=text, deflate_bits=self.deflate_bits)
         if self.deflate_bits is not None or len(payload) > MAX_MASKED:
@@ -485,9 +498,8 @@ class WebSocket:
         return self._client_frame(_TEXT if text else _BINARY, payload)
 
     def _client_frame(self, first: int, data: bytes) -> bytes:
-        """One masked frame; `first` is its first byte."""
         if not self._masks:
-            # Chance is wsproto's to draw, here as in the handshake. Sixteen bytes are four masks.
+            # 16 random bytes make four masks. They come from wsproto, like the nonce of the handshake.
             self._masks = a2b_base64(generate_nonce())
         mask, self._masks = self._masks[:4], self._masks[4:]
         return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
@@ -500,11 +512,11 @@ class WebSocket:
         self._out.append(connection.send(wsproto.Ping(payload)))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Start the closing handshake; the peer's close frame gives `Closed`. The caller limits the wait for
-        it.
+        """Start the closing handshake. The close frame of the peer ends it with `Closed`.
 
-        `reason` is cut to 123 bytes. While CONNECTING nothing is sent, and `Closed` is the next event. While
-        CLOSING and when CLOSED nothing happens. Raises `LocalProtocolError` for a code that may not be sent.
+        The caller must limit the wait for that event. `reason` is cut to 123 bytes. While CONNECTING, nothing
+        is sent, and `Closed` is the next event. While CLOSING and when CLOSED, the call does nothing. Raises
+        `LocalProtocolError` for a code that must not be sent, or a reason that is not valid Unicode.
         """
         if not is_sendable(code):
             raise LocalProtocolError(f"a close frame must not carry the code {code!r}")

@@ -133,7 +133,7 @@ class SocksConnect:
         elif method == _NO_METHOD:
             words = "it wants a user name and password, or another way to log in"
             if self._login is not None:
-                words = "it takes no user name and password, and lets nobody in without"
+                words = "it supports neither a user name and password nor access without them"
             raise self._refused("login", words)
         else:
             raise self._no_socks()
@@ -218,15 +218,15 @@ class Proxy:
         if parts.scheme == "https":
             raise ConfigError(
                 "proxy must not start with https://: TLS to the proxy itself is not supported. Most proxies "
-                "for https take http://"
+                "for HTTPS traffic have an http:// URL"
             )
         if parts.scheme not in _SCHEMES:
             raise ConfigError("proxy must start with http:// or socks5://: no other kind is supported")
         scheme, usual_port = _SCHEMES[parts.scheme]
         if not host or port == 0:
-            raise ConfigError("proxy must name a host, and a port other than 0 or none")
+            raise ConfigError("proxy must name a host, and its port must not be 0")
         if parts.path.strip("/") or parts.query or parts.fragment:
-            raise ConfigError("proxy must end after the host and the port")
+            raise ConfigError("proxy must not have a path, a query or a fragment")
         try:
             host = check.host_name(host)
         except ConfigError as exc:
@@ -298,7 +298,7 @@ class ProxyTunnel:
         self.is_open = True
         self.early_data = self._connect.trailing_data
         if self.early_data and self._tls:
-            raise ProxyError(f"the proxy {self._proxy} sent something of its own in place of a tunnel")
+            raise ProxyError(f"the proxy {self._proxy} sent data of its own into the tunnel")
 
     def receive_eof(self) -> None:
         """Report that the stream ended before the tunnel was open. Always raises `ProxyError`."""
@@ -347,7 +347,7 @@ class _HttpConnect(HttpStream):
             if isinstance(answer, h11.InformationalResponse):
                 self._interim += 1
                 if self._interim > MAX_INTERIM:
-                    raise ProxyError(f"the proxy {self._proxy} does not come to the point")
+                    raise ProxyError(f"the proxy {self._proxy} sends only interim responses")
             elif 200 <= answer.status_code < 300:
                 self.is_done = True
             else:

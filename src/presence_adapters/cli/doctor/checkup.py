@@ -206,7 +206,7 @@ class Checkup:
     async def _check_proxy(self) -> str | NotNeeded:
         facts, sock, loop, answer = self.facts, self._sock, asyncio.get_running_loop(), b""
         if self._proxy is None:
-            return NotNeeded("none on the way")
+            return NotNeeded("no proxy is used")
         assert sock is not None
         tunnel = ProxyTunnel(self._proxy, OpenTransport(ConnId(1), facts.host, facts.port, facts.tls))
         try:
@@ -279,7 +279,7 @@ class Checkup:
         if head.answer.status == 101:
             return "a WebSocket"
         if head.answer.status in (401, 403) and not head.answer.is_html:
-            return f"a WebSocket server, that says HTTP {head.answer.status}"
+            return f"a WebSocket server that answers HTTP {head.answer.status}"
         raise StepError(speaks_tls=await self._speaks_tls())
 
     async def _speaks_tls(self) -> bool:
@@ -290,7 +290,7 @@ class Checkup:
 
     async def _check_clock(self) -> str | NotNeeded:
         if self.facts.clock_ahead is None:
-            return NotNeeded("the server does not tell the time")
+            return NotNeeded("the server does not send its time")
         if self.facts.clock_is_off:
             raise StepError()
         return "the same as the server's"
@@ -299,7 +299,7 @@ class Checkup:
         assert self.facts.answer is not None
         if self.facts.answer.status != 101:
             raise StepError()
-        return "accepted" if self.facts.has_key else NotNeeded("none is set, and none was asked for")
+        return "accepted" if self.facts.has_key else NotNeeded("none is set, and the server requires none")
 
     async def _check_join(self) -> str:
         assert self._trial is not None
@@ -318,7 +318,7 @@ def _finding(step: CheckupStep, found: str | float | NotNeeded, seconds: float) 
     if isinstance(found, NotNeeded):
         return Finding(step, None, found.why)
     if isinstance(found, float):
-        return Finding(step, found, "there and back")
+        return Finding(step, found, "round trip")
     return Finding(step, seconds, found)
 
 

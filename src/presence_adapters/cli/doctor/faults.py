@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 Condition: TypeAlias = Callable[[Facts], bool]
 
-OTHER_NETWORK = "Try from another network. If it works there, a firewall or proxy of this one is in the way."
+OTHER_NETWORK = (
+    "Try from another network. If it works there, a firewall or proxy of this network is the cause."
+)
 
 
 @frozen
@@ -62,7 +64,8 @@ def status(*statuses: int) -> Condition:
 
 
 _FIX_PROXY = (
-    "Correct the setting proxy, or HTTPS_PROXY in the environment. If none is needed: NO_PROXY={host}."
+    "Correct the setting proxy, or HTTPS_PROXY in the environment. "
+    "To connect without a proxy, set NO_PROXY={host}."
 )
 
 
@@ -71,10 +74,10 @@ def _clock_spoils_tls(facts: Facts) -> bool:
 
 
 _TOKEN_EXPIRED = "The access token has expired."
-_NEW_TOKEN = "Get a new one: sign in again, or set access_token_command, which is asked before each use."
-_TOKEN_EARLY = "The access token is from the future: it is not valid yet."
+_NEW_TOKEN = "Get a new token: sign in again, or set access_token_command, which runs before each use."
+_TOKEN_EARLY = "The access token is not valid yet."
 _CLOCKS = "Compare the clocks of this machine, of the server, and of the machine that issued the token."
-_WAIT = "Wait a minute and try again. If it comes back: fewer clients, or higher limits on the server."
+_WAIT = "Wait a minute and try again. If it happens again, use fewer clients or raise the server's limits."
 
 
 def _is_portal(facts: Facts) -> bool:
@@ -105,7 +108,7 @@ FAULTS = [
         "wrong-settings",
         CheckupStep.CONFIG,
         "{problems}.",
-        "Correct it and try again. Each problem says where it is and what would be right.",
+        "Correct each problem and try again. The text names the place and the valid values.",
         lambda facts: bool(facts.problems),
     ),
     Fault(
@@ -118,14 +121,14 @@ FAULTS = [
     Fault(
         "no-api-key",
         CheckupStep.CONFIG,
-        "A Supabase project demands an api key, and none is set.",
+        "A Supabase project requires an API key, but none is set.",
         "Set PRESENCE_API_KEY or api_key to the project's key: dashboard, Project Settings, API Keys.",
         lambda facts: not facts.has_key,
     ),
     Fault(
         "wrong-project",
         CheckupStep.CONFIG,
-        "The api key is of the Supabase project {key_ref}, but server_url names {ref}.",
+        "The API key belongs to the Supabase project {key_ref}, but server_url names {ref}.",
         "Take both from the same project: dashboard, Project Settings.",
         always,
     ),
@@ -133,36 +136,36 @@ FAULTS = [
     Fault(
         "no-such-proxy",
         CheckupStep.DNS,
-        "Nobody knows the host of the proxy {proxy}.",
+        "DNS does not know the host name of the proxy {proxy}.",
         _FIX_PROXY,
         lambda facts: facts.unknown_name and facts.proxy is not None,
     ),
     Fault(
         "no-such-project",
         CheckupStep.DNS,
-        "There is no Supabase project {ref}: nobody knows the host {host}.",
-        "Compare server_url with the project ref in the dashboard. A project that was deleted has no host.",
+        "There is no Supabase project {ref}: DNS does not know the host name {host}.",
+        "Compare server_url with the project ref in the dashboard. A deleted project has no host name.",
         lambda facts: facts.unknown_name and facts.project is not None,
     ),
     Fault(
         "no-such-host",
         CheckupStep.DNS,
-        "There is no host {host}.",
-        "Look for a slip in server_url. A name of an internal network needs that network, or its VPN.",
+        "DNS does not know the host name {host}.",
+        "Check the spelling of server_url. A name of an internal network requires that network, or its VPN.",
         lambda facts: facts.unknown_name,
     ),
     Fault(
         "no-name-server",
         CheckupStep.DNS,
-        "The name server does not help with {host}: {detail}.",
-        "Check that this machine is online, and its DNS settings.",
+        "The look-up of the host name {host} failed: {detail}.",
+        "Check that this machine is online, and check its DNS settings.",
         always,
     ),
     # -- TCP
     Fault(
         "proxy-down",
         CheckupStep.TCP,
-        "No connection to the proxy {proxy}: {detail}.",
+        "Cannot connect to the proxy {proxy}: {detail}.",
         _FIX_PROXY,
         lambda facts: facts.proxy is not None,
     ),
@@ -183,30 +186,30 @@ FAULTS = [
     Fault(
         "no-route",
         CheckupStep.TCP,
-        "No connection to {where}: {detail}.",
-        "Check that this machine is online, and its routes and VPN.",
+        "Cannot connect to {where}: {detail}.",
+        "Check that this machine is online, and check its routes and VPN.",
         always,
     ),
     # -- proxy
     Fault(
         "proxy-login",
         CheckupStep.PROXY,
-        "The proxy {proxy} wants a user name and password, or others than it was given: {detail}.",
-        "Write them into its URL: PRESENCE_PROXY=http://USER:PASSWORD@HOST:PORT, or HTTPS_PROXY.",
+        "The proxy {proxy} requires a user name and password, or rejected the given ones: {detail}.",
+        "Write them into the proxy's URL: PRESENCE_PROXY=http://USER:PASSWORD@HOST:PORT, or HTTPS_PROXY.",
         lambda facts: facts.proxy_refusal == "login",
     ),
     Fault(
         "proxy-no-way",
         CheckupStep.PROXY,
         "The proxy {proxy} cannot reach {where}: {detail}.",
-        "Look for a slip in server_url. If it is right, the proxy's network is at fault.",
+        "Check the spelling of server_url. If it is right, the proxy's network is the cause.",
         lambda facts: facts.proxy_refusal == "unreachable",
     ),
     Fault(
         "proxy-refuses",
         CheckupStep.PROXY,
-        "The proxy {proxy} does not let us through to {where}: {detail}.",
-        "Ask who runs it to allow connections to {where}. If there is a way without it: NO_PROXY={host}.",
+        "The proxy {proxy} refuses a tunnel to {where}: {detail}.",
+        "Ask its administrator to allow {where}. To connect without a proxy, set NO_PROXY={host}.",
         # A web server that is not a proxy refuses CONNECT with 400: that is the fault `no-proxy`.
         lambda facts: facts.proxy_refusal == "forbidden" and not status(400)(facts),
     ),
@@ -214,20 +217,20 @@ FAULTS = [
         "proxy-silent",
         CheckupStep.PROXY,
         "The proxy {proxy} accepts connections, but does not answer within {timeout} s.",
-        "Ask who runs it. If there is a way without it: NO_PROXY={host}.",
+        "Ask its administrator. To connect without a proxy, set NO_PROXY={host}.",
         lambda facts: facts.silent,
     ),
     Fault(
         "tunnel-speaks-first",
         CheckupStep.PROXY,
-        "Behind the proxy {proxy} something speaks before it is spoken to, which no TLS server does.",
-        "Correct the port in server_url. If it is right, ask who runs the proxy.",
+        "The server behind the proxy {proxy} sent data before the client did. A TLS server never does that.",
+        "Correct the port in server_url. If it is right, ask the proxy's administrator.",
         lambda facts: facts.tunnel_is_open,
     ),
     Fault(
         "no-proxy",
         CheckupStep.PROXY,
-        "What listens on {proxy} is not a proxy of the kind that its URL names (http:// or socks5://).",
+        "The server at {proxy} is not a proxy of the kind in its URL (http:// or socks5://).",
         _FIX_PROXY,
         always,
     ),
@@ -235,8 +238,9 @@ FAULTS = [
     Fault(
         "clock-off-tls",
         CheckupStep.TLS,
-        "The clock of this machine is {clock} by the server's: the certificate of {where} looks {detail}.",
-        "Set the clock, best by NTP.",
+        "Compared with the server, the clock of this machine is {clock}, so the certificate of {where} is "
+        "rejected: {detail}.",
+        "Set the clock, preferably by NTP.",
         _clock_spoils_tls,
     ),
     Fault(
@@ -256,109 +260,109 @@ FAULTS = [
     Fault(
         "self-signed",
         CheckupStep.TLS,
-        "The certificate of {where} is self-signed, so nothing says who is there.",
-        "If it is yours, set tls_ca to the file with it. If not, somebody else has answered.",
+        "The certificate of {where} is self-signed, so it does not prove the server's identity.",
+        "If the certificate is yours, set tls_ca to its file. If not, another server has answered.",
         tls("self-signed"),
     ),
     Fault(
         "unknown-issuer",
         CheckupStep.TLS,
         "The certificate of {where} is from an authority that this machine does not trust.",
-        "Set tls_ca to the certificate of that authority. A company's proxy that reads TLS has one, too.",
+        "Set tls_ca to the authority's certificate. A company proxy that decrypts TLS has its own authority.",
         tls("unknown issuer"),
     ),
     Fault(
         "other-host",
         CheckupStep.TLS,
         "The certificate of {where} is for another host.",
-        "Use the name in server_url that the certificate is for, or get one for {host}.",
+        "In server_url, use the name that the certificate is for, or get a certificate for {host}.",
         tls("other host"),
     ),
     Fault(
         "bad-certificate",
         CheckupStep.TLS,
-        "The certificate of {where} is none that can be accepted: {detail}.",
-        "Replace it on the server. Certificates made by hand often lack what is asked of them today.",
+        "The certificate of {where} is not acceptable: {detail}.",
+        "Replace it on the server. Certificates made by hand often lack extensions that are required today.",
         tls("bad certificate"),
     ),
     Fault(
         "no-tls",
         CheckupStep.TLS,
         "{where} does not speak TLS.",
-        "If the server speaks plain text there, write ws:// instead of wss://; otherwise correct the port.",
+        "If the server does not use TLS, write ws:// instead of wss://. Otherwise correct the port.",
         tls("no TLS"),
     ),
     Fault(
         "tls-closed",
         CheckupStep.TLS,
-        "{where} closed the connection while TLS was set up.",
-        f"The server, or something in between, does not want this connection. {OTHER_NETWORK}",
+        "{where} closed the connection during the TLS handshake.",
+        f"The server, or a device on the way, rejects this connection. {OTHER_NETWORK}",
         tls("closed"),
     ),
     Fault(
         "tls-silent",
         CheckupStep.TLS,
-        "{where} accepts connections, but does not answer in TLS within {timeout} s.",
+        "{where} accepts connections, but does not answer the TLS handshake within {timeout} s.",
         f"Check that it speaks TLS on this port. {OTHER_NETWORK}",
         tls("silent"),
     ),
     Fault(
         "tls-failed",
         CheckupStep.TLS,
-        "TLS with {where} failed: {detail}.",
-        "Check the host name, and what versions and ciphers of TLS the server has.",
+        "The TLS handshake with {where} failed: {detail}.",
+        "Check the host name, and which TLS versions and ciphers the server supports.",
         always,
     ),
     # -- handshake
     Fault(
         "tls-wanted",
         CheckupStep.HANDSHAKE,
-        "{where} speaks TLS, and was spoken to in plain text.",
+        "{where} expects TLS, but server_url begins with ws:// (plain text).",
         "Write wss:// instead of ws:// in server_url.",
         lambda facts: facts.speaks_tls,
     ),
     Fault(
         "redirect-to-tls",
         CheckupStep.HANDSHAKE,
-        "{where} takes no plain text: it sends us on to TLS (HTTP {status}).",
-        "Write wss:// instead of ws:// in server_url. Its port is another one: mostly it can be left out.",
+        "{where} does not accept plain text: it redirects to TLS (HTTP {status}).",
+        "Write wss:// instead of ws:// in server_url. TLS uses another port: correct it, or leave it out.",
         lambda facts: facts.sends_to_tls,
     ),
     Fault(
         "redirect",
         CheckupStep.HANDSHAKE,
-        "{where} sends us to another host, {redirect} (HTTP {status}).",
-        "If that is the server's right name, put it into server_url; otherwise correct the path.",
+        "{where} redirects to another host, {redirect} (HTTP {status}).",
+        "If that is the right host, put it into server_url. Otherwise correct the path.",
         # The certificate proves that the server itself redirects, not a captive portal.
         lambda facts: facts.tls and facts.sends_elsewhere,
     ),
     Fault(
         "hidden-proxy",
         CheckupStep.HANDSHAKE,
-        "A proxy in front of {where} wants to know who you are (HTTP 407).",
-        "Set HTTPS_PROXY with a user name and password, or ask whose network this is.",
+        "A proxy in front of {where} requires a user name and password (HTTP 407).",
+        "Set HTTPS_PROXY with a user name and password, or ask the administrator of this network.",
         status(407),
     ),
     Fault(
         "portal",
         CheckupStep.HANDSHAKE,
-        "Something else answers in place of {where}, with a web page (HTTP {status}).",
-        "Open any page in a browser and log in to the network, or get past the proxy.",
+        "Another server answered in place of {where}, with a web page (HTTP {status}).",
+        "Open any page in a browser and log in to the network, or bypass the proxy.",
         _is_portal,
     ),
     Fault(
         "wrong-protocol-phoenix",
         CheckupStep.HANDSHAKE,
-        "{where} has nothing at {path} (HTTP 404) for the Jarvis JSON protocol.",
-        'If it is a Phoenix or Supabase server, set protocol = "phoenix"; otherwise correct the path.',
+        "{where} does not serve the Jarvis JSON protocol at {path} (HTTP 404).",
+        'If it is a Phoenix or Supabase server, set protocol = "phoenix". Otherwise correct the path.',
         lambda facts: facts.protocol == "jarvis" and status(404)(facts),
     ),
     Fault(
         "no-such-tenant",
         CheckupStep.HANDSHAKE,
-        "{where} is a Supabase Realtime server, but has no project of that name (HTTP 404: {error}).",
-        "Correct the project ref in server_url. A project that is paused or deleted is unknown, too: look at "
-        "the Supabase dashboard. A server of your own takes the first label of the host for the project.",
+        "{where} is a Supabase Realtime server, but does not know this project (HTTP 404: {error}).",
+        "Correct the project ref in server_url. A paused or deleted project is unknown, too: check "
+        "the Supabase dashboard. A self-hosted server uses the first label of the host as the project name.",
         lambda facts: (
             status(404)(facts) and "tenant not found" in (facts.answer or HttpAnswer(0)).error.lower()
         ),
@@ -366,15 +370,15 @@ FAULTS = [
     Fault(
         "wrong-path",
         CheckupStep.HANDSHAKE,
-        "There is a web server at {where}, but nothing at {path} (HTTP 404).",
-        "Correct the path in server_url: /realtime/v1 for Supabase, mostly /socket for Phoenix, and for a "
+        "{where} is a web server, but has nothing at {path} (HTTP 404).",
+        "Correct the path in server_url: /realtime/v1 for Supabase, usually /socket for Phoenix and for a "
         "Realtime server without Supabase's gateway.",
         status(404),
     ),
     Fault(
         "rate-limited",
         CheckupStep.HANDSHAKE,
-        "{where} takes no more connections now (HTTP 429).",
+        "{where} does not accept more connections at the moment (HTTP 429).",
         _WAIT,
         status(429),
     ),
@@ -388,49 +392,49 @@ FAULTS = [
     Fault(
         "project-restricted",
         CheckupStep.HANDSHAKE,
-        "The project at {where} is restricted: over its quota, or a bill is not paid (HTTP 402).",
-        "Look at usage and billing of the organization in the Supabase dashboard.",
+        "The project at {where} is restricted: it is over its quota, or a bill is unpaid (HTTP 402).",
+        "Check the usage and billing of the organization in the Supabase dashboard.",
         lambda facts: facts.project is not None and status(402)(facts),
     ),
     Fault(
         "unavailable",
         CheckupStep.HANDSHAKE,
-        "{where} is there, but the server behind it is not well (HTTP {status}).",
-        "Try again later. If it is yours, look at its log.",
+        "{where} answers, but reports a server error (HTTP {status}).",
+        "Try again later. If the server is yours, check its log.",
         _is_unavailable,
     ),
     Fault(
         "no-websocket",
         CheckupStep.HANDSHAKE,
-        "{where} answers as a web server does, not as a WebSocket server (HTTP {status}).",
-        "Correct host, port and path in server_url. A proxy in between may know no WebSockets.",
+        "{where} answers as a web server, not as a WebSocket server (HTTP {status}).",
+        "Correct the host, port or path in server_url. A proxy on the way may not support WebSockets.",
         lambda facts: facts.answer is not None and facts.answer.status != 101,
     ),
     Fault(
         "broken-upgrade",
         CheckupStep.HANDSHAKE,
-        "{where} agreed to a WebSocket, but not as the standard wants it: {detail}.",
-        "Check that this is the server's own address. A proxy in between may have changed the answer.",
+        "{where} accepted the WebSocket upgrade, but its response is invalid: {detail}.",
+        "Check that this is the server's own address. A proxy on the way may have changed the response.",
         status(101),
     ),
     Fault(
         "not-http",
         CheckupStep.HANDSHAKE,
-        "What listens on {where} does not speak HTTP.",
+        "The server at {where} does not speak HTTP.",
         "Correct the port in server_url.",
         lambda facts: not facts.speaks_http,
     ),
     Fault(
         "wants-certificate",
         CheckupStep.HANDSHAKE,
-        "{where} wants a certificate of whoever connects, and this command has none.",
-        "Use an address without that. A program can give its client an ssl_context with a certificate.",
+        "{where} requires a client certificate, but this command does not send one.",
+        "Use another address. A program can pass its client an ssl_context with a certificate.",
         lambda facts: "certificate is required" in facts.detail,
     ),
     Fault(
         "hung-up",
         CheckupStep.HANDSHAKE,
-        "{where} hung up without an answer.",
+        "{where} closed the connection without an answer.",
         f"Check that a Realtime server listens on this port. {OTHER_NETWORK}",
         lambda facts: facts.ended,
     ),
@@ -438,15 +442,15 @@ FAULTS = [
         "mute-server",
         CheckupStep.HANDSHAKE,
         "{where} accepts connections, but does not answer within {timeout} s.",
-        "Look whether the server hangs, or is overloaded. Check that it speaks HTTP on this port.",
+        "Check whether the server hangs or is overloaded, and whether it speaks HTTP on this port.",
         always,
     ),
     # -- clock
     Fault(
         "clock-off",
         CheckupStep.CLOCK,
-        "The clock of this machine is {clock} by the server's.",
-        "Set the clock, best by NTP: certificates and tokens are judged by it.",
+        "Compared with the server, the clock of this machine is {clock}.",
+        "Set the clock, preferably by NTP: it decides whether certificates and tokens are valid.",
         always,
         grave=False,
     ),
@@ -454,8 +458,8 @@ FAULTS = [
     Fault(
         "api-key-expired",
         CheckupStep.API_KEY,
-        "The api key has expired (HTTP {status}).",
-        "Take the project's key of today from the dashboard.",
+        "The API key has expired (HTTP {status}).",
+        "Copy the project's current key from the dashboard.",
         lambda facts: facts.has_expired(facts.key),
     ),
     Fault(
@@ -471,43 +475,43 @@ FAULTS = [
     Fault(
         "api-key-missing",
         CheckupStep.API_KEY,
-        "{where} lets nobody in without an api key, and none is set (HTTP {status}).",
-        "Set PRESENCE_API_KEY or api_key. A Phoenix server may want other params or headers.",
+        "{where} requires an API key, but none is set (HTTP {status}).",
+        "Set PRESENCE_API_KEY or api_key. A Phoenix server may require other params or headers.",
         lambda facts: not facts.has_key,
     ),
     Fault(
         "wrong-api-key",
         CheckupStep.API_KEY,
-        "{where} does not accept the api key (HTTP {status}).",
-        "Take the key of this very project from the dashboard, whole and without spaces.",
+        "{where} does not accept the API key (HTTP {status}).",
+        "Copy the complete key of this project from the dashboard, without spaces.",
         always,
     ),
     # -- join
     Fault(
         "api-key-expired-join",
         CheckupStep.JOIN,
-        "The server refused the join: the api key has expired.",
-        "Take the project's key of today from the dashboard.",
+        "The server refused the join: the API key has expired.",
+        "Copy the project's current key from the dashboard.",
         lambda facts: facts.says("expired") and facts.has_expired(facts.key),
     ),
     Fault(
         "token-expired-join",
         CheckupStep.JOIN,
-        f"The server refused the join: {_TOKEN_EXPIRED}",
+        "The server refused the join: the access token has expired.",
         _NEW_TOKEN,
         _is_expired,
     ),
     Fault(
         "token-early-join",
         CheckupStep.JOIN,
-        f"The server refused the join: {_TOKEN_EARLY}",
+        "The server refused the join: the access token is not valid yet.",
         _CLOCKS,
         lambda facts: facts.refusal is not None and facts.is_early(facts.token),
     ),
     Fault(
         "rate-limited-join",
         CheckupStep.JOIN,
-        "The server limits the rate of joins, or of connections: {refusal}.",
+        "The server limits joins or connections: {refusal}.",
         _WAIT,
         _rate_limited,
     ),
@@ -521,15 +525,15 @@ FAULTS = [
     Fault(
         "private-only",
         CheckupStep.JOIN,
-        "The server has private channels only: {refusal}.",
+        "The server allows only private channels: {refusal}.",
         "Allow public access: dashboard, Realtime, Settings.",
         lambda facts: facts.says("privateonly", "only allows private"),
     ),
     Fault(
         "no-rights",
         CheckupStep.JOIN,
-        "You have no right to the channel {channel}: {refusal}.",
-        "Set the access token of a user who has, or change the server's rules for this channel.",
+        "You are not allowed to join the channel {channel}: {refusal}.",
+        "Set the access token of a user with this right, or change the server's rules for this channel.",
         lambda facts: facts.says(
             "unauthorized", "permission", "forbidden", "not allowed", "private", "jwt", "token"
         ),
@@ -537,8 +541,8 @@ FAULTS = [
     Fault(
         "no-such-channel",
         CheckupStep.JOIN,
-        "The server knows no channel {channel}: {refusal}.",
-        "Correct the setting channel. A plain Phoenix server must have channels for realtime:*.",
+        "The server does not have the channel {channel}: {refusal}.",
+        "Correct the setting channel. A plain Phoenix server must define a channel for realtime:*.",
         lambda facts: facts.says("unmatched topic"),
     ),
     Fault(
@@ -551,15 +555,15 @@ FAULTS = [
     Fault(
         "wrong-protocol-jarvis",
         CheckupStep.JOIN,
-        "What {where} says is not Phoenix.",
-        'If it is a Jarvis server, set protocol = "jarvis". If it is a very old Phoenix, set vsn = "1.0.0".',
+        "{where} does not speak the Phoenix protocol.",
+        'For a Jarvis server, set protocol = "jarvis". For a very old Phoenix server, set vsn = "1.0.0".',
         lambda facts: facts.unreadable and facts.protocol == "phoenix",
     ),
     Fault(
         "wrong-protocol",
         CheckupStep.JOIN,
-        "There is no talking to {where} in the Jarvis JSON protocol: {detail}.",
-        'If it is a Phoenix or Supabase server, set protocol = "phoenix". If it is Jarvis, look at its log.',
+        "{where} does not speak the Jarvis JSON protocol: {detail}.",
+        'For a Phoenix or Supabase server, set protocol = "phoenix". For a Jarvis server, look at its log.',
         lambda facts: facts.protocol == "jarvis" and (facts.ended or facts.unreadable),
     ),
     Fault(
@@ -573,7 +577,7 @@ FAULTS = [
         "join-unanswered",
         CheckupStep.JOIN,
         "The server did not answer the join of {channel} within {timeout} s.",
-        "Look whether the server hangs or is overloaded. Check that it is one for Phoenix channels.",
+        "Check whether the server hangs or is overloaded, and whether it serves Phoenix channels.",
         always,
     ),
     # -- presence
@@ -587,15 +591,15 @@ FAULTS = [
     Fault(
         "lost-in-presence",
         CheckupStep.PRESENCE,
-        "The channel was closed before it said who is online: {detail}.",
+        "The channel was closed before the list of online users arrived: {detail}.",
         "Look at the server's log for the reason.",
         lambda facts: facts.ended,
     ),
     Fault(
         "presence-disabled",
         CheckupStep.PRESENCE,
-        "We are in the channel, but the server does not say within {timeout} s who is online: presence seems "
-        "to be disabled on it.",
+        "The server accepted the join, but did not send the list of online users within {timeout} s. "
+        "Presence seems to be disabled on the server.",
         "Enable presence in the dashboard, under Realtime. A Phoenix channel must push presence_state.",
         always,
     ),
@@ -603,15 +607,15 @@ FAULTS = [
     Fault(
         "lost-in-heartbeat",
         CheckupStep.HEARTBEAT,
-        "We lost the connection or the channel before a heartbeat came back: {detail}.",
+        "The connection or the channel was lost before the heartbeat reply arrived: {detail}.",
         f"Look at the server's log for the reason. {OTHER_NETWORK}",
         lambda facts: facts.ended,
     ),
     Fault(
         "heartbeat-unanswered",
         CheckupStep.HEARTBEAT,
-        "The server does not answer heartbeats within {timeout} s.",
-        "Look whether the server hangs or is overloaded. A proxy may hold back what is small.",
+        "The server did not answer a heartbeat within {timeout} s.",
+        "Check whether the server hangs or is overloaded. A proxy may delay small messages.",
         always,
     ),
 ]

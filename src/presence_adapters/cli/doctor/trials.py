@@ -216,7 +216,10 @@ class Trial(ABC, Generic[Core]):
         """Return the error after the end of the connection or the time limit."""
         loss = self.heard(*self.losses)
         if loss is not None:
-            facts |= {"ended": True, "detail": "the server hung up" if loss.reason == "eof" else loss.reason}
+            facts |= {
+                "ended": True,
+                "detail": "the server closed the connection" if loss.reason == "eof" else loss.reason,
+            }
         return StepError(silent=loss is None, **facts)
 
 
@@ -290,4 +293,4 @@ class JarvisTrial(Trial[PresenceClient]):
     async def presence(self) -> str:
         """Count the users in the welcome message. See `Trial`."""
         count = self.talk.core.online_count
-        return f"{count} {'user' if count == 1 else 'users'} online, you included"
+        return f"{count} {'user' if count == 1 else 'users'} online, including you"
