@@ -522,7 +522,7 @@ class RealtimeClient(SansIO):
             self._socket.emit(
                 events.ProtocolViolation("a reply must be an object with a string status", message.topic)
             )
-            self._join_answered(message, channel, "the server's reply is malformed", None, now)
+            self._join_answered(message, channel, "something malformed", None, now)
             return
         status, response = reply["status"], reply.get("response")
         if message.topic == "phoenix":

@@ -69,7 +69,7 @@ def test_ids_only_grow() -> None:
     hub = Hub()
     hub.transport_opened(ConnId(3), now=0)
     for conn in (3, 2):
-        with pytest.raises(LocalProtocolError, match="grow"):
+        with pytest.raises(LocalProtocolError, match="increase"):
             hub.transport_opened(ConnId(conn), now=0)
 
 
