@@ -23,7 +23,7 @@ WRONG_ROSTER = "it ended in another roster"
 
 @frozen
 class Entry:
-    """A contestant: what it is called in reports, how it is started, the envelope it speaks.
+    """A contestant: its name in reports, how it is started, the envelope it speaks.
 
     `bare`: it decodes and nothing else, so it has no roster to compare. `keys_only`: it shows users, and not
     the refs of their devices. `ours`: it is this project. `socket`: it takes the messages from a server.

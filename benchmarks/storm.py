@@ -1,7 +1,7 @@
 """The benchmark of a storm: a hub falls, a new one rises, and a thousand clients come back to it at once.
 
 All of it is in one process and in virtual time: the real clients, the real hub, all bytes, and a network that
-takes a while. What each costs is CPU time of ours; how long it takes is the backoff of the clients.
+takes a while. The costs are CPU time of this process; the duration is the backoff of the clients.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Table:
 
     @property
     def reference(self) -> Row | None:
-        """The row that all are compared with: the first of ours."""
+        """The row that all others are compared with: the first one of this project."""
         return next((row for row in self.rows if row.ours and row.value is not None), None)
 
     def ratio(self, row: Row) -> float | None:

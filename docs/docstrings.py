@@ -147,7 +147,7 @@ def _resolve(app: Sphinx, doctree: document) -> None:
 
 
 def _missing(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Element) -> Element | None:
-    """What is not ours, or not public, is no link. A public name that the reference lacks is an error."""
+    """Names that are not public stay without a link. A public name that the reference lacks is an error."""
     ours = node.get("refdomain") != "py" or where_is(node["reftarget"], node.get("py:module")) is not None
     return None if ours else content
 

@@ -26,7 +26,7 @@ SOURCES = ("src", "docs", "benchmarks")
 PAGES = ("README.md", "docs/**/*.md")
 
 RULES = {
-    r"\b(is|are|was|were) none\b": 'say what it is not: "is not …"',
+    r"\b(?<!there )(is|are|was|were) none\b": 'say what it is not: "is not …"',
     r"\b(?<!there )(is|was) no (?!longer|more|less|other)(?=[a-z])": '"is not a …", or "there is no …"',
     r"\bof (now|today|ours|theirs|yesterday)\b": "an adjective or a possessive: current, our",
     r"\bso (many|much) (of|for|at)\b": "the number, or its name",

@@ -107,7 +107,7 @@ class OneAtATime:
         events = 0
         for frame in self._frames:
             read(frame)
-            # A diff that shows nothing new is no event of a PresenceClient.
+            # A PresenceClient has no event for a diff that shows nothing new.
             for _ in range(len(stream) if presence else 1):
                 await anext(stream)
                 events += 1

@@ -212,7 +212,7 @@ class AsyncClient(Generic[Core, E]):
             self._monitor.abort(connected)
 
     async def disconnect(self) -> None:
-        """Say goodbye and wait until the connection is closed; the config's `close_timeout` bounds that."""
+        """Disconnect and wait until the connection is closed, for at most `close_timeout` of the config."""
         self._driver.check()
         if not self._driver.ended.is_set():
             self._driver.call(self._core.disconnect)
@@ -569,7 +569,7 @@ class Channel:
             self._routes.abort(self._route, synced)
 
     async def leave(self) -> None:
-        """Leave, and wait until it is done. The client forgets the channel; doing it twice is no error."""
+        """Leave the topic and wait until it is left. A second call does nothing."""
         self._runner.driver.check()
         left = self._runner.reply()
         self._routes.leave(self._route, left)

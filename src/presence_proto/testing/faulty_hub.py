@@ -274,7 +274,7 @@ class FaultyHub(Hub):
     def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0, *, now: float) -> None:
         """Delay each join by `join_delay` seconds, and each refusal by another `refusal_delay` seconds.
 
-        The defaults are Supabase's; 0 is no delay. As on Phoenix, the joins of a connection run one at a
+        The defaults are Supabase's; 0 means no delay. As on Phoenix, the joins of a connection run one at a
         time, and its other messages wait. A join that has begun keeps its delay. Jarvis is not affected.
         """
         for name, seconds in (("join_delay", join_delay), ("refusal_delay", refusal_delay)):
@@ -303,7 +303,7 @@ class FaultyHub(Hub):
         """Limit the rate of a Supabase channel. A channel above a limit gets a `system` error and is closed.
 
         `presence_calls` limits track and untrack calls in 30 seconds, `broadcasts` limits broadcasts in one
-        second. The defaults are Supabase's. 0 allows none, `None` is no limit. Calls made while there was no
+        second. The defaults are Supabase's. 0 allows none, `None` means no limit. Calls made while there was no
         limit, or in an earlier join of the channel, do not count.
         """
         for name, limit in (("presence_calls", presence_calls), ("broadcasts", broadcasts)):
