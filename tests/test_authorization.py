@@ -80,7 +80,7 @@ def named(*, topic: str) -> None:
 
 @pytest.mark.parametrize("rule", [no_arguments, three, named, "a rule", 5, dict])
 def test_what_cannot_be_asked_is_refused_at_once(rule: Any) -> None:
-    with pytest.raises(ConfigError, match="of one argument .a JoinRequest."):
+    with pytest.raises(ConfigError, match=r"of one argument .a JoinRequest."):
         HubConfig(authorize=rule)
 
 

@@ -285,7 +285,7 @@ SPEAKING = {
 GIVES_A_REASON = {
     *("fail", "_fail", "_fail_queue", "_out", "_lost", "_down", "_end", "connection_lost"),
     *("_join_refused", "channel_ended"),
-    *("JoinRefusedError", "Refusal", "Trouble", "abort"),
+    *("JoinRefusedError", "Refusal", "Error", "abort"),
     *("close", "_close", "stop", "_no_token", "ProxyError"),
 }
 """Functions that take the reason for an event."""

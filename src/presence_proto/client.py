@@ -30,12 +30,9 @@ from presence_proto.restart_grace import RestartGrace
 from presence_proto.room import (
     ActivityReported,
     Delivered,
-    Lost,
     Room,
     RoomEvent,
-    Said,
     Synced,
-    Trouble,
     Undelivered,
 )
 from presence_proto.roster import Roster
@@ -365,8 +362,6 @@ class PresenceClient(SansIO):
             case ActivityReported():
                 if self._connected:  # a stale roster waits for the presence state
                     self._outbox.emit_all(self._roster.claim(event.claim))
-            case Said():
-                emit(event.event)
             case Delivered():
                 command_id, _ = self._commands.pop(event.message_id)
                 if event.sent_to is not None:
@@ -374,15 +369,12 @@ class PresenceClient(SansIO):
             case Undelivered():
                 command_id, command = self._commands.pop(event.message_id)
                 emit(events.CommandFailed(command_id, command, event.reason))
-            case Lost():
+            case events.Disconnected():
                 self._connected = False
                 self._grace.lost(self._clock.now)
-                emit(events.Disconnected(event.reason, event.retry_in))
-                if event.fatal:
-                    emit(events.Error(event.reason, fatal=True))
+                emit(event)
             case _:
-                assert isinstance(event, Trouble)
-                emit(events.Error(event.message))
+                emit(event)
 
     def _synced(self, synced: Synced) -> None:
         keep = synced.forgotten and self._grace.applies

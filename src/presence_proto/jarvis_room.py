@@ -38,16 +38,13 @@ from presence_proto.connection import (
     check_expires_in,
 )
 from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from presence_proto.events import OnlineUser, Poked, PresenceDiffed
+from presence_proto.events import Disconnected, Error, OnlineUser, Poked, PresenceDiffed
 from presence_proto.json_text import cut, decode_object, nests_deeper, too_deep
 from presence_proto.payloads import Fields
 from presence_proto.presence import Meta, PresenceChange
 from presence_proto.room import (
     Delivered,
-    Lost,
-    Said,
     Synced,
-    Trouble,
     Undelivered,
 )
 from presence_proto.timers import Clock, Timers
@@ -252,7 +249,7 @@ class JarvisRoom:
 
     def _no_token(self, reason: str, now: float) -> None:
         words = self._connection.credentials.quote(f"no access token: {reason}")
-        self._tell(Lost(words, self._tokens.failed(now)))
+        self._tell(Disconnected(words, self._tokens.failed(now)))
 
     def _pump(self, now: float) -> None:
         while (event := self._connection.next_event(now)) is not None:
@@ -270,7 +267,9 @@ class JarvisRoom:
                     self._receive(event, now)
 
     def _down(self, down: Down) -> None:
-        self._tell(Lost(down.reason, down.retry_in, down.fatal))
+        self._tell(Disconnected(down.reason, down.retry_in))
+        if down.fatal:
+            self._tell(Error(down.reason, fatal=True))
         self._out("the connection ended", retry=down.retry_in is not None)
         if down.retry_in is None:
             self._tokens.stop()
@@ -345,7 +344,7 @@ class JarvisRoom:
                 raise RemoteProtocolError("a Jarvis message must have a string type")
             self._on_message(kind, message, now)
         except RemoteProtocolError as exc:
-            self._tell(Trouble(str(exc)))
+            self._tell(Error(str(exc)))
 
     def _decoded(self, text: str) -> dict[str, Any]:
         """Return the JSON object of a message.
@@ -363,7 +362,7 @@ class JarvisRoom:
             raise fault from None
         if message.get("type") not in ("welcome", "user_online", "activity_changed"):
             raise fault
-        self._tell(Trouble(str(fault)))
+        self._tell(Error(str(fault)))
         return message
 
     def _on_message(self, kind: str, message: dict[str, Any], now: float) -> None:
@@ -390,14 +389,14 @@ class JarvisRoom:
                 if user_id != self._own.user_id:
                     emit(PresenceDiffed(NO_TOPIC, (self._remove(user_id),)))
             case "game_invite":
-                emit(Said(payloads.game_invite(message)))
+                emit(payloads.game_invite(message))
             case "poke":
-                emit(Said(Poked(*fields.sender(), fields.rest)))
+                emit(Poked(*fields.sender(), fields.rest))
             case "invite_sent":
                 self._on_receipt(message)
             case "error":
                 words = self._connection.credentials.quote(fields.required("message"))
-                emit(Trouble(f"the server says: {words}"))
+                emit(Error(f"the server says: {words}"))
             case _:
                 pass  # a message of a later protocol version
 

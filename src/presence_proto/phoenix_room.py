@@ -17,11 +17,8 @@ from presence_proto.refusals import words_of
 from presence_proto.room import (
     ActivityReported,
     Delivered,
-    Lost,
     RoomEvent,
-    Said,
     Synced,
-    Trouble,
     Undelivered,
 )
 from presence_proto.secrets import MAX_TEXT
@@ -215,29 +212,29 @@ class PhoenixRoom:
                 yield Undelivered(event.push_id, event.reason)
             case events.SocketDisconnected() if self._refusal is not None:
                 if event.retry_in is None:
-                    yield Lost(self._refusal, None, fatal=True)
+                    yield from _lost(self._refusal, None, fatal=True)
             case events.AccessTokenFailed() if self._realtime.is_connected:
-                yield Trouble(event.reason)
+                yield events.Error(event.reason)
             case events.AccessTokenFailed():
-                yield Lost(event.reason, event.retry_in)
+                yield events.Disconnected(event.reason, event.retry_in)
             case events.SocketDisconnected():
-                yield Lost(event.reason, event.retry_in, event.fatal)
+                yield from _lost(event.reason, event.retry_in, fatal=event.fatal)
             case events.ChannelDown(end=events.ChannelEnd.CONNECTION_LOST):
                 pass  # SocketDisconnected has reported it
             case events.ChannelDown(retry_in=None):  # rejoin_after_close=False
                 self._refusal = event.reason
             case events.ChannelDown():
-                yield Lost(event.reason, event.retry_in)
+                yield events.Disconnected(event.reason, event.retry_in)
             case events.JoinFailed(final=True):
                 self._refusal = f"the server refused us: {event.reason}"
             case events.JoinFailed():
                 if event.refused:
-                    yield Trouble(f"the server refused us: {event.reason}")
-                yield Lost(event.reason, event.retry_in)
+                    yield events.Error(f"the server refused us: {event.reason}")
+                yield events.Disconnected(event.reason, event.retry_in)
             case events.PresenceMissing() | events.ProtocolViolation():
-                yield Trouble(event.reason)
+                yield events.Error(event.reason)
             case events.TrackFailed():
-                yield Trouble(f"the server did not accept our presence: {event.reason}")
+                yield events.Error(f"the server did not accept our presence: {event.reason}")
             case _:
                 pass  # steps towards PresenceSynced, and messages of other applications
 
@@ -255,14 +252,20 @@ class PhoenixRoom:
                     if claim is not None:
                         yield ActivityReported(claim)
                 case "game_invite":
-                    yield Said(payloads.game_invite(payload))
+                    yield payloads.game_invite(payload)
                 case "chat_message":
-                    yield Said(payloads.chat_message(payload))
+                    yield payloads.chat_message(payload)
                 case "poke":
                     target, poked = payloads.poke(payload)
                     if target == self._user_id:
-                        yield Said(poked)
+                        yield poked
                 case _:
                     pass  # an event of another application
         except RemoteProtocolError as exc:
-            yield Trouble(str(exc))
+            yield events.Error(str(exc))
+
+
+def _lost(reason: str, retry_in: float | None, *, fatal: bool) -> Iterator[RoomEvent]:
+    yield events.Disconnected(reason, retry_in)
+    if fatal:
+        yield events.Error(reason, fatal=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from attrs import frozen
 
-from presence_proto.events import PresenceDiffed
+from presence_proto.events import ChatMessage, Disconnected, Error, GameInvite, Poked, PresenceDiffed
 
 if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId
-    from presence_proto.events import ChatMessage, GameInvite, OnlineUser, Poked
+    from presence_proto.events import OnlineUser
     from presence_proto.payloads import PendingActivity
     from presence_proto.presence import PresenceChange
 
@@ -38,22 +38,6 @@ class ActivityReported:
 
 
 @frozen
-class Said:
-    """A user sent an invite, a poke or a chat message."""
-
-    event: GameInvite | Poked | ChatMessage
-
-
-@frozen
-class Lost:
-    """The client is out of the room, or could not enter it. `retry_in`: see `events.Disconnected`."""
-
-    reason: str
-    retry_in: float | None
-    fatal: bool = False
-
-
-@frozen
 class Delivered:
     """The server accepted a message. `sent_to`: the receivers' display names, if the server sends them."""
 
@@ -69,15 +53,17 @@ class Undelivered:
     reason: str
 
 
-@frozen
-class Trouble:
-    """A problem to report to the application. `message` is human-readable."""
-
-    message: str
-
-
 RoomEvent: TypeAlias = (
-    Synced | PresenceDiffed | ActivityReported | Said | Lost | Delivered | Undelivered | Trouble
+    Synced
+    | PresenceDiffed
+    | ActivityReported
+    | Delivered
+    | Undelivered
+    | ChatMessage
+    | Disconnected
+    | Error
+    | GameInvite
+    | Poked
 )
 
 

@@ -303,7 +303,7 @@ class FaultyHub(Hub):
         """Limit the rate of a Supabase channel. A channel above a limit gets a `system` error and is closed.
 
         `presence_calls` limits track and untrack calls in 30 seconds, `broadcasts` limits broadcasts in one
-        second. The defaults are Supabase's. 0 allows none, `None` means no limit. Calls made while there was no
+        second. The defaults are Supabase's. 0 allows none, `None`: no limit. Calls made while there was no
         limit, or in an earlier join of the channel, do not count.
         """
         for name, limit in (("presence_calls", presence_calls), ("broadcasts", broadcasts)):
