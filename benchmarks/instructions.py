@@ -123,8 +123,9 @@ def hot_path(name: str, times: int) -> tuple[str, ...]:
 
 
 def _environment() -> dict[str, str]:
-    """The same for all runs: hashes, and so the order of sets, are not left to chance."""
-    return os.environ | {"PYTHONHASHSEED": "0"}
+    """The same for all runs: fixed hashes, and bytecode that the first run writes and the others read."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONHASHSEED": "0"}
 
 
 # ---------------------------------------------------------------------------------------------- the command
