@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.events import OnlineUser
+from presence_proto.presence_client import PresenceClient
 from presence_proto.testing import ScriptedJarvisServer
 
 URL = "ws://127.0.0.1:8790"

@@ -6,11 +6,11 @@ from typing import Any
 
 from attrs import define, field
 
-from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig, Identity, PresenceConfig
 from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.hub import Hub
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 
 
 @define(eq=False)

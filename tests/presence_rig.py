@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.events import OnlineUser, UserStatus
+from presence_proto.presence_client import PresenceClient
 from presence_proto.serializer import Message
 from presence_proto.testing import ScriptedServer
 

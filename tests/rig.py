@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from presence_proto.config import RealtimeConfig
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.testing import ScriptedServer as Rig
 
 

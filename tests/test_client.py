@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from msgspec.structs import replace
 
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
@@ -26,6 +25,7 @@ from presence_proto.events import (
     UserOnline,
     UserStatus,
 )
+from presence_proto.presence_client import PresenceClient
 from presence_rig import BO, CY, ME, ONLINE_AT, TOPIC, URL, PresenceRig, entry, meta
 
 both_vsns = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])

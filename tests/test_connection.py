@@ -17,7 +17,7 @@ from presence_proto.config import RealtimeConfig
 from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ChannelMessage, SocketConnected, SocketDisconnected
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.version import VERSION
 from presence_proto.websocket import Closed
 from rig import Rig, online, realtime

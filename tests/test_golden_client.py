@@ -22,7 +22,7 @@ from presence_proto.config import RealtimeConfig
 from presence_proto.endpoint import OpenTransport, SendData
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import PresenceDiffed, PresenceSynced, SocketDisconnected
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.serializer import Message, serializer_for
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket, handshake
 from presence_proto.websocket.protocol import server_frame

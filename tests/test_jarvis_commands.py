@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from jarvis_rig import ME, JarvisRig, user
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import CommandFailed, Disconnected, Error, InviteSent, UserStatus
+from presence_proto.presence_client import PresenceClient
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 
 from jarvis_rig import JarvisRig
 from lan import Host, Lan
-from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig, Identity, PresenceConfig
 from presence_proto.errors import ConfigError
 from presence_proto.events import (
@@ -26,6 +25,7 @@ from presence_proto.events import (
     UserOnline,
     UserStatus,
 )
+from presence_proto.presence_client import PresenceClient
 
 # ------------------------------------------------------------------------------------ the choice
 

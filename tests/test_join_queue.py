@@ -10,7 +10,7 @@ from lan import Host, Lan
 from presence_proto.channel import ChannelState
 from presence_proto.config import ChannelConfig, HubConfig, RealtimeConfig
 from presence_proto.events import ChannelJoined, ChannelLeft, JoinFailed, SocketDisconnected
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from rig import Rig, online
 
 both = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])

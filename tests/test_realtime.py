@@ -26,7 +26,7 @@ from presence_proto.events import (
     PushFailed,
     PushReplied,
 )
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from rig import Rig, online, realtime
 
 ROOM = "room:a"

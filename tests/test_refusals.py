@@ -19,7 +19,7 @@ from presence_proto.events import (
     PushFailed,
     PushReplied,
 )
-from presence_proto.refusals import Verdict, verdict, words_of
+from presence_proto.join_refusals import Verdict, verdict, words_of
 from rig import Rig, online, realtime
 
 ROOM, PLAIN = "realtime:room", "room:lobby"

@@ -21,7 +21,7 @@ VOCABULARY = ("version", "errors", "endpoint", "validators", "json_text", "confi
 WHOLE = ("hub", "recording", "testing", "websocket")
 """Packages that are one box."""
 
-ON_TOP = ("hub", "client")
+ON_TOP = ("hub", "presence_client")
 """What adapters drive."""
 
 SAYINGS = {
@@ -29,8 +29,8 @@ SAYINGS = {
     "testing": "fuzzers, simulations",
     "recording": "record, replay",
     "hub": "the server",
-    "client": "PresenceClient",
-    "realtime": "RealtimeClient",
+    "presence_client": "PresenceClient",
+    "realtime_client": "RealtimeClient",
     "phoenix_room": "on a channel",
     "jarvis_room": "on Jarvis JSON",
     "roster": "users, events",
@@ -45,7 +45,7 @@ SAYINGS = {
     "payloads": "payloads",
     "room": "what a room is",
     "secrets": "what to hide",
-    "refusals": "ask again or not",
+    "join_refusals": "ask again or not",
     "authorization": "who may join",
     "origins": "which web pages",
 }

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.channel import ChannelState
-from presence_proto.client import PresenceClient, PresenceOutput
 from presence_proto.config import (
     BroadcastReplay,
     ChannelConfig,
@@ -76,7 +75,8 @@ from presence_proto.events import (
     UserStatus,
 )
 from presence_proto.presence import PresenceChange, PresenceMap
-from presence_proto.realtime import RealtimeClient, RealtimeOutput
+from presence_proto.presence_client import PresenceClient, PresenceOutput
+from presence_proto.realtime_client import RealtimeClient, RealtimeOutput
 
 if TYPE_CHECKING:
     from presence_proto.hub import Hub

@@ -16,10 +16,10 @@ from presence_proto import events
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChannelEnd, PresenceDiffed
+from presence_proto.join_refusals import Refusals, words_of
 from presence_proto.json_text import encode, encode_payload
 from presence_proto.phoenix_socket import ChannelTimer
 from presence_proto.presence import diff_size
-from presence_proto.refusals import Refusals, words_of
 from presence_proto.serializer import UserBroadcast
 from presence_proto.timers import Backoff
 

@@ -10,10 +10,10 @@ from presence_proto import events, payloads
 from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import PresenceDiffed
+from presence_proto.join_refusals import words_of
 from presence_proto.json_text import encode
 from presence_proto.phoenix_socket import OuterClient
-from presence_proto.realtime import RealtimeClient
-from presence_proto.refusals import words_of
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.room import (
     ActivityReported,
     Delivered,

@@ -12,9 +12,9 @@ from msgspec import Raw
 from presence_proto import events
 from presence_proto.connection import ConnectionState
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.join_refusals import words_of
 from presence_proto.json_text import cut, nests_deeper, too_deep
 from presence_proto.presence import PresenceMap
-from presence_proto.refusals import words_of
 from presence_proto.serializer import Message, Serializer, serializer_for
 from presence_proto.timers import Clock, Timers
 

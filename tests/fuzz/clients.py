@@ -28,12 +28,12 @@ from wsproto.utilities import generate_accept_token
 
 from fuzz import cost, script
 from fuzz.oracle import API_KEY, TOKEN, Watch, check_secrets
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
 from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import UserStatus
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.testing.contract import fold_of
 from websocket_bytes import BINARY, TEXT, frame, frames_of, upgrade_response
 

@@ -19,7 +19,7 @@ from presence_proto.events import OnlineUser, UserOnline, UserStatus
 from presence_proto.hub.topic import Topic
 from presence_proto.jarvis_room import JarvisRoom
 from presence_proto.presence import PresenceChange, PresenceMap
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.roster import Roster
 from presence_proto.secrets import Credentials
 from presence_proto.serializer import Message, V2Serializer

@@ -9,10 +9,10 @@ import pytest
 
 from hub_client import World, masked
 from jarvis_client import CONFIG, ROOM, JarvisClient, jarvis
-from presence_proto.client import PresenceClient
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.endpoint import ConnId, OpenTransport, SendData
 from presence_proto.events import ClientDisconnected, UserStatus
+from presence_proto.presence_client import PresenceClient
 
 DAN = {"user_id": "dan", "display_name": "Dan"}
 

@@ -19,7 +19,7 @@ from presence_proto.channel import ChannelState
 from presence_proto.config import HubConfig, RealtimeConfig
 from presence_proto.endpoint import ConnId
 from presence_proto.events import ChannelJoined, JoinFailed, JoinRefused, SocketDisconnected, TopicJoined
-from presence_proto.realtime import RealtimeClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.serializer import serializer_for
 from presence_proto.testing import FaultyHub
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket

@@ -9,7 +9,6 @@ import pytest
 
 from presence_proto import events
 from presence_proto.channel import Channel, Tracker
-from presence_proto.client import PresenceClient
 from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
 from presence_proto.hub.hub import Hub
@@ -18,7 +17,8 @@ from presence_proto.hub.phoenix import PhoenixSession
 from presence_proto.hub.topic import Topic
 from presence_proto.phoenix_socket import PhoenixSocket
 from presence_proto.presence import EncodedDiff, PresenceChange, PresenceMap
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.restart_grace import RestartGrace
 from presence_proto.roster import Roster
 from presence_proto.testing import SimFaults, SimViolation, SimWorld

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from presence_proto import events
 from presence_proto.channel import ChannelState
-from presence_proto.client import PresenceClient
 from presence_proto.endpoint import MERGED, AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.events import HubEvent, PresenceEvent, RealtimeEvent
 from presence_proto.hub import Hub
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

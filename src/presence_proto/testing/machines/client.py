@@ -18,7 +18,6 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from presence_proto.channel import ChannelState
-from presence_proto.client import PresenceClient
 from presence_proto.config import ChannelConfig, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.events import (
     ActivityChanged,
@@ -29,7 +28,8 @@ from presence_proto.events import (
     UserOffline,
     UserOnline,
 )
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.roster import user_from_meta
 from presence_proto.testing.contract import RealtimeFold
 from presence_proto.testing.machines.brief import BriefMachine

@@ -31,11 +31,11 @@ from presence_proto.testing.sim.laws import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from presence_proto.client import PresenceClient
     from presence_proto.events import OnlineUser
     from presence_proto.hub import Hub
     from presence_proto.presence import Meta
-    from presence_proto.realtime import RealtimeClient
+    from presence_proto.presence_client import PresenceClient
+    from presence_proto.realtime_client import RealtimeClient
     from presence_proto.testing.sim.hosts import ClientHost, HubHost
     from presence_proto.testing.sim.stage import Stage
 

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.client import PresenceClient
 from presence_proto.config import ChannelConfig, Identity, PresenceConfig, RealtimeConfig, Vsn
 from presence_proto.events import UserStatus
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.testing.sim._judges import ChannelWatch
 
 if TYPE_CHECKING:

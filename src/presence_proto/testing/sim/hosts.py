@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from math import inf
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from presence_proto.client import PresenceClient
 from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
 from presence_proto.errors import PresenceError
 from presence_proto.events import TopicJoined
-from presence_proto.realtime import RealtimeClient
+from presence_proto.presence_client import PresenceClient
+from presence_proto.realtime_client import RealtimeClient
 from presence_proto.testing.contract import Contract, ContractError
 from presence_proto.testing.sim._judges import ChannelWatch, RoomWatch, Truth, Watch
 from presence_proto.testing.sim.laws import ALIVE, BOUNDS, CONTRACT, FORGOTTEN, VIEW, WEATHER

@@ -27,14 +27,7 @@ from presence_proto.events import OnlineUser, UserStatus
 from presence_proto.jarvis_room import JarvisRoom
 from presence_proto.phoenix_room import PhoenixRoom
 from presence_proto.restart_grace import RestartGrace
-from presence_proto.room import (
-    ActivityReported,
-    Delivered,
-    Room,
-    RoomEvent,
-    Synced,
-    Undelivered,
-)
+from presence_proto.room import ActivityReported, Delivered, Room, RoomEvent, Synced, Undelivered
 from presence_proto.roster import Roster
 from presence_proto.timers import Clock
 from presence_proto.validators import is_unicode
