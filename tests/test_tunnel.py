@@ -15,7 +15,7 @@ from presence_proto.websocket.handshake import MAX_HEADER_SIZE
 from presence_proto.websocket.tunnel import MAX_INTERIM
 
 PROXY = Proxy("proxy.example", 3128)
-NO_HTTP = "the answer of the proxy proxy.example:3128 is not HTTP, or too long"
+NO_HTTP = "the answer of the proxy proxy.example:3128 is too long or is not HTTP"
 LOGIN = Proxy("proxy.example", 3128, "ann", "s3cret-pw")
 
 
@@ -125,7 +125,7 @@ def test_the_request_says_who_we_are(proxy: Proxy, plain: str) -> None:
 
 @pytest.mark.parametrize("host", ["hub example", "hüb.example", "hub\r\nX: y"])
 def test_a_host_that_http_cannot_carry(host: str) -> None:
-    with pytest.raises(LocalProtocolError, match="is not a host that HTTP can carry"):
+    with pytest.raises(LocalProtocolError, match="has characters that HTTP does not allow"):
         tunnel(host=host)
 
 

@@ -83,7 +83,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     if timeout is not None:
         is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not is_number or math.isnan(timeout) or timeout < 0:
-            raise LocalProtocolError(f"timeout must be a number of seconds or None, not {timeout!r}")
+            raise LocalProtocolError(f"timeout must be at least 0 seconds, or None, not {timeout!r}")
     return timeout
 
 

@@ -256,7 +256,7 @@ class Reply:
     def result(self) -> Any:
         """Return the server's response. Raises `error`, and `LocalProtocolError` while it is not `done`."""
         if not self.done:
-            raise core.LocalProtocolError("there is no answer yet")
+            raise core.LocalProtocolError("the reply has not arrived yet")
         return self._answer.result()
 
 

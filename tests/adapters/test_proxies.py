@@ -106,10 +106,10 @@ FAULTS: list[tuple[bytes | Callable[[socket.socket], None], str]] = [
     ),
     (b"HTTP/1.1 403 No\r\n\r\n", "the proxy {} refused: 403 Forbidden"),
     (b"HTTP/1.1 502 \r\nContent-Length: 3\r\n\r\nbad", "the proxy {} refused: 502 Bad Gateway"),
-    (b"<html>\r\n\r\n</html>", "the answer of the proxy {} is not HTTP, or too long"),
+    (b"<html>\r\n\r\n</html>", "the answer of the proxy {} is too long or is not HTTP"),
     (b"", "the proxy {} closed the connection without an answer"),
     (closes, "the proxy {} closed the connection without an answer"),
-    (goes_on, "the answer of the proxy {} is not HTTP, or too long"),
+    (goes_on, "the answer of the proxy {} is too long or is not HTTP"),
     (waits, "no connection within 0.2 s"),
 ]
 

@@ -323,7 +323,7 @@ class _HttpConnect(HttpStream):
         try:
             request = h11.Request(method="CONNECT", target=target, headers=headers)
         except (h11.LocalProtocolError, UnicodeError):
-            raise LocalProtocolError(f"{wanted.host!r} is not a host that HTTP can carry") from None
+            raise LocalProtocolError(f"the host {wanted.host!r} has characters that HTTP does not allow") from None
         self._out: bytes = self._h11.send(request)
         self._h11.send(h11.EndOfMessage())  # produces no bytes
 
@@ -341,7 +341,7 @@ class _HttpConnect(HttpStream):
             try:
                 answer = self._next_event()
             except h11.RemoteProtocolError:
-                raise ProxyError(f"the answer of the proxy {self._proxy} is not HTTP, or too long") from None
+                raise ProxyError(f"the answer of the proxy {self._proxy} is too long or is not HTTP") from None
             if answer is None:
                 return
             if isinstance(answer, h11.InformationalResponse):
