@@ -125,7 +125,7 @@ def test_the_request_says_who_we_are(proxy: Proxy, plain: str) -> None:
 
 @pytest.mark.parametrize("host", ["hub example", "hüb.example", "hub\r\nX: y"])
 def test_a_host_that_http_cannot_carry(host: str) -> None:
-    with pytest.raises(LocalProtocolError, match="has characters that HTTP does not allow"):
+    with pytest.raises(LocalProtocolError, match="has characters that HTTP forbids"):
         tunnel(host=host)
 
 

@@ -334,7 +334,7 @@ def test_a_phoenix_channel(hub: HubThread) -> None:
         assert client.join("room:lobby", {"user_id": "alice", "mood": "good"}) is lobby
         assert repr(lobby) == "<Channel 'room:lobby', not joined>"
         assert repr(lobby.joining) == "<Reply, not done>"
-        with pytest.raises(LocalProtocolError, match="no answer yet"):
+        with pytest.raises(LocalProtocolError, match="not arrived yet"):
             lobby.joining.result()
         early = lobby.push("ping", {"n": 1})
         frames(client, until=lambda: lobby.joining.done and early.done)

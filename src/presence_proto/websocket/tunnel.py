@@ -323,7 +323,7 @@ class _HttpConnect(HttpStream):
         try:
             request = h11.Request(method="CONNECT", target=target, headers=headers)
         except (h11.LocalProtocolError, UnicodeError):
-            raise LocalProtocolError(f"the host {wanted.host!r} has characters that HTTP does not allow") from None
+            raise LocalProtocolError(f"host {wanted.host!r} has characters that HTTP forbids") from None
         self._out: bytes = self._h11.send(request)
         self._h11.send(h11.EndOfMessage())  # produces no bytes
 
@@ -341,7 +341,8 @@ class _HttpConnect(HttpStream):
             try:
                 answer = self._next_event()
             except h11.RemoteProtocolError:
-                raise ProxyError(f"the answer of the proxy {self._proxy} is too long or is not HTTP") from None
+                fault = f"the answer of the proxy {self._proxy} is too long or is not HTTP"
+                raise ProxyError(fault) from None
             if answer is None:
                 return
             if isinstance(answer, h11.InformationalResponse):
