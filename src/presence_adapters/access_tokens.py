@@ -94,7 +94,9 @@ def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float
         provided.close()
     if provided is not None and not isinstance(provided, str):
         kind = type(provided).__name__
-        client.access_token_failed(f"the token provider returned a {kind}, not a string", now=now)
+        client.access_token_failed(
+            f"the token provider returned an object of type {kind}, not a string", now=now
+        )
         return
     try:
         client.set_access_token(

@@ -379,9 +379,9 @@ class Channel:
     def hears_presence(self, message: Message) -> bool:
         """Whether a `presence_state` or `presence_diff` belongs to the current join."""
         current = self._current
-        if current is None or current.diffs is None:
-            return False
-        return message.join_ref in (None, current.join_ref)
+        return (
+            current is not None and current.diffs is not None and message.join_ref in (None, current.join_ref)
+        )
 
     def receive(self, message: Message, now: float) -> None:
         """Handle any message of the topic except a reply. Raises `RemoteProtocolError` if it is malformed."""

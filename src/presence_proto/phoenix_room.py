@@ -118,16 +118,11 @@ class PhoenixRoom:
             self._activities.add(message_id)
         if self._topic in self._realtime.channels:
             self._track(own, now)
-        if self._refusal is not None:
-            self._leave_if_refused(now)
         return message_id
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
         """Send a broadcast. See `Room`."""
-        message_id = self._say(event, payload, now)
-        if self._refusal is not None:
-            self._leave_if_refused(now)
-        return message_id
+        return self._say(event, payload, now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
         """Use another access token: in the channel at once, in the next join and in the next URL."""

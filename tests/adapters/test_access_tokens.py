@@ -201,9 +201,9 @@ def test_a_provider_that_fails_is_asked_again_and_its_words_are_not_repeated(
     assert [event.reason.removeprefix(start) for event in events[:-1]] == [
         f"failed: RuntimeError in test_access_tokens.py, line {line_of_raise()}",
         "failed: pass ended with exit status 1",
-        "gave a int, not a string",
-        "gave none: access_token must be a non-empty Unicode string or None, not str",
-        "gave a bytes, not a string",
+        "returned an object of type int, not a string",
+        "returned an invalid token: access_token must be a non-empty Unicode string or None, not str",
+        "returned an object of type bytes, not a string",
     ]
     assert isinstance(events[-1], Connected)
     assert "s3cret" not in caplog.text + repr(events)
@@ -423,7 +423,7 @@ def test_on_sockets_a_provider_is_a_plain_function(adapter: Any) -> None:
 def test_on_sockets_a_coroutine_is_no_token(listen: Listen) -> None:
     with no_socket_left(), hub_thread() as hub:
         events = listen(config(hub.url), lambda events: True, access_token=lambda: AsyncProvider()())
-    words = "no access token: the token provider returned a coroutine, not a string"
+    words = "no access token: the token provider returned an object of type coroutine, not a string"
     assert events == [Disconnected(words, 0.1)]
 
 

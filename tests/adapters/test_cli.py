@@ -214,7 +214,7 @@ def test_everything_happens_in_the_demo(
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds / 10)
 
-    monkeypatch.setattr(demo, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(demo, "asyncio", SimpleNamespace(**(vars(asyncio) | {"sleep": sleep})))
     run(lambda: demo.demo_room(6, 3, plain=True))
     output = capsys.readouterr().out
     check_plain(output)
