@@ -195,7 +195,7 @@ class HubThread:
 
     @_command
     def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a copy of the metas in a topic such as `realtime:room`, by presence key, newest meta last."""
+        """Return a copy of the metas in a topic such as `realtime:room` by presence key, newest last."""
         found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
         return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
 

@@ -312,7 +312,7 @@ LONGEST_SAYING = 300
 
 
 def read_secret(path: Path) -> tuple[str, list[str]]:
-    """Return the secret in a file, and warnings. Raises `ConfigError` if the file has other content."""
+    """Return the secret in a file, and warnings. Raises `ConfigError` if it is not one word."""
     try:
         content, status = read_private(path, pipes=True)
     except OSError as exc:
