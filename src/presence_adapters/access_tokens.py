@@ -1,7 +1,8 @@
-"""Access tokens from the application: calls a token provider before connects, joins and the token's expiry.
+"""Access tokens from a function of the application, the token provider.
 
-The core gets the token together with its remaining lifetime, which is read from the JWT. Signatures are not
-checked here, because only the server can verify them.
+The provider is called before connects and joins, and before the last token expires. The core gets each token
+together with its remaining lifetime, which is read from the JWT. Signatures are not checked here, because
+only the server can verify them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ Config = TypeVar("Config", bound=RealtimeConfig)
 
 
 def with_token(config: Config, access_token: TokenProvider | str | None) -> Config:
-    """Return the config with `access_token`. Raises `ConfigError` if `asks_for_token` lacks a function."""
+    """Return the config with `access_token`.
+
+    Raises `ConfigError` if the config has `asks_for_token` and `access_token` is not a function.
+    """
     if callable(access_token):
         return evolve(config, asks_for_token=True)
     if config.asks_for_token:
@@ -83,7 +87,7 @@ def time_claim(claims: dict[str, Any], name: str) -> float | None:
 
 
 def expires_in(token: str) -> float | None:
-    """Return the seconds until a token expires by the local clock; `None` without an expiry or a JWT."""
+    """Return the seconds until a JWT expires by the local clock; `None` if `token` has no expiry time."""
     expiry = time_claim(unverified_claims(token), "exp")
     return None if expiry is None else expiry - time.time()
 
@@ -109,7 +113,7 @@ def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float
 def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: float) -> None:
     """Report to the core that a token provider has failed.
 
-    The text of an application's exception may contain a secret, so only its type and place are reported.
+    An exception of the application may have a secret in its text, so only its type and line are reported.
     """
     words = str(error) if isinstance(error, PresenceError) else _where(error)
     logger.warning("the token provider failed: %s", words)
@@ -117,7 +121,7 @@ def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: fl
 
 
 def too_late(seconds: float) -> PresenceError:
-    """Return the exception for an `async` provider that was cancelled after `seconds`."""
+    """Return the exception to report for an `async` provider that was cancelled after `seconds`."""
     return PresenceError(f"it took longer than {seconds:g} s")
 
 
@@ -128,7 +132,7 @@ def ask(provider: Callable[[], Any]) -> Any:
     except Exception:
         raise
     except BaseException as exc:
-        # SystemExit and the like must end only this call, not the program.
+        # An exception such as SystemExit must end only this call, not the program.
         raise PresenceError(_where(exc)) from None
 
 
@@ -138,7 +142,7 @@ def _where(error: BaseException) -> str:
 
 
 class ProviderCall:
-    """One call of a plain provider, in a daemon thread. `on_end` is called in that thread at its end."""
+    """One call of a plain provider, in a daemon thread. At its end, that thread calls `on_end`."""
 
     def __init__(self, provider: Callable[[], Any], on_end: Callable[[], object] = lambda: None) -> None:
         self.is_over = False

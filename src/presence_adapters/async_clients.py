@@ -1,19 +1,19 @@
-"""What the clients of `presence_adapters.asyncio` and `presence_adapters.trio` have in common.
+"""Common part of the clients of `presence_adapters.asyncio` and `presence_adapters.trio`.
 
     async with PresenceClient(identity, config) as client:
         async for event in client:
             ...
 
-Entering starts to connect and returns at once; leaving disconnects in an orderly way, or at once when it is
-cancelled. Connecting, heartbeats, timeouts and coming back after a loss go on by themselves, whether events
-are read or not.
+Entering the `async with` block starts to connect and returns at once. Leaving the block disconnects
+gracefully. After a cancellation it closes the connection at once. In between, the client connects, sends
+heartbeats, enforces timeouts and reconnects by itself, even if the application reads no events.
 
-Events wait in a queue of `max_queued_events`, and of 64 MiB as received. When a slow consumer lets it fill
-up, the oldest are dropped and `EventsDropped` stands in their place: read the roster again then. Two
-consumers of one stream share its events.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When a slow
+consumer lets it fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster
+again then. Two consumers of the same events share them: each event goes to one consumer.
 
-A command waits only while the transport's write buffer is over its limit. Cancelled there, it has not been
-made.
+A command is delayed while the transport's write buffer is over its limit. A command that is cancelled during
+this delay has no effect.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncQueue(EventQueue[E]):
-    """An event queue that can be waited for, on the loop of `driver_type`. `check` raises where nothing would
-    come.
+    """Event queue as an asynchronous iterator, on the loop of `driver_type`.
+
+    `check` raises an exception where waiting is not possible, for example in another loop.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class AsyncQueue(EventQueue[E]):
         events = self._events
         if len(events) < self._limit and self.meter.bytes <= CHUNK:  # nearly always
             events.append(event)
-            if len(events) == 1:  # else who waits has been woken
+            if len(events) == 1:  # otherwise the consumer was woken by an earlier event
                 self._news.set()
         else:
             super().put(event)
@@ -90,7 +91,7 @@ class AsyncQueue(EventQueue[E]):
         return self
 
     async def __anext__(self) -> E | EventsDropped:
-        """The next event. After the last one: the exception that ended it, or `StopAsyncIteration`."""
+        """Return the next event. After the last event, raise the client's error or `StopAsyncIteration`."""
         if self._events and not (self._dropped or self._heavy or self._checkpoints):  # nearly always
             return self._events.popleft()
         if not self._news.is_set():
@@ -102,7 +103,7 @@ class AsyncQueue(EventQueue[E]):
             if self.closed:
                 self.end()
                 raise StopAsyncIteration
-            if self._news.is_set():  # else another consumer was here first, and all wait for the same one
+            if self._news.is_set():  # otherwise another consumer has replaced it: wait for the same event
                 self._news = self._event_type()
             self._check()
             await self._news.wait()
@@ -110,7 +111,7 @@ class AsyncQueue(EventQueue[E]):
 
 
 class Runner(Generic[Core]):
-    """A core with its asynchronous driver: what a client and its channels run commands with."""
+    """A core and its asynchronous driver. A client and its channels use it to run commands."""
 
     def __init__(self, endpoint: Core, driver: AsyncDriver[Any], monitor: ConnectionMonitor) -> None:
         self.core = endpoint
@@ -118,25 +119,28 @@ class Runner(Generic[Core]):
         self.monitor = monitor
 
     async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core when the transport takes data. Raises `ConnectError` after the end."""
+        """Run a command of the core when the transport takes more data. Raises as `check_running` does."""
         self.driver.check()
         await self.driver.writable()
         self.check_running()
         return self.driver.call(command, *args, **kwargs)
 
     def check_running(self) -> None:
-        """Raise `LocalProtocolError` before the start and elsewhere, `ConnectError` after the end."""
+        """Raise `LocalProtocolError` before the start and in another process or loop.
+
+        Raise `ConnectError` after the end.
+        """
         self.driver.check()
         if self.driver.ended.is_set():
             raise self.monitor.ended()
 
     def reply(self) -> AwaitedReply:
-        """A reply that can be awaited on the loop of the driver."""
+        """Return a new pending reply, to be awaited on the loop of the driver."""
         return AwaitedReply(self.driver.event_type())
 
 
 class AsyncClient(Generic[Core, E]):
-    """What both clients share: their life, their commands and their event stream."""
+    """Common part of the two asynchronous clients: start and end, commands, event stream."""
 
     _driver_type: ClassVar[type[AsyncDriver[Any]]]
 
@@ -172,30 +176,28 @@ class AsyncClient(Generic[Core, E]):
 
     @property
     def is_connected(self) -> bool:
-        """Whether we are connected."""
+        """Whether the client is connected, in this process."""
         return self._core.is_connected and not self._driver.is_forked
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended, after `disconnect` or a final refusal. It does not start again."""
+        """Whether the client has ended, after `disconnect` or a final refusal. It cannot be restarted."""
         return self._driver.ended.is_set()
 
     @property
     def latency(self) -> float | None:
-        """How long the latest heartbeat took there and back, in seconds; `None` before there was one."""
+        """Round-trip time of the latest heartbeat, in seconds; `None` before the first heartbeat."""
         return self._core.latency
 
     async def set_access_token(self, token: str | None) -> None:
-        """Use another access token from now on: in every joined channel at once, in the next joins and the
-        next URL.
-        """
+        """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
         await self._runner.command(self._core.set_access_token, token)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
-        """Wait until `is_connected`, for `timeout` seconds at most (`None`: as long as it takes).
+        """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
 
-        Raises `WaitTimeoutError`, a `TimeoutError` that says what kept it, after which the client goes on
-        trying; and `ConnectError` when the client ends.
+        Raises `WaitTimeoutError` after `timeout` seconds. Its `reason` says why there is no connection. The
+        client goes on trying after that. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._runner.check_running()
@@ -212,7 +214,7 @@ class AsyncClient(Generic[Core, E]):
             self._monitor.abort(connected)
 
     async def disconnect(self) -> None:
-        """Disconnect and wait until the connection is closed, for at most `close_timeout` of the config."""
+        """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
         self._driver.check()
         if not self._driver.ended.is_set():
             self._driver.call(self._core.disconnect)
@@ -229,9 +231,9 @@ class AsyncClient(Generic[Core, E]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._driver.is_forked:
-            return  # the connection is the parent's
+            return  # the connection belongs to the parent process
         try:
-            # A cancelled body wants out at once; any other end of it leaves time for a goodbye.
+            # A cancellation must end the block at once. Any other end leaves time to disconnect gracefully.
             if error is None or isinstance(error, Exception):
                 await self.disconnect()
             elif not self._driver.ended.is_set():
@@ -242,7 +244,7 @@ class AsyncClient(Generic[Core, E]):
         if bug is None or bug is error or self._events.was_told:
             return
         if error is None:
-            raise bug  # nobody has read the events up to here
+            raise bug  # no consumer has read the events up to the bug
         logger.error("the client has failed", exc_info=bug)
 
     def __aiter__(self) -> AsyncIterator[E | EventsDropped]:
@@ -259,7 +261,7 @@ refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.bloc
 
 
 class AwaitedReply:
-    """The one answer that somebody awaits."""
+    """`Waiter` of `routing` for one reply, which one task awaits."""
 
     def __init__(self, event: Event) -> None:
         self._event = event
@@ -267,21 +269,21 @@ class AwaitedReply:
         self._error: Exception | None = None
 
     def done(self) -> bool:
-        """Whether it is there."""
+        """Whether the reply, or an exception in its place, has arrived."""
         return self._event.is_set()
 
     def set_result(self, result: Any) -> None:
-        """It is this."""
+        """Finish with this result."""
         self._result = result
         self._event.set()
 
     def set_exception(self, exception: Exception) -> None:
-        """Waiting for it raises this."""
+        """Finish with this exception, which `wait` raises."""
         self._error = exception
         self._event.set()
 
     async def wait(self) -> Any:
-        """Wait for it."""
+        """Wait for the reply and return it. Raises the exception that came in its place."""
         await self._event.wait()
         if self._error is not None:
             raise self._error
@@ -289,27 +291,32 @@ class AwaitedReply:
 
 
 # --------------------------------------------------------------------------------------------- async presence
-# The `PresenceClient` of asyncio and trio, but for the driver.
+# The `PresenceClient` of asyncio and trio, without its driver.
 
 
 class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.PresenceEvent]):
-    """Who is online and what they are doing. Iterate over it for `PresenceEvent`s and `EventsDropped`.
+    """Client of one presence room: who is online and what they are doing.
 
-    Made from an `Identity` and a `PresenceConfig`, or from the keywords of both:
-    `PresenceClient(server_url=…, user_id=…, display_name=…)`. `ssl_context`: for TLS with other rules than
-    the system's. `proxy`: the URL of a proxy on the way, `""` for none; by default the environment
-    says (`https_proxy`, `http_proxy`, `all_proxy`, `no_proxy`). `access_token`: one, or a plain or `async`
-    function that gives one; it is asked before connects, joins and the expiry of the last one.
-    `rng` is for the jitter of the backoff.
-    `online_at` is what others see as the time we came online, now by default. `record`: a path or a text
-    file, to be written to for `presence replay`. The iteration ends after `disconnect` or a fatal `Error`,
-    when everything queued was delivered.
+    Create it from an `Identity` and a `PresenceConfig`, or from the keywords of both:
+    `PresenceClient(server_url=…, user_id=…, display_name=…)`.
 
-    Commands return the core's id, which a `CommandFailed` would carry. They raise `LocalProtocolError` when
-    they are not legal.
+    - `ssl_context`: a TLS context in place of the default one, which verifies certificates.
+    - `proxy`: the URL of a proxy, or `""` for none. The default is read from the environment (`https_proxy`,
+      `http_proxy`, `all_proxy`, `no_proxy`).
+    - `access_token`: a token, or a plain or `async` function that returns a token. The function is called
+      before connects and joins, and before the last token expires.
+    - `rng`: random numbers for the backoff jitter.
+    - `online_at`: the time that others see as the start of the presence; default: now.
+    - `record`: a path or text file for a recording that `presence replay` reads.
 
-    Without `async with`, by callback: set `on_notification`, a plain or `async` function that is called with
-    the type of every event and its data (see `presence_adapters.notifications`), and `await run()`.
+    Iterating over the client yields `PresenceEvent`s and `EventsDropped`. The iteration ends after
+    `disconnect` or a fatal `Error`, when all queued events were read.
+
+    Commands return an id, which `CommandFailed` repeats if the command fails. They raise `LocalProtocolError`
+    when they are not legal, and `ConnectError` when the client has ended.
+
+    To get events by callback instead, set `on_notification` and `await run()`, without `async with`. The
+    callback is a plain or `async` function of the event type and the data of an event; see `notifications`.
     """
 
     def __init__(
@@ -349,9 +356,9 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         self.on_notification: OnNotification | None = None
 
     async def run(self) -> None:
-        """Be connected, and call `on_notification` for every event, until `disconnect` or a fatal `Error`.
+        """Connect, and call `on_notification` for every event until `disconnect` or a fatal `Error`.
 
-        What the callback raises is logged, and we go on. Cancelling this ends it.
+        The callback's exceptions are logged. Cancelling `run` closes the connection and ends the client.
         """
         async with self:
             async for event in self:
@@ -363,11 +370,11 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
                             await result
 
     async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
-        """Be seen with this status and activity, now and after every reconnect."""
+        """Show this status and activity to others, now and after every reconnect."""
         return await self._runner.command(self._core.update_activity, status, activity)
 
     async def send_invite(self, game: str, code: str | None = None) -> int:
-        """Invite everybody to a game."""
+        """Invite all users in the room to a game."""
         return await self._runner.command(self._core.send_invite, game, code)
 
     async def send_poke(self, user_id: str) -> int:
@@ -375,23 +382,23 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
         return await self._runner.command(self._core.send_poke, user_id)
 
     async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
-        """Say something in a chat channel of the room."""
+        """Send a message to a chat channel of the room."""
         return await self._runner.command(
             self._core.send_chat, channel, content, reply_to, timestamp=utc_now()
         )
 
 
 # --------------------------------------------------------------------------------------------- async realtime
-# The `RealtimeClient` of asyncio and trio, but for the driver, and its channels.
+# The `RealtimeClient` of asyncio and trio, without its driver, and the `Channel` class of its channels.
 
 
 class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
-    """Many Phoenix or Supabase channels on one connection.
+    """Client of many Phoenix or Supabase channels on one connection.
 
-    Iterate over it for the events that belong to no channel (`SocketConnected`, `SocketDisconnected`,
-    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`; each `Channel` has its own events.
-    Iterations end after `disconnect` or a fatal refusal. The parameters are those of `PresenceClient`; every
-    channel has a queue of `max_queued_events`.
+    Iterating over the client yields the events without a channel (`SocketConnected`, `SocketDisconnected`,
+    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own events, in its
+    own queue of `max_queued_events`. All iterations end after `disconnect` or a fatal refusal. For the
+    parameters see `PresenceClient`.
     """
 
     def __init__(
@@ -408,7 +415,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         config = with_token(config, access_token)
         recording = Recording(record)
         endpoint = recording.realtime_client(config, rng)
-        meter = ReadMeter()  # one for all channels: they share the connection
+        meter = ReadMeter()  # shared by all channels, because they share the connection
         self._routes: Routes[AsyncQueue[core.RealtimeEvent]] = Routes(
             lambda: AsyncQueue(max_queued_events, self._driver_type, lambda: self._driver.check(), meter),
             lambda topic: self._driver.call(endpoint.leave, topic),
@@ -429,7 +436,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The topics that were joined and not left, oldest first."""
+        """Topics that were joined and not left, oldest first."""
         return self._core.channels
 
     async def join(
@@ -438,12 +445,12 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic and wait until the server has let us in. Joining it again gives the same `Channel`.
+        """Join a topic and wait until the server accepts. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join's payload for plain Phoenix. Lost connections, late
-        answers and refusals that will pass are waited out. Raises `JoinError` when the server refuses;
-        `JoinTimeoutError`, a `TimeoutError` that says what kept it, when `timeout` seconds have passed;
-        `ConnectError` when the client ends. Then, and when it is cancelled, the topic is left again.
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call waits through
+        lost connections, late replies and temporary refusals. Raises `JoinError` when the server refuses for
+        good, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
+        exception or a cancellation the client leaves the topic.
         """
         checked_timeout(timeout)
         joined = self._runner.reply()
@@ -477,11 +484,11 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
 
 
 class Channel:
-    """A joined topic, kept joined until `leave`. Made by `RealtimeClient.join`.
+    """Channel of one topic, created by `RealtimeClient.join`. It is rejoined after every loss until `leave`.
 
-    Iterate over it for all that happens in it, replies to pushes excepted: `Broadcast`, `ChannelMessage`,
-    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` when it is joined again, and so on, and
-    `EventsDropped`. The iteration ends after `leave` and when the client ends.
+    Iterating over the channel yields all events of the topic except replies to pushes: `Broadcast`,
+    `ChannelMessage`, `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin, and
+    others, and also `EventsDropped`. The iteration ends after `leave` and when the client ends.
     """
 
     def __init__(
@@ -492,8 +499,8 @@ class Channel:
         *,
         acked: bool,
     ) -> None:
-        self.topic = route.topic  #: Which one it is.
-        #: Who is present, live; as it last was after the channel is left.
+        self.topic = route.topic  #: The topic of the channel.
+        #: The current presence: the metas of every key. After `leave` it keeps its last state.
         self.presence = runner.core.presence(route.topic)
         self._runner = runner
         self._routes = routes
@@ -505,33 +512,33 @@ class Channel:
 
     @property
     def is_joined(self) -> bool:
-        """Whether we are in it now. It comes back by itself after a loss."""
+        """Whether the channel is joined now. After a loss the client rejoins by itself."""
         return not self._route.leaving and self._runner.core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
     def is_synced(self) -> bool:
-        """Whether `presence` is the server's current state. False: it is stale, or not there yet."""
+        """Whether `presence` matches the server's current state. `False`: it is stale or not received yet."""
         return not self._route.leaving and self._runner.core.is_synced(self.topic)
 
     @property
     def response(self) -> Any:
-        """The server's answer to the latest join."""
+        """The server's response to the latest join."""
         return self._route.response
 
     async def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
-        """Push an event with a JSON payload or `bytes`, and return the server's response.
+        """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
-        Raises `PushError` when the status is not `"ok"`, or no answer came within `timeout` seconds (default:
-        the config's `push_timeout`), which include waiting for a channel that is down.
-        A crash of the channel and the end of the connection fail it at once.
+        Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
+        seconds (default: `push_timeout` of the config). That time includes the wait for a channel that is
+        down. The push fails at once when the channel crashes or the connection ends.
         """
         return await self._push(self._runner.core.push, event, payload, timeout=timeout)
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Broadcast an event to the others in a Supabase channel.
 
-        Waits for the server's word only when the channel was joined with `broadcast_ack`, and raises
-        `PushError` then.
+        If the channel was joined with `broadcast_ack`, wait for the server's acknowledgement, and raise
+        `PushError` when it fails.
         """
         if self._acked:
             await self._push(self._runner.core.broadcast, event, payload)
@@ -539,18 +546,18 @@ class Channel:
             await self._command(self._runner.core.broadcast, event, payload)
 
     async def track(self, meta: Mapping[str, Any]) -> None:
-        """Be present with this payload, now and after every rejoin."""
+        """Add this payload to the presence of the channel, now and after every rejoin."""
         await self._command(self._runner.core.track, meta)
 
     async def untrack(self) -> None:
-        """Stop being present."""
+        """Remove the payload of this client from the presence of the channel."""
         await self._command(self._runner.core.untrack)
 
     async def wait_synced(self, timeout: float | None = None) -> None:
-        """Wait until `is_synced`: `presence` has everybody. `timeout`: seconds; `None`: as long as it takes.
+        """Wait until `presence` is complete (`is_synced`), for at most `timeout` seconds (`None`: no limit).
 
         Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
-        when the time is up, `ConnectError` when the client ends.
+        after `timeout` seconds, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._runner.check_running()

@@ -1,6 +1,7 @@
-"""Common part of the drivers for asyncio and trio: report facts, carry out outputs, keep one timer.
+"""Common part of the drivers for asyncio and trio.
 
-Retries and heartbeats are not here, but in the core.
+A driver reports facts to the core, carries out the core's outputs, and keeps one timer. The core itself
+decides about retries and heartbeats.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
-"""Output classes that need more than a call of `on_event`."""
+"""Output classes for which the driver does more than call `on_event`."""
 
 
 class Event(Protocol):
@@ -53,7 +54,7 @@ class Event(Protocol):
 class DriverConnection(Protocol):
     """State of one connection, from the request to open it until its end.
 
-    `forgotten`: the core has dropped the connection and gets no more facts about it.
+    `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
     """
 
     forgotten: bool
@@ -65,13 +66,14 @@ C = TypeVar("C", bound=DriverConnection)
 class AsyncDriver(ABC, Generic[C]):
     """Base of the drivers that run a core (`endpoint`) on an event loop until the core is closed or fails.
 
-    - `on_event` gets each output that is not an order about a transport or, with a `provider`, a token.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception of a fact or a drain
-      (a bug). After it, the driver does nothing more.
+    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
+      does not get requests for tokens either.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if a fact or a drain
+      raised one (a bug). After that, the driver does nothing more.
     - `proxy`: the proxy to connect through.
-    - `provider` returns access tokens. An `async` provider has `patience` seconds for it.
-    - `linger`: seconds that a gracefully closed connection has to send its pending data.
-    - `monitor` gets the events about a client's connection, `meter` the number of received bytes.
+    - `provider` returns access tokens. An `async` provider may take at most `patience` seconds.
+    - `linger`: the most seconds that a gracefully closed connection may take to send its pending data.
+    - `monitor` gets the events about a client's connection. `meter` gets the number of received bytes.
     """
 
     def __init__(
@@ -92,11 +94,11 @@ class AsyncDriver(ABC, Generic[C]):
         self._meter = meter
         self.ended = self.event_type()
         self.error: Exception | None = None
-        self.connections: dict[ConnId, C] = {}  # not forgotten by the core; a client has at most one
+        self.connections: dict[ConnId, C] = {}  # not dropped by the core; a client has at most one
         self.existing: set[C] = set()  # connections with a socket, or still connecting
         self.room = self.event_type()  # set while the write buffer is below its limit
         self.room.set()
-        self._pong: SendData | None = None  # the latest pong, while `room` is not set
+        self._pong: SendData | None = None  # the latest pong, kept while `room` is not set
         self._emptied = self.event_type()  # set when `existing` becomes empty
         self._on_event = logged_events(on_event)
         self._on_end = on_end
@@ -109,12 +111,12 @@ class AsyncDriver(ABC, Generic[C]):
         self._is_draining = False
         self._has_more = False  # `drain` was called again while it was running
         self._monitor = monitor
-        self._process: int | None = None  # id of the process that started it; `None`: not started
+        self._process: int | None = None  # id of the process that called `start`; `None` before that
 
     # ---------------------------------------------------------------- different on each loop
 
     event_type: ClassVar[type[Event]]
-    checkpoints: ClassVar[bool] = False  # whether waiting for an event that is already set runs other tasks
+    checkpoints: ClassVar[bool] = False  # whether waiting for a set event lets other tasks run
 
     now: Callable[[], float]  # the clock of the loop, in seconds; set in `start`
     what: ClassVar[str] = "client"  # for error texts
@@ -150,11 +152,11 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        """Call a plain provider in a thread, because it may block or hang, and return its result."""
+        """Return the result of a plain provider. Call it in a thread, because it may block or hang."""
 
     @abstractmethod
     async def _in_time(self, provided: Awaitable[Any]) -> Any:
-        """Await the result of a provider. It is cancelled after `_patience` seconds."""
+        """Await the result of an `async` provider, and cancel the provider after `_patience` seconds."""
 
     @abstractmethod
     def _cut(self) -> None:
@@ -226,7 +228,7 @@ class AsyncDriver(ABC, Generic[C]):
     def drain(self) -> None:
         """Carry out the outputs of the core, and set the timer.
 
-        A call inside `on_event` returns at once. The running call then drains again after its outputs.
+        A call from inside `on_event` returns at once. The call that is already running then drains once more.
         """
         if self.error is not None:
             return
@@ -260,14 +262,14 @@ class AsyncDriver(ABC, Generic[C]):
             self.end(None)
 
     _was_told = drain
-    """Called after each fact or command. A driver may override it to drain once for several of them."""
+    """Called after each fact or command. A subclass may override it to drain once for several calls."""
 
     def _carry_out(self, output: Any) -> None:
         match output:
             case SendData() if output.is_pong and not self.room.is_set():
                 self._pong = output
             case SendData():
-                self._send_pong()  # not later: `output` may be a close frame, which must be the last frame
+                self._send_pong()  # first, because `output` may be a close frame, which must be the last one
                 self._send(output.conn, output.data)
             case CloseTransport():
                 logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
@@ -276,7 +278,7 @@ class AsyncDriver(ABC, Generic[C]):
                 log_opening(logger, output, self._proxy)
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # The result of a running call also answers this request.
+                # If the provider is already running, its result also answers this request.
                 if not self._is_asking:
                     self._is_asking = True
                     self._start_asking(self._provider)
@@ -286,7 +288,7 @@ class AsyncDriver(ABC, Generic[C]):
                 self._on_event(output)
 
     async def _ask(self, provider: TokenProvider) -> None:
-        """Get a token from the provider, and report it to the core. A result after the end is dropped."""
+        """Get a token from the provider and report it to the core. Drop it if the client has ended."""
         client: Any = self.endpoint
         try:
             provided = provider() if is_async(provider) else await self._in_thread(provider)
@@ -302,13 +304,13 @@ class AsyncDriver(ABC, Generic[C]):
                 self.fact(answer, client, provided)
 
     def _begin(self, connection: C) -> None:
-        """Register a connection that will have a socket."""
+        """Register a connection that starts to connect."""
         self.existing.add(connection)
         if self._emptied.is_set():
             self._emptied = self.event_type()
 
     def _forget(self, conn: ConnId) -> C | None:
-        """Report no more facts about a connection. Return it, or `None` if it was already forgotten."""
+        """Stop reporting facts about a connection. Return it, or `None` if this was done before."""
         connection = self.connections.pop(conn, None)
         if connection is not None:
             connection.forgotten = True

@@ -1,4 +1,4 @@
-"""TCP connections on any asyncio loop: the first address that answers (RFC 8305), or a proxy tunnel."""
+"""TCP connections on any asyncio loop: to the first address that answers (RFC 8305), or through a proxy."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _close(attempt: asyncio.Task[socket.socket]) -> None:
 
 
 # --------------------------------------------------------------------------------------------- asyncio tunnel
-# Proxy tunnel on asyncio: connect to the proxy, request the tunnel, then hand the connection over.
+# Proxy tunnel on asyncio: connect to the proxy, request the tunnel, and pass the connection to `protocol`.
 
 
 async def connect_through(
@@ -117,8 +117,8 @@ async def connect_through(
 class _Asking(asyncio.Protocol):
     """Protocol that requests the tunnel from the proxy.
 
-    Once `is_answered` is set, the tunnel is open or `failure` has the reason. Later bytes are kept for
-    `hand_over`.
+    Once `is_answered` is set, the tunnel is open, or `failure` has the reason why not. Bytes that arrive
+    after the reply of the proxy are kept for `hand_over`.
     """
 
     def __init__(self, tunnel: ProxyTunnel) -> None:

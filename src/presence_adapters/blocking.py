@@ -16,8 +16,9 @@ All methods may be called from any thread. A command runs at once, in the callin
 to one thread. A signal handler must not call the client. It should raise an exception, as the handler of
 Ctrl-C does.
 
-The event queue holds at most `max_queued_events` events and 64 MiB as received. When a slow consumer lets it
-fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster again then.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When a slow
+consumer lets it fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster
+again then.
 """
 
 from __future__ import annotations
@@ -72,16 +73,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_SLEEP = 3600.0
-"""Longest single sleep of a waiting thread, in seconds: the timeout of a selector is limited."""
+"""The longest single sleep of a waiting thread, in seconds, because a selector limits its timeout."""
 
 
 class BlockingDriver(SocketDriver):
     """`SocketDriver` that any number of threads may `wait` on.
 
-    One waiting thread drives the core and sleeps in a selector. The others sleep until that thread stops.
+    One of the waiting threads drives the core and sleeps in a selector. The other threads sleep until the
+    driving thread stops driving.
 
-    `lock` guards everything except the selector sleep. A thread that changes something under `lock` wakes the
-    sleeper. No code releases and retakes `lock` by hand, because Ctrl-C may arrive in between.
+    `lock` is held for everything except the sleep in the selector. A thread that changes something under
+    `lock` wakes the driving thread. No code releases and retakes `lock` by hand, because Ctrl-C may arrive in
+    between.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -90,7 +93,7 @@ class BlockingDriver(SocketDriver):
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)  # notified when `_driven_by` changes
         self._driven_by: int | None = None  # id of the driving thread
-        self._alarm: tuple[socket.socket, socket.socket] | None = None  # a byte in it wakes the sleeper
+        self._alarm: tuple[socket.socket, socket.socket] | None = None  # a byte wakes the driving thread
 
     @property
     def is_running(self) -> bool:
@@ -106,7 +109,7 @@ class BlockingDriver(SocketDriver):
             end.setblocking(False)
 
     def release(self) -> None:
-        """Free the resources after the end, once no thread sleeps in `wait` any more."""
+        """Free the resources after the end of the client. First wait until no thread drives any more."""
         with self.lock:
             self.wake()
             self._changed.wait_for(lambda: not self._is_driven)
@@ -133,14 +136,15 @@ class BlockingDriver(SocketDriver):
     def wake(self) -> None:
         """Wake the sleeping thread, so that it checks for changes. The caller holds `lock`."""
         if self._driven_by is not None and self._alarm is not None:
-            with suppress(BlockingIOError):  # the buffer is full of unread wake-ups: one is enough
+            with suppress(BlockingIOError):  # the buffer is full of unread wake-ups; one is enough
                 self._alarm[1].send(b"\0")
 
     def wait(self, is_over: Callable[[], bool], timeout: float | None = None) -> bool:
         """Drive the core until `is_over()`, or sleep while another thread drives it.
 
-        Return `False` after `timeout` seconds. `is_over` is called under `lock`, and not again once it has
-        returned true. A bug in the core ends the client and is passed to `on_end`; it is not raised here.
+        Return `True` when `is_over()` is true, or `False` after `timeout` seconds. `is_over` is called under
+        `lock`, and never again after it has returned true. A bug in the core ends the client. Its exception
+        is passed to `on_end` and is not raised here.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -173,12 +177,12 @@ class BlockingDriver(SocketDriver):
                         self._changed.notify_all()
 
     def make_room(self) -> None:
-        """Wait until no more than `MAX_UNSENT` bytes wait to be written, or until the client has ended."""
+        """Wait until at most `MAX_UNSENT` bytes are left to be written, or until the client has ended."""
         self.wait(lambda: self.is_writable or self.ended)
 
     @property
     def _is_driven(self) -> bool:
-        # This thread's own id does not count: Ctrl-C may have left it behind.
+        # This thread's own id does not count: it may be left over from a `wait` that Ctrl-C interrupted.
         return self._driven_by not in (None, threading.get_ident())
 
 
@@ -229,11 +233,11 @@ class _Blocking(SocketClient[Core, Event]):
     def events(self, timeout: float | None = None) -> Iterator[Event | EventsDropped]:
         """Yield events as they arrive.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty), and
-        when the client has ended and all events were read.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
+        also ends when the client has ended and all events were read.
 
         Raises `ConnectError` after the last event if the server has refused the client for good. Also raises
-        it when an earlier iteration already reached the end.
+        `ConnectError` if an earlier iteration has already read everything up to the end of the client.
         """
         self._runner.check()
         if self._events.is_finished:
@@ -246,8 +250,8 @@ class _Blocking(SocketClient[Core, Event]):
     def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
 
-        Raises `WaitTimeoutError` after that time; its `reason` says why there is no connection. The client
-        goes on trying then. Raises `ConnectError` when the client ends.
+        Raises `WaitTimeoutError` after `timeout` seconds. Its `reason` says why there is no connection. The
+        client goes on trying after that. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._runner.check()
@@ -270,7 +274,7 @@ class _Blocking(SocketClient[Core, Event]):
                 target=self._driver.wait, args=(lambda: self._driver.is_quiet,), name="presence", daemon=True
             )
             thread.start()
-            # Not before `start`: after a Ctrl-C in between, `__exit__` would join an unstarted thread.
+            # Not before `start`: if Ctrl-C came in between, `__exit__` would join an unstarted thread.
             self._background = thread
 
     def disconnect(self) -> None:
@@ -310,7 +314,7 @@ class _Blocking(SocketClient[Core, Event]):
         if self._runner.is_forked:
             return  # the connection and the threads to wait for belong to the parent process
         try:
-            # Ctrl-C must end the block at once. Any other end of the body leaves time to disconnect.
+            # Ctrl-C must end the block at once. Any other end leaves time to disconnect gracefully.
             if error is None or isinstance(error, Exception):
                 self.disconnect()
         finally:
@@ -341,7 +345,7 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """All users in the room, this client's user first. The list is ahead of the queued events."""
+        """All users in the room, this client's user first. It already includes changes of queued events."""
         with self._driver.lock:
             return self._core.online_users
 
@@ -354,7 +358,7 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
     def run(self) -> None:
         """Drive the client until it ends, and call `on_notification` for every event.
 
-        Enters the client unless it is running.
+        `run` also enters and leaves the client, unless the caller has entered it already.
         """
         with nullcontext() if self._driver.is_running else self:
             for event in self.events():
@@ -469,9 +473,9 @@ class Channel(SocketChannel):
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
         """Yield the events of the channel as they arrive.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty), and
-        when the channel is left or the client has ended, and all events were read. After a final refusal it
-        ends with a `ConnectError`.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
+        also ends when the channel was left or the client has ended, and all events were read. Raises
+        `ConnectError` after the last event if the server has refused the client for good.
         """
         self._runner.check()
         if self._route.queue.is_finished:
@@ -507,7 +511,7 @@ def _read(
 
 
 def _running_loop() -> str | None:
-    # Not imported here first: a library that is not in `sys.modules` cannot be running.
+    # Import only a library that is loaded already: a library that is not in `sys.modules` cannot be running.
     if "asyncio" in sys.modules:
         import asyncio
 

@@ -1,4 +1,4 @@
-"""Connection set-up for all drivers: address order, proxy choice, TLS context, readable error reasons."""
+"""Parts of connecting for all drivers: address order, choice of the proxy, TLS context, error texts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- addresses
-# Addresses of a host: the order of the attempts and the error after all fail (RFC 8305). Addresses of peers.
+# Addresses of a host (RFC 8305): the order of attempts, and the error when all fail. Addresses of peers.
 
 
 Found: TypeAlias = tuple[Any, ...]  # family, type, protocol, name, address: an item of `getaddrinfo`
 
 STAGGER = 0.25
-"""Head start of an address, in seconds. Then the next one is tried in parallel (RFC 8305 §5)."""
+"""Seconds after which the next address is tried in parallel (RFC 8305 §5)."""
 
 
 def look_up(host: str, port: int, flags: int = 0) -> list[Found]:
@@ -54,13 +54,13 @@ def in_turn(found: Iterable[Found]) -> list[Found]:
 
 
 def none_works(errors: Sequence[OSError]) -> OSError:
-    """Return the exception to raise when every address has failed. No `errors`: the host has no address."""
+    """Return the exception to raise when all addresses have failed, or (no `errors`) when there is none."""
     if not errors:
         return socket.gaierror(socket.EAI_NONAME, "it has no address")
     if len(errors) == 1:
         return errors[0]
     failure = OSError("no address of the host works")
-    failure.__cause__ = ExceptionGroup("the addresses", list(errors))  # as trio reports it
+    failure.__cause__ = ExceptionGroup("the addresses", list(errors))  # as in trio
     return failure
 
 
@@ -149,7 +149,7 @@ def _lies_in(number: ipaddress.IPv4Network | ipaddress.IPv6Network, network: obj
 
 
 def _variable(name: str) -> str | None:
-    """Return an environment variable, lower case first. An empty lower-case one hides the upper-case one."""
+    """Return an environment variable. Its lower-case name, even if empty, overrides the upper-case name."""
     if name in os.environ:
         return os.environ[name]
     if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
@@ -167,8 +167,8 @@ def _is_loopback(host: str) -> bool:
 # ------------------------------------------------------------------------------------------------ error words
 # Texts for errors of the operating system and of TLS.
 #
-# Not the texts of the system, Python and OpenSSL: these differ between machines and releases. Error numbers
-# and names do not. An error that is not in these tables is reported by its number or name.
+# The texts of the system, Python and OpenSSL are not used, because they differ between machines and releases.
+# Error numbers and names do not differ. An error that is not in these tables is reported by number or name.
 
 
 _OS_ERRORS = {
@@ -336,7 +336,7 @@ def out_of_reach(error: BaseException, proxy: Proxy) -> ProxyError:
 def why_lost(error: BaseException | None) -> str:
     """Return why an open connection ended. `None` means a normal end of the stream."""
     match error:
-        case None | ssl.SSLEOFError():  # TLS that ends without close_notify counts as an end of TCP
+        case None | ssl.SSLEOFError():  # a TLS stream that ends without close_notify
             return "eof"
         case ssl.SSLError():
             return f"TLS failed ({tls_error_words(error)})"
@@ -349,7 +349,7 @@ def why_lost(error: BaseException | None) -> str:
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
         return os_error_words(error)
-    # No errno: several addresses failed. `none_works` and trio put their errors into `__cause__`.
+    # Without errno, several addresses have failed. `none_works` and trio put their errors into `__cause__`.
     errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
     numbers = {exc.errno for exc in errors if isinstance(exc, OSError) and exc.errno is not None}
     faults = [os_error_words(OSError(number, "")) for number in sorted(numbers)]

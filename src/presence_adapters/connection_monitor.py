@@ -1,6 +1,6 @@
 """`ConnectionMonitor`: logs the failures of a client's connection, even if the application reads no events.
 
-The first failed attempt after a success is logged at WARNING, the recovery at INFO, a final refusal at ERROR.
+The first failed attempt to connect is logged at WARNING, the next success at INFO, a final refusal at ERROR.
 The module does not depend on an event loop.
 """
 
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 WATCHED: frozenset[type] = frozenset(
     {AccessTokenFailed, Connected, Disconnected, Error, SocketConnected, SocketDisconnected}
 )
-"""Event classes to pass to `saw`. All are rare."""
+"""Event classes that the driver passes to `saw`. Events of these classes are rare."""
 
 
 class ConnectionMonitor:
-    """State of a client's connection to `where` (host and port), with the callers that wait for it.
+    """State of a client's connection to `where` (host and port), and the callers that wait to be connected.
 
-    `trouble` is the known reason why there is no connection. `refusal` is the exception to raise once the
-    server has refused for good.
+    `trouble` is the reason why there is no connection, if known. `refusal` is the exception to raise if the
+    server has refused the client for good.
     """
 
     def __init__(self, where: str) -> None:
@@ -43,11 +43,11 @@ class ConnectionMonitor:
         self._where = where
         self._cause: Exception | None = None  # why the client has ended
         self._is_connected = False
-        self._is_failing = False  # the failure was logged, and there was no success since
+        self._is_failing = False  # a failure was logged, and no attempt has succeeded since
         self._waiters: list[Waiter] = []
 
     def wait(self, waiter: Waiter) -> None:
-        """Finish `waiter` at the next success, or fail it when the client ends before that."""
+        """Finish `waiter` when the client is connected. Fail it if the client ends before that."""
         self._waiters.append(waiter)
 
     def abort(self, waiter: Waiter) -> None:
@@ -98,7 +98,7 @@ class ConnectionMonitor:
 
     def _disconnected(self, reason: str, *, will_retry: bool) -> None:
         was_connected, self._is_connected, self.trouble = self._is_connected, False, reason
-        # A lost connection is not logged here: an event reports it, and most reconnects take about a second.
+        # Do not log the loss of a connection: an event reports it, and most reconnects take about a second.
         if will_retry and not was_connected and not self._is_failing:
             self._is_failing = True
             logger.warning("%s; trying again", self._in_words(reason))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class ConnectError(PresenceError):
     """The client has ended and does not reconnect: the server refused it for good, or it was disconnected.
 
-    `reason` is the cause; it quotes a refusal of the server. `status` is the HTTP status of a refusal, if
-    known.
+    `reason` is the cause; if the server refused, it quotes the server. `status` is the HTTP status with which
+    the server refused, if known.
     """
 
     def __init__(self, text: str, reason: str | None = None, status: int | None = None) -> None:
@@ -25,7 +25,7 @@ class ConnectError(PresenceError):
 
 
 class JoinError(PresenceError):
-    """A topic could not be joined, for example because the server refused. The client has left it again.
+    """A topic could not be joined, for example because the server refused. The client has left the topic.
 
     `response` is the server's reply, or `None` without a reply.
     """
@@ -52,7 +52,7 @@ class PushError(PresenceError):
 
 
 class WaitTimeoutError(PresenceError, TimeoutError):
-    """A wait took longer than its `timeout`. The client goes on trying. `reason` is its latest trouble."""
+    """A wait took longer than its `timeout`. The client goes on trying. `reason` is the latest failure."""
 
     def __init__(self, text: str, reason: str | None = None) -> None:
         super().__init__(text if reason is None else f"{text}: {reason}")
@@ -60,7 +60,7 @@ class WaitTimeoutError(PresenceError, TimeoutError):
 
 
 class JoinTimeoutError(JoinError, TimeoutError):
-    """A join took longer than its `timeout` (seconds). The client has left the topic again."""
+    """A join took longer than its `timeout` (seconds). The client has left the topic."""
 
     def __init__(self, topic: str, timeout: float, trouble: str | None = None) -> None:
         super().__init__(
@@ -88,7 +88,7 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 # -------------------------------------------------------------------------------------------- wrong statement
-# A class used in a statement of another adapter, such as `async with` on a blocking client.
+# The error for a class in a statement of another adapter, such as `async with` on a blocking client.
 
 
 METHODS = {
@@ -102,8 +102,8 @@ METHODS = {
 def refuse(cls: type[Any], advice: str, *statements: str) -> None:
     """Make these statements of `METHODS` raise a `TypeError` with `advice` for instances of `cls`.
 
-    The methods are not defined in the class body: type checkers report the mistake only while they do not see
-    such methods.
+    The methods are not defined in the class body, because type checkers would then see them and not report
+    the mistake.
     """
 
     for statement in statements:
@@ -120,7 +120,7 @@ def _refusing(statement: str, advice: str) -> Callable[..., NoReturn]:
 
 
 # ----------------------------------------------------------------------------------------------------- extras
-# The error for a package of an extra that is not installed.
+# The error when an extra of this package, such as `trio`, is not installed.
 
 
 def missing(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 Event = TypeVar("Event")
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""Limit for the events in one queue, in bytes as received and inflated. The newest event is always kept."""
+"""The most bytes, as received and decompressed, of all events in one queue. The newest event always stays."""
 
 CHUNK = 64 * 1024
-"""Smallest charge for an event, in bytes. Fewer bytes are charged to a later event: most `put`s are fast."""
+"""Up to this number of bytes are not charged now, but to a later event. So most calls of `put` are fast."""
 
 
 class EventsDropped(Struct, frozen=True):
-    """A slow consumer has lost `count` events, all older than the next one.
+    """A slow consumer has lost `count` events, all older than the next event that it reads.
 
     Read the roster (`online_users`, `presence`) again: it is always up to date.
     """
@@ -44,20 +44,20 @@ class ReadMeter:
         self.seen = 0  # the core's total `bytes_received` when the driver last read it
 
     def pass_over(self) -> None:
-        """Report a message that no queue stores. If it may have been large, its bytes are not charged."""
+        """Report that no queue stores the last message. If there are more than `CHUNK` bytes, drop them."""
         if self.bytes > CHUNK:
             self.bytes = 0
 
 
 class EventQueue(Generic[Event]):
-    """Queue of the latest `limit` events, of at most `MAX_QUEUED_BYTES` received bytes.
+    """Queue of at most `limit` events with at most `MAX_QUEUED_BYTES` received bytes.
 
     When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. `wake` is called
     after each new event and when the queue is closed, to wake the consumer.
 
-    When `meter` has more than `CHUNK` bytes, all of them are charged to the next event. If several queues
-    share a meter, the queue that gets the next event is charged. So each byte is charged once, and the share
-    of each queue is exact to about `CHUNK` bytes.
+    When `meter` has more than `CHUNK` bytes, the next event is charged with all of them. If several queues
+    share a meter, the queue that gets this event is charged. So each byte is charged once, and the sum of
+    each queue is exact to about `CHUNK` bytes.
     """
 
     __slots__ = (
@@ -80,8 +80,8 @@ class EventQueue(Generic[Event]):
         self._wake = wake
         self.meter = ReadMeter() if meter is None else meter
         self._events: deque[Event] = deque()
-        self._heavy: deque[tuple[Event, int]] = deque()  # the charged events in `_events`, with their bytes
-        self._held = 0  # sum of these bytes
+        self._heavy: deque[tuple[Event, int]] = deque()  # the charged events of `_events`, with their bytes
+        self._held = 0  # sum of the bytes in `_heavy`
         self._dropped = 0
         self.closed = False
         self.error: BaseException | None = None  # the argument of `close`
@@ -100,7 +100,7 @@ class EventQueue(Generic[Event]):
         self._wake()
 
     def get(self) -> Event | EventsDropped | None:
-        """Return the next event, `EventsDropped` in place of dropped ones, or `None` for an empty queue."""
+        """Return the next event, `EventsDropped` if events were dropped, or `None` if the queue is empty."""
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return EventsDropped(dropped)
@@ -113,7 +113,7 @@ class EventQueue(Generic[Event]):
 
     @property
     def is_finished(self) -> bool:
-        """Whether consumers have read all events and the end."""
+        """Whether consumers have read all events and `end` was called."""
         return self.was_told and not self._events and not self._dropped
 
     def end(self) -> None:
@@ -123,7 +123,7 @@ class EventQueue(Generic[Event]):
             raise self.error
 
     def close(self, error: BaseException | None = None) -> None:
-        """Report that no more events will arrive. Queued events stay readable; then `end` raises `error`."""
+        """Accept no more events. Queued events can still be read; after them, `end` raises `error`."""
         if not self.closed:
             self.closed = True
             self.error = error

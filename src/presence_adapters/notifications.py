@@ -3,8 +3,8 @@
     client = PresenceClient(server_url="wss://…", user_id="alice-123", display_name="alice")
     client.on_notification = handle_notification
 
-It does not depend on an event loop: the client calls the callback inside `logged`, and awaits its result
-where that is possible.
+This module does not depend on an event loop. The client calls the callback inside `logged`, and an
+asynchronous client also awaits its result.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ IDENTITY_FIELDS = ("user_id", "display_name", "access_token")
 
 
 def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, Any]]:
-    """Return the event type and the data of an event. The data is a dict of its fields, ready for JSON.
+    """Return the event type and the data of an event. The data is a dict of the fields, ready for JSON.
 
-    The fields of a user (`user_id`, `display_name`, `status`, `activity`, `online_at`) are at its top level.
-    So are extra fields of the payload, unless a field of the event has the same name. `connected` has a list
-    of such dicts in `users`. `activity_changed` also has `previous_status` and `previous_activity`.
+    The fields of a user (`user_id`, `display_name`, `status`, `activity`, `online_at`) are at the top level
+    of the dict. So are extra fields of the payload, unless a field of the event has the same name.
+    `connected` has the key `users`: a list with one such dict for each user. `activity_changed` also has
+    `previous_status` and `previous_activity`.
     """
     match event:
         case Connected():
@@ -100,9 +101,9 @@ def who_and_where(
 ) -> tuple[Identity, PresenceConfig]:
     """Return the identity and config of a client: the given ones, or new ones from keywords.
 
-    `settings`: `user_id`, `display_name` and optionally `access_token` belong to the identity. All others,
-    such as `server_url` and `api_key`, belong to the config. Raises `ConfigError` when both forms are mixed
-    or incomplete, and `TypeError` for an unknown keyword.
+    In `settings`, `user_id`, `display_name` and `access_token` (optional) belong to the identity. All other
+    keywords, such as `server_url` and `api_key`, belong to the config. Raises `ConfigError` when objects and
+    keywords are mixed, or when one of them is incomplete. Raises `TypeError` for an unknown keyword.
     """
     if identity is not None and config is not None and not settings:
         return identity, config

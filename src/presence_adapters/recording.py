@@ -1,4 +1,4 @@
-"""`Recording`: creates a core, recorded or not, and owns the file of the recording.
+"""`Recording`: creates a core, with or without a recording, and owns the file of the recording.
 
 It implements the `record` option of all adapters, and feeds the wire log. `presence_proto.recording.Recorder`
 defines the content of a recording. `presence replay` reads it.
@@ -33,15 +33,15 @@ class TextFile(Protocol):
 
 
 Record: TypeAlias = str | os.PathLike[str] | TextFile
-"""Target of a recording: a path, or a text file open for writing, which is not closed."""
+"""Target of a recording: a path, or a text file open for writing, which the recording does not close."""
 
 
 class Recording:
     """Factory of the core of one client or hub, with an optional recording.
 
-    The core is recorded line by line if there is a `target`, or if the wire log is enabled. `open` opens a
-    path and overwrites an existing file. The file is closed when the driver has ended. When a later write
-    fails, the error is logged and the recording ends.
+    The core is recorded line by line if there is a `target`, or if the wire log is enabled. If the target is
+    a path, `open` opens the file and overwrites an existing file. The file is closed when the driver has
+    ended. When a write fails, the error is logged and the recording ends.
     """
 
     def __init__(self, target: Record | None) -> None:
@@ -134,7 +134,7 @@ class Recording:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None and file is not self._target:
-            with suppress(OSError):  # the disk is full: `_write` has logged that
+            with suppress(OSError):  # the disk is full, which `_write` has logged
                 file.close()  # type: ignore[attr-defined]  # `open` returned it, so it has `close`
 
 

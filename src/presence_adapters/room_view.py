@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class RoomView:
-    """Getters for the current state of the room. It is ahead of the events that are still queued."""
+    """Getters for the current state of the room. The state already includes changes of queued events."""
 
     _core: core.PresenceClient
 

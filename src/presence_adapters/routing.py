@@ -30,7 +30,7 @@ Queue = TypeVar("Queue", bound=EventQueue[Any])
 
 
 class Waiter(Protocol):
-    """Future for one reply. It is also `done` when the caller has stopped waiting."""
+    """Interface of a future for one reply. It may also be `done` because the caller has stopped waiting."""
 
     def done(self) -> bool: ...
     def set_result(self, result: Any, /) -> None: ...
@@ -38,26 +38,26 @@ class Waiter(Protocol):
 
 
 class Route(Generic[Queue]):
-    """One topic from its join until it is left: the queue of its events, and its waiters."""
+    """State of one topic, from its join until it is left: the queue of its events, and its waiters."""
 
     def __init__(self, topic: str, queue: Queue) -> None:
         self.topic = topic
         self.queue = queue
         self.channel: Any = None  # the public `Channel` object of the client, once created
-        self.response: Any = None  # of the server, to the latest join
+        self.response: Any = None  # the server's response to the latest join
         self.was_joined = False
         self.leaving = False  # `leave` was called, or the server closed the channel for good
         self.trouble: str | None = None  # why the latest join failed
-        self.joiners: list[Waiter] = []  # wait for the join
-        self.syncers: list[Waiter] = []  # wait for the complete presence
-        self.leavers: list[Waiter] = []  # wait for the end of the leave
+        self.joiners: list[Waiter] = []  # waiters for the join
+        self.syncers: list[Waiter] = []  # waiters for the complete presence
+        self.leavers: list[Waiter] = []  # waiters for the end of the leave
 
 
 class Routes(Generic[Queue]):
     """All routes of one client.
 
     `stream` is the queue of the events without a topic. `leave` makes the core leave a topic. `refusal`
-    returns the exception of a client that the server has refused for good, else `None`.
+    returns the exception to raise if the server has refused the client for good, otherwise `None`.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Routes(Generic[Queue]):
     # ---------------------------------------------------------------- callers
 
     def join(self, topic: str, waiter: Waiter) -> Route[Queue]:
-        """Return the route of a topic that the core is joining. Finish `waiter` when it is joined."""
+        """Return the route of a topic that the core is joining. Finish `waiter` when the topic is joined."""
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic, self._make_queue())
@@ -90,7 +90,7 @@ class Routes(Generic[Queue]):
         return route
 
     def abort(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Remove `waiter`. If the route has no channel and no other joiner, leave its topic."""
+        """Remove `waiter`. Leave the topic if it has no `Channel` yet and no other joiner waits for it."""
         for waiters in (route.joiners, route.syncers):
             if waiter in waiters:
                 waiters.remove(waiter)
@@ -98,7 +98,7 @@ class Routes(Generic[Queue]):
             self.leave(route)
 
     def await_sync(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Finish `waiter` at the next complete presence of the route."""
+        """Finish `waiter` when the complete presence of the topic arrives next."""
         if route.queue.closed:
             waiter.set_exception(left_already(route.topic))
         else:
@@ -113,8 +113,8 @@ class Routes(Generic[Queue]):
         if waiter is not None:
             route.leavers.append(waiter)
         if not route.leaving:
-            # Events up to the core's ChannelLeft still belong to this route. A new route of the same topic
-            # may begin before that.
+            # Events up to the core's ChannelLeft still belong to this route, even if the topic is joined
+            # again, with a new route, before ChannelLeft arrives.
             route.leaving = True
             del self._routes[route.topic]
             self._leaving.setdefault(route.topic, deque()).append(route)
@@ -128,7 +128,7 @@ class Routes(Generic[Queue]):
     # ---------------------------------------------------------------- events
 
     def handle(self, event: RealtimeEvent) -> None:
-        """Give an event to the queue or the waiter that it belongs to."""
+        """Put an event into the queue of its topic, or give it to the waiter for its push."""
         match event:
             case PushReplied():
                 self.stream.meter.pass_over()  # the reply goes to a waiter, so no queue holds its bytes
@@ -141,7 +141,7 @@ class Routes(Generic[Queue]):
                 self._deliver(event)
 
     def end(self, error: Exception | None) -> None:
-        """Close all queues and finish all waiters: the client has ended. `None`: it was disconnected."""
+        """Close all queues and finish all waiters, because the client has ended. `None`: no error."""
         self._ended = True
         reason = error or ConnectError(self._last_words)
         for route in [
@@ -176,8 +176,8 @@ class Routes(Generic[Queue]):
         if isinstance(event, JoinFailed):
             route.trouble = event.reason
             if event.refused and not event.passing and not route.was_joined:
-                # Fail only on a permanent refusal. Late replies, temporary refusals and lost connections may
-                # still end in a join, so the joiners go on waiting.
+                # Fail the joiners only on a permanent refusal. After a late reply, a temporary refusal or a
+                # lost connection, the next join may still succeed, so the joiners go on waiting.
                 _fail(route.joiners, JoinError(event.topic, event.reason, event.response))
                 self.leave(route)
 

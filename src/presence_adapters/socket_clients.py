@@ -34,7 +34,7 @@ Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 
 class PendingReply:
-    """`Waiter` of `routing` that holds the server's reply, or the error, once it is known."""
+    """`Waiter` of `routing` for one reply. It holds the result or the error once one of them is known."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -57,7 +57,7 @@ class PendingReply:
 
 
 class SocketRunner(Generic[Core]):
-    """A core with its driver on a plain socket: what a client and its channels run commands with."""
+    """A core and its driver on a plain socket. A client and its channels use it to run commands."""
 
     def __init__(
         self, endpoint: Core, driver: SocketDriver, monitor: ConnectionMonitor, how_to_start: str
@@ -71,7 +71,7 @@ class SocketRunner(Generic[Core]):
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process is a child of the one that started the client and owns the socket."""
+        """Whether this process was forked from the process that started the client and owns the socket."""
         return self.process not in (None, os.getpid())
 
     def check(self) -> None:
@@ -86,7 +86,7 @@ class SocketRunner(Generic[Core]):
             raise core.LocalProtocolError(forked("client"))
 
     def check_running(self) -> None:
-        """As `check`; after the end, raise `ConnectError`."""
+        """Raise as `check` does, and raise `ConnectError` after the end of the client."""
         self.check()
         if self.driver.ended:
             raise self.monitor.ended()
@@ -141,7 +141,7 @@ class SocketClient(Generic[Core, Event]):
 
     @property
     def latency(self) -> float | None:
-        """Round-trip time of the latest heartbeat, in seconds; `None` before the first one."""
+        """Round-trip time of the latest heartbeat, in seconds; `None` before the first heartbeat."""
         return self._core.latency
 
     def set_access_token(self, token: str | None) -> None:
@@ -177,8 +177,8 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
     - `ssl_context`: a TLS context in place of the default one, which verifies certificates.
     - `proxy`: the URL of a proxy, or `""` for none. The default is read from the environment (`https_proxy`,
       `http_proxy`, `all_proxy`, `no_proxy`).
-    - `access_token`: a token, or a function that returns one. The function is called in a thread, before
-      connects and joins and before the last token expires.
+    - `access_token`: a token, or a function that returns a token. The function is called in a thread, before
+      connects and joins, and before the last token expires.
     - `rng`: random numbers for the backoff jitter.
     - `online_at`: the time that others see as the start of the presence; default: now.
     - `record`: a path or text file for a recording that `presence replay` reads.
@@ -250,7 +250,7 @@ class SocketPresenceClient(RoomView, SocketClient[core.PresenceClient, core.Pres
 class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent]):
     """Client of many Phoenix or Supabase channels on one connection.
 
-    Its own event stream has the events without a channel (`SocketConnected`, `SocketDisconnected`,
+    The events of the client are those without a channel (`SocketConnected`, `SocketDisconnected`,
     `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own events, in its
     own queue of `max_queued_events`. For the parameters see `PresenceClient`.
     """
@@ -348,7 +348,7 @@ class SocketChannel:
         self._command(self._runner.core.track, meta)
 
     def untrack(self) -> None:
-        """Remove the payload of this client from the presence."""
+        """Remove the payload of this client from the presence of the channel."""
         self._command(self._runner.core.untrack)
 
     def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -360,7 +360,7 @@ class SocketChannel:
         return self._runner.command(checked)
 
     def _synced(self) -> PendingReply:
-        """Return a reply that is done when `is_synced`, or fails when that cannot happen any more."""
+        """Return a reply that is done when `is_synced`. It fails when the presence can no longer arrive."""
         self._runner.check_running()
         synced = PendingReply()
         if self.is_synced:
@@ -380,7 +380,7 @@ class SocketChannel:
         return answer
 
     def _broadcast(self, event: str, payload: Any) -> PendingReply:
-        """Return a reply. Without `broadcast_ack` it is done at once."""
+        """Return a reply to a broadcast. Without `broadcast_ack` the reply is done at once."""
         answer = PendingReply()
 
         def broadcast(topic: str, *, now: float) -> None:

@@ -1,6 +1,6 @@
 """`SocketDriver`: runs the core of one client on a plain socket. It never waits; a loop calls `step`.
 
-Retries and heartbeats are not here, but in the core.
+The core itself decides about retries and heartbeats.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded}
-"""Output classes that need more than a call of `on_event`."""
+"""Output classes for which the driver does more than call `on_event`."""
 
 MAX_UNSENT = 1024 * 1024
-"""Limit of the pending data in bytes. Above it, the connection is not writable."""
+"""The most pending bytes with which the connection counts as writable."""
 
 LOOK_AGAIN = 0.05
 """Polling interval in seconds while a call of the access token provider runs."""
@@ -51,14 +51,15 @@ LOOK_AGAIN = 0.05
 class SocketDriver:
     """Driver that runs a core (`endpoint`) on a plain socket until the core is closed or fails.
 
-    - `on_event` gets each output that is not an order about a transport or, with a `provider`, a token.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception of a fact or a drain
-      (a bug). After it, the driver does nothing more. The running `step` or `call` raises the exception.
-      Ctrl-C during a `step` or `call` also ends the driver, and is raised there.
+    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
+      does not get requests for tokens either.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if a fact or a drain
+      raised one (a bug). After that, the driver does nothing more. The running `step` or `call` raises the
+      exception. Ctrl-C during a `step` or `call` also ends the driver, and `step` or `call` raises it.
     - `proxy`: the proxy to connect through.
     - `provider` returns access tokens. It is called in a thread.
-    - `linger`: seconds that a gracefully closed connection has to send its pending data.
-    - `monitor` gets the events about a client's connection, `meter` the number of received bytes.
+    - `linger`: the most seconds that a gracefully closed connection may take to send its pending data.
+    - `monitor` gets the events about a client's connection. `meter` gets the number of received bytes.
 
     The driver has one connection at a time. It opens the next one only after the last one is closed.
     """
@@ -90,8 +91,8 @@ class SocketDriver:
         self._monitor = monitor
         self._link: Link | None = None
         self._next: OpenTransport | None = None  # to open when `_link` has finished closing
-        self._pong = b""  # the latest pong, while the socket is not writable
-        self._deadline: float | None = None  # of the core
+        self._pong = b""  # the latest pong, kept while the socket is not writable
+        self._deadline: float | None = None  # the deadline of the core
         self._lingers_until: float | None = None  # deadline for the pending data of a closing `_link`
         self._is_draining = False
 
@@ -115,7 +116,7 @@ class SocketDriver:
         return self._link is None or self._link.unsent <= MAX_UNSENT
 
     def make_room(self) -> None:
-        """Before a command: raise `LocalProtocolError` while too much waits to be written."""
+        """Called before a command: raise `LocalProtocolError` unless `is_writable`."""
         if not self.is_writable:
             raise LocalProtocolError("the server does not read what was sent to it: wait until it does")
 
@@ -154,7 +155,7 @@ class SocketDriver:
                 self._work(self._link, budget)
             if self._asking is not None and self._asking.is_over:
                 self._answer(self._asking)
-            # Not before reading: a reply that has arrived must not time out.
+            # Only after reading: a reply that has arrived must not time out.
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self.endpoint.tick(now=time.monotonic())
             self._drain()
@@ -242,7 +243,7 @@ class SocketDriver:
                 log_opening(logger, output, self._proxy)
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # The result of a running call also answers this request.
+                # If the provider is already running, its result also answers this request.
                 self._asking = self._asking or ProviderCall(self._provider)
             case _:
                 if self._monitor is not None:
@@ -250,7 +251,7 @@ class SocketDriver:
                 self._on_event(output)
 
     def _send(self, link: Link, data: bytes) -> None:
-        # The pong first: `data` may end with a close frame, which must be the last frame.
+        # First the pong, because `data` may end with a close frame, which must be the last frame.
         link.send(self._pong + data)
         self._pong = b""
 
@@ -284,7 +285,7 @@ class SocketDriver:
 
     @contextmanager
     def _failing(self, but: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-        """Context in which an exception ends the driver, except for the class `but`."""
+        """Context manager in which any exception ends the driver, except exceptions of the class `but`."""
         try:
             yield
         except but:

@@ -1,7 +1,7 @@
 """`Link`: one connection on a non-blocking socket, with an optional proxy and TLS.
 
-TLS runs in memory (`ssl.MemoryBIO`). All received bytes are decrypted at once, so no data is left when the
-socket is not readable. An open connection waits for writability only while bytes are pending.
+TLS runs in memory (`ssl.MemoryBIO`). All received bytes are decrypted at once, so no data is left unread
+while the socket is not readable. An open connection waits to be writable only while it has bytes to write.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 # Non-blocking connect to the first address that answers (RFC 8305).
 
 
-# Not epoll or kqueue: each needs a file descriptor, and keeps registrations of sockets closed meanwhile.
+# Not epoll or kqueue: they need a file descriptor, and may keep the registration of a closed socket.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 LOOK_AT_ALL = 0.05
-"""Polling interval in seconds while several connects run: `fileno` shows only the oldest socket."""
+"""Polling interval in seconds while several connects run, because `fileno` returns only one socket."""
 
 
 class Lookup:
-    """Thread for the slow steps: the address look-up of a host, and loading the certificates for TLS.
+    """Thread for the slow steps of a connect: look up the host, and load the certificates for TLS.
 
     `signal` becomes readable when the thread is done (`is_over`).
     """
@@ -101,16 +101,16 @@ class SocketConnect:
         self.context = context
         self._wanted = wanted
         self._lookup: Lookup | None = None
-        self._addresses: list[Found] | None = None  # not tried yet; `None`: look-up not done
-        self._socks: list[socket.socket] = []  # connecting, oldest first
+        self._addresses: list[Found] | None = None  # addresses not tried yet; `None` before the look-up
+        self._socks: list[socket.socket] = []  # sockets that are connecting, oldest first
         self._errors: list[OSError] = []
         self._next_at = 0.0  # start of the next attempt, by the monotonic clock
 
-    # Two consecutive sockets never have the same file descriptor: the next is opened before the last is
-    # closed. So code that has registered a descriptor with a selector sees that the socket changed.
+    # Two consecutive sockets never have the same file descriptor, because the next socket is opened before
+    # the last one is closed. So code that has registered a descriptor with a selector sees the change.
 
     def fileno(self) -> int:
-        """File descriptor to wait on: readable after the look-up, writable after a connect. -1: none yet."""
+        """File descriptor to wait on: readable after the look-up, writable after a connect; -1: none yet."""
         if self._lookup is not None:
             return self._lookup.signal.fileno()
         return self._socks[0].fileno() if self._socks else -1
@@ -197,7 +197,7 @@ class SocketConnect:
                 self._next_at = time.monotonic() + STAGGER
         if not self._socks:
             raise none_works(self._errors)
-        if self._lookup is not None:  # not before: the new socket would get the same descriptor
+        if self._lookup is not None:  # only now: the new socket must get another descriptor
             self._lookup.cancel()
             self._lookup = None
 
@@ -218,7 +218,7 @@ def _is_settled(sock: socket.socket) -> bool:
 
 
 CHUNK = 256 * 1024
-"""Maximum size of one read and of one write, in bytes."""
+"""The most bytes of one read and of one write."""
 
 
 class Link:
@@ -249,7 +249,7 @@ class Link:
         self._unsent = bytearray()  # plaintext, not encrypted yet
         self._wire = bytearray()  # bytes for the socket
         self._is_at_end = False  # the TLS stream of the server has ended
-        self._said_goodbye = False  # the socket is shut down for writing
+        self._said_goodbye = False  # whether the socket is shut down for writing
         self._write_error: OSError | None = None
 
     # ---------------------------------------------------------------- getters
@@ -291,7 +291,7 @@ class Link:
         self.is_closing = True
 
     def cut(self) -> None:
-        """Close at once. Unsent data is lost."""
+        """Close the connection at once. Unsent data is lost."""
         self.has_more = False
         if self._connect is not None:
             self._connect.cancel()
@@ -339,7 +339,7 @@ class Link:
         except BlockingIOError:
             pass
         except OSError as exc:
-            # Do not end here: data that the peer sent before must still be read. `step` reports the end.
+            # Do not end the connection here: received data must still be read. `step` reports the end.
             self._write_error = exc
             self._unsent.clear()
             self._wire.clear()
@@ -373,7 +373,7 @@ class Link:
             self._begin(tunnel.early_data, data)
 
     def _begin(self, early: bytes, data: list[bytes]) -> None:
-        """Start the stream with the server. `early`: its bytes that arrived together with the proxy reply."""
+        """Start the stream with the server. `early`: its bytes that arrived with the proxy's reply."""
         if self._wanted.tls:
             assert self.context is not None
             self._tls = self.context.wrap_bio(

@@ -8,18 +8,20 @@
             ...
 
 No method blocks: commands return at once, and `step` does the I/O that is possible now. Call `step` as often
-as you like, for example once a frame. Or call it only when it is due: when `fileno()` is readable, or
-writable if `wants_write`, and after `next_delay()` seconds at the latest. Read these three again after every
-step and every command, because the socket changes: `fileno()` is -1 when there is no socket. Two consecutive
-sockets never have the same file descriptor.
+as you like, for example once a frame. Or call it only when it is due: when `fileno()` is readable, when
+`fileno()` is writable while `wants_write` is true, and after `next_delay()` seconds at the latest. Read
+`fileno()`, `wants_write` and `next_delay()` again after every step and every command, because the socket may
+have changed. `fileno()` is -1 when there is no socket. Two consecutive sockets never have the same file
+descriptor.
 
 As long as `step` is called, the client connects, sends heartbeats, enforces timeouts and reconnects by
 itself. Host names are looked up in a temporary thread.
 
-The event queue holds at most `max_queued_events` events and 64 MiB as received. When it fills up because no
-events are read, the oldest are dropped and `EventsDropped` takes their place. Read the roster again then.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When it fills
+up because no events are read, the oldest events are dropped and `EventsDropped` takes their place. Read the
+roster again then.
 
-A client belongs to one thread. An exception in the core is a bug: `step` raises it, and the client ends.
+Only one thread may use a client. An exception in the core is a bug: `step` raises it, and the client ends.
 """
 
 from __future__ import annotations
@@ -102,16 +104,16 @@ class _Stepped(SocketClient[Core, Event]):
         self._enforce_limits()
 
     def fileno(self) -> int:
-        """File descriptor to wait on; -1: none."""
+        """File descriptor to wait on; -1 when there is none."""
         return self._driver.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait for writability, too."""
+        """Whether to wait until `fileno()` is writable, too."""
         return self._driver.wants_write
 
     def next_delay(self) -> float | None:
-        """Seconds until `step` is due without activity on `fileno()`; 0: now; `None`: it is not due."""
+        """Seconds until `step` is due even without activity on `fileno()`; 0: now; `None`: no deadline."""
         limits = [limit.at for limit in self._limits if not limit.answer.done()]
         if not limits:
             return self._driver.next_delay()
@@ -130,8 +132,8 @@ class _Stepped(SocketClient[Core, Event]):
     def wait_connected(self, timeout: float | None = None) -> Reply:
         """Return a `Reply` that is done when `is_connected`.
 
-        After `timeout` seconds its error is a `WaitTimeoutError` with the reason; the client goes on trying
-        then. When the client ends, its error is a `ConnectError`.
+        The error of the `Reply` is a `WaitTimeoutError` with the reason if that takes longer than `timeout`
+        seconds; the client goes on trying then. If the client ends, the error is a `ConnectError`.
         """
         checked_timeout(timeout)
         connected = self._connected()
@@ -145,7 +147,7 @@ class _Stepped(SocketClient[Core, Event]):
     def _limited(
         self, answer: PendingReply, timeout: float | None, abort: Callable[[float], Exception]
     ) -> Reply:
-        """Return the `Reply` for `answer`. After `timeout` seconds its error is the result of `abort`."""
+        """Return the `Reply` for `answer`. After `timeout` seconds its error is set to `abort(timeout)`."""
         if timeout is not None:
             self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: abort(timeout)))
         return Reply(answer)
@@ -216,7 +218,8 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 
         `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The join waits through
         lost connections, late replies and temporary refusals. When the server refuses for good, the client
-        leaves the topic. It also leaves after `timeout` seconds; the error is a `JoinTimeoutError` then.
+        leaves the topic, and the error is a `JoinError`. After `timeout` seconds without success the client
+        leaves the topic, too, and the error is a `JoinTimeoutError`.
         """
         checked_timeout(timeout)
         joined = PendingReply()
@@ -235,7 +238,7 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 
 
 class Reply:
-    """Pending reply of the server to a join or push, or the pending end of a wait."""
+    """Result of a join, a push or a wait, which may still be pending."""
 
     def __init__(self, answer: PendingReply) -> None:
         self._answer = answer
@@ -245,7 +248,7 @@ class Reply:
 
     @property
     def done(self) -> bool:
-        """Whether the reply has arrived, or has failed."""
+        """Whether the result or an error has arrived."""
         return self._answer.done()
 
     @property
@@ -281,16 +284,17 @@ class Channel(SocketChannel):
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
         """Push an event with a JSON payload or `bytes`. Return a `Reply` for the server's response.
 
-        Its error is a `PushError` when the reply status is not `"ok"`, or when no reply arrives within
-        `timeout` seconds (default: `push_timeout` of the config). That time includes the wait for a channel
-        that is down. The push fails at once when the channel crashes or the connection ends.
+        The error of the `Reply` is a `PushError` when the server's status is not `"ok"`, or when no reply
+        arrives within `timeout` seconds (default: `push_timeout` of the config). That time includes the wait
+        for a channel that is down. The push fails at once when the channel crashes or the connection ends.
         """
         return Reply(self._push(event, payload, timeout))
 
     def broadcast(self, event: str, payload: Any = None) -> Reply:
         """Broadcast an event to the others in a Supabase channel.
 
-        The `Reply` is done at once unless the channel was joined with `broadcast_ack`.
+        Return a `Reply`. If the channel was joined with `broadcast_ack`, it is done when the server
+        acknowledges the broadcast; otherwise it is done at once.
         """
         return Reply(self._broadcast(event, payload))
 
@@ -304,8 +308,8 @@ class Channel(SocketChannel):
     def wait_synced(self, timeout: float | None = None) -> Reply:
         """Return a `Reply` that is done when `presence` is complete (`is_synced`).
 
-        Its error is a `PresenceError` when the server does not send the presence of this topic, a
-        `WaitTimeoutError` after `timeout` seconds, a `ConnectError` when the client ends.
+        The error of the `Reply` is a `PresenceError` when the server does not send the presence of this
+        topic, a `WaitTimeoutError` after `timeout` seconds, or a `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         synced = self._synced()
@@ -338,5 +342,5 @@ class _Limit:
 def _read(queue: EventQueue[Event]) -> Iterator[Event | EventsDropped]:
     while (event := queue.get()) is not None:
         yield event
-    if isinstance(queue.error, ConnectError):  # not a bug: `step` raises those
+    if isinstance(queue.error, ConnectError):  # any other error is a bug, which `step` raises
         queue.end()

@@ -4,9 +4,10 @@
         async for event in client:
             ...
 
-For the common behaviour of both loops see `presence_adapters.async_clients`. On trio, the tasks of the client
-run in a nursery that `async with` opens and closes. Every `async` call is a checkpoint. Times are those of
-trio's clock. An exception of the body is raised unchanged, not in an exception group.
+For the behaviour that asyncio and trio clients share see `presence_adapters.async_clients`. On trio, the
+tasks of the client run in a nursery that `async with` opens and closes. Every `async` call is a checkpoint.
+All times are measured by trio's clock. An exception of the body is raised unchanged, not in an exception
+group.
 """
 
 from __future__ import annotations
@@ -69,31 +70,31 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WRITE_BUFFER = 65536
-"""Limit of the write buffer, in bytes. Above it, commands wait."""
+"""The size of the write buffer, in bytes, above which commands wait."""
 
 
 class TrioConnection:
     """State of one connection, from the request to open it until its end.
 
-    `forgotten`: the core has dropped the connection and gets no more facts about it.
+    `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
     """
 
     def __init__(self, wanted: OpenTransport) -> None:
         self.wanted = wanted
-        self.scope = trio.CancelScope()  # around its whole task
-        self.early_data = b""  # bytes of the server that arrived together with the proxy reply
+        self.scope = trio.CancelScope()  # around the whole task of the connection
+        self.early_data = b""  # bytes from the server that arrived together with the reply of the proxy
         self.outgoing = bytearray()
         self.news = trio.Event()  # set when there is data to write, or the connection must be closed
         self.is_open = False
         self.forgotten = False
-        self.fate = "cut off"  # why it ended
+        self.fate = "cut off"  # why the connection ended
 
 
 class TrioDriver(AsyncDriver[TrioConnection]):
     """`AsyncDriver` for trio. Each connection has a writing and a reading task; the timer is one more task.
 
-    Tasks and commands are protected from Ctrl-C: `KeyboardInterrupt` is raised in application code, or at the
-    end of the client.
+    Tasks and commands are protected from Ctrl-C. trio raises `KeyboardInterrupt` in the code of the
+    application instead, or at the end of the client.
     """
 
     event_type = trio.Event
@@ -116,14 +117,14 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         self._token = trio.lowlevel.current_trio_token()
 
     async def stop(self) -> None:
-        """Cancel the tasks and close the nursery. Cannot be cancelled: the tasks only close their sockets."""
+        """Cancel the tasks and close the nursery. This cannot be cancelled, but takes only a moment."""
         # Without the shield, an outer cancellation would replace the exception of the body.
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         try:
             await self._nursery_manager.__aexit__(None, None, None)
         except BaseExceptionGroup as group:
-            # Ctrl-C arrived in a token provider, or in one of the tasks that trio starts for each address.
+            # Ctrl-C arrived in a token provider, or in a task that trio started to connect to an address.
             raise _only(group) from None
         finally:
             self.end(None)
@@ -180,7 +181,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         await super()._ask(provider)
 
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        # The tuple hides a coroutine: trio raises an error when a thread function returns one.
+        # trio raises an error when a thread function returns a coroutine, so return it in a tuple.
         (provided,) = await trio.to_thread.run_sync(lambda: (ask(provider),), abandon_on_cancel=True)
         return provided
 
@@ -191,7 +192,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         raise too_late(self._patience)
 
     def _cut(self) -> None:
-        # Not the nursery: its cancel scope also contains the body of `async with`.
+        # Do not cancel the nursery: its cancel scope also contains the body of `async with`.
         for connection in self.existing:
             connection.scope.cancel()
 
@@ -300,7 +301,8 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             except trio.BrokenResourceError:
                 if connection.forgotten:
                     return
-                # Do not end here: received data must be read first. The reading task reports the end.
+                # Do not end the connection here: the reading task must first read what has arrived. That task
+                # also reports the end.
                 await trio.sleep_forever()
             del connection.outgoing[: len(chunk)]
             if len(connection.outgoing) <= WRITE_BUFFER:
@@ -322,11 +324,11 @@ def _only(error: BaseException) -> BaseException:
 
 
 class _Client(AsyncClient[Core, E]):
-    """Client with a start and end that Ctrl-C cannot interrupt: the nursery would stay open otherwise."""
+    """Client whose start and end Ctrl-C cannot interrupt, because the nursery would stay open otherwise."""
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()  # not later: after a cancellation there the nursery would stay open
+        await trio.lowlevel.checkpoint()  # before the nursery: a cancellation here must not leave it open
         return await super().__aenter__()
 
     @trio.lowlevel.enable_ki_protection

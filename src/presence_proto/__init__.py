@@ -1,8 +1,9 @@
 """Presence for Python: which users are online and what they do. A sans-IO core for any event loop.
 
 There are two clients: `PresenceClient` (a room of users with a status) and `RealtimeClient` (any Phoenix or
-Supabase channel). `Hub` is the server for both. Each is an `Endpoint`: a driver feeds it bytes and clock
-ticks, and carries out its outputs. `presence_adapters` has ready-made drivers.
+Supabase channel). `Hub` is the server for both clients. The clients and the hub are `Endpoint`s: a driver
+feeds bytes and clock ticks to an endpoint, and carries out the endpoint's outputs. `presence_adapters` has
+ready-made drivers.
 
 This module exports the commonly used names. Other public modules: `presence_proto.hub` (the events of a hub),
 `.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` is

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 # The states of a channel, and all transitions between them.
 #
 # A channel is *wanted* from `join` to `leave`, whatever happens to the connection. Meanwhile the client may
-# send several `phx_join`, for example one per connection. A channel is WAITING while there is no connection,
-# or until the next join is due. The client forgets a CLOSED channel.
+# send several `phx_join` messages, for example one per connection. A channel is WAITING while there is no
+# connection, or until the next join is due. The client forgets a CLOSED channel.
 
 
 class ChannelState(Enum):
@@ -56,7 +56,7 @@ class ChannelInput(Enum):
     JOIN_OK = auto()
     DOWN = auto()  # join refused, phx_error, phx_close, or the connection was lost
     LEAVE_SENT = auto()
-    LEFT = auto()  # the leave was answered, or needs no answer
+    LEFT = auto()  # the server answered the leave, or no answer is needed
 
 
 TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
@@ -66,7 +66,7 @@ TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
     (ChannelState.JOINING, ChannelInput.JOIN_OK): ChannelState.JOINED,
     (ChannelState.JOINING, ChannelInput.DOWN): ChannelState.WAITING,
     (ChannelState.JOINING, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
-    (ChannelState.JOINED, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # to ask for a lost presence_state
+    (ChannelState.JOINED, ChannelInput.JOIN_SENT): ChannelState.JOINING,  # to request a lost presence_state
     (ChannelState.JOINED, ChannelInput.DOWN): ChannelState.WAITING,
     (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
     (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
@@ -83,7 +83,7 @@ class Tracker:
 
     Supabase closes a channel that makes more than 5 track or untrack calls in 30 s. Calls with an unchanged
     payload count, too. So the tracker coalesces calls: when the budget allows a call, the client sends the
-    latest payload, unless it sent the same payload last.
+    latest payload, unless it equals the last sent payload.
     """
 
     __slots__ = ("_calls", "_limit", "_sent", "_wanted", "_window")
@@ -91,7 +91,7 @@ class Tracker:
     def __init__(self, limit: int | None, window: float) -> None:
         self._limit = limit
         self._window = window  # seconds
-        self._calls: list[float] = []  # times of the last calls, at most `limit`
+        self._calls: list[float] = []  # times of the latest calls; the list has at most `limit`
         self._wanted: msgspec.Raw | None = None
         self._sent: msgspec.Raw | None = None
 
@@ -100,7 +100,7 @@ class Tracker:
         self._wanted = payload
 
     def start_over(self) -> None:
-        """Reset, because of a new join: for it, the server has no payload and has counted no calls."""
+        """Reset for a new join, for which the server has neither a payload nor counted calls."""
         self._sent = None
         self._calls.clear()
 
@@ -127,19 +127,20 @@ class Tracker:
 
 
 KEPT = 100
-"""Number of broadcast ids to remember. A replay has at most 25, but not always in their original order."""
+"""The most broadcast ids that the filter remembers. A replay has at most 25 broadcasts, but not always in
+their original order."""
 
 LONGEST_ID = 100
-"""Longest broadcast id to remember, in characters. Supabase's ids are UUIDs."""
+"""The longest broadcast id that the filter remembers, in characters. Supabase's ids are UUIDs."""
 
 
 class ReplayFilter:
     """A filter in front of a channel's `emit`: drops broadcasts that a replay after a rejoin repeats.
 
-    Supabase gives an id to each broadcast that it stores, and replays the newest ones. It does not send the
-    time of a broadcast. So the client repeats its first request after each rejoin, and drops the broadcasts
-    that it already has. The others are new. A replay has at most `BroadcastReplay.limit` broadcasts, so some
-    new ones may be missing.
+    Supabase sends the id of each stored broadcast, but not the time. So the client cannot request only the
+    newer broadcasts: it repeats its first request after each rejoin, and drops the broadcasts that it already
+    has. A replay has only the newest broadcasts, at most `BroadcastReplay.limit`. So some broadcasts that the
+    client does not have may be missing.
     """
 
     __slots__ = ("_emit", "_ids")
@@ -154,7 +155,7 @@ class ReplayFilter:
             self._emit(broadcast)
 
     def is_new(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a broadcast with this meta is new to the application. Remembers its id."""
+        """Whether a broadcast with this meta is new to the application. Remembers the broadcast's id."""
         seen = meta.get("id")
         if not isinstance(seen, str) or len(seen) > LONGEST_ID:
             return True
@@ -172,13 +173,13 @@ class ReplayFilter:
 
 @define
 class ChannelJoin:
-    """One join of a channel, from its `phx_join` to its end."""
+    """One join of a channel, from `phx_join` until the channel is left or ends."""
 
     join_ref: str
     token: str | None = field(repr=False)  # the access token that the server last received
     leave_ref: str | None = None
     synced: bool = False
-    diffs: list[Any] | None = None  # waiting for the presence state; None before the join's reply
+    diffs: list[Any] | None = None  # they wait for the presence state; None before the join's reply
     diff_bytes: int = 0  # size of `diffs` in bytes
     complaint: str = ""  # text of the last `system` error: the reason of a phx_close that follows
 
@@ -234,11 +235,11 @@ class Channel:
         )
         self._ever_joined = False
         self._was_synced = False
-        self._asked_again = False  # joined again because the presence_state did not arrive
-        self._is_held = False  # joins after the reply to an earlier join of the topic
+        self._asked_again = False  # whether it joined again because the presence_state did not arrive
+        self._is_held = False  # whether the join waits for the reply to an earlier join of the topic
         renews_token = config.asks_for_token and isinstance(params, ChannelConfig)
         self._refusals = Refusals(config.max_final_refusals, renews_token=renews_token)
-        self.is_parked = False  # WAITING, and does not join by itself on this connection
+        self.is_parked = False  # whether it is WAITING, and does not join by itself on this connection
 
     # ---------------------------------------------------------------- getters
 
@@ -284,7 +285,7 @@ class Channel:
             self._current.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
-        """End the channel: it is CLOSED, and `ChannelLeft` is reported."""
+        """End the channel: make it CLOSED, and report `ChannelLeft`."""
         self._cancel_timers()
         if self._current is not None:
             self._socket.channel_ended(self._current.join_ref, "the channel was left", crashed=False)
@@ -304,7 +305,7 @@ class Channel:
         self._track(now)
 
     def refresh_token(self, now: float) -> None:
-        """Send the current access token if the server has another. After a refusal, join again with it."""
+        """Send a changed access token to the server. After a refusal with another token, join again."""
         socket, current = self._socket, self._current
         if not isinstance(self.params, ChannelConfig):
             return
@@ -352,13 +353,13 @@ class Channel:
                 self._join_refused(reason, response, now)
 
     def join_is_late(self, retry_in: float) -> None:
-        """Report that the join has no reply yet. The channel keeps waiting."""
+        """Report that the join has no reply yet. The channel keeps waiting for the reply."""
         if self.state is ChannelState.JOINING or self._is_held:
             reason = f"no reply within {self._socket.config.join_timeout:g} s"
             self._socket.emit(events.JoinFailed(self.topic, reason, None, retry_in))
 
     def join_was_lost(self, now: float) -> None:
-        """Join again: the topic's unanswered join (the current or an earlier one) will get no reply."""
+        """Join again, because the topic's unanswered join, current or earlier, will get no reply."""
         if self._is_held or self.state is ChannelState.JOINING:
             self.join(now)
 
@@ -387,7 +388,7 @@ class Channel:
         """Handle any message of the topic except a reply. Raises `RemoteProtocolError` if it is malformed."""
         current = self._current
         if current is None or (message.join_ref is not None and message.join_ref != current.join_ref):
-            return  # of an earlier join; V1 servers send no join_ref
+            return  # the message belongs to an earlier join; V1 servers send no join_ref
         event, payload = message.event, message.payload
         if event == "presence_diff":
             if not current.synced:
@@ -422,7 +423,7 @@ class Channel:
             self.left()
 
     def push_expired(self, push_id: int) -> bool:
-        """Fail an expired push that waits for the join. Returns `False` if it does not wait here."""
+        """Fail the expired push if it waits for this channel's join, otherwise return `False`."""
         for push in self._queue:
             if push.push_id == push_id:
                 self._queue.remove(push)
@@ -457,7 +458,7 @@ class Channel:
             socket.send_push(self._queue.pop(0), current.join_ref)
 
     def _join_refused(self, reason: str, response: Any, now: float, *, end: ChannelEnd | None = None) -> None:
-        """Handle a refused join. `end`: the server ended the channel instead of replying."""
+        """Handle a refused join. `end`: how the server ended the channel, if it did not reply."""
         socket, current = self._socket, self._current
         assert current is not None
         passing = self._refusals.add(reason, current.token) and end is None
@@ -559,8 +560,8 @@ class Channel:
     def _early_diff(self, current: ChannelJoin, payload: Any, now: float) -> None:
         """Handle a diff that arrives before the state."""
         if current.diffs is None:
-            # Before the join's reply, a diff is of an earlier join, or older than the state that follows.
-            # That state includes the diff. Applied after it, the diff could restore users who have left.
+            # A diff before the join's reply belongs to an earlier join, or the state that follows includes
+            # the diff. Applied after that state, the diff could restore users who have left.
             return
         self.presence.check_nesting(payload)
         current.diffs.append(payload)

@@ -30,8 +30,9 @@ from presence_proto.version import USER_AGENT
 class BroadcastReplay:
     """A request for the stored broadcasts that a private Supabase channel sends after the join.
 
-    The server sends the newest `limit` (1 to 25) broadcasts that it stored at `since` or later. `since` is in
-    milliseconds since 1970: `int(time.time() * 1000)` is the current time. `None` means no lower bound.
+    Of the broadcasts stored at `since` or later, the server sends the newest, at most `limit` (1 to 25).
+    `since` is in milliseconds since 1970: `int(time.time() * 1000)` is the current time. A `since` of `None`
+    means no lower bound.
     """
 
     since: int | None = field(default=None, validator=check.epoch_ms_or_none)
@@ -150,7 +151,7 @@ class ChannelConfig:
     def is_confirmed_by(self, response: Any) -> bool:
         """Whether the join's response has the requested `postgres_changes`, in the same order.
 
-        The compared fields are those of realtime-js. The server adds an id and may fill in other fields.
+        Compares the same fields as realtime-js. The server adds an id and may fill in other fields.
         """
         if not self.postgres_changes:
             return True
@@ -306,7 +307,7 @@ class RealtimeConfig:
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
     jitter: float = field(default=0.25, validator=check.fraction)  #: needs an rng, see RealtimeClient
-    #: A channel stops joining after this many consecutive final refusals (Unauthorized, …). `None`: never.
+    #: A channel stops joining after this many consecutive final refusals (Unauthorized, …). `None`: no limit.
     max_final_refusals: int | None = field(default=5, validator=check.positive_int_or_none)
     #: Whether to rejoin a channel that the server has closed. False: the client leaves the channel.
     rejoin_after_close: bool = field(default=True, validator=check.boolean)
@@ -314,17 +315,18 @@ class RealtimeConfig:
     stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
-    #: Levels of arrays and objects in a received message. A sent payload may have 10 levels fewer.
+    #: The most levels of arrays and objects in a received message. A sent payload may have 10 levels fewer.
     max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
     max_channels: int = field(default=100, validator=check.positive_int)
-    #: Pushes of one channel that wait for the join.
+    #: The most pushes of one channel that wait for the join.
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
-    #: Presence diffs of one channel that wait for the presence state.
+    #: The most presence diffs of one channel that wait for the presence state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
-    #: Bytes of the presence diffs of one channel that wait for the presence state.
+    #: The most bytes of the presence diffs of one channel that wait for the presence state.
     max_pending_bytes: int = field(default=64 * 1024 * 1024, validator=check.positive_int)
-    max_roster: int = field(default=1_000_000, validator=check.positive_int)  #: keys of one topic's presence
-    max_metas: int = field(default=10_000, validator=check.positive_int)  #: metas of one key
+    #: The most keys of one topic's presence.
+    max_roster: int = field(default=1_000_000, validator=check.positive_int)
+    max_metas: int = field(default=10_000, validator=check.positive_int)  #: the most metas of one key
 
     def __attrs_post_init__(self) -> None:
         if (self.server_url is None) == (self.project_ref is None):
@@ -335,7 +337,7 @@ class RealtimeConfig:
 
     @property
     def payload_nesting(self) -> int:
-        """Levels that a sent payload may have. Messages, mainly presence, wrap it in up to 10 more."""
+        """The most levels of a sent payload. A message, above all with presence, adds up to 10 levels."""
         return self.max_nesting - 10
 
     def address(self, access_token: str | None = None) -> Address:
@@ -393,7 +395,7 @@ class RealtimeConfig:
         """Return the query parameters except the access token and `vsn`. `query` is from `server_url`.
 
         Servers read one value per name, usually the last. A setting that contradicts the URL is therefore an
-        error. One source may repeat a name: Phoenix makes a list of `tag[]=1&tag[]=2`.
+        error. But one source may repeat a name: Phoenix makes a list of `tag[]=1&tag[]=2`.
         """
         for name, wanted in self._protocol_params().items():
             if any(found != wanted for one, found in query if one == name):
@@ -473,7 +475,7 @@ class RealtimeConfig:
         return "/realtime/v1" if supabase else "/socket"
 
     def _default_token_in(self, host: str, path: str) -> TokenIn:
-        """Return "none" for Supabase: it ignores a token in the URL, and logs on the way would store it."""
+        """Return "none" for Supabase, which ignores a token in the URL: it would only get into logs."""
         supabase = path.endswith("/realtime/v1/websocket") or host.endswith(_SUPABASE_HOSTS)
         return "none" if supabase else "query"
 
@@ -498,11 +500,11 @@ class PresenceConfig(RealtimeConfig):
     protocol: ClientProtocol | None = field(default=None, validator=check.protocol)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
-    #: Whether others see this user. False: the client sees the room and can send, but sends no presence.
+    #: Whether others see this user. False: the client sees the room and can send messages, but no presence.
     visible: bool = field(default=True, validator=check.boolean)
     track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
     track_window: float = field(default=33.0, validator=check.seconds)
-    #: Commands made offline expire after this time.
+    #: A command that is called while the client is offline expires after this time.
     command_timeout: float = field(default=30.0, validator=check.seconds)
     #: After a server restart, users who have not rejoined stay in the roster about as long as this client was
     #: disconnected, but at most for this time. 0: they go offline at once.
@@ -542,7 +544,7 @@ class PresenceConfig(RealtimeConfig):
 
 
 def join_params_are_the_meta(topic: str, params: Any) -> tuple[str, Mapping[str, Any]] | None:
-    """Return the join param `user_id` as presence key, and the other params as meta: the default rule.
+    """The default `presence_rule`: return the param `user_id` as presence key, and the others as meta.
 
     The meta has no `access_token`, which only the hub reads (see `HubConfig.authorize`). Without a string
     `user_id` there is no presence.
@@ -564,7 +566,7 @@ class HubConfig:
     """Settings of a hub, the server side. The defaults suit development and tests.
 
     - `protocol`: with `"both"`, paths that end in `/websocket` speak Phoenix, all others Jarvis JSON. With
-      `"phoenix"`, the others get status 404. With `"jarvis"`, every path speaks Jarvis JSON.
+      `"phoenix"`, requests for other paths get status 404. With `"jarvis"`, every path speaks Jarvis JSON.
     - `api_keys`: the legal values of `apikey` in `/realtime/…` and Jarvis URLs. `None` accepts any value, or
       no key. With keys, only clients on these URLs can join `realtime:…` topics.
     - `presence_rule(topic, params)`: returns the presence key and meta for a join of a plain Phoenix topic,
@@ -589,8 +591,8 @@ class HubConfig:
     - `wall_clock()`: returns the `ts` text of Jarvis messages, by convention ISO 8601 in UTC. It must not
       raise. The core has no wall clock: without this function, `ts` is null.
 
-    A rule that raises refuses the join: `join crashed`. Rules run in the hub's event loop and block it, so
-    they should take microseconds.
+    If a rule raises, the hub refuses the join with the reason `join crashed`. Rules run in the hub's event
+    loop and block it, so they should take microseconds.
     """
 
     protocol: HubProtocol = field(default="both", validator=check.hub_protocol)
@@ -624,45 +626,49 @@ class HubConfig:
     #: How `shutdown` ends sockets on Supabase's mount. "phoenix": with close code 1012. "supabase": with
     #: `phx_error` for each channel, and the end of the stream after `close_timeout`.
     shutdown_like: ShutdownLike = field(default="phoenix", validator=check.shutdown_like)
-    #: Presence calls of one Supabase channel in 30 s. One more closes the channel. Supabase's limit is 5.
+    #: The most presence calls of one Supabase channel in 30 s. The next call closes the channel. Supabase's
+    #: limit is 5.
     presence_limit: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Messages per second from one connection, averaged over 10 s to permit bursts. The next message closes
-    #: its Supabase channel; a message of no such channel closes the connection with code 1008. Jarvis clients
-    #: get an `error` instead. Supabase's limit is 100.
+    #: The most messages per second from one connection, averaged over 10 s to permit bursts. The next message
+    #: closes its Supabase channel. If the message belongs to no Supabase channel, it closes the connection
+    #: with code 1008. Jarvis clients get an `error` instead. Supabase's limit is 100.
     message_rate: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Joins per second of one connection, averaged over 10 s. One more is refused. Supabase's limit is 100.
+    #: The most joins per second of one connection, averaged over 10 s. The next join is refused. Supabase's
+    #: limit is 100.
     join_rate: int | None = field(default=None, validator=check.positive_int_or_none)
-    #: Deliveries per second of one connection's messages, averaged over 10 s. A broadcast counts once per
-    #: receiver, and once more per receiver for each 4 KiB. One more closes the Supabase channel. Other
-    #: clients get an error.
+    #: The most deliveries per second of one connection's messages, averaged over 10 s. A broadcast counts
+    #: once per receiver, and once more per receiver for each 4 KiB. The next delivery closes the Supabase
+    #: channel; other clients get an error.
     delivery_rate: int | None = field(default=None, validator=check.positive_int_or_none)
     max_connections: int = field(default=10_000, validator=check.positive_int)
-    #: Connections from one IPv4 address, or from one IPv6 /64.
+    #: The most connections from one IPv4 address, or from one IPv6 /64 network.
     max_connections_per_address: int | None = field(default=None, validator=check.positive_int_or_none)
-    max_channels: int = field(default=100, validator=check.positive_int)  #: per connection
+    max_channels: int = field(default=100, validator=check.positive_int)  #: the most of one connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)
-    #: Bytes of a Supabase broadcast. Supabase's limit is 3,000 KB, and 5,000,000 bytes for a whole message.
+    #: The most bytes of a Supabase broadcast. Supabase's limit is 3,000 KB, and 5,000,000 bytes for a whole
+    #: message.
     max_payload_size: int = field(default=3_000_000, validator=check.positive_int)
-    #: Bytes of a tracked payload as JSON, with its presence key. Supabase's limit is 3,000 KB.
+    #: The most bytes of a tracked payload as JSON, with its presence key. Supabase's limit is 3,000 KB.
     max_meta_size: int = field(default=64 * 1024, validator=check.positive_int)
-    #: Bytes of presence in one topic. The hub adds 256 bytes for each meta.
+    #: The most bytes of presence in one topic. The hub adds 256 bytes for each meta.
     max_topic_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
-    #: Bytes that the hub stores for one connection: its metas and the names of its channels.
+    #: The most bytes that the hub stores for one connection: its metas and the names of its channels.
     max_connection_size: int = field(default=1024 * 1024, validator=check.positive_int)
-    #: Bytes that the hub stores for all connections together.
+    #: The most bytes that the hub stores for all connections together.
     max_total_size: int = field(default=256 * 1024 * 1024, validator=check.positive_int)
-    #: Bytes of a user id or a display name in the Jarvis JSON protocol.
+    #: The most bytes of a user id or a display name in the Jarvis JSON protocol.
     max_name_size: int = field(default=256, validator=check.positive_int)
-    #: Bytes of an activity, a game or an invite code in the Jarvis JSON protocol.
+    #: The most bytes of an activity, a game or an invite code in the Jarvis JSON protocol.
     max_text_size: int = field(default=1024, validator=check.positive_int)
-    #: Levels of arrays and objects in a sent message. Clients' messages may have 5 levels fewer.
+    #: The most levels of arrays and objects in a sent message. Clients' messages may have 5 levels fewer.
     max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
-    #: Arrays, objects and commas in a client's message larger than 32 KiB. More make it malformed.
+    #: The most arrays, objects and commas in a client's message of more than 32 KiB. A message with more is
+    #: malformed.
     max_elements: int = field(default=50_000, validator=check.positive_int)
 
     @property
     def message_nesting(self) -> int:
-        """Levels that a client's message may have. Presence wraps a tracked payload in up to 5 more."""
+        """The most levels of a client's message. Presence wraps a tracked payload in up to 5 more levels."""
         return self.max_nesting - 5
 
     def listening_on(self, host: str) -> HubConfig:

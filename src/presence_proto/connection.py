@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # Headers of a refused handshake: the time of the next attempt, and the server's new location.
 
 
-MAX_TARGET = 200  # longest quotation of a redirect's target, in characters
+MAX_TARGET = 200  # the most characters of a redirect's target that a text quotes
 
 # RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent them for decades.
 _DATE = re.compile(
@@ -110,7 +110,8 @@ def _seconds(date: str) -> float | None:
 
 
 LONGEST_AHEAD = 60.0
-"""Seconds before a token's expiry at which the next one is requested, or a fifth of its validity if less."""
+"""Seconds. The client requests a new token this long before the current token expires, or, if that is later,
+after four fifths of the validity."""
 
 
 class TokenTimer(IntEnum):
@@ -151,7 +152,7 @@ class TokenRequests:
         self.timers.clear()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
-            ahead = self._backoff.next()  # back off: the host's clock may be wrong, the token still valid
+            ahead = self._backoff.next()  # the host's clock may be wrong, and the token may still be valid
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
@@ -256,10 +257,10 @@ ConnectionEvent: TypeAlias = Up | Down | TokenDue | HeartbeatDue | TextMessage |
 class Connection:
     """A WebSocket connection to one server that reconnects by itself.
 
-    `next_event()` returns its events. Bytes and transport requests go to `outbox`. `address` is called anew
-    for every attempt, because its query may contain a token that changes. `rng` is used for the jitter of the
-    backoff and the nonce of the upgrade, so that a recorded session can be replayed. `now` is in seconds of
-    one clock that never runs backwards.
+    `next_event()` returns its events. Bytes and transport requests go to `outbox`. `address` is called for
+    every attempt, because the query of the address may contain a token that changes. `rng` is used for the
+    jitter of the backoff and the nonce of the upgrade, so that a recorded session can be replayed. `now` is
+    in seconds of one clock that never runs backwards.
     """
 
     def __init__(
@@ -286,20 +287,20 @@ class Connection:
         self._websocket: WebSocket | None = None
         self._inflated = 0  # the part of websocket.bytes_added that the outbox has counted
         self._transport_gone: str | None = None  # the driver's reason, once the transport is closed
-        self._was_open = False  # whether it was ever open
-        self._was_refused = False  # with 401 or 403, since the connection was last open
+        self._was_open = False  # whether the connection was ever open
+        self._was_refused = False  # whether HTTP 401 or 403 came after the connection was last open
         self._patient_until = -math.inf  # until then, a missing heartbeat reply is excused
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
         self.has_more = False
-        """Whether `next_event` may return an event. While this is false, the caller need not ask."""
+        """Whether `next_event` may return an event. While this is false, the caller need not call it."""
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the connection is open or tries to be: neither IDLE nor CLOSING."""
+        """Whether the connection is open or tries to open: neither IDLE nor CLOSING."""
         return self.state not in (ConnectionState.IDLE, ConnectionState.CLOSING)
 
     @property
@@ -338,7 +339,7 @@ class Connection:
         self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
-        """Close for good. On an open connection, a closing handshake comes first, within `close_timeout`."""
+        """Close for good. An open connection first does a closing handshake, for at most `close_timeout`."""
         if self.state is ConnectionState.OPEN:
             assert self._websocket is not None
             self.state = ConnectionState.CLOSING
@@ -436,7 +437,7 @@ class Connection:
             elif now < self._patient_until:
                 self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
-                # The tick is very late: the host was asleep, and the reply may be unread. Beat once more.
+                # The tick is very late: the host was asleep, and the reply may be unread. Try once more.
                 self._beat(now)
             else:
                 self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)

@@ -36,7 +36,7 @@ class SendData(Struct, frozen=True):
     """Order to write `data`, which is never empty, to the transport.
 
     `is_pong`: `data` contains only pongs. While the transport accepts no data, a driver may keep only the
-    latest of these outputs, and write it before any other data (RFC 6455 §5.5.3).
+    latest output of pongs, and write it before any other data (RFC 6455 §5.5.3).
     """
 
     # Not an attrs class: a struct is created in a quarter of the time.
@@ -63,7 +63,7 @@ class CloseTransport:
 
 @frozen
 class AccessTokenNeeded:
-    """Order to get an access token, then call `set_access_token`, or `access_token_failed` if that failed.
+    """Order to get an access token, then call `set_access_token`, or `access_token_failed` without a token.
 
     Only clients with `asks_for_token` in their config put out this order.
     """
@@ -73,7 +73,7 @@ Event = TypeVar("Event")
 
 
 MERGED = 64 * 1024
-"""Limit for merging data of one connection, in bytes. Larger data is not copied: connections may share it."""
+"""The most bytes that are merged into one output. Larger data is not copied: connections may share it."""
 
 
 class _Chunks(Struct, eq=False):
@@ -93,7 +93,7 @@ class _Chunks(Struct, eq=False):
         return sum(map(len, self.parts)) > MERGED
 
     def several(self) -> list[SendData]:
-        """Return outputs of at most `MERGED` bytes each. A single longer part is one output."""
+        """Return outputs of at most `MERGED` bytes each. A longer part becomes an output of its own."""
         assert self.parts is not None
         merged: list[list[bytes]] = []
         room = 0
@@ -130,7 +130,7 @@ class Outbox(Generic[Event]):
 
     def __init__(self) -> None:
         self.bytes_received = 0
-        """Number of bytes that the endpoint has received. Compressed messages count as inflated."""
+        """Bytes received so far. Compressed messages count with their inflated size."""
         self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # oldest first
         self._open: dict[ConnId, _Chunks] = {}  # bytes that more data can be merged into
         self._sent = False  # whether there may be bytes in the queue
@@ -157,7 +157,7 @@ class Outbox(Generic[Event]):
             chunks.parts.append(data)
 
     def send_pong(self, conn: ConnId, data: bytes) -> None:
-        """Queue pongs for `conn`, in order with its other data. Empty data is ignored."""
+        """Queue the pongs in `data` for `conn`, after the bytes already queued. Empty data is ignored."""
         if not data:
             return
         last = self._queue[-1] if self._queue else None
@@ -171,7 +171,7 @@ class Outbox(Generic[Event]):
         self._sent = True
 
     def put(self, output: Event | OpenTransport | CloseTransport) -> None:
-        """Queue an event or a transport order. An aborting `CloseTransport` removes queued data of `conn`."""
+        """Queue an event or a transport order. An aborting `CloseTransport` removes its queued data."""
         if isinstance(output, CloseTransport):
             self._open.pop(output.conn, None)
             if output.abort and self._sent:
@@ -214,12 +214,13 @@ class Endpoint(Protocol):
     """Interface of a protocol core, for drivers.
 
     A driver reports *facts* with `transport_opened`, `receive_data`, `transport_closed` and `tick`. After
-    each fact or command, it carries out the outputs of `drain()` until there are none, then reads
+    each fact or command, it carries out the outputs of `drain()` until it returns none, then reads
     `next_deadline()`.
 
-    `now` is the time of one monotonic clock, in seconds. A time before the last one counts as the last one.
-    NaN and infinity raise `LocalProtocolError`. A fact raises nothing for an action of a peer or the network.
-    Facts about a connection that the core has not requested, or has closed, are ignored.
+    `now` is the time of one monotonic clock, in seconds. If `now` is earlier than in the last call, the time
+    of the last call counts. NaN and infinity raise `LocalProtocolError`. The methods that report facts never
+    raise because of what a peer or the network did. Facts about a connection that the core has not requested,
+    or has closed, are ignored.
     """
 
     @property
@@ -236,7 +237,7 @@ class Endpoint(Protocol):
         ...
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """Report that the byte stream has ended, or could not be opened. `reason` is text for people."""
+        """Report that the byte stream has ended, or could not be opened. `reason` is human-readable."""
         ...
 
     def tick(self, *, now: float) -> None:
@@ -257,7 +258,7 @@ class Endpoint(Protocol):
 
 
 # ---------------------------------------------------------------------------------------------------- sans io
-# The error for a core that is used like the client of an adapter, which has the same class name.
+# The error for code that uses a core like an adapter's client, because both classes have the same name.
 
 
 class SansIO:

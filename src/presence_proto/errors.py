@@ -6,7 +6,7 @@ from typing import Any
 
 
 def reduce_exception(error: BaseException) -> tuple[Any, ...]:
-    """`__reduce__` for an exception whose `__init__` takes other arguments than the text.
+    """`__reduce__` for an exception whose `__init__` takes other arguments than the error text.
 
     By default, unpickling and `copy.copy` call the class with `args`, the finished text, and raise TypeError.
     This version does not call the class, but restores its attributes, including `args`.

@@ -67,7 +67,7 @@ class SocketDisconnected(_Event, frozen=True):
     """The connection ended, or could not be opened.
 
     `code` is the WebSocket close code (1006 for an end of stream without a close frame), or `None` if the
-    WebSocket was not open yet. `status` is the HTTP status of a refused upgrade. `retry_in` is in seconds.
+    WebSocket was not open yet. `status` is the HTTP status of a refused upgrade. `retry_in` is in seconds;
     `None` means no further attempt: `disconnect` was called, or the server refuses for good (`fatal`).
     """
 
@@ -121,8 +121,8 @@ class ChannelEnd(StrEnum):
 class ChannelDown(_Event, frozen=True):
     """A joined channel ended although the application did not leave it. `end` is the cause.
 
-    The client rejoins in `retry_in` seconds, or after the next connect if that is `None`. But if the server
-    closed the channel and the config has `rejoin_after_close=False`, `ChannelLeft` follows instead.
+    The client rejoins in `retry_in` seconds, or after the next connect if `retry_in` is `None`. But if the
+    server closed the channel and the config has `rejoin_after_close=False`, `ChannelLeft` follows instead.
     """
 
     topic: str
@@ -151,8 +151,8 @@ class PushReplied(_Answer, frozen=True):
 
 
 class PushFailed(_Event, frozen=True):
-    """A push gets no reply: it timed out, expired before the join, its channel crashed or was left before it
-    was sent, or the connection ended.
+    """A push gets no reply: the reply did not arrive in time, the push expired before the join, the channel
+    was left before the push was sent, the channel crashed, or the connection ended.
 
     A `phx_close` does not fail a push. Another process of the server may have the push and may still reply.
     """
@@ -238,8 +238,8 @@ class ProtocolViolation(_Event, frozen=True):
 
 
 class AccessTokenFailed(_Event, frozen=True):
-    """The application provided no access token. Connects and joins wait for one. The client asks again in
-    `retry_in` seconds."""
+    """The application provided no access token. Connects and joins wait for a token. The client requests it
+    again in `retry_in` seconds."""
 
     reason: str
     retry_in: float
@@ -296,7 +296,8 @@ class OnlineUser(_EventWithExtra, frozen=True):
 
 
 class Connected(_Event, frozen=True):
-    """The client is in the room. `users` are all users there, this user first; `online_count` counts them.
+    """The client is in the room. `users` are all users in the room, this user first; `online_count` is their
+    number.
 
     `resumed`: the client was in the room before. Events for the net differences since then follow.
     """
@@ -307,7 +308,8 @@ class Connected(_Event, frozen=True):
 
 
 class Disconnected(_Event, frozen=True):
-    """The client is out of the room. The roster stays, but is stale. `retry_in`: seconds; `None`: never."""
+    """The client is out of the room. The roster stays, but is stale. `retry_in` is in seconds; `None` means
+    no further attempt."""
 
     reason: str
     retry_in: float | None

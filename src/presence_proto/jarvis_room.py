@@ -74,8 +74,8 @@ class JarvisTimer(Enum):
 class JarvisRoom:
     """A `Room` on a Jarvis server.
 
-    `rng` makes the jitter of the backoff, the nonce of the upgrade and the run id. Without `rng`, there is no
-    run id.
+    `rng` is used for the jitter of the backoff, the nonce of the upgrade and the run id. Without `rng`, there
+    is no run id.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class JarvisRoom:
             self._tokens.stop()
 
     def _out(self, reason: str, *, retry: bool) -> None:
-        """Mark the client as not welcomed. Sent invites fail, and without `retry` also waiting messages."""
+        """Mark the client as not welcomed. Fail sent invites and, without `retry`, waiting messages."""
         self._welcomed = False
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.cancel(JarvisTimer.STABLE)
@@ -420,7 +420,7 @@ class JarvisRoom:
         self._send_waiting()
 
     def _on_receipt(self, receipt: dict[str, Any]) -> None:
-        """Handle a receipt: it counts for the oldest equal invite, but may answer one that has timed out."""
+        """Handle a receipt. It counts for the oldest equal invite, but its own invite may have timed out."""
         invite, sent_to = (receipt.get("game"), receipt.get("code") or None), _names(receipt.get("sent_to"))
         message_id = next((one for one, sent in self._invites.items() if sent == invite), None)
         if message_id is not None:

@@ -65,8 +65,8 @@ def verdict(reason: str) -> Verdict:
 class Refusals:
     """The consecutive refusals of one channel's joins, and their consequences for the next join.
 
-    `limit`: final refusals after which the channel stops joining; `None`: it never stops. `renews_token`:
-    each join has a fresh access token.
+    `limit`: the number of final refusals after which the channel stops joining; `None`: it never stops.
+    `renews_token`: each join has a fresh access token.
     """
 
     __slots__ = ("_final", "_limit", "_renews_token", "_token", "_was_about_token")
@@ -111,7 +111,7 @@ class Refusals:
 
 
 _FIELDS = ("reason", "message", "error", "msg")
-_DEPTH = 3  # levels of a response that are searched for a text
+_DEPTH = 3  # the most levels of a response that are searched for a text
 
 
 def words_of(response: Any) -> str | None:

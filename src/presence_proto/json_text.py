@@ -1,9 +1,9 @@
 """JSON decoding and encoding with a nesting limit, and with error texts that do not depend on a library.
 
-A level is one array or object inside another. `max_nesting` bounds the levels of messages, so that the
-interpreter's stack never does. The limit costs ordinary messages nothing: their decoders accept only
-`Shallow` values, a type of finite depth. If such a decoder refuses a message, the levels are counted first,
-and then a general decoder runs.
+A level is one array or object inside another. `max_nesting` limits the levels of a message, so that no
+message can exhaust the interpreter's stack. The limit costs ordinary messages nothing: their decoders accept
+only `Shallow` values, a type of finite depth. If such a decoder refuses a message, the levels are counted
+first, and then a general decoder runs.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ _KINDS = {
 def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
     """Decode a JSON text of at most `levels` levels.
 
-    Raises `RemoteProtocolError` if the text is not JSON or nests deeper. The error calls the text `what`.
+    Raises `RemoteProtocolError` if the text is not JSON or nests deeper. `what` names the text in the error.
     """
     try:
         return _decode_shallow(data)
@@ -147,7 +147,7 @@ def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
 def decode_object(data: str | bytes, what: str, levels: int = DEFAULT_NESTING) -> dict[str, Any]:
     """Decode a JSON object of at most `levels` levels.
 
-    Raises `RemoteProtocolError` if `data` is not an object or nests deeper. The error calls `data` `what`.
+    Raises `RemoteProtocolError` if `data` is not an object or nests deeper. `what` names `data` in the error.
     """
     value = decode(data, what, levels)
     if not isinstance(value, dict):
@@ -260,7 +260,7 @@ def encode(value: Any) -> bytes:
 
 
 def plain(payload: Any, levels: int = MOST_NESTING) -> Any:
-    """Return `payload` in JSON's own types, uncopied if it has no others. Raises like `encode_payload`."""
+    """Return `payload` in JSON's own types, copied only if necessary. Raises like `encode_payload`."""
     try:
         return _plain(payload, levels)
     except _NotJsonError as exc:

@@ -26,7 +26,7 @@ _ORIGIN = re.compile(
 )
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^/:@?#\[\]\s]+)(:\d{0,5})?")
 _DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
-_MAX_QUOTED = 100  # characters of a header that a refusal quotes
+_MAX_QUOTED = 100  # the most characters of a header that a refusal quotes
 
 
 def page_fault(

@@ -33,7 +33,7 @@ class PendingActivity:
 
 
 class Fields:
-    """A reader for the fields of a payload. `rest` has the unread fields; errors call the payload `what`."""
+    """Reader of a payload's fields. `rest` has the unread fields; `what` names the payload in errors."""
 
     def __init__(self, what: str, payload: Any) -> None:
         if not isinstance(payload, dict):

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class ChannelTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
     """The kinds of timers. The key of a timer is a kind and a topic, or PUSH and the id of a push."""
 
-    JOIN = auto()  # the reply to the join is late; the second time, the wait for it is over
+    JOIN = auto()  # the reply to the join is late; at the second expiry, the wait for the reply is over
     LEAVE = auto()  # the reply to the leave is overdue
     STATE = auto()  # the presence_state is overdue
     REJOIN = auto()  # the delay before the next join is over
@@ -136,9 +136,10 @@ class PhoenixSocket:
         )
 
     def too_deep(self, text: str) -> tuple[RemoteProtocolError, Message | None] | None:
-        """Return the error for a text that nests too deeply, and its message; `None` for any other text.
+        """Return an error and the message if `text` nests too deeply, otherwise `None`.
 
-        In the message, `null` replaces the too deep values. The message is `None` if the text is malformed.
+        In the message, `null` replaces the values that nest too deeply. If the text is also malformed, `None`
+        replaces the message.
         """
         levels = self.config.max_nesting
         if not nests_deeper(text, levels):
@@ -193,7 +194,7 @@ class PhoenixSocket:
     ) -> Push:
         """Return a push with a new id, and set the timer that fails it at `expires`.
 
-        Raises `LocalProtocolError` if the push cannot be encoded: here, because it may be sent much later.
+        Raises `LocalProtocolError` if the push cannot be encoded: this early, because it may be sent later.
         """
         # Raw JSON needs no check. Encoding it once more would take half the time of a heartbeat.
         if not (type(payload) is Raw and event.isascii() and topic.isascii()):
@@ -232,7 +233,7 @@ class PhoenixSocket:
             self.emit(events.PushFailed(push.push_id, push.topic, reason))
 
     def expired(self, push_id: int) -> bool:
-        """Fail an expired push that awaits its reply. Returns `False` if the push was not sent."""
+        """Fail the expired push if it awaits its reply, otherwise return `False`."""
         for ref, (push, _) in self._awaited.items():
             if push.push_id == push_id:
                 del self._awaited[ref]
@@ -278,8 +279,9 @@ class PhoenixSocket:
 # - The timeout of a join starts when the join before it is answered or late. Each reply restarts the timeout
 #   of the next join.
 # - A late join stays in the queue, and its reply still counts. Another join would make the queue longer.
-# - A reply to a join or a heartbeat shows that the server has passed all joins sent before it. A server that
-#   runs joins in parallel may still answer those. After `PATIENCE` timeouts the client sends them again.
+# - A reply to a join or a heartbeat shows that the server has *passed* all joins sent before it: none of them
+#   blocks the socket. A server that runs joins in parallel may still answer a passed join. After `PATIENCE`
+#   timeouts without a reply, the client sends a passed join again.
 # - While a join may block the socket, a missing heartbeat reply proves nothing. This excuse ends `PATIENCE`
 #   timeouts after the last reply, because a dead connection looks the same and must be detected.
 
@@ -334,7 +336,7 @@ class JoinQueue:
 
     @property
     def longest(self) -> float:
-        """Seconds that the client still waits for a reply after a join is late."""
+        """The most seconds that the client still waits for a reply after a join is late."""
         return (PATIENCE - 1) * self._timeout
 
     def sent(self, topic: str, ref: str, now: float) -> None:

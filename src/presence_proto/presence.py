@@ -8,7 +8,7 @@ has one meta for each of its connections. A `phx_ref` identifies a meta and is n
 - A leave removes metas by ref. Unknown refs and keys are ignored. A key without metas is removed.
 - A diff applies its joins before its leaves, so a ref in both is removed.
 - A state becomes a diff first: metas missing in the state leave, and new metas in the state join. A meta in
-  both keeps its content and its position.
+  the state that is already stored keeps its content and its position.
 
 Merging works in place. The cost of a diff grows with the diff, not with the number of keys. If a payload is
 malformed or would exceed a limit, nothing changes. The channel holds back diffs that arrive before the state.
@@ -70,7 +70,7 @@ _decode_entry = msgspec.json.Decoder(_Entry).decode
 def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
     """Return the entries of a state by key. Raises `RemoteProtocolError` if the state is not a JSON object.
 
-    The entries are not checked. `levels` only bounds the decoding for the error text.
+    The entries are not checked. `levels` limits only the decoding that finds the error text.
     """
     try:
         return _decode_state(state)
@@ -90,7 +90,7 @@ def only_meta(entry: msgspec.Raw | bytes) -> dict[str, Any] | None:
 
 
 def only_ref(entry: msgspec.Raw, levels: int) -> str | None:
-    """Return the ref of an entry with one meta. `None` for any other entry, or more than `levels` levels."""
+    """Return the ref of an entry with one meta. `None` for any other entry, or above `levels` levels."""
     try:
         (meta,) = _decode_leaving(entry).metas
     except (RecursionError, *DECODE_ERRORS):
@@ -135,10 +135,10 @@ class _Several(dict[str, Meta]):
     __slots__ = ()
 
 
-# The stored value of a key. Nearly all keys have one meta and nothing else: then it is the received entry.
+# The stored value of a key: its received entry if that has one meta and nothing else, as nearly all have.
 _Held: TypeAlias = bytes | _Several
-# The received metas of a key. A plain dict is a single meta. In joins and states, its entry can be stored as
-# received. In leaves, it is the stored meta.
+# The received metas of a key: a `_Several`, or a single meta as a plain dict. In joins and states, the entry
+# of a plain dict can be stored as received. In leaves, the plain dict is the stored meta.
 _Metas: TypeAlias = dict[str, Any]
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -152,8 +152,8 @@ class PresenceChange(Struct, frozen=True, gc=False):
 
     `kind` is `"joined"` if the key is new, `"left"` if it was removed, and `"updated"` otherwise. The new
     metas of the key are the old ones without `left`, followed by `joined`. A meta that the server replaced or
-    moved under the same ref is in both: `left` has the old meta, `joined` the new one. Both are empty if only
-    `PresenceMap.extra` changed.
+    moved under the same ref is in both: `left` has the old meta, `joined` the new one. Both tuples are empty
+    if only `PresenceMap.extra` changed.
     """
 
     # Not an attrs class: a struct is created in a quarter of the time, and each key of each diff needs one.
@@ -189,9 +189,9 @@ class PresenceStore(Protocol):
 class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     """The presence of a topic: a read-only mapping of each key to its metas, the latest join last.
 
-    The map holds at most `max_keys` keys, and `max_metas` metas per key. `max_nesting` bounds the levels of
-    the message around a payload that is still JSON. The map decodes such metas on each access. It returns the
-    metas of decoded payloads without a copy: treat them as read-only.
+    The map holds at most `max_keys` keys, and `max_metas` metas per key. `max_nesting` is the most levels of
+    a message whose payload is still JSON. The map decodes metas that are still JSON on each access. It
+    returns other metas without a copy: treat them as read-only.
     """
 
     __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_max_nesting", "_most")
@@ -300,7 +300,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return tuple(changes)
 
     def nothing_continues(self, before: int, changes: Iterable[PresenceChange]) -> bool:
-        """Whether the last applied state kept none of the previous metas, and no update of one.
+        """Whether the last applied state has no previous meta, and no update of a previous meta.
 
         `changes` are the changes of that state. `before` is the number of keys before it.
         """
@@ -326,7 +326,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                     held[key] = bytes(entry)
                     return PresenceChange(key, "joined", (meta,), ())
             elif type(mine) is _Several and not self._extras and len(mine) < self._max_metas:
-                # One more device: together with its leave in `_goes`, half the time of the general path.
+                # One more device: half the time of the general path, together with its leave in `_goes`.
                 meta = only_meta(entry)
                 if meta is not None and meta["phx_ref"] not in mine:
                     mine[meta["phx_ref"]] = meta
@@ -378,7 +378,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             self._held[key] = bytes(entry)
             return PresenceChange(key, "updated", (metas,), (leaves,))
         joins, leaving = by_ref(metas), by_ref(leaves)
-        # A ref on both sides ends up removed. For other refs, the order of joins and leaves is irrelevant.
+        # A ref in both joins and leaves is removed. For other refs, the order of the two is irrelevant.
         for ref in leaving:
             joins.pop(ref, None)
         held = self._held.get(key)
@@ -446,7 +446,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     # -- limits
 
     def _check_state(self, state: dict[str, _Metas], most: int, more: int) -> None:
-        """Raise if `state` and `more` keys that stay unchanged exceed a limit."""
+        """Raise if `state`, together with `more` unchanged keys, exceeds a limit."""
         if most > self._max_metas:
             key = next(key for key, metas in state.items() if len(by_ref(metas)) == most)
             raise too_many_metas(key, self._max_metas)
@@ -469,7 +469,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
 
 
 def continues(joined: Iterable[Meta], left: Collection[str]) -> bool:
-    """Whether a joined meta is an update of a meta whose ref left."""
+    """Whether any meta in `joined` is an update of a meta whose ref is in `left`."""
     return any(isinstance(ref := meta.get("phx_ref_prev"), str) and ref in left for meta in joined)
 
 
@@ -550,12 +550,12 @@ def _listed(held: _Held) -> tuple[Meta, ...]:
 
 
 def _are_last(metas: _Several, joins: _Several) -> bool:
-    """Whether `joins` are the last of `metas`, in the same order and with the same content."""
+    """Whether `joins` are the last entries of `metas`, in the same order and with the same content."""
     # Compare reprs, because 1 == True in Python.
     last = list(islice(reversed(metas.items()), len(joins)))
     return repr(last) == repr(list(reversed(joins.items())))
 
 
 def _quoted(key: str) -> str:
-    # Quote the whole key or nothing: a key may hold a secret, and part of a secret is not found and hidden.
+    # Quote the whole key or nothing: a key may hold a secret, and a part of it would not be hidden.
     return repr(key) if len(key) <= 64 else f"a key of {len(key)} characters"

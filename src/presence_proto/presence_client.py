@@ -49,8 +49,8 @@ class PresenceClient(SansIO):
     `online_at` is the time at which this user came online, as other users see it: a text, by convention ISO
     8601 in UTC. The application provides it, because the core has no wall clock. `rng` is used for the jitter
     of the backoff and the nonce of the upgrade. An illegal command raises `LocalProtocolError` and changes
-    nothing. A command that sends something to the room returns an id. If it fails, `CommandFailed` has that
-    id.
+    nothing. A command that sends something to the room returns an id. If the command fails, `CommandFailed`
+    has that id.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class PresenceClient(SansIO):
 
     @property
     def server_count(self) -> int | None:
-        """The number of users that a Jarvis server last reported. `None` on Phoenix, which reports none."""
+        """The number of users that a Jarvis server last reported. Always `None` on Phoenix."""
         return self._room.server_count
 
     @property
@@ -168,7 +168,8 @@ class PresenceClient(SansIO):
         """Return the number of devices with which a user is online.
 
         It is 0 for an offline user, for a stale user after a restart of the server, and for this user until
-        others see it. The Jarvis JSON protocol does not report devices: there, all other users have 1.
+        others see this user. The Jarvis JSON protocol does not report devices: there, every other user who is
+        online has 1.
         """
         return self._roster.device_count(user_id)
 
@@ -190,8 +191,8 @@ class PresenceClient(SansIO):
     def update_activity(self, status: UserStatus | str, activity: str | None = None, *, now: float) -> int:
         """Show this status and activity to the other users.
 
-        The client keeps both, and sends them again after every reconnect. So the command fails only if the
-        server refuses it.
+        The client keeps the status and the activity, and sends them again after every reconnect. So the
+        command fails only if the server refuses it.
         """
         try:
             status = UserStatus(status)
@@ -243,9 +244,9 @@ class PresenceClient(SansIO):
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
         """Use another access token, also in answer to `AccessTokenNeeded`.
 
-        The client sends it to the joined channel at once, and uses it in the next join and the next URL.
-        `expires_in` is its validity in seconds, if known. With `asks_for_token`, the client requests the next
-        token before this one expires.
+        The client sends the token to the joined channel at once, and uses it in the next join and the next
+        URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
+        requests the next token before this token expires.
         """
         self._clock.advance(now)
         self._room.set_access_token(token, expires_in=expires_in, now=now)
@@ -254,8 +255,8 @@ class PresenceClient(SansIO):
     def access_token_failed(self, reason: str, *, now: float) -> None:
         """Answer `AccessTokenNeeded` with a failure: no access token is available now.
 
-        The client repeats the request later. `Disconnected` reports the human-readable `reason`, or `Error`
-        if the client is connected. Without an unanswered request, this call does nothing.
+        The client repeats the request later. `Error` reports the human-readable `reason` if the WebSocket is
+        open, otherwise `Disconnected` does. Without an unanswered request, this call does nothing.
         """
         self._clock.advance(now)
         self._room.access_token_failed(reason, now=now)

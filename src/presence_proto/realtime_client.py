@@ -82,7 +82,7 @@ class RealtimeClient(SansIO):
         self._heartbeats: set[str] = set()  # refs of unanswered heartbeats
         self._tokens = TokenRequests(config, self._outbox, rng)
         self._joining: dict[str, None] = {}  # topics to join when a fresh token arrives
-        self._deadline = inf  # seconds; the earliest timer, after the last call
+        self._deadline = inf  # in seconds; the earliest timer after the last call
 
     # ---------------------------------------------------------------- getters
 
@@ -259,8 +259,8 @@ class RealtimeClient(SansIO):
     def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
         """Track this payload in the presence of a topic, now and after every rejoin.
 
-        Calls are coalesced to stay within `track_limit`: the client sends the latest payload, unless it sent
-        the same payload last. `TrackFailed` follows if the server refuses.
+        Calls are coalesced to stay within `track_limit`: the client sends the latest payload, unless it
+        equals the last sent payload. `TrackFailed` follows if the server refuses.
         """
         if type(payload) is not Raw and not isinstance(payload, Mapping):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
@@ -285,9 +285,9 @@ class RealtimeClient(SansIO):
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
         """Use another access token, also in answer to `AccessTokenNeeded`.
 
-        The client sends it to joined Supabase channels at once, and uses it in later joins and in the next
-        URL. `expires_in` is its validity in seconds, if known. With `asks_for_token`, the client requests the
-        next token before this one expires.
+        The client sends the token to joined Supabase channels at once, and uses it in later joins and in the
+        next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
+        requests the next token before this token expires.
         """
         check_expires_in(expires_in)
         try:
@@ -398,7 +398,7 @@ class RealtimeClient(SansIO):
         return min(first, self._tokens.timers.first) if self._config.asks_for_token else first
 
     def _settle(self, now: float) -> None:
-        """Handle received messages, then due timers: a reply that has arrived then beats its timeout."""
+        """Handle received messages before due timers, so that a reply that has arrived beats its timeout."""
         if self._connection.has_more:
             self._pump(now)
         while (deadline := self._first_deadline()) <= now:
@@ -500,9 +500,9 @@ class RealtimeClient(SansIO):
                 self._too_deep(*deep, now)
 
     def _too_deep(self, exc: RemoteProtocolError, message: Message | None, now: float) -> None:
-        """Report a message that nests too deeply. If it is presence, apply it without its too deep values.
+        """Report a message that nests too deeply. Apply presence without its too deeply nested values.
 
-        Otherwise the meta of one user could hide the presence of all others.
+        If the whole message were dropped, the meta of one user could hide the presence of all others.
         """
         topic = None if message is None else message.topic
         if message is None or message.event not in ("presence_state", "presence_diff"):
@@ -544,7 +544,7 @@ class RealtimeClient(SansIO):
     def _join_answered(
         self, message: Message, channel: Channel | None, status: str, response: Any, now: float
     ) -> bool:
-        """Handle the reply to a join. Returns whether the message is one."""
+        """Handle the reply to a join. Returns whether the message is such a reply."""
         ref = message.ref
         if not isinstance(ref, str) or not self._socket.joins.answered(message.topic, ref, now):
             return False

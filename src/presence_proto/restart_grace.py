@@ -26,10 +26,11 @@ OVERSLEPT = 1.0  # seconds; a tick later than this means that the host was aslee
 
 
 class RestartGrace:
-    """The timer of the missing users. It runs only while the client is in the room.
+    """The timer after which missing users go offline. It runs only while the client is in the room.
 
-    If the server restarts again within the grace, the timer starts again, with the time since the first loss.
-    The rest of `restart_grace` bounds it: while the client is in the room, no missing user stays longer.
+    If the server restarts again within the grace, the timer starts again, and the time away counts from the
+    first loss. The unused part of `restart_grace` limits the new grace. So no missing user stays longer than
+    `restart_grace` while the client is in the room.
     """
 
     __slots__ = (
@@ -47,7 +48,7 @@ class RestartGrace:
         self.applies = False
         """Whether users who are missing when the client returns may stay."""
         self.deadline = inf
-        """The time of `expire` in seconds, or infinite."""
+        """The time at which `expire` is due, in seconds, or infinity."""
         self._config = config
         self._away_since = -inf
         self._here_since: float | None = None
@@ -56,7 +57,7 @@ class RestartGrace:
         self._paused = inf  # the deadline while the client is out of the room
 
     def lost(self, now: float) -> None:
-        """Pause, because the client is out of the room. Another call does nothing."""
+        """Pause, because the client is out of the room. A repeated call does nothing."""
         if self._here_since is None:
             return
         if self.deadline == inf:
@@ -66,12 +67,12 @@ class RestartGrace:
         self._paused, self.deadline, self._here_since = self.deadline, inf, None
 
     def left(self, now: float) -> None:
-        """Stop, because the application leaves. Its time away says nothing about the other clients."""
+        """Stop, because the application leaves. That time away says nothing about other clients."""
         self.lost(now)
         self.applies, self._paused = False, -inf
 
     def returned(self, now: float) -> None:
-        """Resume, because the client is in the room again. A deadline passed in between is due at once."""
+        """Resume, because the client is in the room again. A deadline that has passed is due at once."""
         self._here_since, self.deadline = now, self._paused
         self.applies = self._config.restart_grace > 0
         if self.deadline <= now:
@@ -87,8 +88,9 @@ class RestartGrace:
     def expire(self, now: float) -> bool:
         """Handle the deadline. Returns whether the missing users go offline now.
 
-        If the host was asleep, their joins may be unread in the socket. The deadline then moves once, by the
-        heartbeat timeout: until then the joins are read, or the connection is known to be dead.
+        If the host was asleep, joins of missing users may be unread in the socket. Then the deadline moves
+        once, by the heartbeat timeout: by that time the joins are read, or the connection is known to be
+        dead.
         """
         if now - self.deadline > OVERSLEPT and self._patience:
             self.deadline, self._patience = now + self._patience, 0.0

@@ -8,14 +8,14 @@ The rules, from the Jarvis presence system:
   earlier pending activity does not undo a later one.
 - When a device leaves, pending activities of its user are dropped: the device may have sent them, and then no
   presence update will confirm them.
-- A full presence state drops all earlier pending activities.
+- A full presence state drops all earlier pending activities of other users.
 - This client's user is always in the roster, and never in an event. No broadcast changes that user. Its own
   pending activity stays until its presence update arrives, even after a full state.
 - After a restart of the server, users who are missing from the new state become stale. A stale user has no
   device and stays as last shown until the user returns or leaves, or until `drop_stale`. Activity broadcasts
   of stale users are ignored.
-- A change that is not visible is not an event and changes nothing. A new `online_at` alone is not visible:
-  the field says when the user, as shown, came online.
+- A change of only `online_at` is not an event. The roster then keeps the old `online_at` of another user: the
+  field says when the user, as shown, came online.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
-"""Most pending activities per user. Above it, the oldest are dropped: no presence update confirms them."""
+"""The most pending activities of a user. If there are more, the oldest activities are dropped."""
 
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
@@ -82,7 +82,7 @@ class _UserRecord(Struct, gc=False):
 
 
 class DeviceChange(Struct, frozen=True, gc=False):
-    """A `PresenceChange` in terms of devices: those that joined, the latest last, and the refs that left.
+    """A `PresenceChange` in terms of devices: the joined devices, latest last, and the refs of the left ones.
 
     `continues`: whether a joined device is an update of one that left.
     """
@@ -119,7 +119,8 @@ def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
 
 
 class Roster:
-    """The users of a room by id, this client's user first. `own` is that user until the server lists it.
+    """The users of a room by id, this client's user first. `own` is this client's user until the server lists
+    that user.
 
     A roster can be the `PresenceStore` of a channel. Then a diff is decoded once, directly to users, and its
     data is in memory once. Metas are merged by ref, as in a `PresenceMap`. Limits: `max_keys` users,
@@ -173,7 +174,7 @@ class Roster:
         return bool(self._stale)
 
     def apply(self, changes: Iterable[AnyChange]) -> list[RosterEvent]:
-        """Apply changes of a presence that is stored elsewhere. Pass each change to `apply` or `sync`."""
+        """Apply changes of a presence that is stored elsewhere. Pass each change either here or to `sync`."""
         happened: list[RosterEvent] = []
         for change in changes:
             self._changed(_of_devices(change) if isinstance(change, PresenceChange) else change, happened)
@@ -315,9 +316,9 @@ class Roster:
         check_nesting(payload, self._max_nesting)
 
     def nothing_continues(self, before: int, changes: Iterable[DeviceChange]) -> bool:
-        """Whether a state keeps none of the current devices, and no update of one.
+        """Whether a state has no current device, and no update of a current device.
 
-        `changes` are the changes of that state. Call this before `sync` gets them. `before` is not used.
+        `changes` are the changes of that state. Pass them to `sync` afterwards. `before` is not used.
         """
         gone = 0
         for change in changes:
@@ -353,7 +354,7 @@ class Roster:
             self._changed(DeviceChange(key, "updated", joined, left), happened)
 
     def _become(self, key: str, metas: Mapping[str, Meta]) -> DeviceChange | None:
-        """Return the change of a user who then has exactly `metas`; `None` if nothing changes."""
+        """Return the change after which a user has exactly `metas`; `None` if nothing changes."""
         mine = self._devices(key)
         left = [ref for ref in mine if ref not in metas]
         new = [meta for ref, meta in metas.items() if ref not in mine]
@@ -390,7 +391,7 @@ class Roster:
     def _check_size(
         self, joins: Mapping[str, Collection[str]], leaves: Mapping[str, Collection[str]]
     ) -> None:
-        """Raise `RemoteProtocolError` if the result of a diff would be too large. Count its leaves first."""
+        """Raise `RemoteProtocolError` if a diff's result would be too large. Leaves make room for joins."""
         most = max(map(len, joins.values()), default=0)
         if not joins or (
             len(self._entries) + len(joins) <= self._max_keys and self._most + most <= self._max_metas
@@ -561,10 +562,10 @@ def _of_devices(change: PresenceChange) -> DeviceChange:
 
 
 def _are_last(devices: dict[str, _Device], joins: dict[str, _Device]) -> bool:
-    """Whether `joins` equals the last joined of `devices`, in order and content."""
+    """Whether `joins` are the last joined of `devices`, in the same order and with the same content."""
     last = nlargest(len(joins), devices.values(), key=_number)
     again = nlargest(len(joins), joins.values(), key=_number)
-    # Compare texts: for Python, 1 and True are equal.
+    # Compare reprs, because 1 == True in Python.
     return [repr((one.ref, one.user, one.is_update)) for one in last] == [
         repr((one.ref, one.user, one.is_update)) for one in again
     ]

@@ -33,7 +33,7 @@ MAX_CODED = 4096
 and as JSON, because the other forms take long to create."""
 
 MAX_TOKENS = 16
-"""Number of access tokens of one client that are hidden: the newest ones."""
+"""The most access tokens of one client that are hidden: the newest tokens."""
 
 BEARER_PREFIX = "base64url.bearer."
 """The prefix of a subprotocol that carries a token after its last dot."""
@@ -89,7 +89,7 @@ def header_secrets(name: str, value: str) -> list[str]:
 
 
 def subprotocol_secrets(name: str) -> list[str]:
-    """Return the encoded token that a subprotocol carries, as a list of at most one."""
+    """Return the encoded token that a subprotocol carries, as a list of at most one string."""
     return [name.rpartition(".")[2]] if name.startswith(BEARER_PREFIX) else []
 
 
@@ -146,13 +146,13 @@ class Credentials:
             self._pattern = None
 
     def hide(self, text: str) -> str:
-        """Return `text` with each credential replaced by `…`. Those shorter than `MIN_SECRET` stay."""
+        """Return `text` with `…` in place of each credential of at least `MIN_SECRET` characters."""
         if self._pattern is None:
             secrets = [one for one in (*self._fixed, *self._tokens) if len(one) >= MIN_SECRET]
             found = {form for secret in secrets for form in forms(secret)}
             # Longest first, because one secret may be the beginning of another. "(?!)" matches nothing.
             longest_first = sorted(found, key=lambda form: (-len(form), form))
-            longest = 4 * MAX_CODED  # characters of a form in the pattern
+            longest = 4 * MAX_CODED  # the most characters of a form in the pattern
             self._long = [form for form in longest_first if len(form) > longest]
             self._pattern = re.compile("|".join(map(re.escape, longest_first[len(self._long) :])) or "(?!)")
         for form in self._long:

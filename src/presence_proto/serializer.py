@@ -238,8 +238,8 @@ class _Reader:
         """Decode a text message of a server as `decode` does, but leave presence as JSON.
 
         The payload of nearly every `presence_state` is a `msgspec.Raw`, and that of a `presence_diff` is an
-        `EncodedDiff`. `PresenceMap` accepts both, and decodes only the parts that it needs. Only it finds
-        some faults in these payloads, such as too many nesting levels.
+        `EncodedDiff`. `PresenceMap` accepts both types, and decodes only the parts that it needs. Some faults
+        in these payloads, such as too many nesting levels, are found only by `PresenceMap`.
         """
         front = text[:_FRONT]
         try:
@@ -252,7 +252,7 @@ class _Reader:
                 if message.event == "presence_state":
                     return message
         except (RecursionError, *DECODE_ERRORS):
-            # `_read` decodes the message in full, and reports its fault, if it has one. (`RecursionError`:
+            # `_read` decodes the message in full, and reports its fault, if any. (`RecursionError`:
             # msgspec runs out of stack when it skips JSON that nests far deeper than `max_nesting`. The exact
             # depth does not matter: `_read` counts levels, and `PresenceMap` counts those of skipped JSON.)
             pass
@@ -267,7 +267,7 @@ class _Reader:
 class V1Serializer(_Reader):
     """The serializer of `vsn=1.0.0`: JSON objects, and no binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: most nesting levels of a decoded message.
+    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
     """
 
     __slots__ = ("_messages", "_required")
@@ -326,7 +326,7 @@ class V1Serializer(_Reader):
 class V2Serializer(_Reader):
     """The serializer of `vsn=2.0.0`: JSON arrays, and binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: most nesting levels of a decoded message.
+    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
     """
 
     __slots__ = ("_reads", "_writes")
@@ -480,8 +480,8 @@ Serializer: TypeAlias = V1Serializer | V2Serializer
 class UserReader:
     """Decoder for the text messages of one room. It decodes the payload of a `presence_diff` to a `UserDiff`.
 
-    When a diff does not fit, the next `GENERAL` messages go directly to the general decoder. Otherwise each
-    diff would be decoded twice in a room whose metas have additional fields.
+    When a diff is not a `UserDiff`, the next `GENERAL` messages go directly to the general decoder. Otherwise
+    each diff would be decoded twice in a room whose metas have additional fields.
     """
 
     GENERAL: ClassVar[int] = 200
@@ -492,7 +492,7 @@ class UserReader:
         self._serializer = serializer
         self._decode_users = serializer.user_diffs.decode
         self._is_v2 = isinstance(serializer, V2Serializer)
-        self._general = 0  # number of next messages for the general decoder
+        self._general = 0  # how many of the next messages go to the general decoder
 
     def decode(self, text: str) -> Message:
         """Return the message in a text. Raises only `RemoteProtocolError`, for a malformed message."""

@@ -53,14 +53,14 @@ class Timers(Generic[Name]):
     """A set of named deadlines in seconds. Setting a name again replaces its deadline.
 
     A change takes O(log n): outdated entries stay in the heap until they are its first entry. `first` is the
-    earliest deadline in seconds, or infinite without timers. It is an attribute because every read needs it.
+    earliest deadline in seconds, or infinity without timers. It is an attribute because every read needs it.
     """
 
     __slots__ = ("_heap", "_live", "_serial", "first")
 
     def __init__(self) -> None:
         self._live: dict[Name, _Timer] = {}
-        self._heap: list[_Timer] = []  # the first entry is always live
+        self._heap: list[_Timer] = []  # the first entry is never outdated
         self._serial = 0
         self.first = math.inf
 
@@ -73,7 +73,7 @@ class Timers(Generic[Name]):
         timer = self._live[name] = _Timer(deadline, self._serial, name)
         heappush(self._heap, timer)
         if before is not None and before.deadline <= self.first:
-            self._surface()  # it may have been the first entry
+            self._surface()  # the replaced entry may have been the first
         elif deadline < self.first:
             self.first = deadline
         if len(self._heap) > 64 and len(self._heap) > 4 * len(self._live):
@@ -104,7 +104,7 @@ class Timers(Generic[Name]):
         return None if self.first == math.inf else self.first
 
     def pop_expired(self, now: float) -> Name | None:
-        """Remove the earliest timer and return its name if its deadline is not after `now`, else `None`."""
+        """If the earliest timer is due at `now`, remove it and return its name, else return `None`."""
         if self.first > now or not self._heap:
             return None
         name: Name = heappop(self._heap).name
@@ -113,7 +113,7 @@ class Timers(Generic[Name]):
         return name
 
     def _surface(self) -> None:
-        """Remove outdated entries until the first entry is live."""
+        """Remove outdated entries until the first entry is not outdated."""
         heap = self._heap
         while heap and not heap[0].live:
             heappop(heap)

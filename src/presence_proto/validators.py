@@ -63,7 +63,7 @@ def is_unicode(text: Any) -> bool:
 
 
 def is_one_line(text: str) -> bool:
-    """Whether `text` is without control characters, such as line breaks and tabs."""
+    """Whether `text` has no control characters, such as line breaks and tabs."""
     return not any(ord(character) < 0x20 or ord(character) == 0x7F for character in text)
 
 

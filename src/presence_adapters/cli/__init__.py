@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C. A copy of `Exit.INTERRUPTED`: Ctrl-C may come before `exits` is imported."""
+"""Exit status after Ctrl-C. A copy of `Exit.INTERRUPTED`: Ctrl-C may come before the import of `exits`."""
 
 
 def main() -> None:

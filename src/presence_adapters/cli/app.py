@@ -1,4 +1,4 @@
-"""The click group of all commands. A command is imported only when used: importing all takes a second."""
+"""The click group of all commands. A command is imported only on use: all imports take a second."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Tab completion, in the start-up file of your shell:
 
 
 class _Commands(click.Group):
-    """Lazily imported commands. Ctrl-C exits with 130: click's own status 1 means a failed command here."""
+    """Lazily imported commands. Ctrl-C exits with 130, not with click's 1, which means a failed command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -72,8 +72,8 @@ class _Commands(click.Group):
 @click.version_option(package_name="presence-proto", prog_name="presence", message="%(prog)s %(version)s")
 def app() -> None:
     """See who is online and what they are doing, over Phoenix Channels and Supabase Realtime."""
-    # The commands report connection losses themselves. Without a handler, logging would print them on
-    # stderr, too. With --debug they are in the log as well.
+    # The commands report connection losses themselves. Without this handler, `logging` would also print them
+    # on stderr. With --debug, the losses are in the log, too.
     logging.getLogger(CONNECTION_LOG).addHandler(logging.NullHandler())
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the parent process closed it

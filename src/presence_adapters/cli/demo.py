@@ -232,7 +232,7 @@ class Director:
             self._cut(YOU)
 
     async def _do(self, step: Callable[[], Awaitable[object]]) -> None:
-        # The client may just have disconnected, or its connection may be congested. The demo skips the step.
+        # If the client has just disconnected, or its connection is congested, skip the step.
         with suppress(PresenceError):
             await step()
 
@@ -261,7 +261,7 @@ class Director:
             (0.7, people["fumiko"].change),
             (0.7, lambda: enter("emeka")),
             (0.6, people["ada"].talk),
-            # Cut the watching client's connection. It gets the changes in between as one net difference.
+            # Cut the connection of the watching client. Later it gets all missed changes together.
             (0.9, lambda: cut(YOU)),
             (0.1, people["bruno"].leave),
             (0.1, lambda: enter("gus")),
@@ -300,7 +300,7 @@ class Director:
 
 
 # ------------------------------------------------------------------------------------------------------- view
-# The views of the room: a live view for a terminal, lines otherwise.
+# The views of the room: a live view for a terminal, and lines for any other output.
 
 
 SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and events side by side
@@ -395,7 +395,7 @@ class PlainView:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # `presence demo | head` closes the pipe. Flushing the buffer at exit must not fail again.
+            # A command such as `presence demo | head` closes the pipe. Flushing at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._on_gone()
 

@@ -25,49 +25,69 @@ LEVELS = ["debug", "info", "warning", "error"]
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
-    ("max_connections", int, "N", "Simultaneous clients; more are refused with HTTP 429."),
+    ("max_connections", int, "N", "Most clients at once. Further clients are refused with HTTP 429."),
     (
         "max_connections_per_address",
         int,
         "N",
-        "Simultaneous clients of one IPv4 address or IPv6 /64. Clients behind a proxy share its address.",
+        "Most clients at once of one IPv4 address or IPv6 /64. Clients behind a proxy share its address.",
     ),
-    ("max_channels", int, "N", "Channels of one client."),
-    ("max_message_size", int, "BYTES", "Largest message; a larger one closes its connection."),
-    ("max_meta_size", int, "BYTES", "Largest presence payload of one client in one channel, with its key."),
-    ("max_topic_size", int, "BYTES", "Total of all presence payloads in one channel."),
-    ("max_connection_size", int, "BYTES", "Total of one client's presence payloads and channel names."),
-    ("max_total_size", int, "BYTES", "Total of all clients' presence payloads and channel names."),
+    ("max_channels", int, "N", "Most channels of one client."),
+    (
+        "max_message_size",
+        int,
+        "BYTES",
+        "Largest message; a client that sends a larger one is disconnected.",
+    ),
+    ("max_meta_size", int, "BYTES", "Largest presence payload, together with its presence key."),
+    ("max_topic_size", int, "BYTES", "Largest total of all presence payloads in one channel."),
+    (
+        "max_connection_size",
+        int,
+        "BYTES",
+        "Largest total of one client's presence payloads and channel names.",
+    ),
+    ("max_total_size", int, "BYTES", "Largest total of all clients' presence payloads and channel names."),
     (
         "presence_limit",
         int,
         "N",
-        "Presence updates of one channel in 30 s; one more closes the channel. Supabase allows 5.",
+        "Most presence updates of a client in a channel in 30 s; more close the channel. Supabase allows 5.",
     ),
     (
         "message_rate",
         int,
         "N",
-        "Messages per second from one client, averaged over 10 s. Supabase allows 100.",
+        "Most messages per second from one client, averaged over 10 s. Supabase allows 100.",
     ),
-    ("join_rate", int, "N", "Joins per second of one client, averaged over 10 s. Supabase allows 100."),
-    ("delivery_rate", int, "N", "Messages per second sent to others for one client, averaged over 10 s."),
-    ("join_delay", float, "SECONDS", "Delay of each join. Each client's joins run one after the other."),
-    ("refusal_delay", float, "SECONDS", "Additional delay of a refused join. Supabase takes 5."),
+    ("join_rate", int, "N", "Most joins per second of one client, averaged over 10 s. Supabase allows 100."),
+    (
+        "delivery_rate",
+        int,
+        "N",
+        "Most deliveries per second of one client's messages to other clients, averaged over 10 s.",
+    ),
+    ("join_delay", float, "SECONDS", "Delay of each join. The joins of one client run one after the other."),
+    ("refusal_delay", float, "SECONDS", "Additional delay of a refused join. On Supabase: 5."),
     (
         "handshake_refusal_delay",
         float,
         "SECONDS",
-        "Delay before a wrong API key is refused. Supabase takes 2.",
+        "Delay before a wrong API key is refused. On Supabase: 2.",
     ),
-    ("presence_window", float, "SECONDS", "Collect joins and leaves for this long, and send them together."),
+    (
+        "presence_window",
+        float,
+        "SECONDS",
+        "Time for which joins and leaves are collected before they are sent together.",
+    ),
 ]
 """The fields of `HubConfig` that are options: name, type, metavar and help text."""
 
 DEFAULTS: dict[str, int | float] = {
     "max_connections_per_address": 1000,
 }
-"""Defaults of the command that differ from `HubConfig`, whose own suit tests: clients may be untrusted."""
+"""Defaults that differ from those of `HubConfig`, because the clients of the command may be untrusted."""
 
 
 RATES: dict[str, int | float] = {
@@ -76,7 +96,7 @@ RATES: dict[str, int | float] = {
     "join_rate": 100,
     "delivery_rate": 10_000,
 }
-"""More such defaults, not applied with `--control`: a test may send faster than a client should."""
+"""More such defaults. They do not apply with `--control`, because a test may send faster than a client."""
 
 STRICT: dict[str, Any] = {
     "handshake_refusal_delay": 2.0,
@@ -101,7 +121,10 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command(epilog=f"\b\nThe commands of --control, and their arguments:\n{described()}")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 means all."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on. 0.0.0.0: all.",
 )
 @click.option(
     "--port",
@@ -114,7 +137,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--protocol",
     type=click.Choice(["both", "phoenix", "jarvis"], case_sensitive=False),
-    help="Protocols to serve: Phoenix and Supabase, the older Jarvis JSON, or both.  [default: both]",
+    help="phoenix: serve Phoenix and Supabase. jarvis: serve the older Jarvis JSON.  [default: both]",
 )
 @click.option("--api-key-file", type=FILE, help="File with the key that clients must send. Default: no key.")
 @click.option(
@@ -122,8 +145,8 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     "allowed_origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Origin whose web pages may connect, such as https://example.com. Pages of this host always may. "
-    "Repeat the option for several origins.",
+    help="Origin whose web pages may connect, such as https://example.com. Pages of the hub's own host may "
+    "always connect. Repeat the option for several origins.",
 )
 @click.option("--tls-cert", type=FILE, help="PEM file with the certificate chain. Enables TLS.")
 @click.option("--tls-key", type=FILE, help="PEM file with the private key, unless it is in --tls-cert.")
@@ -139,12 +162,12 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Lowest level to log on stderr.  [default: info; with --control: warning]",
 )
 @click.option(
-    "--control", "controlled", is_flag=True, help="For tests in any language: run JSON commands from stdin."
+    "--control", "controlled", is_flag=True, help="Run JSON commands from stdin, for tests in any language."
 )
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Record the hub to this file, for `presence replay`.",
+    help="Write a recording of the hub to this file, for `presence replay`.",
 )
 def hub(
     host: str,
@@ -163,7 +186,8 @@ def hub(
     """Run a hub: a server for presence, Phoenix and Supabase clients.
 
     The hub prints its URLs and the code of an example client. Ctrl-C or SIGTERM stop it cleanly: clients are
-    asked to reconnect (close code 1012), and the exit status is 0. It is 1 when the hub cannot listen.
+    asked to reconnect (close code 1012), and the exit status is 0. If the hub cannot listen, the exit status
+    is 1.
 
     With --control, the first line on stdout is a JSON object with url, socket_url, jarvis_url, port, and the
     api_key that clients need. The hub then runs the commands on stdin, and prints one line of reply to each:
@@ -173,7 +197,7 @@ def hub(
       {"do": "online", "topic": "realtime:x"}    {"ok": true, "result": {…}}
       {"do": "juggle"}                           {"ok": false, "error": "…"}
 
-    The end of stdin, or a signal, stops the hub at once, like a killed process.
+    At the end of stdin or on a signal, the hub stops at once, like a killed process.
     """
     if not host:
         raise click.UsageError(

@@ -20,7 +20,7 @@ from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
 @click.option(
     "--plain",
     is_flag=True,
-    help="Print lines instead of the live view. This is the default without a terminal and with NO_COLOR.",
+    help="Print lines instead of the live view. Without a terminal, or with NO_COLOR, this is the default.",
 )
 def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
     """Watch a small demo room: a hub, a few simulated users, and a client that shows what they do.
@@ -40,7 +40,7 @@ def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
 @click.option("--clients", type=click.IntRange(min=1), help="Clients in each simulation. [default: 3-6]")
 @click.option("--faults", default="mixed", show_default=True, type=click.Choice(list(FAULTS)))
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Number of processes.")
-@click.option("--log", is_flag=True, help="Print every step. Not with several --jobs.")
+@click.option("--log", is_flag=True, help="Print every step. Cannot be combined with several --jobs.")
 def sim(
     seed: int | None,
     seeds: range | None,
@@ -54,8 +54,9 @@ def sim(
     """Run simulations: a hub and clients on faulty networks, checked at every step.
 
     Time is virtual, and the same seed gives the same simulation. The seed chooses every value that no option
-    sets. The command prints a summary at the end. Exit status 0, or 1 with a report when a protocol rule was
-    violated. Ctrl-C stops the run with the summary so far, and exit status 130.
+    sets. The command prints a summary at the end, and the exit status is 0. When a protocol rule is violated,
+    it prints a report, and the exit status is 1. Ctrl-C stops the run: the command prints the summary so far,
+    and the exit status is 130.
     """
     if seed is not None and seeds is not None:
         raise click.UsageError("give either --seed or --seeds")
@@ -76,7 +77,7 @@ def sim(
 def replay(file: str, show: bool) -> None:
     """Replay a recording, and check that the output is the same. Recordings are for bug reports.
 
-    FILE is a recording that a client or hub has written with its `record` option, or - for stdin. Exit status
-    0 when the output is the same, 1 when it differs, 2 when FILE is not a recording or is damaged.
+    FILE is a recording that a client or hub has written with its `record` option, or - for stdin. The exit
+    status is 0 when the output is the same, 1 when it differs, 2 when FILE is not a recording or is damaged.
     """
     sys.exit(0 if replay_file(file, show=show) else 1)

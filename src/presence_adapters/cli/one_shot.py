@@ -52,7 +52,7 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         restore()
-        # Not a direct call: the signal may interrupt the loop anywhere. This also wakes a sleeping loop.
+        # Not a direct call, because the signal may interrupt the loop anywhere, or the loop may be asleep.
         loop.call_soon_threadsafe(callback)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,7 +64,7 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
 
 
 async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None = None) -> None:
-    """Run `main` until it ends, `seconds` pass, or SIGINT or SIGTERM arrives. Raises what `main` raises."""
+    """Run `main`. Cancel it after `seconds`, or on SIGINT or SIGTERM. Raises the exceptions of `main`."""
     stop = asyncio.Event()
     with on_stop_signal(stop.set):
         running, stopping = asyncio.create_task(main), asyncio.create_task(stop.wait())
@@ -84,14 +84,14 @@ async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None =
 #     async with visit(settings, timeout) as client:
 #         await confirmed(client, await client.send_poke("bob-1"))
 #
-# The visitor is in no roster. If the user is online elsewhere, others see no change. If not, the visit does
-# not bring the user online. Exception: the Jarvis JSON protocol has no invisible join. There the user is
-# online during the visit; status and activity do not change.
+# No roster shows the visitor, so other users see no change, whether or not the user is online with another
+# program. The Jarvis JSON protocol is an exception, because it has no invisible join: with it, the user is
+# online during the visit. Status and activity do not change.
 
 
 T = TypeVar("T")
 
-GOODBYE = 1.0  # seconds; upper limit of `close_timeout` for a visit
+GOODBYE = 1.0  # seconds; the longest `close_timeout` of a visit
 PAUSE = 0.02  # seconds between two checks for the server's reply
 
 
@@ -122,7 +122,7 @@ def client_of(settings: Settings, **changes: Any) -> PresenceClient:
 
 @asynccontextmanager
 async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceClient]:
-    """Yield a client that has joined the room invisibly. Joining and the body share `timeout` seconds.
+    """Yield a client that has joined the room invisibly. Join and body take at most `timeout` seconds.
 
     Raises `Unreachable` when the client cannot join, and `Failure` when the body exceeds the time.
     """
@@ -183,7 +183,7 @@ async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
     """Disconnect, which ends the stream of events, and return the unread events."""
     await client.disconnect()
     rest: list[PresenceEvent | EventsDropped] = []
-    with suppress(ConnectError):  # raised after the last event when the server refused us for good
+    with suppress(ConnectError):  # raised after the last event if the server has refused the client for good
         async for event in client:
             rest.append(event)
     return rest
@@ -192,10 +192,10 @@ async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
 # --------------------------------------------------------------------------------------------------- one shot
 
 
-ENDLESS = 10_000  # columns of output that is not a terminal: nothing is cut off there
+ENDLESS = 10_000  # columns of output that is not a terminal, so that no text is cut off
 
 NARROWEST = 80
-"""Minimum width of the table, in columns. A narrower terminal wraps the lines, so no column is lost."""
+"""The least width of the table, in columns. A narrower terminal wraps the lines, so no column is lost."""
 
 
 async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:

@@ -40,12 +40,12 @@ SHOWN: dict[str, tuple[str, str]] = {
         "true|false",
         "Whether other users see you in the room.",
     ),
-    "tls_ca": ("FILE", "File with the certificates of the authorities (CAs) to trust."),
+    "tls_ca": ("FILE", "File with certificates of authorities (CAs) to trust in addition to the system's."),
 }
 """The flags that `--help` shows: metavar and help text. The other flags work, but are hidden."""
 
 CONFIG_HELP = (
-    "File with the settings. Each setting that is not a secret is an option, too, such as "
+    "File with the settings. Each setting that is not a secret can also be given as an option, such as "
     "--heartbeat-interval 20."
 )
 
@@ -66,16 +66,17 @@ class Duration(click.FloatRange):
         return number
 
 
-_PREFIX = "setting_"  # of parameter names: a command may have an argument named like a setting
+_PREFIX = "setting_"  # of the parameters, because an argument of a command may have a setting's name
 
 
 def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) -> Callable[[Command], Command]:
     """Add the options to a command, and pass it the loaded `Settings` as the keyword `settings`.
 
-    Warnings go to stderr. A `ConfigError` or `IdentityError`, also from the command itself, exits with status
-    2 and one line for each problem. Settings with `enabled = false` exit with status 3, unless
-    `even_if_disabled`. With `lazily`, the command gets the keyword `load` instead, a function that loads the
-    settings, and handles warnings, errors and `enabled` itself.
+    Warnings go to stderr. After a `ConfigError` or `IdentityError`, also of the command itself, the process
+    prints one line for each problem and exits with status 2. If the settings have `enabled = false`, it exits
+    with status 3, unless `even_if_disabled` is true. With `lazily`, the command gets the keyword `load`
+    instead: a function that loads the settings. The command then handles warnings, errors and `enabled`
+    itself.
     """
 
     def decorated(command: Command) -> Command:

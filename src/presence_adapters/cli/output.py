@@ -58,7 +58,7 @@ STATUS = {
 
 @frozen
 class Line:
-    """One line of output: an event in words, with a symbol, and a style (used only where there is colour)."""
+    """One line of output: an event in words, with a symbol and a style, which only colour terminals show."""
 
     symbol: str
     style: str
@@ -160,13 +160,13 @@ def print_event(event: PresenceEvent | EventsDropped) -> None:
 # Users: find one by id or name, and show them as a table or as JSON.
 
 
-MOST_NAMED = 5  # users that an error message lists
+MOST_NAMED = 5  # the most users that an error message lists
 
 
 def seen_users(room: RoomView) -> list[OnlineUser]:
-    """Return the users whom others see in the room, by name. Our own user is left out if invisible."""
+    """Return the users in the room, sorted by name. Leave out this client's user if others do not see it."""
     own = room.identity.user_id
-    # Check the device count of our own user only: another user's is 0 while the user is stale.
+    # Check only the device count of this client's user: for another user it is 0 while that user is stale.
     return by_name(user for user in room.online_users if user.user_id != own or room.device_count(own))
 
 
@@ -299,7 +299,7 @@ class _Formatter(logging.Formatter):
 
 
 def hub_log(level: str) -> None:
-    """Log to stderr from `level` on, for a hub."""
+    """Log messages of `level` and above to stderr, for a hub."""
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
@@ -307,7 +307,7 @@ def hub_log(level: str) -> None:
 
 @contextmanager
 def debug_log() -> Iterator[None]:
-    """Log everything of `presence_adapters` to stderr, for a client with `--debug`."""
+    """Log all messages of `presence_adapters` to stderr, for a client with `--debug`."""
     logger, handler = logging.getLogger(LOGGER), logging.StreamHandler()
     handler.setFormatter(_Formatter())
     level = logger.level

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from presence_proto.recording import Difference
 
-CONTEXT = 8  # lines of the recording to print before a difference
+CONTEXT = 8  # the most lines of the recording to print before a difference
 WIDTH = 160  # characters; longer context lines are cut
 
 

@@ -24,7 +24,7 @@ timeout_option = click.option(
     show_default=True,
     metavar="SECONDS",
     type=Duration(),
-    help="Fail if the server does not answer in time.",
+    help="Fail if the server has not answered after this time.",
 )
 
 
@@ -32,7 +32,7 @@ timeout_option = click.option(
 @click.option(
     "--plain",
     is_flag=True,
-    help="Print lines instead of the live view. This is the default without a terminal and with --debug.",
+    help="Print lines instead of the live view. Without a terminal, or with --debug, this is the default.",
 )
 @json_option
 @settings_options()
@@ -42,8 +42,8 @@ def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
     You join the room yourself. Keys set your status, and send pokes, invites and chat messages. The bottom
     line lists the keys. q or Ctrl-C quits.
 
-    A lost connection is restored automatically; until then the view shows the last known state. Exit status
-    0, or 4 when the server refuses the client.
+    A lost connection is restored automatically; until then the view shows the last known state. The exit
+    status is 0, or 4 when the server refuses the client.
     """
     from presence_adapters.cli.watch import watch_room
 
@@ -57,8 +57,9 @@ def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
 def online(settings: Settings, timeout: float, as_lines: bool) -> None:
     """List the users who are online, with their status and activity.
 
-    On Phoenix and Supabase servers, other users do not see this visit, and you are in the list only if you
-    are online elsewhere, as with `presence watch`. --json prints one object for each user.
+    On Phoenix and Supabase servers, the command joins the room invisibly: other users do not see you, and the
+    list contains you only if you are online with another program, such as `presence watch`. --json prints one
+    object for each user.
     """
     from presence_adapters.cli import one_shot
 
@@ -84,9 +85,10 @@ def status(
 
     STATUS is one of: online, idle, in_game, in_skill, do_not_disturb, away.
 
-    A status lasts as long as its connection, so the command keeps running, and reconnects after a loss.
-    --timeout applies to the first connection only. If you are online elsewhere, too, others see the status of
-    the client that joined last. When that client leaves, they see the other status again.
+    A status lasts as long as the connection that set it. So the command keeps running, and reconnects when
+    the connection is lost. --timeout applies to the first connection only. If you are online with another
+    program, too, others see the status of the program that joined last. When that program leaves, they see
+    the status of the other program again.
     """
     from presence_adapters.cli.one_shot import hold_status, run
 
@@ -111,7 +113,7 @@ def poke(settings: Settings, user: str, timeout: float, as_lines: bool) -> None:
 
 @click.command()
 @click.argument("game")
-@click.option("--code", help="Code with which the invited users can join the game.")
+@click.option("--code", help="Code that the invited users need to join the game.")
 @json_option
 @timeout_option
 @settings_options()
@@ -136,14 +138,14 @@ def chat(settings: Settings, channel: str, text: str, timeout: float, as_lines: 
 
 
 @click.command()
-@click.option("--name", metavar="NEW", help="Store a new name permanently. The id does not change.")
+@click.option("--name", metavar="NEW", help="Store a new name permanently. Your id does not change.")
 @json_option
 @settings_options(even_if_disabled=True)
 def whoami(settings: Settings, name: str | None, as_lines: bool) -> None:
     """Show the name and the id that other users see.
 
-    No server is needed. If you have no identity yet, the command creates one. A name from --name applies to
-    commands started later; running programs keep the old name.
+    No server is needed. If you have no identity yet, the command creates one. Programs that are started after
+    --name use the new name; programs that are already running keep the old name.
     """
     from presence_adapters.cli.one_shot import show_identity
 

@@ -1,4 +1,4 @@
-"""Hubs on sockets: `HubServer` for asyncio, `HubThread` for tests of any kind."""
+"""Hubs on sockets: `HubServer` for asyncio programs, and `HubThread` for tests with or without asyncio."""
 
 from presence_adapters.server.hub_server import HubServer
 from presence_adapters.server.hub_thread import HubThread

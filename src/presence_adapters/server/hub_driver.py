@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 PIECE = 64 * 1024
-"""The most bytes passed to a transport at once. A transport copies what its socket does not take."""
+"""The most bytes passed to a transport at once. A transport copies bytes that its socket does not take."""
 
 PATIENCE = 1.0
 """Seconds after which a write is old."""
@@ -60,7 +60,7 @@ class WriteBacklog:
     """A queue of writes that wait for a transport, oldest first. `now` is in seconds of one monotonic clock.
 
     The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, whatever
-    its size, because a client that is reading it is not slow.
+    its size, because a client that is still reading a large message is not slow.
     """
 
     __slots__ = (
@@ -87,7 +87,8 @@ class WriteBacklog:
         self._written = 0  # the end of the newest write
         self._given = 0  # the end of what the transport has received
         self._ended = 0  # the end of the oldest unfinished write
-        # `_mark` is `_written` at `_mark_time`; `_old` is the mark before it. Bytes before `_old` are old.
+        # `_mark` is the value of `_written` at `_mark_time`. `_old` is the previous value of `_mark`: bytes
+        # before this position are old.
         self._mark = self._old = 0
         self._mark_time = now
 
@@ -115,7 +116,7 @@ class WriteBacklog:
         self._written += len(data)
 
     def piece(self) -> bytes | memoryview:
-        """Remove and return the next bytes for the transport, at most `PIECE`. Empty when none are left."""
+        """Remove and return the next bytes for the transport, at most `PIECE`; `b""` when none are left."""
         if not self._rest:
             self._release_oldest()
             if not self._writes:
@@ -181,8 +182,8 @@ WARN_EVERY = 10.0  # seconds
 class TlsHandshakes(Generic[P]):
     """The peers in a TLS handshake. They count against the connection limits, like open connections.
 
-    When there are too many, the oldest handshake is cut. A normal handshake takes milliseconds, so the oldest
-    has most likely stalled.
+    When there are too many, the connection with the oldest handshake is cut. A normal handshake takes
+    milliseconds, so the oldest handshake has most likely stalled.
     """
 
     def __init__(self, limit: int, limit_per_address: int | None) -> None:
@@ -190,11 +191,11 @@ class TlsHandshakes(Generic[P]):
         self._limit_per_address = limit_per_address
         self._addresses: dict[P, str | None] = {}  # by peer, oldest first
         self._peers: defaultdict[str, dict[P, None]] = defaultdict(dict)  # by address, oldest first
-        self._cut = 0  # handshakes cut since the last warning
+        self._cut = 0  # number of handshakes cut since the last warning
         self._warned = float("-inf")
 
     def begin(self, peer: P, address: str | None, *, opened: int, now: float) -> Iterator[P]:
-        """Add a peer and yield the peers to cut. `opened` is the number of open connections."""
+        """Add a peer and yield the peers to cut. `opened` is the number of all open connections."""
         self._addresses[peer] = address
         if address is not None and self._limit_per_address is not None:
             same = self._peers[address]
@@ -226,7 +227,7 @@ class TlsHandshakes(Generic[P]):
 
 
 LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-"""The value of SO_LINGER with which closing a socket sends an RST."""
+"""The value of the socket option SO_LINGER that makes closing the socket send an RST."""
 
 
 NOT_YET = ConnId(0)  # the id of a connection that is not open yet
@@ -246,7 +247,7 @@ class AcceptedConnection(AsyncioConnection):
     is_slow = False
     """Whether the peer was found too slow, so that the connection will end soon."""
     stalled_since: float | None = None
-    """When the transport became full, in the event loop's time, or `None` while it is not full."""
+    """The event loop's time at which the transport became full, or `None` while it is not full."""
 
     # Defaults on the class save memory: most peers never have a backlog.
     _backlog: WriteBacklog | None = None
@@ -256,7 +257,7 @@ class AcceptedConnection(AsyncioConnection):
     def __init__(self, driver: HubDriver, sock: socket.socket, address: str | None) -> None:
         super().__init__(driver, NOT_YET)
         self._sock: socket.socket | None = sock  # `None` once the event loop owns it
-        self.address = address  # `None` when connections are not counted by address
+        self.address = address  # `None` when there is no limit for each address
 
     async def welcome(self, context: ssl.SSLContext | None, timeout: float) -> None:
         """Pass the socket to the event loop. `timeout` limits the TLS handshake, in seconds."""
@@ -285,8 +286,8 @@ class AcceptedConnection(AsyncioConnection):
         self.conn = self.driver.admit(self)
         super().connection_made(transport)
         assert self.transport is not None
-        # The transport is full as soon as its socket is. Not `high=0`: asyncio's TLS transport would then
-        # treat an empty buffer as full.
+        # The transport counts as full as soon as its socket is full. Not `high=0`: asyncio's TLS transport
+        # would then treat an empty buffer as full.
         self.transport.set_write_buffer_limits(high=1, low=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -304,7 +305,7 @@ class AcceptedConnection(AsyncioConnection):
         """Write data after all earlier writes."""
         transport = self.transport
         if transport is None or transport.is_closing():
-            return  # the connection has ended; `connection_lost` follows
+            return  # the connection has ended; the loop will call `connection_lost`
         if self._backlog is None and len(data) <= PIECE:
             transport.write(data)
             return
@@ -352,7 +353,7 @@ class AcceptedConnection(AsyncioConnection):
         super().cut()
 
     def drop_backlog(self) -> int:
-        """Drop the writes that were not begun. Return how many bytes of the begun write are left."""
+        """Drop the writes that were not begun. Return the bytes that are left of the begun write."""
         if self._backlog is None:
             return 0
         self._backlog.drop()
@@ -370,7 +371,7 @@ class AcceptedConnection(AsyncioConnection):
             return
         self._forget_backlog()
         if self._is_finishing:
-            # Not close() here: asyncio reports the end twice when `resume_writing` closes the transport.
+            # Do not call close() directly: asyncio reports the end twice if `resume_writing` calls it.
             asyncio.get_running_loop().call_soon(self.transport.close)
 
     def _look(self, buffered: int) -> None:
@@ -402,19 +403,23 @@ class HubDriver(AsyncioDriver):
     """The asyncio driver of a hub.
 
     It drains the core once per iteration of the event loop, for all facts and commands together. So a busy
-    hub writes once to each peer, and the order of outputs stays the same. The core's limits of connections
-    also apply to TLS handshakes. While received bytes of a peer wait for a turn in the hub, the driver does
-    not read from that peer.
+    hub writes once to each peer, and the order of outputs stays the same. The core's limits for connections
+    also apply to TLS handshakes. While received bytes of a peer wait for their turn in the hub, the driver
+    does not read from that peer.
 
-    A peer is too slow when it takes no bytes for `write_timeout` seconds. It is also too slow when more than
-    `max_write_buffer` bytes that were written at least a second ago are unread; the oldest message does not
-    count. When all peers together have more than `write_budget` unread bytes, peers whose transport has been
-    full for a second are too slow first, then those with the most unread bytes.
+    A peer is too slow in each of these cases:
 
-    The driver drops the writes to a slow peer that were not begun, and calls `on_slow(conn, reason)`, which
-    may close the connection through the core. The driver cuts the connection without `on_slow`, and also when
-    too many bytes of a begun write would precede the close frame: more than `max_write_buffer`, or any when
-    the budget is exceeded.
+    - It takes no bytes for `write_timeout` seconds.
+    - More than `max_write_buffer` bytes that were written at least a second ago are unread. The oldest
+      message does not count.
+    - All peers together have more than `write_budget` unread bytes. Then peers are declared too slow until
+      the sum is small enough: first those whose transport has been full for a second, then the others. In
+      both groups, peers with the most unread bytes come first.
+
+    For a slow peer, the driver drops the writes that were not begun, and calls `on_slow(conn, reason)`, which
+    may close the connection through the core. If there is no `on_slow`, the driver cuts the connection. It
+    also cuts the connection if too many bytes of a begun write would precede the close frame: more than
+    `max_write_buffer`, or any bytes if the budget is exceeded.
     """
 
     what = "hub"
@@ -442,7 +447,7 @@ class HubDriver(AsyncioDriver):
         self._on_slow = on_slow
         self.buffers = WriteBuffers()
         self.debtors: dict[AcceptedConnection, None] = {}  # the connections with a backlog
-        self._slow: list[tuple[AcceptedConnection, str]] = []  # slow peers since the last drain, and why
+        self._slow: list[tuple[AcceptedConnection, str]] = []  # new slow peers since the last drain, and why
         self._counts_addresses = max_connections_per_address is not None
         self._handshakes: TlsHandshakes[AcceptedConnection] = TlsHandshakes(
             max_connections, max_connections_per_address
@@ -458,7 +463,7 @@ class HubDriver(AsyncioDriver):
         """Take over an accepted socket. `timeout` limits its TLS handshake, in seconds."""
         peer = AcceptedConnection(self, sock, one_peer(address) if self._counts_addresses else None)
         task = self._make(peer, peer.welcome(ssl_context, timeout))
-        # Not at the end of the coroutine: a task that is cancelled before its first step never runs it.
+        # Not at the end of the coroutine: if the task is cancelled before its first step, no code of it runs.
         task.add_done_callback(lambda _: peer.not_welcome())
         if ssl_context is not None:
             # The core counts only open connections, but handshakes must count against the limits, too.
@@ -539,7 +544,8 @@ class HubDriver(AsyncioDriver):
                     break
 
     def _largest_debtors(self) -> list[AcceptedConnection]:
-        # Peers whose transport has been full for a second come first, then those with the most unread bytes.
+        # First the peers whose transport has been full for a second, then the others. Within each group, the
+        # peers with the most unread bytes come first.
         recent = self.now() - PATIENCE
 
         def is_reading(peer: AcceptedConnection) -> bool:
@@ -548,7 +554,7 @@ class HubDriver(AsyncioDriver):
         return sorted(self.debtors, key=lambda peer: (is_reading(peer), -peer.unread))
 
     def _free(self, peer: AcceptedConnection) -> None:
-        """Free memory that a peer's backlog holds. Cut the peer if dropping writes does not free any."""
+        """Free memory that a peer's backlog holds. Cut the connection if dropping writes frees no memory."""
         before = self.buffers.size
         if not peer.is_slow:
             reason = f"it left {peer.unread} bytes unread when the buffers of all clients were full"
@@ -559,7 +565,7 @@ class HubDriver(AsyncioDriver):
     def _dismiss(self, peer: AcceptedConnection, reason: str, patience: int) -> None:
         """Drop the writes that were not begun, and report the peer to `on_slow`.
 
-        Cut the connection without `on_slow`, or if more than `patience` bytes of a begun write are left.
+        Cut the connection if there is no `on_slow`, or if over `patience` bytes of a begun write are left.
         """
         peer.is_slow = True
         peer.fate = reason

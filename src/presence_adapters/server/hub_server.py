@@ -88,41 +88,41 @@ logger = logging.getLogger("presence_adapters.server")
 
 
 BACKLOG = 1024
-"""Connections that may wait to be accepted (the argument of `listen`)."""
+"""The most connections that may wait to be accepted (the argument of `listen`)."""
 
 TURN = 8
-"""Connections to accept before other tasks of the event loop run. With TLS, each takes a millisecond."""
+"""The most connections to accept before other tasks run. With TLS, each connection takes a millisecond."""
 
 FILES_BESIDES = 64
-"""Open files of a process, roughly, that are not client connections."""
+"""The approximate number of open files of a process that are not client connections."""
 
 TRY_AGAIN_LATER = 1013  # the close code for a client that reads too slowly
 
 LONGEST = 200
-"""Characters of a peer's text that a log line quotes."""
+"""The most characters of a peer's text that a log line quotes."""
 
 PAUSE = 1.0
-"""Seconds to wait before the next accept after one failed for lack of files or memory."""
+"""Seconds to wait after a failed accept, because files or memory may have run out."""
 
 
 class HubServer:
-    """A hub on a listening socket. It listens while it is entered.
+    """A hub on a listening socket. It listens inside its `async with` block.
 
-    Leaving the block closes it in an orderly way. A cancellation drops all connections at once.
+    Leaving the block closes the server in an orderly way. A cancellation drops all connections at once.
 
     `port=0` chooses a free port; see `port` and `url`. With an `ssl_context` the server speaks TLS only.
 
-    A client is too slow when it reads nothing for `write_timeout` seconds. It is also too slow when more than
-    `max_write_buffer` bytes that were sent at least a second ago are unread; the oldest message, of any size,
-    does not count. When all clients together have more than `write_budget` unread bytes, the clients with the
-    most unread bytes are too slow. Clients that are too slow are disconnected with close code 1013, if they
-    still read it.
+    The server disconnects clients that are too slow, with close code 1013. A client is too slow when it reads
+    nothing for `write_timeout` seconds. It is also too slow when more than `max_write_buffer` bytes that were
+    sent at least a second ago are unread; the oldest message, of any size, does not count. When all clients
+    together have more than `write_budget` unread bytes, the clients with the most unread bytes are too slow.
 
-    `rng` generates refs and presence keys. By default the system seeds it. `wall_clock` of the config is by
-    default the system's time, in ISO 8601 and UTC. `on_event` receives every `HubEvent` before it is logged.
-    It must not call the server, and an exception from it stops the server. `hub_type` is the class of `hub`,
-    such as `presence_proto.testing.FaultyHub`. `record` is a path or a text file to write a recording to, for
-    `presence replay`.
+    - `rng` generates refs and presence keys. By default the system seeds it.
+    - `wall_clock` of the config is by default the system's time, in ISO 8601 and UTC.
+    - `on_event` receives every `HubEvent` before the event is logged. It must not call the server. An
+      exception from `on_event` stops the server.
+    - `hub_type` is the class of `hub`, such as `presence_proto.testing.FaultyHub`.
+    - `record` is a path or a text file for a recording that `presence replay` reads.
     """
 
     def __init__(
@@ -159,9 +159,10 @@ class HubServer:
         self._ssl_context = ssl_context
         self._on_event = on_event
         self._is_listening = True
-        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # by listener; the task's end closes it
+        self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # accept tasks by listener
         self._handshake_timeout = config.handshake_timeout
-        # Closing takes at most one close_timeout for the hub, and then one for the linger of each connection.
+        # Closing takes at most one `close_timeout` until the hub has closed all connections, and one more
+        # until their pending data is sent.
         self._patience = 2 * config.close_timeout
         self._driver = HubDriver(
             self.hub,
@@ -186,7 +187,7 @@ class HubServer:
 
     @property
     def url(self) -> str:
-        """The base URL, such as `ws://127.0.0.1:4000`. Clients add a path, `/realtime/v1` or `/socket`."""
+        """The base URL, such as `ws://127.0.0.1:4000`. Clients append `/realtime/v1` or `/socket`."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)
         host = f"[{host}]" if ":" in host else host
         return f"{'ws' if self._ssl_context is None else 'wss'}://{host}:{self._port}"
@@ -221,7 +222,7 @@ class HubServer:
     async def close(self) -> None:
         """Stop in an orderly way, within twice `close_timeout`.
 
-        The server refuses new connections and closes the others with code 1012.
+        The server refuses new connections and closes the open connections with code 1012.
         """
         try:
             await self._stop_listening()
@@ -267,8 +268,8 @@ class HubServer:
     def run(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`.
 
-        The next iteration of the event loop sends its output and reports its events, together with those of
-        other calls.
+        Outputs and events of the command are sent and reported in the next iteration of the event loop,
+        together with those of other calls.
         """
         return self._driver.call(command, *args, **kwargs)
 
@@ -283,8 +284,8 @@ class HubServer:
     # ---------------------------------------------------------------- inside
 
     async def _accept(self, listener: socket.socket) -> None:
-        # Not loop.create_server: it keeps connections to itself until their TLS handshake is done, and a
-        # stopping server could not drop them.
+        # Not loop.create_server: a stopping server could not drop the connections whose TLS handshake is not
+        # done, because only the loop knows them.
         loop = asyncio.get_running_loop()
         accepted = 0
         while self._is_listening:
@@ -297,7 +298,7 @@ class HubServer:
                 continue  # the client has closed the connection already
             except OSError as exc:
                 logger.error("cannot accept a connection: %s", os_error_words(exc))
-                await asyncio.sleep(PAUSE)  # out of files or memory, until other connections are closed
+                await asyncio.sleep(PAUSE)  # files or memory may have run out
                 continue
             self._driver.accept(sock, address[0], self._ssl_context, self._handshake_timeout)
 
@@ -315,12 +316,12 @@ class HubServer:
 
     async def _stop_listening(self) -> None:
         # A cancelled `sock_accept` loses a connection that it has just accepted. So first remove the reader,
-        # then let the tasks take accepted connections, and only then cancel them.
+        # then let the tasks take the connections that were accepted, and only then cancel the tasks.
         self._is_listening = False
         loop = asyncio.get_running_loop()
         for listener, task in self._accepting.items():
             if not task.done():
-                with suppress(NotImplementedError):  # the proactor loop has no readers and needs none removed
+                with suppress(NotImplementedError):  # the proactor loop has no readers to remove
                     loop.remove_reader(listener)
         await asyncio.sleep(0)
         for task in self._accepting.values():

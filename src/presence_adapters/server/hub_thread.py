@@ -1,4 +1,4 @@
-"""`HubThread`: a hub for tests of any kind, running in its own thread.
+"""`HubThread`: a hub for tests with or without an event loop. It runs in its own thread.
 
     with HubThread() as hub:
         app = App(url=hub.url, api_key=hub.api_key)
@@ -6,7 +6,7 @@
         hub.cut_all()
         hub.wait_online("realtime:room", 1)
 
-It is a `FaultyHub` behind a `HubServer`. The pytest fixture `presence_hub` is a `HubThread`.
+A `HubThread` runs a `FaultyHub` behind a `HubServer`. The pytest fixture `presence_hub` is a `HubThread`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ T = TypeVar("T")
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
 PATIENCE = 10.0
-"""Seconds that a call may take in the hub's thread."""
+"""The most seconds that a call may take in the hub's thread."""
 
 PAUSE = 0.005
 """Seconds between two calls of a predicate in `wait_for`."""
@@ -74,7 +74,7 @@ class HubThread:
         self._ssl_context = ssl_context
         self._url = ""
         self._thread: threading.Thread | None = None
-        self._over: Future[bool] = Future()  # set by `stop`: whether to stop in an orderly way
+        self._over: Future[bool] = Future()  # set by `stop`; its result: whether to stop in an orderly way
         self._running: tuple[HubServer, asyncio.AbstractEventLoop] | None = None
         self._failure: BaseException | None = None
 
@@ -91,7 +91,7 @@ class HubThread:
 
     @_command
     def start(self) -> None:
-        """Listen, after `stop` again on the same port. A started hub has no faults and no members.
+        """Listen. A restart after `stop` uses the same port. A started hub has no faults and no members.
 
         Raises `OSError` when the port is in use or not permitted.
         """
@@ -99,7 +99,7 @@ class HubThread:
             raise LocalProtocolError("the hub is running already")
         ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]] = Future()
         self._over, self._failure = Future(), None
-        # A daemon, so that this thread never keeps an aborted test process alive.
+        # A daemon thread, so that it never keeps an aborted test process alive.
         self._thread = threading.Thread(
             target=self._live, args=(ready, self._over), name="presence-hub", daemon=True
         )
@@ -114,11 +114,11 @@ class HubThread:
 
     @_command
     def stop(self, *, orderly: bool = False) -> None:
-        """Stop as abruptly as a killed process, or do nothing when the hub is stopped already.
+        """Stop as abruptly as a killed process. If the hub is stopped already, do nothing.
 
-        `orderly`: send close code 1012 to all clients and wait for their close frames. This blocks: in an
-        event loop that runs one of the clients, call it with `asyncio.to_thread`. Raises the exception that
-        stopped the hub, if an internal error did.
+        With `orderly`, send close code 1012 to all clients and wait for their close frames. This blocks the
+        thread, so in an event loop that runs one of the clients, call it with `asyncio.to_thread`. If an
+        internal error has stopped the hub before, `stop` raises that exception.
         """
         if self._thread is None:
             return
@@ -162,7 +162,7 @@ class HubThread:
 
     @property
     def url(self) -> str:
-        """The URL for Supabase clients: `server_url` in this library, the URL in official clients."""
+        """The URL for Supabase clients: the `server_url` of this library, or the URL for official clients."""
         return f"{self._base}/realtime/v1"
 
     @property
@@ -182,7 +182,7 @@ class HubThread:
 
     @property
     def api_key(self) -> str:
-        """An API key for Supabase and Jarvis clients: one of `HubConfig.api_keys`, or "any" without keys."""
+        """An API key for Supabase and Jarvis clients: one of `HubConfig.api_keys`, else "any"."""
         return min(self._config.api_keys or {"any"})
 
     @property
@@ -195,14 +195,14 @@ class HubThread:
 
     @_command
     def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a copy of the metas in a topic, such as `realtime:room`, by presence key, newest last."""
+        """Return a copy of the metas in a topic such as `realtime:room` by presence key, newest last."""
         found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
         return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
 
     @property
     @_command
     def connections(self) -> list[int]:
-        """The ids of the open connections, oldest first, for `disconnect` and `cut`."""
+        """The ids of the open connections, oldest first. `disconnect` and `cut` take such an id."""
         return self.run(lambda server: list(server.hub.connections))
 
     @_command
@@ -226,7 +226,7 @@ class HubThread:
         """Wait until `predicate()` is true, and return its result.
 
         The calling thread calls `predicate` repeatedly. Raises `TimeoutError` after `timeout` seconds. Raises
-        `LocalProtocolError` in a thread with an event loop, which this would block: there, use
+        `LocalProtocolError` in a thread with an event loop, because it would block the loop. There, use
         `await asyncio.to_thread(hub.wait_for, …)` or `await trio.to_thread.run_sync(hub.wait_for, …)`.
         """
         _check_no_loop_waits()
@@ -273,7 +273,7 @@ class HubThread:
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
-        """Refuse the next `count` handshakes with an HTTP `status` from 300 to 599. 0 turns the fault off."""
+        """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0`: the fault is off."""
         self._do(FaultyHub.refuse_handshakes, count, status, body)
 
     @_command
@@ -303,7 +303,7 @@ class HubThread:
 
     @_command
     def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0) -> None:
-        """Delay each join by `join_delay` seconds, and a refused one by `refusal_delay` seconds more.
+        """Delay each join by `join_delay` seconds, and a refused join by `refusal_delay` more seconds.
 
         The joins of one connection are handled one after the other.
         """
@@ -313,13 +313,14 @@ class HubThread:
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
         """Close a Supabase channel that exceeds a limit. `None` means no limit.
 
-        `presence_calls` limits tracks and untracks in 30 seconds; `broadcasts` limits broadcasts in 1 second.
+        `presence_calls`: the most tracks and untracks in 30 seconds. `broadcasts`: the most broadcasts in
+        1 second.
         """
         self._do(FaultyHub.limit_rate, presence_calls, broadcasts)
 
     @_command
     def delay(self, seconds: float) -> None:
-        """Delay all data that the hub sends by `seconds`. 0 turns the fault off and sends delayed data."""
+        """Delay all data that the hub sends by `seconds`. 0 ends the delay and sends delayed data at once."""
         self._do(FaultyHub.delay, seconds)
 
     @_command
@@ -329,7 +330,7 @@ class HubThread:
 
     @_command
     def thaw(self) -> None:
-        """Continue after `freeze`, with all data received in the meantime."""
+        """Continue after `freeze`, and handle all data that arrived in the meantime."""
         self._do(FaultyHub.thaw)
 
     @_command

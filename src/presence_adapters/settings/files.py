@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # Reading small files that people write: settings and secrets.
 
 
-MAX_SIZE = 1024 * 1024  # bytes; a larger file is not a settings or secret file
+MAX_SIZE = 1024 * 1024  # bytes; a larger file cannot be a settings or secret file
 
 
 class FileTooLargeError(OSError):
@@ -52,7 +52,7 @@ class NotAFileError(OSError):
 
 
 def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_result]:
-    """Return the content and the status, with its permissions, of a file. Raises `OSError`.
+    """Return the content of a file and its status, which has the permissions. Raises `OSError`.
 
     With `pipes` the path may also be a pipe, such as the shell's `<(command)`.
     """
@@ -70,7 +70,7 @@ def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_res
 
 
 def _at_once(path: str, flags: int) -> int:
-    # O_NONBLOCK: opening a FIFO does not block until another process opens it for writing.
+    # With O_NONBLOCK, opening a FIFO does not wait until another process opens it for writing.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -98,21 +98,21 @@ def changeable_by_others(status: os.stat_result) -> bool:
 # The line numbers of the keys of a TOML document, which the standard parser does not report.
 #
 # A document is a sequence of statements: table headers, and keys with values. A long string or a list may
-# span several lines. A statement is complete as soon as `tomllib` accepts it by itself, so this code needs to
-# know nothing about TOML's quoting.
+# span several lines. A statement is complete as soon as `tomllib` accepts it by itself. So this code need not
+# know TOML's quoting.
 
 
 KeyPath: TypeAlias = tuple[str, ...]
 
-# A statement of several lines ends on a line with one of these. Parsing at other lines would be wasted time.
+# A statement of several lines ends with one of these strings. Parsing after other lines would waste time.
 _ENDS = ('"""', "'''", "]", "}")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Return the line, from 1, of each key of a valid document, by its path: `("presence", "enabled")`.
 
-    It is the first line of the first statement that names the key: in a header, a dotted key or an inline
-    table.
+    The line of a key is the first line of the first statement that names the key in a header, a dotted key or
+    an inline table.
     """
     lines: dict[KeyPath, int] = {}
     table: KeyPath = ()
@@ -181,11 +181,11 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Read a settings file. Raises `FileNotFoundError` only; `problems` holds all other faults."""
+    """Read a settings file. Raises `FileNotFoundError` only; other faults are listed in `problems`."""
     found = ConfigFile(path)
     try:
         content, status = read_private(path, pipes=True)
-    except (FileNotFoundError, NotADirectoryError):  # the latter for a service whose home is /dev/null
+    except (FileNotFoundError, NotADirectoryError):  # e.g. a service whose home is /dev/null
         raise FileNotFoundError(path) from None
     except OSError as exc:
         found.problems.append(f"{path}: cannot read it: {why_unreadable(exc)}")
@@ -261,7 +261,7 @@ def _take(document: dict[str, Any], lines: dict[tuple[str, ...], int], found: Co
 
 
 def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """Return the faults of the values in a table of strings that are not strings, with their lines."""
+    """Return the faults, with their lines, of a table whose values must be strings but are not."""
     if name not in KEYS or KEYS[name].kind is not PAIRS or not isinstance(value, dict):
         return []
     return [
@@ -273,7 +273,7 @@ def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> li
 
 
 def _misplaced(document: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """Without a table [presence], find a misspelled table name and settings outside the table."""
+    """Find a misspelled table name and settings outside a table, if there is no table [presence]."""
     problems = []
     for name, value in document.items():
         line = lines.get((name,), 1)
@@ -308,11 +308,11 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 LONGEST_SAYING = 300
-"""Characters of a failed command's stderr that an error quotes."""
+"""The most characters of a failed command's stderr that an error quotes."""
 
 
 def read_secret(path: Path) -> tuple[str, list[str]]:
-    """Return the secret in a file, which must contain nothing else, and warnings. Raises `ConfigError`."""
+    """Return the secret in a file, and warnings. Raises `ConfigError` if it is not one word."""
     try:
         content, status = read_private(path, pipes=True)
     except OSError as exc:
@@ -364,16 +364,16 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
 _SECRET_NAME = r"(?:token|key|secret|pass(?:word|wd|phrase)?|jwt|authorization|cookie|bearer|basic)"
 # A value that is assigned to the name of a secret.
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}\w*[\"']?\s*[:=]\s*[\"']?)(?:(?:bearer|basic)\s+)?[^\s\"']+")
-# A string with a digit after the name of a secret. Without a digit it is probably an ordinary word.
+# A string with a digit after the name of a secret. A string without a digit is probably an ordinary word.
 _NAMED = re.compile(rf"(?i)({_SECRET_NAME}\s+[\"']?)(?=[^\s\"']*\d)[^\s\"']+")
 # A long string with a digit, which is probably not text that a person wrote.
 _LOOKS_SECRET = re.compile(r"(?=[\w+=~-]*\d)[\w+=~-]{16,}(?:\.[\w+=~-]+)*")
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
-    """Return a program's output as one line, without `secrets` and text that looks like a secret.
+    """Return a program's output as one line, without `secrets` and without text that looks like a secret.
 
-    The line has at most the last `LONGEST_SAYING` characters.
+    A line of more than `LONGEST_SAYING` characters is cut at its beginning.
     """
     text = hide(text, secrets)
     text = _LOOKS_SECRET.sub("…", _NAMED.sub(r"\1…", _ASSIGNED.sub(r"\1…", text)))

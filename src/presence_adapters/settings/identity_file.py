@@ -1,7 +1,7 @@
-"""The user's identity, kept from one run to the next in a small JSON file, which is created on first use.
+"""The user's identity, stored in a small JSON file that is created on first use.
 
 The file is always complete or absent, even after a crash or with several processes. All processes read the
-same user id. A damaged file is an error and never leads to a new identity.
+same user id. A damaged file is an error: it is never replaced by a new identity.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _read(path: Path) -> StoredIdentity | None:
             raise ValueError("it needs a display_name, and a name_chosen that is true or false")
         return StoredIdentity(user_id, checked_name(name), chosen, data)
     except (ValueError, RecursionError) as exc:
-        # Only the texts of this function are shown: those of json and its kin differ between releases.
+        # Show only texts of this function, because the texts of `json` differ between Python releases.
         is_json = not isinstance(exc, (UnicodeError, json.JSONDecodeError, RecursionError))
         fault = str(exc) if is_json else "it is not JSON"
         fault = "it is empty" if not content.strip() else fault

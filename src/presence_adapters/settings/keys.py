@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Command: TypeAlias = str | tuple[str, ...]
 """A command to run without a shell: a tuple of arguments or, on Windows, a whole command line."""
 
-LONGEST_QUOTED = 20  # characters; a longer string may be a secret in the wrong setting, and is not quoted
+LONGEST_QUOTED = 20  # the most quoted characters; a longer string may be a secret in the wrong setting
 
 # ---------------------------------------------------------------------------------------------- words
 
@@ -70,13 +70,14 @@ def shown(value: Any, *, secret: bool = False) -> str:
 class Kind:
     """A kind of setting value. `expected` describes it in words.
 
-    `from_toml` and `from_text` return the value. They raise `ValueError` when it is not as expected, and
-    `ConfigError` for any other fault; that message continues a sentence that starts with the setting's name.
+    `from_toml` and `from_text` return the converted value. They raise `ValueError` when the value is not as
+    `expected`. For any other fault they raise `ConfigError`; its message continues a sentence that starts
+    with the setting's name.
     """
 
     expected: str
     from_toml: Callable[[Any], Any]
-    from_text: Callable[[str], Any] | None  # None: only the file can have this setting
+    from_text: Callable[[str], Any] | None  # None: only the settings file can have such a setting
     is_string: bool = True  # whether the value is a string in TOML
 
 
@@ -329,7 +330,7 @@ class Key:
         )
 
     def _would_be_right(self, value: Any) -> bool:
-        """Whether a string would be valid without its quotation marks."""
+        """Whether a TOML string would be valid if it were written without quotation marks."""
         if not isinstance(value, str):
             return False
         try:

@@ -9,8 +9,9 @@
         access_token=settings.token_provider,
     )
 
-Loading reads the settings file and the files with secrets. It creates no identity and runs no command:
-`identity` and `access_token` do. No repr, problem or warning contains a secret.
+Loading reads the settings file and the files with secrets. It creates no identity and runs no command. Only
+`identity` creates an identity, and only `access_token` runs a command. No repr, problem or warning contains a
+secret.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = "PRESENCE_CONFIG"
 TOKEN_TIMEOUT = 30.0
-"""The default of `access_token_timeout`: seconds in which a command must print an access token."""
+"""The default of `access_token_timeout`: the most seconds that a command may take to print a token."""
 
 
 _FIELDS: dict[str, Any] = fields_dict(PresenceConfig)
@@ -84,8 +85,11 @@ class Settings:
 
     @property
     def config(self) -> PresenceConfig:
-        """The client's config. Its access token is set only if a setting contains the token itself, so call
-        `access_token` instead. Raises `SettingsError` when no server is set."""
+        """The client's config. Raises `SettingsError` when no server is set.
+
+        `config.access_token` is set only if a setting contains the token itself. To get the token in every
+        case, call the method `access_token`.
+        """
         if self._config is None:
             place = self.path or default_config_path()
             raise SettingsError(
@@ -126,7 +130,7 @@ class Settings:
         """Return the current access token, or `None` when none is set.
 
         Each call reads `access_token_file` or runs `access_token_command` again, if one of them is set. The
-        command may take `access_token_timeout` seconds. Raises `SettingsError`.
+        command may take at most `access_token_timeout` seconds. Raises `SettingsError`.
         """
         for key in ("access_token_command", "access_token_file"):
             if key in self._entries:
@@ -142,7 +146,7 @@ class Settings:
     def token_provider(self) -> Callable[[], str | None] | None:
         """The `access_token` argument for a client: the method `access_token` if a file or command is set.
 
-        Otherwise `None`, because `config` already contains the token, if one is set.
+        Otherwise it is `None`: if a setting contains the token itself, `config` has it.
         """
         keys = ("access_token_command", "access_token_file")
         return self.access_token if any(key in self._entries for key in keys) else None
@@ -283,7 +287,7 @@ def _take(
 
 
 def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, Entry]:
-    """Merge layers; a later one overrides. It also unsets the other settings of a group in `ALTERNATIVES`."""
+    """Merge layers. A setting overrides earlier layers, also the other settings of its `ALTERNATIVES`."""
     merged: dict[str, Entry] = {}
     for layer in layers:
         for names in ALTERNATIVES:

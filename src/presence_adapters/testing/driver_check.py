@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DUTIES", "Driver", "DutyError", "check_driver"]
 
 MIB = 1 << 20
-ON_TIME = 0.5  # seconds; a tick may be late by this much on a busy host
+ON_TIME = 0.5  # the most seconds by which a tick may be late, on a busy host
 
 Duty: TypeAlias = Callable[[DriverLab], None]
 DUTIES: dict[str, Duty] = {}
@@ -49,7 +49,7 @@ def check_driver(
     use TLS, and the drivers must trust it. All duties take about half a minute. Linux and macOS only.
     """
     for name in DUTIES if duties is None else duties:
-        # Report only what a second run leaks, too: a driver may keep resources, such as a thread pool.
+        # Report a leak only if a second run leaks, too: a driver may keep resources, such as a thread pool.
         if _leftover(name, make_driver, server_context) is not None:
             leftover = _leftover(name, make_driver, server_context)
             if leftover is not None:
@@ -206,7 +206,7 @@ def the_core_reconnects(lab: DriverLab) -> None:
 
 @duty
 def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
-    """Data sent before a close arrives. A connection opened after a close opens."""
+    """Data that was sent before a close arrives. A connection can be opened after a close."""
     heard: list[bytes] = []
     with lab.server(lambda sock: heard.append(read_all(sock))) as server:
         exam = ScriptedEndpoint(lab.open(1, server.port))
@@ -273,7 +273,7 @@ def much_data_arrives(lab: DriverLab) -> None:
 
 @duty
 def an_abort_waits_for_nobody(lab: DriverLab) -> None:
-    """`abort=True` drops unwritten data, and `run` returns although the peer reads nothing."""
+    """With `abort=True`, unwritten data is dropped, and `run` returns although the peer reads nothing."""
     size, heard = 64 * MIB, []
     stop = threading.Event()
 
@@ -374,7 +374,7 @@ def a_reset_is_reported(lab: DriverLab) -> None:
 
 @duty
 def a_silent_peer_does_not_stop_the_clock(lab: DriverLab) -> None:
-    """On a connection without incoming data, every deadline gets its tick, on time."""
+    """On a connection without incoming data, the driver calls `tick` on time for every deadline."""
     with lab.server(read_all) as server:
         exam, ticks = ScriptedEndpoint(lab.open(1, server.port)), [0]
 
@@ -411,7 +411,7 @@ def waiting_costs_nothing(lab: DriverLab) -> None:
 
 @duty
 def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
-    """An earlier deadline takes effect at once. The deadline that it replaces gets no tick."""
+    """A new, earlier deadline takes effect at once. The driver calls no `tick` for the replaced deadline."""
 
     def handler(sock: socket.socket) -> None:
         time.sleep(0.2)

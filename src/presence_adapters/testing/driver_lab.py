@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[socket.socket], object]"
 
 PATIENCE = 10.0  # seconds; the default time limit
-PROMPT = 3.0  # seconds; the time limit of a driver that must stop
+PROMPT = 3.0  # seconds; the time limit for a driver that must stop
 
 
 class DutyError(AssertionError):
@@ -43,8 +43,8 @@ class Driver(Protocol):
     def run(self, endpoint: Endpoint) -> None:
         """Drive `endpoint` until `endpoint.is_closed`. Begin with a drain.
 
-        Return when all data sent before an orderly close is written, and nothing is left open. Raise the
-        exceptions that the endpoint raises.
+        Return when all data that was sent before an orderly close is written, and no socket is left open.
+        Raise the exceptions that the endpoint raises.
         """
         ...
 
@@ -56,8 +56,8 @@ class Driver(Protocol):
 class ScriptedEndpoint:
     """Scripted core: an `Endpoint` that records its driver's mistakes in `faults`.
 
-    Each fact calls its `on_…` callable, which may queue outputs with `put`, set the timer with `after`, or
-    `end` the script.
+    Each fact calls its callable `on_…`, if it has one. The callable may queue outputs with `put`, set the
+    timer with `after`, or `end` the script.
     """
 
     def __init__(self, *outputs: Any) -> None:
@@ -69,7 +69,7 @@ class ScriptedEndpoint:
         self.reason: str | None = None  # the reason of the last transport_closed
         self.faults: list[str] = []
         self.calls = 0  # number of calls by the driver
-        self.late = 0.0  # seconds; the largest delay of a tick
+        self.late = 0.0  # the largest delay of a tick, in seconds
         self.on_opened: Callable[[], None] = lambda: None
         self.on_data: Callable[[], None] = lambda: None
         self.on_closed: Callable[[], None] = lambda: None
@@ -87,10 +87,10 @@ class ScriptedEndpoint:
             self.outputs.append(output)
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
-        """Set the only timer: call `do` at `seconds` after the last fact.
+        """Set the only timer: call `do` when `seconds` have passed since the last fact.
 
-        Before the first fact the driver's clock is unknown. A deadline of 0, which is past on every clock,
-        causes a tick that reveals the clock.
+        Before the first fact, the driver's clock is unknown. Then the deadline is 0 at first. It has passed
+        on every clock, so the driver calls `tick` at once and passes its time.
         """
         if self._now == -math.inf:
             self.deadline, self._due = 0.0, lambda: self.after(seconds, do)
@@ -144,7 +144,7 @@ class ScriptedEndpoint:
         return outputs
 
     def next_deadline(self) -> float | None:
-        """Return the deadline. Reading it before a drain is a fault of the driver."""
+        """Return the deadline. To read it before all outputs are drained is a fault of the driver."""
         self.calls += 1
         if self.outputs:
             self.faults.append("next_deadline was read before the outputs were drained")
@@ -160,11 +160,11 @@ class ScriptedEndpoint:
             self.faults.append(f"the clock went backwards by {self._now - now:g} s")
         self._now = now
         self.facts.append(name)
-        return conn is None or conn in self._live  # like a real core, ignore other connections
+        return conn is None or conn in self._live  # like a real core, ignore dropped connections
 
 
 class Server:
-    """Loopback server. A thread runs `handler` for each connection. `None`: no connection is accepted."""
+    """Loopback server. A thread runs `handler` for each connection. Without a handler, accept none."""
 
     def __init__(
         self,
@@ -353,7 +353,7 @@ class DriverLab:
         return DriverRun(self, self._make_driver(), exam)
 
     def run(self, exam: ScriptedEndpoint, *, within: float = PATIENCE) -> None:
-        """Run a driver on `exam`. It must return `within` seconds, without a fault."""
+        """Run a driver on `exam`. The driver must return in at most `within` seconds, without a fault."""
         self.start(exam).finish(within=within)
 
 

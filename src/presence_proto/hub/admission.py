@@ -33,9 +33,9 @@ _JSON = (("content-type", "application/json; charset=utf-8"),)
 class Admission:
     """An accepted upgrade request.
 
-    `serializer`: the serializer of a Phoenix socket; `None` for a Jarvis JSON connection. `realtime`:
-    Supabase topics may be joined, because no API key is required or the request has a valid one. `supabase`:
-    the path is Supabase's. `token`: the access token of the connection, from Phoenix's `authToken`
+    `serializer`: the serializer of a Phoenix socket; `None` for a Jarvis JSON connection. `realtime`: whether
+    Supabase topics may be joined, because no API key is required or the request has a valid key. `supabase`:
+    whether the path is Supabase's. `token`: the access token of the connection, from Phoenix's `authToken`
     subprotocol or from the URL.
     """
 
@@ -124,8 +124,8 @@ TOO_MANY_HERE = Refusal(
 class Places:
     """Counters of transports and of admitted connections: in total, and per address.
 
-    Twice as many transports as connections are allowed. Then transports in their handshake do not keep other
-    clients out, and surplus clients get an HTTP refusal. Addresses are counted only if
+    The limit for transports is twice the limit for connections. So transports in their handshake do not keep
+    other clients out, and a client above the limit receives an HTTP refusal. Addresses are counted only if
     `max_connections_per_address` is set and the driver passes the address.
     """
 
@@ -139,7 +139,7 @@ class Places:
         self._admitted_from: Counter[str] = Counter()
 
     def open(self, address: str | None) -> Refusal | None:
-        """Count a transport. Return a refusal, without counting it, when there are too many."""
+        """Count a transport. If there are too many, return a refusal instead."""
         if self._opened >= 2 * self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:
@@ -150,7 +150,7 @@ class Places:
         return None
 
     def admit(self, address: str | None) -> Refusal | None:
-        """Count a transport as a connection, too. Return a refusal when there are too many."""
+        """Count a transport as a connection, too. If there are too many, return a refusal instead."""
         if self._admitted >= self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:

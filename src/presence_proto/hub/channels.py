@@ -58,7 +58,7 @@ Answer = TypeVar("Answer")
 
 
 class JoinRefusedError(Exception):
-    """A join is refused. `reason` is sent to the client. The hub's user also receives `detail`."""
+    """The refusal of a join. `reason` is sent to the client. The hub's user also receives `detail`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -67,14 +67,14 @@ class JoinRefusedError(Exception):
 
     @property
     def is_crash(self) -> bool:
-        """Whether a rule failed. Only the hub's user learns how; `detail` says so."""
+        """Whether the join crashed, for example in a rule. `detail` says how; the client is not told."""
         return bool(self.detail)
 
 
 def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
     """Call a rule of the hub's user and return its answer.
 
-    A rule that raises refuses the join: the reason is `join crashed`, as for a crash in Phoenix's `join/3`.
+    If the rule raises, raise `JoinRefusedError` with `join crashed`, as after a crash in Phoenix's `join/3`.
     """
     try:
         return rule(*args)
@@ -84,7 +84,7 @@ def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
 
 
 def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
-    """Return the presence key for the client. Raises `JoinRefusedError` if it may not join or the rule fails.
+    """Return the client's presence key. Raises `JoinRefusedError` if it may not join or the rule fails.
 
     A token quoted in the refusal reason is hidden.
     """
@@ -101,7 +101,7 @@ def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
 def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
     """Return the request for the `authorize` rule.
 
-    `token` is the value that the client sent; only a string is a token.
+    `token` is the value that the client sent as a token. A value that is not a string is ignored.
     """
     return JoinRequest(topic, token if isinstance(token, str) else None, key)
 
@@ -165,7 +165,7 @@ class PhoenixMember(ABC):
     """Refusal reason when the connection has already joined `max_channels` channels."""
 
     TOO_MANY_JOINS: ClassVar[str]
-    """The reason of a refusal when the connection joins more often than `join_rate` allows."""
+    """Refusal reason when the connection joins more often than `join_rate` allows."""
 
     __slots__ = ("_session", "_topic", "join_ref", "name", "ref")
 
@@ -206,7 +206,7 @@ class PhoenixMember(ABC):
 
     @property
     def charge(self) -> int:
-        """Bytes that the channel's meta is charged; 0 without a meta."""
+        """Bytes charged for the channel's meta; 0 without a meta."""
         tracked = self._topic.tracked(self)
         return 0 if tracked is None else tracked.charge
 
@@ -255,7 +255,7 @@ class PhoenixMember(ABC):
         self._session.send_shared(diff.shared)
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """End the channel on the hub's behalf, with `phx_error` if it `crashed`, else with `phx_close`."""
+        """End the channel on the hub's behalf: with `phx_error` if `crashed`, else with `phx_close`."""
         if crashed:
             payload = {"reason": "channel_crash"}
             self._session.send(Message(self.join_ref, self.join_ref, self.name, "phx_error", payload))
@@ -288,7 +288,7 @@ class PlainMember(PhoenixMember):
         # The presence rule comes first: it sets the key, which is an argument of `authorize`.
         answer = ask(config.presence_rule, self.name, message.payload)
         key, self._meta = _presence(answer, config.message_nesting)
-        # Phoenix passes the connection's token to `connect/3`. The hub has one rule only, called at the join.
+        # Without a token in the join, use the connection's, which Phoenix passes to `connect/3`.
         token = message.payload.get("access_token", session.token)
         allowed = authorize(config.authorize, join_request(self.name, token, key))
         self._key = None if key is None else allowed
@@ -297,7 +297,7 @@ class PlainMember(PhoenixMember):
 
     @property
     def key(self) -> str | None:
-        """The presence key, or `None` when the presence rule gave none."""
+        """The presence key, or `None` when the presence rule returned `None`."""
         return self._key
 
     def response(self, message: Message) -> Mapping[str, Any]:
@@ -359,7 +359,7 @@ class PlainMember(PhoenixMember):
 
 
 def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None, Meta]:
-    """Check the rule's answer and return its key and meta. It must be checked before the join is accepted.
+    """Check the rule's answer, and return its key and meta. Call this before the join is accepted.
 
     `levels` is the maximum nesting of the meta. Raises `JoinRefusedError`.
     """
@@ -387,7 +387,7 @@ _CODE = re.compile(r"[A-Z][A-Za-z]+: ")  # the error code before a reason; only 
 class SupabaseMember(PhoenixMember):
     """A Supabase Realtime channel.
 
-    The `config` in the join's payload sets its options; it is present once it tracks.
+    The `config` in the join's payload sets its options. The client is present only after it tracks.
 
     A channel is private when its join asks for it. `HubConfig.private_rule` then decides whether the client
     may write. Texts of Supabase are sent exactly as recorded from its server, or as in its source
@@ -463,14 +463,14 @@ class SupabaseMember(PhoenixMember):
 
     def enter(self, message: Message) -> None:
         """See `PhoenixMember`."""
-        # Flush the leave of this channel's previous join: Supabase does not send it to the new join.
+        # First flush the leave of this channel's previous join: Supabase does not send it to the new join.
         self._session.topics.settle()
         super().enter(message)
 
     def welcome(self, message: Message) -> None:
-        """Send the presence state if presence is enabled, and confirm the subscriptions.
+        """Send the presence state if presence is enabled, and confirm the `postgres_changes` subscriptions.
 
-        The hub has no database, so no changes follow.
+        The hub has no database, so it never sends a database change.
         """
         if _boolean(_object(_object(message.payload, "config"), "broadcast"), "replication_ready"):
             self._system("ok", "Replication connection established")

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from presence_proto.hub.topic import Meta
 
-UNAUTHORIZED = 401  # HTTP status for a wrong API key; `handshake_refusal_delay` applies only to this status
+UNAUTHORIZED = 401  # HTTP status without a valid API key; `handshake_refusal_delay` applies to this only
 PROGRESS = 512
-"""Bytes per read that count as client activity without a complete frame. A long frame takes several reads."""
+"""The fewest bytes of one read that count as client activity without a complete frame."""
 
-LATE = 0.5  # seconds; a tick later than this means that the hub did not read its sockets for a while
+LATE = 0.5  # seconds; if a tick is later than this, the hub has not read its sockets for a while
 SECOND_CHANCE = 5.0
 """Maximum extension of a client's timeout, in seconds.
 
@@ -49,8 +49,8 @@ class Hub(SansIO):
     they are the same in every run.
 
     Connections are served in turns of bounded work (see `limits.py`). While received bytes of any connection
-    wait for its next turn, `next_deadline` returns the current time. `wants_data` tells the driver which
-    connections not to read meanwhile.
+    wait for its next turn, `next_deadline` returns the current time. `wants_data` tells the driver whether to
+    read a connection meanwhile.
     """
 
     _adapters = "presence_adapters.server.HubServer and presence_adapters.server.HubThread run it"
@@ -69,7 +69,7 @@ class Hub(SansIO):
         self._second_chance = min(SECOND_CHANCE, *limits)
         self._stopping = False
         self._refused: dict[ConnId, Refusal] = {}  # delayed refusals of handshakes
-        self._backlog: dict[ConnId, Peer] = {}  # connections waiting for a turn, next one first
+        self._backlog: dict[ConnId, Peer] = {}  # connections that wait for a turn, in their order
 
     # ---------------------------------------------------------------- getters
 
@@ -101,7 +101,7 @@ class Hub(SansIO):
 
     @property
     def has_backlog(self) -> bool:
-        """Whether received bytes wait for a turn. The next `tick` is due now and handles some of them."""
+        """Whether received bytes wait for a turn. If so, a `tick` is due now and handles some of them."""
         return bool(self._backlog)
 
     def wants_data(self, conn: ConnId) -> bool:
@@ -116,7 +116,7 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """Report an accepted transport. Raises `LocalProtocolError` unless `conn` is greater than all before.
+        """Report an accepted transport. Raises `LocalProtocolError` if an earlier `conn` was not smaller.
 
         `address` is the peer's address, such as its IP address, for `HubConfig.max_connections_per_address`.
         """
@@ -140,7 +140,7 @@ class Hub(SansIO):
         self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Report received bytes. One turn of their messages is handled now. Invalid bytes never raise."""
+        """Report received bytes, and handle one turn of their messages. No bytes cause an exception."""
         self._clock.advance(now)
         peer = self._peers.get(conn)
         if peer is not None and data:
@@ -165,7 +165,7 @@ class Hub(SansIO):
             self._topics.settle()
 
     def tick(self, *, now: float) -> None:
-        """Report that time has passed. Waiting connections take turns until the tick's work is used up."""
+        """Report that time has passed. Waiting connections take turns up to the work limit of a tick."""
         self._clock.advance(now)
         end = self._topics.work + limits.TICK
         while self._backlog and self._topics.work < end:
@@ -175,11 +175,11 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- commands
 
     def broadcast(self, topic: str, event: str, payload: Any, *, now: float) -> None:
-        """Send a message to all members of a topic: a Supabase broadcast, or `event` in a plain topic.
+        """Send a message to all members of a topic. In a Supabase topic it is a broadcast named `event`.
 
         `payload` is JSON, or bytes for a binary message. V1 clients do not receive binary messages. Raises
-        `LocalProtocolError` when the payload cannot be encoded, or when `event` is reserved for the hub in a
-        plain topic.
+        `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain and only the hub
+        may send `event`.
         """
         shared = announcement(topic, event, payload, self._config.message_nesting)
         self._advance(now)
@@ -190,7 +190,7 @@ class Hub(SansIO):
     ) -> None:
         """Close a channel with `phx_close`, for one connection or for all.
 
-        Supabase channels send the reason first.
+        Supabase channels first send the reason in a `system` message.
 
         The connections of a Jarvis user in the topic are closed with code 1001, and the user is offline at
         once. Raises `LocalProtocolError` when the reason is not valid Unicode.
@@ -235,8 +235,8 @@ class Hub(SansIO):
     def shutdown(self, *, now: float) -> None:
         """Close every connection with code 1012, refuse pending handshakes, and refuse new transports.
 
-        With `HubConfig.shutdown_like="supabase"` the channels on Supabase's mount receive `phx_error`. Their
-        streams end after the close timeout.
+        With `HubConfig.shutdown_like="supabase"`, clients on Supabase's mount receive `phx_error` for each
+        channel instead of a close frame. Their connections end after the close timeout.
 
         `is_closed` is true when all transports are gone, after the close timeout at the latest.
         """
@@ -266,7 +266,7 @@ class Hub(SansIO):
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """Return when to call `tick`, or `None`. It is the current time while received bytes await a turn."""
+        """Return when to call `tick`, or `None`: the current time while received bytes wait for a turn."""
         return self._clock.now if self._backlog else self._timers.next_deadline()
 
     # ---------------------------------------------------------------- turns
@@ -361,14 +361,14 @@ class Hub(SansIO):
         peer.session.leave_ended()
 
     def _serve_on(self, peer: Peer) -> None:
-        """Queue a connection for a turn when its bytes waited for a slow join or a close."""
+        """Queue a connection with unread bytes for a turn, after a slow join or the start of a close."""
         if peer.is_served and peer.websocket.has_unread:
             self._backlog[peer.conn] = peer
 
     def _on_closed(self, peer: Peer, event: Closed) -> None:
-        """Handle the end of a transport.
+        """Handle the end of a WebSocket.
 
-        The closing handshake is done, or the client sent malformed HTTP or violated the WebSocket protocol.
+        Its closing handshake is done, or the client sent malformed HTTP or violated the WebSocket protocol.
         """
         if peer.phase is Phase.HANDSHAKE:
             answer = peer.websocket.data_to_send()
@@ -384,7 +384,7 @@ class Hub(SansIO):
             # The timer is not reset for every frame; the hub checks the last frame's time here instead.
             self._timers.set(peer.conn, peer.session.deadline)
         elif peer.session is not None and not self.wants_data(peer.conn):
-            self._timers.set(peer.conn, self._clock.now + 1.0)  # it has unread bytes, so it is not idle
+            self._timers.set(peer.conn, self._clock.now + 1.0)  # its bytes are unread, so it is not idle
         elif (refusal := self._refused.get(peer.conn)) is not None:
             self._refuse(peer, refusal)
         elif not in_time and self._may_have_more(peer):
@@ -443,7 +443,7 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _may_have_more(self, peer: Peer) -> bool:
-        """Whether a silent peer may have sent data that lies unread. True at most once per silence."""
+        """Whether a silent peer may have sent data that lies unread. False after one second chance."""
         is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
         return is_listened_to and peer.chance_after != peer.last_seen
 
@@ -452,8 +452,8 @@ class Hub(SansIO):
 
         Raises `LocalProtocolError` for an invalid time.
 
-        `ticks` is whether the caller is `tick`. Another call, or a late tick, does not show that the other
-        sockets were read before.
+        `ticks`: whether the caller is `tick`. Only a tick that is not late shows that the driver has read the
+        other sockets before.
         """
         self._clock.advance(now)
         now = self._clock.now

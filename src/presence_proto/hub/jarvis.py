@@ -49,15 +49,16 @@ if TYPE_CHECKING:
 # The users share the topic `JARVIS_TOPIC` with the Supabase clients of the Jarvis system. All messages in the
 # topic have Supabase's form. A user is one member of the topic with one meta, even with several connections.
 # The room (`JarvisUsers`) is a member, too: it receives the topic's messages and sends them to the users in
-# Jarvis' form, encoded once each.
+# Jarvis' form, each encoded once.
 #
 # There is one roster for all users; each user receives it without their own entry. The roster follows the
 # presence of the topic and shows the newest meta of each key. Changes that are not visible in the roster are
-# not sent. An activity broadcast changes the roster at once; the track that confirms it then changes nothing.
+# not sent. An activity broadcast changes the roster at once; the track of the same activity then causes no
+# second message.
 
 
 ABSENT_SHARE = 4
-"""Fraction of `max_topic_size` for the metas of absent users: one part in `ABSENT_SHARE`."""
+"""Divisor of `max_topic_size`. The quotient is the most bytes for the metas of all absent users."""
 
 
 MAX_NAMES = 100
@@ -125,7 +126,7 @@ class JarvisUser:
 
 @frozen
 class _Shown:
-    """The roster entry of a user, and the ref of the meta behind it."""
+    """The roster entry of a user, and the ref of the meta that it shows."""
 
     ref: str
     fields: Mapping[str, Any]
@@ -187,7 +188,7 @@ class JarvisUsers:
         if user.sessions:
             return
         config = self._topics.config
-        # Absent users hold no connection, so its limits do not bound them. They are bounded separately.
+        # The limits on connections do not bound absent users, who have no connection. So bound them here.
         if for_good or not config.offline_grace or len(self._users) > config.max_connections:
             self.forget(user)
             return
@@ -318,7 +319,7 @@ class JarvisUsers:
         return list(names.values())
 
     def poke(self, user: JarvisUser, target: str) -> None:
-        """Poke one user. The user may be absent."""
+        """Poke one user, who may be absent."""
         self._topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
 
     def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
@@ -458,7 +459,7 @@ _STATUSES = frozenset(UserStatus)
 
 
 class JarvisSession:
-    """One connection of the Jarvis protocol. From its `connect` on it belongs to one user.
+    """One connection of the Jarvis protocol. After its `connect` it belongs to one user.
 
     An invalid message is answered with an `error` and has no other effect.
     """
@@ -500,9 +501,9 @@ class JarvisSession:
 
     @property
     def deadline(self) -> float:
-        """When the client is evicted.
+        """Time in seconds at which the client is evicted if it sends no message.
 
-        WebSocket pings do not count, because libraries send them automatically.
+        WebSocket pings do not extend it, because libraries send them automatically.
         """
         return self._heard + self._topics.config.eviction_timeout
 

@@ -1,7 +1,7 @@
 """Limits per connection: bytes kept, work per turn, and rates of messages, joins and deliveries.
 
 Supabase has similar rates per project (`max_events_per_second`, `max_joins_per_second`) and a limit for a
-channel's presence calls. Refusals use Supabase's texts where Supabase has one, otherwise the hub's own.
+channel's presence calls. Refusals use Supabase's text if Supabase has one, otherwise the hub's own text.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class NoRoomError(LocalProtocolError):
-    """A client exceeds a limit on bytes that the hub keeps. The text is sent to the client."""
+    """A request exceeds a limit on the bytes that the hub keeps. The text is sent to the client."""
 
 
 class MetaTooLargeError(NoRoomError):
@@ -58,15 +58,15 @@ class Allowance:
 MESSAGE = 32  # units of work per message or control frame from a client
 
 TURN = 2048
-"""Units of work in one turn: 64 messages, or one message to 2,000 receivers. About two milliseconds."""
+"""Units of work after which a turn ends: 64 messages, or one message to 2,000 receivers. About 2 ms."""
 
-TICK = 4 * TURN  # units of work in one tick, for all waiting connections
+TICK = 4 * TURN  # units of work after which a tick ends, for all waiting connections
 
 BYTES_SHIFT = 6
 """Shift that turns the bytes of an inflated message into units of work: one unit per 64 bytes."""
 
 LOOKS = 8
-"""The `patience` of `WebSocket.next_event` in one turn: how often it looks at unfinished fragments."""
+"""The `patience` of `WebSocket.next_event`: the most pieces of frames that one call passes to wsproto."""
 
 
 def of_delivery(receivers: int, size: int) -> int:
@@ -78,7 +78,7 @@ def of_delivery(receivers: int, size: int) -> int:
 
 
 PERIOD = 10.0
-"""Averaging period of the rates, in seconds. A burst of ten times the rate passes, as after a reconnect."""
+"""Averaging period of the rates, in seconds. One burst may use the rate of a whole period."""
 
 TOO_MANY_MESSAGES = "Too many messages per second"
 """Supabase's text before it closes a channel (`realtime_channel.ex`)."""
@@ -151,7 +151,7 @@ class Rates:
         return self._joins is None or self._take(self._joins, self._hub.config.join_rate)
 
     def allow_delivery(self, receivers: int, size: int) -> bool:
-        """Count a message of `size` bytes to `receivers` receivers, also as work.
+        """Count a message of `size` bytes to `receivers` receivers, and add its units of work.
 
         Return whether it may be sent.
         """

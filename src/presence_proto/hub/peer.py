@@ -48,7 +48,7 @@ class Session(Protocol):
         """Handle one message from the client. Raises `PresenceError` when the connection must be closed."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End the membership in a topic on the hub's behalf, if there is one, and notify the client."""
+        """End the client's membership in a topic, if it has one, and notify the client."""
 
     def end(self, reason: str) -> None:
         """Leave every topic without a message to the client: the connection is over or about to end."""
@@ -89,10 +89,10 @@ class Peer:
         self.outbox = outbox
         self._timers = timers
         self._clock = clock
-        self.deflate_bits: int | None = None  # a copy of the WebSocket's: needed for each message
+        self.deflate_bits: int | None = None  # copied from the WebSocket, for speed
         self.phase = Phase.HANDSHAKE
         self.session: Session | None = None  # while OPEN
-        self.chance_after: float | None = None  # `last_seen` at its last second chance
+        self.chance_after: float | None = None  # `last_seen` when the timeout was extended
         self.last_seen = clock.now  # time of the client's last activity
         self.farewell: tuple[int, str] | None = None  # the hub's close code and reason
         self.is_served = True  # whether received bytes are handled; false during a slow join and once gone

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _UNMATCHED = {"reason": "unmatched topic"}
 OVERTAKING = 0.01
-"""Delay of a leave on Supabase's mount, in seconds. A join of the same topic within it overtakes the leave.
+"""Delay of a leave on Supabase's mount, in seconds. A join of the same topic overtakes the leave meanwhile.
 
 In Supabase the socket's process handles joins, and the channel's own process handles the leave.
 """
@@ -89,8 +89,8 @@ class PhoenixSession:
         """Handle one message from the client.
 
         Raises `RemoteProtocolError` when the message is malformed, and `LocalProtocolError` when it cannot be
-        answered or forwarded. The connection must then be closed. On Supabase's mount malformed messages are
-        ignored, as in `RealtimeWeb.Socket.handle_in` (its `rescue`).
+        answered or forwarded. The caller must then close the connection. On Supabase's mount, malformed
+        messages do not raise: they are ignored, as in `RealtimeWeb.Socket.handle_in` (its `rescue`).
         """
         may_come = self.rates.are_off or self.rates.allow_message()
         try:
@@ -113,7 +113,7 @@ class PhoenixSession:
         return isinstance(frame, TextMessage) or is_json_broadcast(frame.data)
 
     def _on_haste(self, message: Message) -> None:
-        """Close the Supabase channel of a message that exceeds `message_rate`, or else the connection."""
+        """Handle a message above `message_rate`: close its Supabase channel, otherwise the connection."""
         channel = self._channels.get(message.topic)
         if isinstance(channel, SupabaseMember):
             channel.stop(TOO_MANY_MESSAGES, crashed=False)
@@ -145,7 +145,7 @@ class PhoenixSession:
             channel.stop(reason, crashed=crashed)
 
     def crash(self) -> bool:
-        """Crash all channels on Supabase's mount. Return whether the connection is on it."""
+        """Crash all channels if the connection is on Supabase's mount. Return whether it is."""
         for channel in tuple(self._channels.values()) if self._supabase else ():
             channel.stop("crashed", crashed=True)
         return self._supabase
@@ -182,8 +182,8 @@ class PhoenixSession:
     def _on_next(self, message: Message, leave: Message) -> None:
         """Handle the delayed leave when the next message arrives.
 
-        A join of the same topic overtakes the leave, which then gets no reply. Any other message comes after
-        the leave.
+        A join of the same topic overtakes the leave, which then gets no reply. Before any other message, the
+        leave is executed.
         """
         self.topics.cancel_timer(Leave(self.conn))
         if message.event == "phx_join" and message.topic == leave.topic:
@@ -203,7 +203,7 @@ class PhoenixSession:
     def _takes_stale(self, message: Message) -> bool:
         """Whether a message with an old `join_ref` is accepted.
 
-        Supabase runs a fork of Phoenix that accepts pushes with the `join_ref` of an earlier join (2.129.5).
+        Supabase (2.129.5) runs a fork of Phoenix that accepts pushes with the `join_ref` of an earlier join.
         """
         return self._supabase and message.event != "phx_leave"
 

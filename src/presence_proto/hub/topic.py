@@ -3,8 +3,8 @@
 The hub sends presence in two ways. A new member receives the complete current state (`Topic.state`). Later
 changes go to all members as diffs. The topic collects a diff until it is flushed: at once, or at the end of
 the hub's presence window. A meta that is tracked and removed before the flush is not in the diff. There is
-one exception: a member that joined in between received the meta in its state, so the diff reports the meta as
-a leave.
+one exception: if a member joined in between, its state contained the meta, so the diff reports the leave of
+the meta.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Grace:
-    """Timer name: the offline grace of a Jarvis user. Until it fires, the user may reconnect unnoticed."""
+    """Timer name: the offline grace of a Jarvis user. Until it fires, the user stays online."""
 
     user_id: str
 
@@ -61,8 +61,8 @@ class Leave:
 TimerName: TypeAlias = ConnId | str | Grace | SlowJoin | Leave
 """The name of a timer of the hub.
 
-A `ConnId` is the timer of a transport; its meaning depends on the transport's phase. A `str` is the timer of
-the topic with this name, for the end of its presence window.
+A `ConnId` names the timer of a transport, whose meaning depends on the transport's phase. A `str` is the name
+of a topic; its timer fires at the end of the topic's presence window.
 """
 
 
@@ -111,14 +111,14 @@ RESERVED_EVENTS = frozenset({"presence_state", "presence_diff"})
 
 
 def is_reserved(event: str) -> bool:
-    """Whether only the hub may send `event`. From a client, such an event could make members vanish."""
+    """Whether only the hub may send `event`. A client's `presence_diff` could make members disappear."""
     return event.startswith("phx_") or event in RESERVED_EVENTS
 
 
 class EncodedMessage:
     """A message as one serializer encodes it, for many receivers.
 
-    It is framed once for each size of the permessage-deflate window.
+    The WebSocket frame is built only once for each window size of permessage-deflate.
     """
 
     __slots__ = ("_frames", "encoded")
@@ -145,8 +145,7 @@ class SharedMessage:
     """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
 
     `content` is the payload before it was encoded, for members that read it. The constructor raises
-    `LocalProtocolError` when V2 cannot carry the message. V2 carries every message that another serializer
-    can.
+    `LocalProtocolError` when V2 cannot encode the message. No other serializer can encode it then.
     """
 
     __slots__ = ("_forms", "content", "frames", "message")
@@ -155,7 +154,7 @@ class SharedMessage:
         self.message = message
         self.content = content
         self.frames: dict[Encoding, bytes] = {}
-        """The frames made so far. Code that sends to many receivers looks here first."""
+        """The frames built so far. `PhoenixSession.send_shared` looks here before it calls `frame`."""
         self._forms: dict[str, EncodedMessage | None] = {_V2.vsn: EncodedMessage(_V2.encode(message))}
 
     @property
@@ -165,7 +164,7 @@ class SharedMessage:
         return 0 if form is None else len(form.encoded.data)
 
     def frame(self, encoding: Encoding) -> bytes | None:
-        """Return the WebSocket frame for a connection, `None` if its serializer cannot encode the message."""
+        """Return the frame for a connection, or `None` if its serializer cannot encode the message."""
         serializer, deflate_bits = encoding
         form = self.form(serializer)
         if form is None:
@@ -174,7 +173,7 @@ class SharedMessage:
         return frame
 
     def form(self, serializer: Serializer) -> EncodedMessage | None:
-        """Return the message as `serializer` encodes it. `None` when it cannot: V1 has no binary messages."""
+        """Return the message encoded by `serializer`, or `None` if it cannot: V1 has no binary messages."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
@@ -210,7 +209,7 @@ def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
 
 @frozen(eq=False)
 class Tracked:
-    """One meta: its presence key, its ref, the number of the ref in this hub, and the meta as JSON.
+    """One meta: its presence key, its ref, the serial number of the ref in this hub, and its JSON.
 
     `charge` is the number of bytes that the meta takes from the allowances of its topic, of the hub and of
     `payer`.
@@ -234,7 +233,7 @@ class Tracked:
 
 @frozen(eq=False)
 class Diff:
-    """The metas that joined and the metas that left. `shared` is the same diff as `presence_diff`."""
+    """The metas that joined and the metas that left. `shared` is the same diff as a message."""
 
     joins: tuple[Tracked, ...]
     leaves: tuple[Tracked, ...]
@@ -258,7 +257,7 @@ class Member(Protocol):
 
 
 class Topic:
-    """The members of one topic, in join order. Each present member has a meta.
+    """The members of one topic, in join order. A member that is present has one meta.
 
     Members see a sender join before they receive its broadcast. When the sender's join still waits in the
     diff, `broadcast` sends the diff first.
@@ -373,8 +372,8 @@ class Topic:
         It includes changes that no diff has sent yet.
         """
         self.reveal()
-        # Concatenate cached entries instead of encoding all. Each new member of a large topic gets its state,
-        # and little changes between two joins.
+        # Concatenate cached entries instead of encoding all metas. Each new member receives the whole state,
+        # and only few entries change between two joins.
         for key in self._stale:
             metas = b",".join([tracked.encoded for tracked in self._metas[key].values()])
             self._entries[key] = bytes(encode_payload(key)) + b':{"metas":[' + metas + b"]}"
@@ -382,9 +381,9 @@ class Topic:
         return Raw(b"{" + b",".join(self._entries.values()) + b"}")
 
     def reveal(self) -> None:
-        """Note that somebody sees the current presence.
+        """Note that a receiver now sees all current metas.
 
-        A diff will report the leave of every meta that exists now.
+        A diff will report the leave of each of them, even if no diff has reported the join.
         """
         self._shown = self._ids.refs
 
@@ -475,8 +474,9 @@ class Topic:
     def flush(self, limit: int | None = None) -> bool:
         """Send the waiting diff, if it is not empty. Return whether a part of it still waits.
 
-        With a `limit` in bytes only a part is sent, so that large diffs leave room for other messages. All
-        changes of one key stay in the same part: an update must not look like a leave followed by a join.
+        If the diff is larger than `limit` bytes, only a part is sent, so that other messages need not wait
+        for all of it. All changes of one key stay in the same part, because an update must not look like a
+        leave followed by a join.
         """
         joins, leaves = tuple(self._joins.values()), tuple(self._leaves.values())
         if limit is not None and self._diff_size > limit:
@@ -543,15 +543,15 @@ def _by_key(metas: Iterable[Tracked]) -> dict[str, dict[str, list[Raw]]]:
 
 SUPABASE_PREFIX = "realtime:"
 JARVIS_TOPIC = "realtime:jarvis-presence"
-"""The topic of all users of the Jarvis system, in either protocol."""
+"""The topic that all users of the Jarvis system share, with the Jarvis or the Supabase protocol."""
 
 
 def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMessage:
     """Return a message from the hub's user to a whole topic.
 
     `payload` is JSON with up to `levels` levels of nesting, or bytes. A Supabase topic receives it as a
-    broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when `event` is reserved in
-    a plain topic.
+    broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain and
+    `event` is reserved.
     """
     if isinstance(payload, (bytearray, memoryview)):
         payload = bytes(payload)
@@ -600,7 +600,7 @@ class Topics:
         self._timers = timers  # the timer of a topic is named after the topic
         self._outbox = outbox
         self._topics: dict[str, Topic] = {}
-        self._unlimited = None if is_limited(config) else Rates(self)  # for all, without limits
+        self._unlimited = None if is_limited(config) else Rates(self)  # shared by all connections
         self.work = 0  # units of work since the hub was created; see `limits.py`
         self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), in order
 
@@ -639,9 +639,9 @@ class Topics:
     def check(
         self, name: str, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> None:
-        """Raise like `Topic.track` if `payload` may not be tracked in a topic. The topic need not exist yet.
+        """Raise the exception of `Topic.track` if `payload` cannot be tracked. The topic need not exist yet.
 
-        `freed` is the number of bytes that will be released first.
+        `freed` is the number of bytes that the caller releases before it tracks the payload.
         """
         topic = self._topics.get(name) or self._new_topic(name)
         topic.check(key, payload, payer, freed=freed)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 KIND = "$"
-"""The key of an object that stands for a value without a JSON form. Its value names the kind."""
+"""The key that marks an object as the form of a value that JSON lacks. The key's value names the kind."""
 
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -79,7 +79,7 @@ def to_bytes(text: Any) -> bytes:
 def to_json(value: Any, secrets: Secrets | None = None, *, name: str = "") -> Any:
     """Return `value` in a form for `dump`, with its secrets replaced.
 
-    A string is a secret if `name` is a secret's name.
+    `name` is the name of the value. If it is the name of a secret, a string is a secret.
     """
     try:
         return _to_json(value, secrets, name)
@@ -115,7 +115,7 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "") -> Any:
-    """Convert a mapping. `above` is the mapping's name: all strings inside a secret are secrets."""
+    """Convert a mapping. If `above`, its name, is the name of a secret, all its strings are secrets."""
     names = [_to_json(name, secrets, "") for name in value]
     inside = above if is_secret_name(above) else None
     items = [_to_json(item, secrets, inside or str(name)) for name, item in value.items()]
@@ -132,7 +132,7 @@ def fields(value: Any) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Any:
-    """Return the value that `to_json` was given, or one that a core treats alike.
+    """Return the argument of `to_json`, or a value that a core treats in the same way.
 
     Raises `ValueError`, `TypeError` or `KeyError`.
     """
@@ -315,7 +315,7 @@ _NAMES = {
 }
 
 
-CLIPPED = 200  # maximum number of characters that a core quotes of a server's text
+CLIPPED = 200  # the most characters of a server's text that a core quotes
 
 
 class Decoder:
@@ -325,7 +325,7 @@ class Decoder:
         self._secrets = secrets
         self._scanner = Scanner()
         self._inflater = Inflater(limit)
-        self._compressed = False  # whether the current message is
+        self._compressed = False  # whether the current message is compressed
 
     def read(self, data: bytes) -> list[dict[str, Any]]:
         """Add bytes. Return the frames and HTTP parts that are complete now."""

@@ -152,9 +152,9 @@ class Inflater:
         self._zlib = zlib.decompressobj(-15)  # the largest window; it can inflate smaller ones, too
 
     def inflate(self, data: bytes, *, whole: bool = True) -> bytes | None:
-        """Return the inflated message, up to a fault if there is one. `None` when it exceeds the limit.
+        """Return the message up to its first fault, or `None` when the message exceeds the limit.
 
-        With `whole=False` the data is the beginning of a message, and nothing follows.
+        With `whole=False`, `data` is only the beginning of a message; the stream ends there.
         """
         data = data + _TAIL if whole else data
         before = self._zlib.copy()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId
 
 MAX_HELD = 64 * 1024 * 1024
-"""Maximum size, in characters, of lines that wait for the end of a message. With more the recording ends."""
+"""The most characters of lines that may wait for the end of a message. Above that the recording ends."""
 
 E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
 
@@ -55,10 +55,10 @@ class Recorder:
     endpoint's constructor. `close` writes the last line.
 
     Secrets are replaced by stand-ins of the same length. Secrets are keys and tokens, values in queries,
-    headers and params, and JSON fields named like a token, a key or a password. After that they are also
-    replaced wherever they are quoted. A line, and all lines after it, may wait until the message in it is
-    complete. When a secret cannot be replaced because its message is compressed, the recording ends, and the
-    last line says so.
+    headers and params, and JSON fields named like a token, a key or a password. A known secret is also
+    replaced where later data quotes it. A line with an incomplete message waits for the rest of the message,
+    and all later lines wait, too. When a secret cannot be replaced because its message is compressed, the
+    recording ends, and the last line says so.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:
@@ -210,7 +210,7 @@ class Recorder:
         self._flush()
 
     def _asked(self, name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a rule of the hub's user wrapped so that its answers are recorded."""
+        """Wrap a rule of the hub's user, so that its answers are recorded."""
 
         def ask(*args: Any) -> Any:
             line = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)), self._secrets)}
@@ -276,7 +276,7 @@ class Recorder:
     def _end(self, reason: str | None) -> None:
         """Write the last line.
 
-        `reason` says why the recording ends before the endpoint does; `None` otherwise.
+        `reason` says why the recording ends before its endpoint, or is `None`.
         """
         if not self._ended:
             self._flush()

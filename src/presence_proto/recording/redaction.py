@@ -29,15 +29,15 @@ T = TypeVar("T")
 MAX_SOUGHT = 64
 """Maximum number of secrets searched for in a message; the newest are kept. This bounds the search cost."""
 
-MAX_SOUGHT_LENGTH = 64 * 1024  # bytes; longer secrets are hidden only in place, not searched for
+MAX_SOUGHT_LENGTH = 64 * 1024  # bytes; longer secrets are not searched for in later data
 
 MAX_CODED_LENGTH = 4096  # bytes; longer secrets are not searched for in base64 and hex
 
-_WINDOW = 8  # bytes; no form of a secret is shorter
+_WINDOW = 8  # bytes; each form of a secret has at least as many
 _BLOCK = 4  # bytes, an unsigned int; a window at any offset contains at least one whole aligned block
 
 MAX_NUMBERED = 16_384
-"""Maximum number of secrets with a remembered stand-in; the newest are kept. Others get a new stand-in."""
+"""Maximum number of remembered stand-ins; the newest are kept. A forgotten secret gets a new stand-in."""
 
 VOCABULARY = (
     "HTTP/1.1 Switching Protocols Upgrade upgrade websocket Bearer Basic permessage-deflate phx_join "
@@ -49,7 +49,7 @@ VOCABULARY = (
     "game_invite invite_sent sent_to chat_message online_count online in_game in_skill do_not_disturb "
     "track untrack unmatched"
 )
-"""The words of the protocols. A secret that is part of them is hidden only in place and not searched for."""
+"""The words of the protocols. A secret that occurs in this text is not searched for in later data."""
 
 _WORDS = frozenset(VOCABULARY.lower().encode().split())
 
@@ -81,7 +81,7 @@ _FIRST_OF_KIND = bytes(map(_first_of_kind, range(256)))
 """Table for `bytes.translate` of ASCII text: each character becomes the first one of its alphabet."""
 
 _TAIL = 64
-"""Number of characters at the end of a stand-in that encode its number. The rest is the first of its kind."""
+"""Number of last characters of a stand-in that encode its number. Others are the first of their alphabet."""
 
 
 def _stand_in(secret: bytes, number: int) -> bytes:
@@ -103,7 +103,7 @@ def _stand_in(secret: bytes, number: int) -> bytes:
 
 
 def _halves(secret: bytes) -> tuple[bytes, bytes]:
-    """Return a secret without its tail, already hidden, and the tail unchanged."""
+    """Return the stand-in for a secret without its tail, and the unchanged tail."""
     if secret.isascii():
         return secret[:-_TAIL].translate(_FIRST_OF_KIND), secret[-_TAIL:]
     try:
@@ -145,8 +145,8 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
 
 # ---------------------------------------------------------------------------------------------- escapes
 
-# A match is one escape sequence, or bytes without one. JSON may be the body of an HTTP response, so the line
-# between two chunks (chunked transfer encoding) also matches; it decodes to nothing.
+# A match is one escape sequence, or bytes without escape sequences. JSON may be the body of an HTTP response,
+# so the line between two chunks (chunked transfer encoding) also matches; it decodes to nothing.
 _JSON = re.compile(
     rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"\\/bfnrt]"
     rb"|\r\n[0-9A-Fa-f]+[^\r\n]{0,80}\r\n|[^%+\\\r]+|.",
@@ -168,7 +168,7 @@ class _Escaped:
         self.plain = b"".join(self._pieces)
 
     def rewritten(self, plain: bytes) -> bytes:
-        """Return another text of the same shape with the escapes of this one."""
+        """Return `plain`, a text of the same shape, with the escapes of this text."""
         written, at = [], 0
         alike: dict[tuple[bytes, bytes], bytes] = {}
         for unit, piece in zip(self._units, self._pieces, strict=True):
@@ -259,12 +259,12 @@ class Secrets:
         self._ours: dict[bytes, None] = {}  # hashes of stand-ins, newest last
         self._count = 0  # the number of secrets that have received a number
         self._sought: dict[bytes, _Forms] = {}  # by secret, newest last
-        self._kept: dict[bytes, _Forms] = {}  # secrets that are always searched for
-        self._blocks: set[int] | None = None  # the blocks of all forms; None: must be rebuilt
-        self._sorted: dict[bytes, bytes] | None = None  # all forms, longest first; None likewise
+        self._kept: dict[bytes, _Forms] = {}  # secrets that are searched for during the whole recording
+        self._blocks: set[int] | None = None  # the blocks of all forms; `None`: must be rebuilt
+        self._sorted: dict[bytes, bytes] | None = None  # all forms, longest first; `None`: must be rebuilt
 
     def keep(self) -> None:
-        """Search for the secrets known now during the whole recording. They are the secrets of the config."""
+        """Keep searching for the secrets known now, those of the config, during the whole recording."""
         self._kept |= self._sought
         self._sought.clear()
 
@@ -285,11 +285,9 @@ class Secrets:
         return escaped.rewritten(self.hide_bytes(escaped.plain))
 
     def hide_words(self, words: bytes) -> bytes:
-        """Hide each word of a header's value in place.
+        """Hide each word of a header's value, except words of the protocols, such as `Bearer`.
 
-        The words need not be secrets, so they are not searched for later.
-
-        Words of the protocols, such as `Bearer`, are not hidden.
+        The words may not be secrets, so they are not searched for in later data.
         """
         return re.sub(
             rb"\S+",
@@ -363,7 +361,7 @@ class Secrets:
         return self.redact(_FIELD.sub(self._hide_field, data))
 
     def redact_clipped(self, text: str) -> str:
-        """Redact text that a core may have shortened, so that a secret may be cut at its end."""
+        """Redact text that a core may have shortened: it may end in the middle of a secret."""
         return _text(self.redact_end(self.redact(_bytes(text))))
 
     def redact_end(self, data: bytes) -> bytes:
@@ -372,8 +370,8 @@ class Secrets:
         return _at_all_levels(data, self._replace_beginning)
 
     def _replace(self, data: bytes) -> bytes:
-        # Data rarely holds a secret. The check of the blocks, and then of the windows at each position, finds
-        # out at a cost that does not depend on the number of forms.
+        # Data rarely holds a secret. So check first the blocks, then the windows at each position: the cost
+        # of these checks does not depend on the number of forms.
         if not self._may_hold(data):
             return data
         forms = self._sorted_forms()
@@ -526,7 +524,7 @@ def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
 def redact_url(url: bytes, secrets: Secrets) -> bytes:
     """Redact all query values except `vsn`, in a URL or in a request's target with the rest of its line.
 
-    Values without a secret's name are hidden in place only and not searched for later.
+    Values without a secret's name are not searched for in later data.
     """
     address, question_mark, rest = url.partition(b"?")
     query = re.match(rb"\S*", rest)
@@ -606,7 +604,7 @@ class Inbound:
     def _release(self, *, cut: bool = False) -> None:
         """Redact the held parts and make them ready.
 
-        They are a complete message or, if `cut`, the beginning of one.
+        They are a complete message or, if `cut`, the beginning of a message.
         """
         parts = [piece.payload if isinstance(piece, FramePiece) else piece.raw for piece in self._message()]
         payload = b"".join(parts)

@@ -41,7 +41,7 @@ NOTHING = "nothing"
 
 @frozen
 class Difference:
-    """The first output in which the current core differs: the line number (from 1), and both lines.
+    """The first line that the current core produces differently: its number (from 1), and both lines.
 
     `expected` is the recorded line, `got` the new line, both as JSON. `"nothing"` stands for a missing line.
     """
@@ -55,8 +55,8 @@ class Difference:
 class ReplayResult:
     """The result of a replay. The counts cover the replayed lines, up to the difference if there is one.
 
-    `kind` is the kind of the endpoint, `package` the version of the package that recorded it. `note` says why
-    the recording ends before its endpoint did; `None` if it does not.
+    `kind` is the kind of the endpoint, `package` the version of the package that recorded it. `note` is the
+    reason if the recording ended before its endpoint, otherwise `None`.
     """
 
     kind: str

@@ -38,7 +38,7 @@ def require(condition: bool, rule: str) -> None:
 
 
 class Contract:
-    """Checked drain of one endpoint. `drain` raises `ContractError` when the endpoint breaks a law.
+    """A checker that drains one endpoint. `drain` raises `ContractError` for a broken law.
 
     - Draining runs no protocol code: the deadline stays the same, and a second drain returns nothing.
     - The deadline is `None` or lies in the future. Exception: while received
@@ -65,7 +65,7 @@ class Contract:
         self._live.discard(conn)
 
     def drain(self, now: float) -> list[Any]:
-        """Drain the endpoint and return its checked outputs. `now`: seconds, the time of its last call."""
+        """Drain the endpoint and return its checked outputs. `now` is the time of its last call."""
         # Hot path: simulated worlds drain after every call. So messages are formatted only for a broken rule.
         endpoint = self._endpoint
         deadline = self.deadline = endpoint.next_deadline()
@@ -119,14 +119,15 @@ class Contract:
 # ------------------------------------------------------------------------------------------------------ folds
 # A fold rebuilds a client's state from its events, as an application does, and compares both states.
 #
-# The rebuilt roster, or presence of each topic, must equal the client's at every point, and the order of the
-# events must make sense. Otherwise `ContractError` is raised.
+# After every drain, the rebuilt roster, or the rebuilt presence of each topic, must equal the client's. The
+# order of the events must make sense. Otherwise `ContractError` is raised.
 
 
 class RealtimeFold:
     """State of one `RealtimeClient`, rebuilt from its events.
 
-    - A connection and a channel go up before they go down. The delay of a reconnect is positive.
+    - The client does not connect twice without a disconnect, and joins only while connected. Only a joined
+      channel goes down. The delay of a reconnect is positive.
     - A push has at most one outcome.
     - The folded presence changes equal the client's presence.
     """
@@ -187,8 +188,8 @@ class PresenceFold:
     """State of one `PresenceClient`, rebuilt from its events. `users` are the other users in the roster.
 
     - No user joins, leaves or changes before the first `Connected` or after a `Disconnected`.
-    - After a `Connected` with `resumed`, one event follows for each net difference.
-    - No user joins twice. A leave or change names the user as last shown. A change has a difference.
+    - After a `Connected` with `resumed`, one event follows for each difference from the old roster.
+    - No user joins twice. A leave or change carries the user as last reported. A change is not empty.
     - `online_users` starts with the client's own user, lists no user twice, and otherwise equals `users`.
     """
 

@@ -125,9 +125,9 @@ class Faults:
     diffs_duplicated: bool = False
     join_delay: float = 0.0  # seconds, added to the config's join delay
     refusal_delay: float = 0.0  # seconds, added to the config's refusal delay
-    presence_limit: int | None = None  # track and untrack calls in 30 seconds
-    broadcast_limit: int | None = None  # broadcasts in one second
-    delay: float = 0.0  # seconds
+    presence_limit: int | None = None  # the most track and untrack calls in 30 seconds
+    broadcast_limit: int | None = None  # the most broadcasts in one second
+    delay: float = 0.0  # seconds, for all sent bytes
     frozen: bool = False
 
 
@@ -164,13 +164,13 @@ class FaultyPhoenixSession(PhoenixSession):
         return super()._refusal_delay() + self._faults().refusal_delay
 
     def _is_member(self, message: Message) -> bool:
-        """Whether the message belongs to the current join of a Supabase channel. Phoenix has no limits."""
+        """Whether the message is for the current join of a Supabase channel. Plain channels have no limit."""
         channel = self._channels.get(message.topic)
         return isinstance(channel, SupabaseMember) and message.join_ref in (None, channel.ref)
 
     @property
     def presence_limit(self) -> int | None:
-        """Track and untrack calls per channel in 30 s: the lower of the config's and the fault's limit."""
+        """The most track and untrack calls of a channel in 30 s: the config's or the fault's lower limit."""
         limits = super().presence_limit, self._faults().presence_limit
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -225,9 +225,9 @@ class FaultyHub(Hub):
     """`Hub` with switches for faults. With all switches off it behaves like a `Hub`.
 
     A switch takes effect at once. It stays on until it is turned off or `heal` turns off all switches.
-    Earlier effects of a fault are not undone. `crash_channel`, `close_channel` and `disconnect` of `Hub` are
+    Earlier effects are not undone. `crash_channel`, `close_channel` and `disconnect` of `Hub` are
     faults, too. Every switch takes `now` in seconds and raises `LocalProtocolError` for invalid values.
-    `shutdown` heals first.
+    `shutdown` calls `heal` first.
     """
 
     def __init__(self, config: HubConfig | None = None, *, rng: Random | None = None) -> None:
@@ -303,7 +303,7 @@ class FaultyHub(Hub):
         """Limit the rate of a Supabase channel. A channel above a limit gets a `system` error and is closed.
 
         `presence_calls` limits track and untrack calls in 30 seconds, `broadcasts` limits broadcasts in one
-        second. The defaults are Supabase's. 0 allows none, `None`: no limit. Calls made while there was no
+        second. The defaults are Supabase's. 0 allows no calls; `None` means no limit. Calls made without a
         limit, or in an earlier join of the channel, do not count.
         """
         for name, limit in (("presence_calls", presence_calls), ("broadcasts", broadcasts)):
@@ -365,17 +365,17 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- freezing
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """See `Endpoint`. If frozen, postponed until `thaw`."""
+        """See `Endpoint`. While the hub is frozen, the call is postponed until `thaw`."""
         if not self._keeps(self.transport_opened, conn, now=now, address=address):
             super().transport_opened(conn, now=now, address=address)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`. If frozen, postponed until `thaw`."""
+        """See `Endpoint`. While the hub is frozen, the call is postponed until `thaw`."""
         if not self._keeps(self.receive_data, conn, bytes(data), now=now):
             super().receive_data(conn, data, now=now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. If frozen, postponed until `thaw`."""
+        """See `Endpoint`. While the hub is frozen, the call is postponed until `thaw`."""
         if not self._keeps(self.transport_closed, conn, now=now, reason=reason):
             super().transport_closed(conn, now=now, reason=reason)
             self._line.forget(conn)
@@ -393,7 +393,7 @@ class FaultyHub(Hub):
         super().shutdown(now=now)
 
     def _keeps(self, fact: Callable[..., None], *args: Any, now: float, **kwargs: Any) -> bool:
-        """Whether the hub is frozen. If so, the call is kept for `thaw`."""
+        """Return whether the hub is frozen. If it is, keep the call for `thaw`."""
         if self._faults.frozen:
             self._clock.advance(now)
             self._kept.append((fact, args, kwargs))

@@ -1,4 +1,4 @@
-"""`InMemoryPair`: one client and one server in memory. All bytes pass through both; the clock is virtual."""
+"""`InMemoryPair`: a client and a server that exchange bytes in memory, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from presence_proto.testing.contract import Contract, require
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, State, TextMessage, WebSocket
 
 MAX_MESSAGE_SIZE = 1 << 24
-RESTLESS = 10_000  # ticks in one `advance`; a client that needs as many never comes to rest
+RESTLESS = 10_000  # the most ticks in one `advance`; a client that needs more never comes to rest
 
 
 class InMemoryPair(ABC):
@@ -19,8 +19,8 @@ class InMemoryPair(ABC):
 
     The client is drained after every call, and its `Contract` is checked. `ContractError` is raised when the
     client breaks the contract, `LocalProtocolError` when a step is impossible now, such as sending on a
-    closed connection. `now` is in seconds. With `deflate`, the server compresses when the client offers it.
-    With `chunk`, the client receives the server's bytes in chunks of that size.
+    closed connection. `now` is in seconds. With `deflate`, the server compresses when the client offers
+    compression. With `chunk`, the client receives the server's bytes in chunks of that size.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ Entries = dict[str, dict[str, "Meta"]]  # key -> phx_ref -> meta
 
 @define(eq=False)
 class Device:
-    """One presence of a user in a topic. `ref` is the `phx_ref` of its current meta, `None` after it left."""
+    """One presence of a user in a topic. `ref` is the `phx_ref` of its meta, or `None` after it left."""
 
     topic: str
     key: str
@@ -52,7 +52,7 @@ class ModelServer(ScriptedServer):
 
     It accepts connections, replies to messages, sends states and diffs, and stores the client's own presence.
     `stall` makes it slow: heartbeats then wait behind a join, as on Phoenix. `say` and the other methods of
-    `ScriptedServer` send incorrect messages.
+    `ScriptedServer` can send incorrect messages.
 
         server = ModelServer(client)
         server.do(client.connect)
@@ -78,7 +78,7 @@ class ModelServer(ScriptedServer):
         self.refusals: deque[int] = deque()  # HTTP statuses for the next upgrade requests
         self.stalls = False  # the server reads, but neither accepts nor replies
         self.dead = False  # no bytes arrive on either side
-        # Joins that wait for their presence_state. The state dates from the join: diffs may overtake it.
+        # Joins that wait for their presence_state. The state is that of the join, so diffs may overtake it.
         self._owed: deque[tuple[ServerJoin, Any]] = deque()
         self._asked: dict[str, Any] = {}  # topic -> join_ref of the client's latest join
         self._seen: set[str] = set()  # topics whose state and diffs the client receives
@@ -112,7 +112,7 @@ class ModelServer(ScriptedServer):
         return _metas(self.presence.get(topic, {}))
 
     def expected(self, topic: str) -> dict[str, tuple[Meta, ...]]:
-        """Return what the client must hold: the current presence if it `sees` the topic, else the last."""
+        """Return what the client must hold: the current presence, or the last that it saw (see `sees`)."""
         return self.online(topic) if self.sees(topic) else _metas(self._stale.get(topic, {}))
 
     def sees(self, topic: str) -> bool:
@@ -120,7 +120,7 @@ class ModelServer(ScriptedServer):
         return topic in self._seen
 
     def has_joined(self, topic: str) -> bool:
-        """Whether client and server agree that the client has joined the topic."""
+        """Whether the client's latest join of the topic is the one that the server holds as joined."""
         return (
             topic in self._asked
             and topic in self.channels
@@ -135,7 +135,7 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- behavior
 
     def connect(self) -> None:
-        """Call the client's `connect`. The server accepts on its own."""
+        """Call the client's `connect`. The server accepts the connection unless it stalls."""
         self.do(self.client.connect)
 
     def stall(self) -> None:
@@ -148,7 +148,10 @@ class ModelServer(ScriptedServer):
         self.exchange()
 
     def serve_one(self, *, latest: bool = False) -> None:
-        """Stall, but process the oldest waiting task; with `latest`, the last message if it is a push."""
+        """Stall, but process the oldest waiting task.
+
+        With `latest`, process the last message of the client instead, if that is a push.
+        """
         self.stalls = True
         if latest and self.is_open and self.unanswered and self._is_push(self.unanswered[-1]):
             self._answer(self.unanswered.pop())
@@ -169,19 +172,19 @@ class ModelServer(ScriptedServer):
             self.say(channel.join_ref, channel.join_ref, topic, event, {})
 
     def echo(self, topic: str, event: str = "phx_close") -> None:
-        """Send `event` for the join before the last one. Do nothing when there was none."""
+        """Send `event` for the previous join of the topic. Do nothing when it was joined only once."""
         earlier = self.joins.get(topic, [])[:-1]
         if earlier and self.is_open:
             payload = {"status": "ok", "response": {}} if event == "phx_reply" else {}
             self.say(earlier[-1], earlier[-1], topic, event, payload)
 
     def repeat_diff(self) -> None:
-        """Send the last diff again. Do nothing when there was none."""
+        """Send the last diff again. Do nothing when no diff was sent."""
         if self._last_diff is not None:
             self._tell_diff(*self._last_diff)
 
     def cut(self, reason: str = "eof") -> None:
-        """End the transport, or let its connect fail. The server notices it."""
+        """End the transport, or let its connect fail. The server notices the end at once."""
         self.hang_up()
         super().cut(reason)
 
@@ -193,7 +196,7 @@ class ModelServer(ScriptedServer):
     def hang_up(self, *, noticed: bool = True) -> list[Device]:
         """End all joins of this connection, and drop its waiting messages.
 
-        The client's own presences leave, too. Unless `noticed`, they stay online as ghosts and are returned.
+        If `noticed`, the client's own presences leave, too. Otherwise they stay online and are returned.
         """
         own = [channel.own for channel in self.channels.values() if channel.own is not None]
         for topic in [*self._asked]:
@@ -215,13 +218,13 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- the connection
 
     def exchange(self) -> None:
-        """Let both sides send and process until nothing is left."""
+        """Let both sides send and process until no bytes and no tasks are left."""
         super().exchange()
         while not self._busy and not self.stalls and self._do_next():
             pass
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """See `InMemoryPair`. The message waits until it is processed."""
+        """See `InMemoryPair`. Queue the message; the server processes it later."""
         super().heard(frame)
         message = self.received[-1]
         if message.topic == "phoenix" or self.dead:
@@ -254,7 +257,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Accept a connection, send a state or reply to a message, if any waits. Return whether one did."""
+        """Process one waiting task: a connection, a state to send or a message. Return whether one waited."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:

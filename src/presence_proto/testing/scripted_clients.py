@@ -1,4 +1,4 @@
-"""A hub and scripted clients in memory. All bytes pass through both; the clock is virtual."""
+"""A hub and scripted clients that exchange bytes in memory, under a virtual clock."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ScriptedClients:
 class ScriptedClient:
     """One client: a WebSocket, and the V1 or V2 serializer that `target` names.
 
-    A `mute` client replies to no ping and no close. `options` are those of `WebSocket.client`.
+    A `mute` client does not reply to pings and closes. `options` are those of `WebSocket.client`.
     """
 
     def __init__(

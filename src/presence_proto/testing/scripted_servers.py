@@ -66,7 +66,7 @@ class ScriptedServer(InMemoryPair):
         return join
 
     def diff(self, joins: Any = None, leaves: Any = None, *, topic: str | None = None) -> None:
-        """Send a `presence_diff`. Both sides have the form `{key: {"metas": [...]}}`."""
+        """Send a `presence_diff`. `joins` and `leaves` have the form `{key: {"metas": [...]}}`."""
         payload = {"joins": joins or {}, "leaves": leaves or {}}
         self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
 
@@ -93,7 +93,7 @@ class ScriptedServer(InMemoryPair):
         return self.sent(event, topic)[-1]
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """See `InMemoryPair`. Replies to a heartbeat while `answers_heartbeats`."""
+        """See `InMemoryPair`. While `answers_heartbeats`, reply to a heartbeat."""
         message = self._serializer.decode(frame)
         self.received.append(message)
         is_heartbeat = message.topic == "phoenix" and message.event == "heartbeat"
@@ -119,7 +119,7 @@ def _asked_for(target: str) -> Serializer:
 
 
 class ScriptedJarvisServer(InMemoryPair):
-    """A `PresenceClient` with the Jarvis JSON protocol, and a server that the test plays.
+    """A `PresenceClient` that uses the Jarvis JSON protocol, and a server that the test plays.
 
         pair = ScriptedJarvisServer(PresenceClient(identity, PresenceConfig(server_url="ws://host.test:8790")))
         pair.connect()

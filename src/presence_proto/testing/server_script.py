@@ -3,9 +3,9 @@
     play([Track("ann"), Cut(), Track("bob"), Wait(1.0)], client)
 
 A script is a list of steps. The repr of a step is the expression that creates it, so a failing script can be
-pasted into a test. A step that is impossible at its place does nothing, so any part of a script is a script.
-`topic` is an index into the topics that the client has joined, `device` an index into the devices that came
-online; both wrap around.
+pasted into a test. A step that is impossible at its place does nothing, so every part of a script is a valid
+script. `topic` is an index into the topics that the client has joined, `device` an index into the devices
+that came online. Both indexes wrap around.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
     "play",
 ]
 
-MAX_EVENTS = 1000  # events per step; a step with more is taken for an endless loop
+MAX_EVENTS = 1000  # the most events that one step may cause; more are taken for an endless loop
 
 Which: TypeAlias = Literal["now", "old", "none", "unknown"]
 
@@ -65,11 +65,11 @@ class ScriptContext:
         self.devices: list[Device] = []
 
     def topic(self, number: int) -> str:
-        """Return a topic of the client. Raise `LocalProtocolError` when there is none."""
+        """Return a topic of the client. Raise `LocalProtocolError` when it has joined no topic."""
         return _one_of(list(dict.fromkeys(join.topic for join in self.server.sent("phx_join"))), number)
 
     def device(self, number: int) -> Device:
-        """Return a device. Raise `LocalProtocolError` when there is none."""
+        """Return a device. Raise `LocalProtocolError` when no device came online."""
         return _one_of(self.devices, number)
 
     def do(self, step: Step) -> None:
@@ -94,10 +94,10 @@ def play(
 ) -> ModelServer:
     """Run a script on a `RealtimeClient` or `PresenceClient`, and return the server.
 
-    The client connects first, unless it is already connecting. Each step is followed by a check: the client
-    keeps the driver contract, reports only documented events, equals the fold of its events, and reports at
-    most 1000 events per step. Otherwise `ContractError` is raised. After the check, `after_step(server)` is
-    called. Use it to pass `server.take()` to an application and to check that application.
+    A closed client connects first. Each step is followed by a check: the client keeps the driver contract,
+    reports only documented events, has the state that follows from its events, and reports at most 1000
+    events per step. Otherwise `ContractError` is raised. After the check, `after_step(server)` is called. Use
+    it to pass `server.take()` to an application and to check that application.
     """
     context = ScriptContext(client)
     for step in (Connect(), *script):
@@ -155,7 +155,7 @@ class Track(_Printed):
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """Send a join in a diff, or include the device in the next state."""
+        """Send the device's join in a diff, or, before the client has joined, in the next state."""
         context.devices.append(context.server.track(context.topic(self.topic), self.key, self.meta))
 
 
@@ -202,12 +202,12 @@ class SendBroadcast(_Printed):
 
 @frozen(repr=False)
 class Cut(_Printed):
-    """The connection ends. Unless `noticed`, the server keeps the client online."""
+    """The connection ends. If the end is not `noticed`, the server keeps the client online."""
 
     noticed: bool = True
 
     def happen(self, context: ScriptContext) -> None:
-        """End the connection. Ghosts of the client become devices, so that later steps can untrack them."""
+        """End the connection. Presences that stay online become devices, which later steps can untrack."""
         if context.server.conn is None:
             raise LocalProtocolError("there is no connection")
         context.devices += context.server.hang_up(noticed=self.noticed)
@@ -216,7 +216,7 @@ class Cut(_Printed):
 
 @frozen(repr=False)
 class Die(_Printed):
-    """The network fails silently. It recovers after the client has noticed."""
+    """The network fails silently. It recovers when the client has detected the failure."""
 
     def happen(self, context: ScriptContext) -> None:
         """Stop all delivery."""
@@ -293,7 +293,10 @@ class Stall(_Printed):
 
 @frozen(repr=False)
 class ServeOne(_Printed):
-    """The server stalls, but processes the oldest waiting task; with `latest`, the last push."""
+    """The server stalls, but processes its oldest waiting task.
+
+    With `latest`, it processes the last message of the client instead, if that is a push.
+    """
 
     latest: bool = False
 
@@ -319,25 +322,28 @@ class RepeatDiff(_Printed):
     """The server sends the last diff again."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Send the diff. It must change nothing."""
+        """Send the diff. The client's presence must not change."""
         context.server.repeat_diff()
 
 
 @frozen(repr=False)
 class Echo(_Printed):
-    """The server sends an event of an earlier join again: its end, or a reply."""
+    """The server sends an event that belongs to the previous join of a topic: its end, or a reply."""
 
     event: Literal["phx_close", "phx_error", "phx_reply"] = "phx_close"
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """Send the event. It must change nothing."""
+        """Send the event. The client must ignore it."""
         context.server.echo(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
 class SendReply(_Printed):
-    """The server replies, perhaps again, to the client's last message or to the one `back` before it."""
+    """The server replies, perhaps for a second time, to a message of the client.
+
+    `back` counts from the last message: 0 is the last message, 1 the message before it.
+    """
 
     back: int = 0
     status: str = "ok"
@@ -352,7 +358,11 @@ class SendReply(_Printed):
 
 @frozen(repr=False)
 class Say(_Printed):
-    """The server sends any message, with refs of the current or the first join, none, or unknown ones."""
+    """The server sends any message.
+
+    `join_ref` and `ref` choose its refs: of the current join (`"now"`) or the first join (`"old"`), no ref,
+    or an unknown ref.
+    """
 
     event: str
     payload: Any

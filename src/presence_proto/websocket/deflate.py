@@ -33,7 +33,9 @@ _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender cuts this off
 
 
 class MessageLimit(Extension):
-    """A wsproto extension that refuses a message over `limit` bytes at its frame header. Never negotiated.
+    """A wsproto extension that refuses a message of more than `limit` bytes when its frame header arrives.
+
+    It is never negotiated.
 
     After a hook has returned a `CloseReason`, `fault` describes the error. `added` is the number of bytes by
     which inflating has enlarged the messages so far.
@@ -45,7 +47,7 @@ class MessageLimit(Extension):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._wire_limit = limit  # bytes of a message's payloads as received, before inflating
+        self._wire_limit = limit  # the most bytes of a message's payloads before inflating
         self._size = 0  # bytes of the finished frames of the current message
         self._frame_size = 0
         self._in_message = False
@@ -172,7 +174,7 @@ class Deflate(MessageLimit):
             self._inflater = zlib.decompressobj(-self._inflate_bits)
         inflater = self._inflater
         try:
-            # One byte more than the limit: it shows an excess, and a bound of 0 would mean unlimited.
+            # One byte more than the limit: that byte shows an excess, and a bound of 0 would mean no limit.
             inflated = inflater.decompress(data, self.limit - self._inflated + 1)
         except zlib.error:
             return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
@@ -282,9 +284,9 @@ def _check(params: _Params) -> dict[str, int | None]:
 def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
     """Accept the first usable offer of a client. Returns the answer's header and the extension, or `None`.
 
-    The server sends without context takeover and announces that unasked (RFC 7692 §7.1.1.1). So one
-    compressed frame serves many clients, and a connection takes a sixth of the memory. `limit` is the largest
-    message in bytes. Raises `RemoteProtocolError` if the header is malformed.
+    The server sends without context takeover, and announces this even if the client did not ask for it (RFC
+    7692 §7.1.1.1). So one compressed frame serves many clients, and a connection takes a sixth of the memory.
+    `limit` is the largest message in bytes. Raises `RemoteProtocolError` if the header is malformed.
     """
     accepted = None
     for name, params in parse_extensions(header):

@@ -2,17 +2,17 @@
 
 wsproto takes ten times as long for a frame. It handles everything else: close frames, large fragments and
 errors. The `FrameReader` owns the received bytes. At each frame border it either reads the next frame itself,
-or passes the bytes of that frame to wsproto, and no others. So both are always at the same frame border, and
-each byte is parsed once. The `FrameReader` reads
+or passes exactly the bytes of that frame to wsproto. So the reader and wsproto are always at the same frame
+border, and each byte is parsed once. The `FrameReader` reads
 
 - a message in a single frame, if wsproto would return exactly that message now. Such a frame has FIN, no
   reserved bit, the mask bit of the peer's role, and a length in its shortest form and within the limit. It is
-  complete, is not inside another message, and has valid UTF-8 if it is text. A short, so far valid server
-  frame is kept until its end arrives, because most reads end in the middle of a frame.
+  complete, is not inside another message, and has valid UTF-8 if it is text. A short server frame that is
+  valid so far is kept until its end arrives, because most reads end in the middle of a frame.
 - a complete ping or pong, even between fragments: wsproto keeps no state for pings and pongs.
 - a complete, valid message of small fragments. Other consecutive small fragments are joined into one frame
-  for wsproto. The message stays the same (RFC 6455 §5.4: fragment borders carry no meaning). They are joined
-  up to the size limit only, so wsproto finds the same fault as in the separate fragments.
+  for wsproto. The message stays the same (RFC 6455 §5.4: fragment borders carry no meaning). Fragments are
+  joined up to the size limit only, so wsproto finds the same fault as in the separate fragments.
 - with permessage-deflate, also compressed messages in a single frame. Some faults show only after inflating,
   which can be done only once. So the `FrameReader` reports those faults itself, in `broken`.
 """
@@ -38,9 +38,9 @@ _MIDDLE, _END = 0x00, 0x80  # first bytes of the other fragments
 _PING, _PONG = 0x89, 0x8A
 _MAX_HEADER = 10  # bytes, without the mask
 _SMALL = 125  # bytes; larger fragments are not joined
-_MOST_FRAGMENTS = 64  # fragments that are joined at once
+_MOST_FRAGMENTS = 64  # the most fragments that are joined at once
 _SOON = 4096  # bytes; the end of a frame up to this size is most likely in the next read
-_ENOUGH = 256  # messages returned at once; a limit, because their bytes are still in memory, too
+_ENOUGH = 256  # the most messages returned at once: their bytes are still in memory, too
 
 _read_header = struct.Struct(">HH").unpack_from
 
@@ -53,7 +53,7 @@ class FrameReader:
 
     `data`: bytes received so far. `masked`: whether frames must be masked, as those of a client. `limit`: the
     largest message in bytes. `deflate` inflates compressed messages. After a compressed message that could
-    not be read, `broken` is the code to close the connection with.
+    not be read, `broken` is the close code for the connection.
     """
 
     __slots__ = (
@@ -81,12 +81,12 @@ class FrameReader:
         self._mask_bit = 0x80 if masked else 0
         self._most = limit
         self._limit = min(limit, MAX_MASKED) if masked else limit
-        self._at_border = True  # wsproto is between two messages, not inside a frame or a fragmented message
-        self._in_message = False  # wsproto is inside a fragmented message
+        self._at_border = True  # whether wsproto is between two messages, not inside a message or frame
+        self._in_message = False  # whether wsproto is inside a fragmented message
         self._message_size = 0  # bytes of that message's fragments, including the one being passed on
         self._owed = 0  # bytes of the current frame still to be passed to wsproto
         self._header = b""  # the part of a header passed to wsproto, while the length is incomplete
-        self._waits = False  # the next frame is kept until its end arrives
+        self._waits = False  # whether the next frame is kept until its end arrives
         self._eof = False
         self._deflate = deflate
         self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
@@ -106,7 +106,7 @@ class FrameReader:
         self._waits, self._eof, self.is_empty = False, True, False
 
     def take(self) -> str | bytes | None:
-        """Return the message in the next frame; `None` if it is incomplete, or wsproto must read it."""
+        """Return the message in the next frame; `None` if the frame is incomplete or wsproto must read it."""
         data, at = self._data, self._at
         available = len(data) - at
         if available < 2 or not self._at_border:
@@ -217,7 +217,7 @@ class FrameReader:
     def take_control(self) -> tuple[bool, bytes] | None:
         """Return the ping or pong that comes next, as `(is_ping, payload)`.
 
-        Return `None` if the next frame is another one or incomplete, or if wsproto must read it.
+        Return `None` if the next frame is incomplete or of another kind, or if wsproto must read it.
         """
         data, at = self._data, self._at
         if len(data) - at < 2 or self._owed or self._header:

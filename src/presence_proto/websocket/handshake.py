@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 # HTTP/1.1 on a byte stream, with h11: shared by the handshakes and the proxy tunnel.
 
 
-MAX_HEADER_SIZE = 16 * 1024  # bytes of the request or status line and the headers together
+MAX_HEADER_SIZE = 16 * 1024  # the most bytes of the request or status line with the headers
 
 
 class HttpStream:
-    """An h11 connection whose size limit does not depend on how the stream is cut.
+    """An h11 connection whose size limit does not depend on how the network splits the stream.
 
     h11 checks its limit only when it needs more data. So this class passes on at most one byte more than the
     limit. It never passes on `b""`, which h11 takes for the end of the stream.
@@ -65,8 +65,8 @@ class HttpStream:
 # -------------------------------------------------------------------------------------------------- handshake
 
 
-MAX_REFUSAL_BODY = 64 * 1024  # bytes of a refusal's body that are kept; the rest is dropped
-MAX_EARLY_DATA = 64 * 1024  # bytes that may arrive while a request waits for its answer
+MAX_REFUSAL_BODY = 64 * 1024  # the most bytes of a refusal's body that are kept
+MAX_EARLY_DATA = 64 * 1024  # the most bytes that may arrive while a request waits for its answer
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -110,7 +110,7 @@ class HandshakeRefused:
 
 @frozen
 class Upgraded:
-    """The result of a finished handshake. `early_data` are frame bytes that arrived with it."""
+    """The result of a finished handshake. `early_data` are frame bytes that arrived with the handshake."""
 
     limit: MessageLimit
     subprotocol: str | None
@@ -221,7 +221,7 @@ class ClientHandshake(HttpStream):
     def next(self, *, eof: bool) -> Upgraded | HandshakeRefused | None:
         """Return the result, or `None` if the answer is incomplete. `eof`: the stream has ended.
 
-        Raises `RemoteProtocolError` if the answer is not HTTP, or its upgrade is wrong.
+        Raises `RemoteProtocolError` if the answer is not valid HTTP, or is not a valid upgrade.
         """
         complete = False
         try:

@@ -6,8 +6,8 @@
 
 A `WebSocket` does no I/O: it turns received bytes into events, and commands into bytes to send. After each
 `receive_data` or `receive_eof`, call `next_event()` until it returns `None`, then write `data_to_send()`.
-Each call reads no further than one event. So the answer to an event does not depend on how the bytes were
-split. No input from the peer raises an exception.
+Each call of `next_event` reads no further than one event. So the answer to an event does not depend on how
+the bytes were split. No input from the peer raises an exception.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ class Closed:
     """The last event of a connection. Write `data_to_send()`, then close the transport.
 
     `clean`: the peer has sent a close frame, with this `code` and `reason` (1005: no code in the frame), and
-    the answer to it is sent or in `data_to_send`. If not clean, `code` is 1006 when the stream ended without
-    a close frame. After a protocol error of the peer, `code` is that of the error (1002, 1007 or 1009), and
-    `reason` describes the error.
+    the answer to it is sent or in `data_to_send`. Not `clean`: if the stream ended without a close frame,
+    `code` is 1006. If the peer violated the protocol, `code` is 1002, 1007 or 1009, and `reason` describes
+    the error.
     """
 
     code: int
@@ -114,7 +114,7 @@ _ENDLESS = 1 << 62  # the default `patience` of `next_event`: no limit
 
 
 class State(Enum):
-    """The state of a `WebSocket`. A closed one cannot be opened again."""
+    """The state of a `WebSocket`. A closed `WebSocket` cannot be opened again."""
 
     CONNECTING = auto()
     OPEN = auto()
@@ -208,7 +208,7 @@ class WebSocket:
         max_message_size: int,
         key: bytes | None = None,
     ) -> WebSocket:
-        """Return the client side of a connection. `data_to_send()` has its request at once.
+        """Return the client side of a connection. `data_to_send()` has the upgrade request at once.
 
         - `headers`: additional headers of the request.
         - `deflate`: whether to offer permessage-deflate.
@@ -278,9 +278,9 @@ class WebSocket:
     def next_event(self, patience: int = _ENDLESS) -> WebSocketEvent | None:
         """Return the next event, or `None` until more data arrives.
 
-        `HandshakeRefused` or `Closed` is the last event. `patience` limits the number of pieces of frames
-        that one call passes to wsproto, because a message of many fragments takes long. At that limit the
-        call returns `None`, too, but `has_unread` is true.
+        `HandshakeRefused` or `Closed` is the last event. `patience` is the most pieces of frames that one
+        call passes to wsproto, because a message of many fragments takes long to read. At that limit the call
+        returns `None`, too, but `has_unread` is true.
         """
         event: WebSocketEvent | None = None
         if self._reader is not None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Refusal: TypeAlias = Literal["login", "unreachable", "forbidden"]
 
-LONGEST = 255  # bytes of a user name, a password or a host name: SOCKS sends the length as one byte
+LONGEST = 255  # the most bytes of a user name, a password or a host name: SOCKS sends the length as one byte
 
 _VERSION, _LOGIN_VERSION = 5, 1
 _NO_LOGIN, _LOGIN, _NO_METHOD = 0, 2, 0xFF
@@ -143,7 +143,7 @@ class SocksConnect:
         self._stage = stage
 
     def _reply_size(self, reply: bytearray) -> int:
-        """Return the size of a reply in bytes; 5 until enough bytes are there to know the size."""
+        """Return the size of a reply in bytes; 5 while the size is not known yet."""
         if len(reply) < 5:
             return 5
         address = {_IPV4: 4, _IPV6: 16, _NAME: 1 + reply[4]}.get(reply[3])
@@ -178,7 +178,7 @@ def _address(host: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------- tunnel
 
 
-MAX_INTERIM = 10  # interim answers, such as "100 Continue", before the final answer
+MAX_INTERIM = 10  # the most interim answers, such as "100 Continue", before the final answer
 
 
 # The legal URL schemes, each with its protocol and default port. Desktops use `socks` in the environment.

@@ -1,4 +1,4 @@
-"""The check-up: steps from the settings to a heartbeat. A grave fault ends it."""
+"""The check-up: a series of steps from the settings to a heartbeat. A grave fault ends the check-up."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HEARTBEAT = 0.25
 """Heartbeat interval of the check-up, in seconds. The normal interval would take too long."""
 
 PATIENCE = 10
-"""Factor from the time limit of a step to the core's own timeouts. The check-up's limit must expire first."""
+"""The core's own timeouts are this many times longer than the limit of a step, which must expire first."""
 
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 """The `getaddrinfo` errors for a host name that does not exist."""
@@ -48,8 +48,8 @@ _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 class Finding:
     """Result of a step. `seconds`: its duration, or `None` for a skipped step.
 
-    `text`: what was found, or why the step was skipped. `diagnosis`: the fault, if there is one; then `text`
-    is empty.
+    `text`: what the step found, or why it was skipped. `diagnosis`: the fault, if the step found one; `text`
+    is empty then.
     """
 
     step: CheckupStep
@@ -66,7 +66,7 @@ class NotNeeded:
 
 
 class Checkup:
-    """One check-up. Iterate over `findings()` to run it. `timeout`: seconds for each step."""
+    """One check-up. Iterate over `findings()` to run it. `timeout`: the most seconds for each step."""
 
     def __init__(self, load: Callable[[], Settings], timeout: float) -> None:
         self.facts = Facts(timeout=timeout, now=time.time())
@@ -79,7 +79,7 @@ class Checkup:
         self._addresses: list[Any] = []
         self._sock: socket.socket | None = None
         self._peer: tuple[str, int]  # address and port of the open connection
-        self._early_data = b""  # from the server, received together with the proxy's answer
+        self._early_data = b""  # bytes from the server that arrived with the proxy's reply
         self._stream: probes.Stream | None = None
         self._trial: Trial[Any] | None = None
 
@@ -232,7 +232,7 @@ class Checkup:
     async def _check_tls(self) -> str | NotNeeded:
         facts, sock = self.facts, self._sock
         context = client_context(self._context) if facts.tls else None
-        self._sock = None  # open_connection owns the socket now, also on failure
+        self._sock = None  # `open_connection` owns the socket now, even if it fails
         try:
             async with asyncio.timeout(self._timeout):
                 self._stream = await asyncio.open_connection(

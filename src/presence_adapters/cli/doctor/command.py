@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="SECONDS",
     type=Duration(),
-    help="Time limit of each step.",
+    help="Time limit of each step of the check.",
 )
 @settings_options(lazily=True)
 def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None:
@@ -34,9 +34,9 @@ def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None
     WebSocket, clocks, API key, channel, presence, heartbeat. On Phoenix and Supabase servers, other users do
     not see it.
 
-    Exit status 0: all is well. 1: the channel was joined, but presence or heartbeats fail. 2: the settings
-    are wrong. 3: presence is switched off. 4: the channel cannot be joined. The output contains no secrets,
-    so you can share it.
+    The exit status is 0 when no step fails, 1 when the channel can be joined but presence or heartbeats
+    fail, 2 when the settings are wrong, 3 when presence is switched off, and 4 when the channel cannot be
+    joined. The output contains no secrets, so you can share it.
     """
     from presence_adapters.cli.doctor.checkup import run
 

@@ -40,7 +40,7 @@ TlsTrouble: TypeAlias = Literal[
 ]
 
 CLOCK_TOLERANCE = 60.0
-"""Seconds that two clocks may differ. A `Date` header has whole seconds, and takes time to arrive."""
+"""The most seconds that two clocks may differ: a `Date` has whole seconds, and takes time to arrive."""
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -56,8 +56,8 @@ def in_units(seconds: float) -> str:
 class HttpAnswer:
     """An HTTP response. `is_html`: the body is a web page. `error`: the error message in its JSON body.
 
-    `redirect`: the host in its `Location` header. `redirect_to_tls`: whether that URL is `https://` or
-    `wss://`.
+    `redirect`: the host in the `Location` header. `redirect_to_tls`: whether the URL in that header starts
+    with `https://` or `wss://`.
     """
 
     status: int
@@ -78,7 +78,7 @@ class Claims:
 
 @frozen(kw_only=True)
 class Facts:
-    """The facts known so far. Facts that no step has found yet have their defaults. No text has a secret.
+    """The facts known so far; a fact that is not known yet has its default. No text contains a secret.
 
     `now`: the local wall clock, seconds since 1970. `clock_ahead`: seconds by which the local clock is ahead
     of the server's.
@@ -102,10 +102,10 @@ class Facts:
     key: Claims = field(factory=Claims)
     token: Claims = field(factory=Claims)
 
-    unknown_name: bool = False  # DNS: there is no such host
+    unknown_name: bool = False  # DNS: the host name does not exist
     refused: bool = False  # TCP: the connection was refused
     silent: bool = False  # no answer in time
-    ended: bool = False  # the other side closed the connection
+    ended: bool = False  # the server or proxy closed the connection
     tls_trouble: TlsTrouble | None = None
     clock_ahead: float | None = None
     speaks_tls: bool = False  # the server speaks TLS where the URL has no TLS
@@ -159,7 +159,7 @@ class Facts:
 
     @property
     def server_now(self) -> float:
-        """The time of the server's clock if known, otherwise of the local clock."""
+        """The current time by the server's clock if known, otherwise by the local clock."""
         return self.now - (self.clock_ahead or 0.0)
 
     def has_expired(self, claims: Claims) -> bool:
@@ -167,7 +167,7 @@ class Facts:
         return claims.expires is not None and claims.expires <= self.server_now
 
     def is_early(self, claims: Claims) -> bool:
-        """Whether a JWT is not valid yet by the server's clock, give or take `CLOCK_TOLERANCE`."""
+        """Whether a JWT becomes valid more than `CLOCK_TOLERANCE` from now, by the server's clock."""
         return claims.starts is not None and claims.starts > self.server_now + CLOCK_TOLERANCE
 
     def says(self, *words: str) -> bool:

@@ -1,7 +1,7 @@
-"""Diagnosis of a failed step: a pure function from the facts to a cause and a remedy, and its fault table.
+"""Diagnosis of a failed step: a table of faults, and a function from the facts to a cause and a remedy.
 
-The first fault of the step whose condition fits is the diagnosis. So the specific faults of a step come
-first, and its last fault always fits.
+The diagnosis is the first fault of the step whose condition fits the facts. So the specific faults of a step
+come first, and the last fault of each step always fits.
 """
 
 from __future__ import annotations

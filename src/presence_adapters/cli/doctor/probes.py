@@ -40,14 +40,14 @@ _VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
     64: "other host",
 }
 _PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
-"""OpenSSL's errors for a peer that sends plain text. They differ between versions."""
+"""OpenSSL's errors for a peer that sends plain text. Different versions of OpenSSL use different errors."""
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Run a slow function in a daemon thread. Return what it returns, raise what it raises.
+    """Run a slow function in a daemon thread. Return its result, or raise its exception.
 
-    Not `asyncio.to_thread`: the program would wait for its thread at exit. Here a timeout or Ctrl-C takes
-    effect at once.
+    `asyncio.to_thread` is not used, because the program would wait for its thread at exit. With a daemon
+    thread, a timeout or Ctrl-C takes effect at once.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -85,7 +85,7 @@ async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, 
     for family, kind, protocol, _, address in addresses:
         sock = None
         try:
-            sock = socket.socket(family, kind, protocol)  # fails, too, on a machine without IPv6
+            sock = socket.socket(family, kind, protocol)  # also fails on a machine without IPv6
             sock.setblocking(False)
             async with asyncio.timeout(timeout / len(addresses)):
                 await loop.sock_connect(sock, address)
@@ -115,7 +115,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
-    """Whether a TLS server listens there, with any certificate, even if it rejects the TLS handshake."""
+    """Whether a TLS server with any certificate listens there, even if it rejects the TLS handshake."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(
@@ -128,7 +128,7 @@ async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool
 
 
 async def server_time(host: str, address: str, port: int, timeout: float) -> float | None:
-    """Return the `Date` of a TLS server (seconds since 1970), with any certificate; `None` if it has none."""
+    """Return the `Date` of a TLS server with any certificate, in seconds since 1970; `None` without it."""
     request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     head = b""
     try:
@@ -163,7 +163,7 @@ _ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON;
 
 
 def parsed_head(data: bytes) -> HttpHead | None:
-    """Return the head of an HTTP response, with the error of its body as far as received.
+    """Return the head of an HTTP response, with the error text in the received part of its body.
 
     Skip 1xx responses before the final one, such as "103 Early Hints". Return `None` if `data` is not HTTP.
     """

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 Core = TypeVar("Core", RealtimeClient, PresenceClient)
 
-LARGEST_HEAD = 64 * 1024  # bytes of the upgrade response that are kept
-GOODBYE = 1.0  # seconds that the server has for its part of the closing handshake
+LARGEST_HEAD = 64 * 1024  # the most bytes of the upgrade response that are kept
+GOODBYE = 1.0  # the most seconds that the server may take for its part of the closing handshake
 
 
 class Conversation(Generic[Core]):
@@ -140,12 +140,12 @@ E = TypeVar("E")
 
 _TLS_ALERT = b"\x15\x03"
 _SERVER_SAYS = "the server says: "  # prefix of an `Error` that quotes a Jarvis server
-_CLOSED = "the server closed the connection with code "  # prefix of a loss of an open WebSocket
-_LONGEST = 200  # characters of a join reply that are quoted if it has no known reason field
+_CLOSED = "the server closed the connection with code "  # prefix of the reason of a closed WebSocket
+_LONGEST = 200  # the most quoted characters of a join reply without a known reason field
 
 
 class StepError(Exception):
-    """A failed step. `facts`: the fields of `Facts` that it found."""
+    """A failed step. `facts`: the fields of `Facts` that the step found."""
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(facts)
@@ -153,7 +153,7 @@ class StepError(Exception):
 
 
 class Trial(ABC, Generic[Core]):
-    """One connection and the steps on it. `timeout`: seconds for each step."""
+    """One connection and the steps on it. `timeout`: the most seconds for each step."""
 
     losses: ClassVar[tuple[type[Any], ...]]
 
@@ -162,9 +162,9 @@ class Trial(ABC, Generic[Core]):
         self.timeout = timeout
 
     async def open(self) -> HttpHead:
-        """Request the upgrade. Return the head of the response, also of a refusal.
+        """Request the upgrade. Return the head of the response, even if the server refuses.
 
-        Raises `StepError` when there is no HTTP response, or an invalid 101.
+        Raises `StepError` when no HTTP response arrives, or when a response with status 101 is invalid.
         """
         self.talk.begin()
         await self.talk.until(lambda: self._is_open() or self.heard(*self.losses) is not None, self.timeout)
@@ -204,7 +204,7 @@ class Trial(ABC, Generic[Core]):
         return latency
 
     def heard(self, *kinds: type[E]) -> E | None:
-        """Return the first event of these kinds so far, or `None`."""
+        """Return the first received event of these kinds, or `None` if there is none yet."""
         return next((event for event in self.talk.heard if isinstance(event, kinds)), None)
 
     async def hear(self, *kinds: type[Any]) -> Any:
@@ -213,7 +213,7 @@ class Trial(ABC, Generic[Core]):
         return self.heard(*kinds)
 
     def failure(self, **facts: Any) -> StepError:
-        """Return the error after the end of the connection or the time limit."""
+        """Return the error of a step whose connection has ended or whose time is up."""
         loss = self.heard(*self.losses)
         if loss is not None:
             facts |= {

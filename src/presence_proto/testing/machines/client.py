@@ -1,4 +1,4 @@
-"""`ClientMachine` and `PresenceClientMachine`: random servers, networks and applications against a client."""
+"""`ClientMachine`, `PresenceClientMachine`: tests of a client with random servers and networks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HEALED = 200.0  # seconds without faults; then every request of the application 
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return a strategy that reads attributes of the machine, so that subclasses can change it."""
+    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
     return st.runner().flatmap(strategy)
 
 
@@ -116,7 +116,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.rejoined)
     @rule(topic=a_rejoined_topic, event=st.sampled_from(["phx_close", "phx_error", "phx_reply"]))
     def echo(self, topic: str, event: str) -> None:
-        """The server sends an event of an earlier join. It must change nothing."""
+        """The server sends an event of an earlier join. The client must report no event."""
         before = len(self.server.events)
         self.server.echo(topic, event)
         assert self.server.events[before:] == [], "an earlier life of the channel is over"
@@ -152,7 +152,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.conn is not None)
     @rule(target=devices, noticed=st.booleans())
     def cut(self, noticed: bool) -> MultipleResults[Device]:
-        """The connection ends. Unless `noticed`, the client stays online on the server, as a ghost."""
+        """The connection ends. If the end is not `noticed`, the client stays online on the server."""
         ghosts = self.server.hang_up(noticed=noticed)
         self.server.cut()
         return multiple(*ghosts)
@@ -160,7 +160,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.is_open and not self.server.dead)
     @rule(kind=st.sampled_from(["dies", "closes", "refuses"]))
     def trouble(self, kind: str) -> None:
-        """The network fails silently, or the server closes the connection, or refuses the next one."""
+        """The network fails silently, or the server closes the connection or refuses the next one."""
         if kind == "dies":
             self.server.die()
         elif kind == "closes":
@@ -172,7 +172,7 @@ class ServerMachine(BriefMachine):
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 12.0, 40.0]), asleep=st.booleans())
     def wait(self, seconds: float, asleep: bool) -> None:
-        """Time passes. A host that is `asleep` gives one late tick."""
+        """Time passes. If `asleep`, the client's host sleeps, and ticks only once, at the end."""
         self.server.jump(seconds) if asleep else self.server.advance(seconds)
 
     # ---------------------------------------------------------------- the application
@@ -188,7 +188,7 @@ class ServerMachine(BriefMachine):
 
     @rule()
     def heal(self) -> None:
-        """All faults end for `HEALED` seconds. Then call `healed`."""
+        """End all faults, let `HEALED` seconds pass, then call `healed`."""
         self.server.refusals.clear()
         self.server.serve()
         self.server.advance(HEALED)
@@ -447,9 +447,9 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def the_roster_is_the_servers(self) -> None:
-        """The roster is the server's current or last seen one. Each user is shown as its latest device.
+        """The roster is the server's current one, or the last that the client saw.
 
-        The roster may also contain stale users that it has shown before.
+        Each user is shown as their latest device. The roster may also contain stale users from before.
         """
         expected = self.server.expected(ROOM)
         users = {user.user_id: user for user in self.client.online_users}

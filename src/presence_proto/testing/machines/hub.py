@@ -1,4 +1,4 @@
-"""`HubMachine`: random clients, networks and clocks against a `Hub`."""
+"""`HubMachine` tests a `Hub` with random clients, networks and clocks."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def is_supabase(topic: str) -> bool:
 
 
 class Visitor:
-    """Correct Phoenix client that checks every message of the hub: each must be legal at its place.
+    """Correct Phoenix client. It checks that the hub sends each message only when it may.
 
-    `strict`: a diff must not repeat a known join or leave. A diff that the presence window delayed may do so.
+    `strict`: whether a diff must not repeat a known join or leave. With a presence window a diff may.
     """
 
     def __init__(self, name: str, client: ScriptedClient, *, strict: bool) -> None:
@@ -69,7 +69,7 @@ class Visitor:
     # ---------------------------------------------------------------- client to hub
 
     def join(self, topic: str, key: str) -> None:
-        """Join, perhaps again. The hub must end an earlier join."""
+        """Join a topic, perhaps again. The hub must end an earlier join of it."""
         ref = self._next_ref()
         if topic in self.joined:
             self._ending[self.joined[topic]] = topic
@@ -79,7 +79,7 @@ class Visitor:
         self._say(ref, topic, "phx_join", payload, ref)
 
     def leave(self, topic: str, *, answered: bool = True) -> None:
-        """Leave. Expect no reply unless `answered`."""
+        """Leave a topic. Expect a reply if `answered`."""
         ref = self._next_ref()
         if not answered:
             self._unanswered.remove(ref)
@@ -219,7 +219,7 @@ class HubMachine(BriefMachine):
 
     @property
     def memberships(self) -> list[Membership]:
-        """All pairs of a visitor and a topic that it has joined."""
+        """All pairs of a visitor and a topic that the visitor has joined."""
         return [(visitor, topic) for topic, members in self.members.items() for visitor in members]
 
     # ---------------------------------------------------------------- connections
@@ -275,7 +275,7 @@ class HubMachine(BriefMachine):
 
     @rule(visitor=visitors, topic=_topics, key=_keys)
     def join(self, visitor: Visitor, topic: str, key: str) -> None:
-        """A client joins a topic, perhaps again. Joining a plain Phoenix topic tracks it at once.
+        """A client joins a topic, perhaps again. A join of a plain Phoenix topic also tracks.
 
         Supabase's URL path has no plain topics.
         """

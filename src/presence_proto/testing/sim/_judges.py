@@ -51,10 +51,10 @@ if TYPE_CHECKING:
 Online: TypeAlias = "Mapping[str, tuple[Meta, ...]]"
 
 MEMORY = 64
-"""Presences remembered for each presence key of a topic."""
+"""The most presences remembered for each presence key of a topic."""
 
 WINDOWS = 1024
-"""Presence windows remembered for each topic."""
+"""The most presence windows remembered for each topic."""
 
 
 class Truth:
@@ -169,7 +169,7 @@ class DeliveryRecord:
 
 @define
 class MessageLog:
-    """All messages of one room. `said` counts the messages sent; `taken` lists those the hub acknowledged."""
+    """All messages of one room. `said` counts the sent messages, `taken` lists those the hub acknowledged."""
 
     said: Counter[Message]
     taken: list[DeliveryRecord]
@@ -205,7 +205,7 @@ class Watch(ABC):
         """Record that the application called a command, which returned `result`."""
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """Check events of the client. `sent` is when the bytes that caused them were sent, if bytes did."""
+        """Check events of the client. `sent`: when the bytes that caused them were sent, or `None`."""
         try:
             for event in happened:
                 self.saw(event, sent)
@@ -285,7 +285,7 @@ class RoomWatch(Watch):
         self._here_since: float | None = None
         self._was_here = False
         self._hub_start = 0  # `HubHost.starts` at the last join of the room; 0 once the application has left
-        self._kept: dict[str, float] = {}  # users shown although absent, with a time of their absence
+        self._kept: dict[str, float] = {}  # users still shown -> a time at which they were absent
         self._told = inf  # the bytes just received reflect the truth of this time, or of a later one
 
     def happened(self, happened: list[Any], sent: float | None) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------- host
-# A host is a simulated driver. It carries out the outputs of one endpoint, and reports facts and the time.
+# A host is a simulated driver. It carries out the outputs of one endpoint, and passes facts and times to it.
 #
 # Each host has its own clock, which may jump. A frozen host passes no facts to its endpoint; when it thaws,
 # it passes all of them at once.
@@ -208,7 +208,7 @@ class Host(ABC):
     def settle(self, sent: float | None = None) -> list[Any]:
         """Drain the endpoint, carry out its outputs and schedule its next tick. Return the outputs.
 
-        `sent` is when the bytes that caused the outputs were sent, if bytes did.
+        `sent` is when the bytes that caused the outputs were sent, or `None` without such bytes.
         """
         try:
             outputs = self._contract.drain(self._told)
@@ -355,7 +355,7 @@ LAST_WORDS = 10.0
 
 SMALL = 72
 """Bytes. A single uncompressed output of at most this size is a reply to one client, for example to a
-heartbeat. Presence has not changed then, so the truth needs no update."""
+heartbeat. After such an output, presence is unchanged, and the truth needs no update."""
 
 
 class HubHost(Host):

@@ -69,10 +69,10 @@ class Scheduler:
 
 
 TAIL = 40
-"""Entries kept when the log is off."""
+"""The most entries kept when the log is off or has a listener."""
 
 CLIP = 24
-"""Characters of an activity that a line shows."""
+"""The most characters of an activity that a line shows."""
 
 Entry: TypeAlias = tuple[float, str, str, tuple[Any, ...]]
 
@@ -197,7 +197,7 @@ class Stage:
     # ---------------------------------------------------------------- the network
 
     def quality_for(self, host: Host) -> LinkQuality:
-        """Return the quality of a client's links: the world's, or else a random home network's."""
+        """Return the quality of a client's links: the world's quality, or else a random one."""
         quality = self._qualities.get(host.name)
         if quality is None:
             rng = self.rng

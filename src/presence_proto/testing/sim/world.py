@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class TardySession(FaultyPhoenixSession):
-    """A session that delays each `presence_state` until the next message of its topic or from its client."""
+    """A session that delays each `presence_state` until its topic or its client sends another message."""
 
     __slots__ = ("_late",)
 
@@ -48,7 +48,7 @@ class TardySession(FaultyPhoenixSession):
         self._late: dict[str, Message] = {}  # by topic
 
     def send(self, message: Message) -> None:
-        """Send a message. Delay a `presence_state`, which keeps the presence of the time of this call."""
+        """Send a message. Delay a `presence_state`, without an update of its content."""
         if message.event == "presence_state":
             self._late[message.topic] = message
         else:
@@ -91,12 +91,12 @@ class TardyHub(FaultyHub):
 class SimWorld:
     """A deterministic simulation of a hub and its clients. The same arguments give the same world.
 
-    `clients` is the number of clients with a simulated user, who acts every `pace` seconds on average.
-    `faults` strike every `fault_every` seconds on average, after two quiet minutes. `quality` applies
-    to all links; by default each client has a random one. `log`: true to keep the log, or a function that
-    receives each line. `make_hub` creates the first hub, and a new one for each restart. Without a
-    `hub_config`, the seed decides whether the hub compresses and whether it has a `presence_window`. `replay`
-    is the text in reports on how to repeat the world.
+    `clients` is the number of clients with a simulated user, who acts every `pace` seconds on average. After
+    two minutes, `faults` strike every `fault_every` seconds on average. `quality` applies to all links; by
+    default each client has a random one. `log`: true to keep the log, or a function that receives each line.
+    `make_hub` creates the first hub, and a new one for each restart. Without a `hub_config`, the seed decides
+    whether the hub compresses and whether it has a `presence_window`. `replay` is the text in reports that
+    tells how to repeat the world.
 
     `run`, `settle` and the methods for faults raise `SimViolation` when a law is broken. Exceptions of your
     `on_event` pass through unchanged.
@@ -254,13 +254,13 @@ class SimWorld:
         hears_chat: bool = True,
         has_grace: bool = True,
     ) -> ClientHost:
-        """Add your own client, without a simulated user, and return its host. Use it as `host.do("connect")`.
+        """Add your own client, without a simulated user, and return its host.
 
-        `on_event` receives the client's events, and may call `do`. Every command that returns an id must have
-        an outcome within `patience` seconds. Pass `hears_chat=False` for the Jarvis JSON protocol, and
-        `has_grace=False` for `restart_grace=0`. All laws apply to a `PresenceClient` and a `RealtimeClient`;
-        only the contract applies to other endpoints. Give the client its own `rng` for exact replays. Raises
-        `LocalProtocolError` when the name is taken.
+        Call its commands through the host: `host.do("connect")`. `on_event` receives the client's events, and
+        may call `do`. Every command that returns an id must have an outcome within `patience` seconds. Pass
+        `hears_chat=False` for the Jarvis JSON protocol, and `has_grace=False` for `restart_grace=0`. All laws
+        apply to a `PresenceClient` and a `RealtimeClient`; only the contract applies to other endpoints. Give
+        the client its own `rng` for exact replays. Raises `LocalProtocolError` when the name is taken.
         """
         if name in self._clients or name == "hub":
             raise LocalProtocolError(f"there is a {name!r} already")
@@ -289,7 +289,7 @@ class SimWorld:
         """Break the connection of a client, if it has an open one.
 
         With `"fin"` both sides see an orderly end, with `"rst"` a reset. With `"near"` only the client's side
-        sees a reset, with `"far"` only the hub's; the other side sees one when it sends something. With
+        sees a reset, with `"far"` only the hub's; the other side sees the reset when it next sends. With
         `"dead"` neither side ever sees the end, as when a router forgets a connection.
         """
         end = self._clients[name].end
@@ -320,7 +320,7 @@ class SimWorld:
         self.after(seconds, setattr, client, "connects", "ok")
 
     def stop_hub(self, down: float = 5.0) -> None:
-        """Shut the hub down with close code 1012. The next hub starts `down` seconds after its end."""
+        """Shut the hub down with close code 1012. The next hub starts `down` seconds after this one ends."""
         self._struck("hub stopped", "hub")
         self._hub_host.thaw()
         self._hub_host.stop(down)
@@ -466,7 +466,7 @@ def play_seed(
 ) -> SimStats:
     """Run the world of a seed. After every 450 virtual seconds, end its faults and let it settle.
 
-    The seed chooses `minutes` and `clients` that are `None`. `progress` is called after each round with its
+    If `minutes` or `clients` is `None`, the seed chooses it. `progress` is called after each round with its
     virtual seconds. Raises `SimViolation` when a law is broken.
     """
     rng = Random(f"{seed}/play")

@@ -128,7 +128,7 @@ def frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[st
 
 
 def text_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[str]:
-    """Text frames sent by `role`, in all styles of other implementations.
+    """Text frames sent by `role`, in the styles of different implementations.
 
     Frames may have spaces, `\\u` escapes, fields in another order, and additional fields or elements.
     """
@@ -227,7 +227,7 @@ class MalformedFrame(Program):
 
 
 def malformed_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[MalformedFrame]:
-    """Frames of `role` with one fault: text frames, and on V2 also binary frames."""
+    """Frames sent by `role`, each with one fault: text frames, and binary frames."""
     text = _malformed_texts(role, vsn, messages(role, vsn=vsn, binary=False))
     if vsn == "1.0.0":
         in_v1 = st.builds(MalformedFrame, st.just(_BINARY_IN_V1), binary_frames(role))

@@ -48,7 +48,7 @@ def metas(
     refs: st.SearchStrategy[str] = _REFS,
     fields: st.SearchStrategy[Mapping[str, Any]] = _TRACKED,
 ) -> dict[str, Any]:
-    """One meta: a `phx_ref` from `refs`, and `fields`. The default refs are few, so that metas share them."""
+    """One meta: a `phx_ref` from `refs`, and `fields`. The default refs are few, so that some repeat."""
     return {"phx_ref": draw(refs), **draw(fields)}
 
 
@@ -62,8 +62,8 @@ def entries(
 ) -> st.SearchStrategy[Entries]:
     """Presence entries with arbitrary refs: a ref may have several keys or contents, and a key no metas.
 
-    An entry may have another field beside `metas`. The parameter `metas` defaults to any metas. `twins`: a
-    ref may occur twice in one list.
+    An entry may have another field beside `metas`. The parameter `metas` defaults to any metas. `twins`:
+    whether a ref may occur twice in one list.
     """
     of_one = st.lists(
         _METAS if metas is None else metas,
@@ -144,7 +144,8 @@ class Cluster:
     """Devices that are online on a cluster, and the messages (`told`) that the client has received.
 
     The client receives at most `room` messages; later changes send nothing. An `index` selects one of the
-    online devices or eligible nodes and wraps around. Without any of them the method does nothing.
+    online devices or eligible nodes and wraps around. If there is no such device or node, the method does
+    nothing.
     """
 
     def __init__(self, *, max_devices: int, room: int) -> None:
@@ -189,7 +190,7 @@ class Cluster:
         self._tell_since(before)
 
     def update_twice(self, index: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks twice before one diff. The diff's `phx_ref_prev` is a ref that was never sent."""
+        """A device tracks twice before one diff, whose `phx_ref_prev` is then a ref that was never sent."""
         if self.there:
             before, ref = dict(self.there), self._device(index).ref
             for _ in range(2):
@@ -237,7 +238,7 @@ class Cluster:
             self._tell_each(back, self._add, burst)
 
     def flap(self, index: int, burst: bool, again: bool, change: Change) -> None:
-        """A node is lost and returns; another change happens in between."""
+        """A node is lost and returns, with another change in between."""
         self.lose(index, burst)
         self.change(change)
         self.heal(index, burst, again)

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- program
-# Examples print as the call that creates them. It is short, and can be pasted into a test.
+# Examples print as a short call that creates them, which can be pasted into a test.
 
 
-_LONG = 40  # bytes or characters; longer data is shown as a repetition if it is one
+_LONG = 40  # bytes or characters; longer data is shown as a repetition if it repeats a unit
 _UNITS = (1, 2, 3)  # bytes or characters in a repeated unit, such as one UTF-8 character of up to 3 bytes
 
 
@@ -116,7 +116,7 @@ _SHORT = 200  # bytes; longer data is never split into single bytes
 def chunkings(draw: st.DrawFn, data: bytes, *, max_chunks: int = 8, empty: bool = False) -> list[bytes]:
     """Split `data` into at most `max_chunks` chunks. Data of up to 200 bytes may be split into single bytes.
 
-    Splits shrink to one chunk. Unless `empty`, no chunk is empty, and empty data has no chunks.
+    Splits shrink to one chunk. If not `empty`, no chunk is empty, and empty data has no chunks.
     """
     if not data and not empty:
         return []
@@ -146,7 +146,8 @@ def clocks(
 ) -> st.SearchStrategy[list[float]]:
     """Values of `now`, in seconds, from `start`: equal values, small steps, pauses and jumps.
 
-    `backwards`: a value may be less than the previous one. An endpoint then uses the previous value.
+    `backwards`: whether a value may be less than the previous value. An endpoint then uses the largest value
+    so far.
     """
     steps = st.one_of(_FORWARD, _FORWARD, st.floats(0.0, 100.0, width=16))
     return _clocks(

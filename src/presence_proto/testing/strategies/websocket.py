@@ -118,7 +118,7 @@ Heard: TypeAlias = Text | Binary | Ping | Pong | Close
 class WebSocketStream(Program):
     """The frames that `role` sends, and what the other side must report (`heard`), in order.
 
-    `deflate`: permessage-deflate was negotiated.
+    `deflate`: whether permessage-deflate was negotiated.
     """
 
     role: Role
@@ -270,7 +270,7 @@ class Speaker:
         well_masked: bool = True,
         length: bytes | None = None,
     ) -> None:
-        """Append one frame, masked as the role requires. Unless `well_masked`, the masking is wrong."""
+        """Append one frame. It is masked as the role requires if `well_masked`, otherwise wrongly."""
         mask = self._mask if self._masked is well_masked else None
         self._mask = self._mask[1:] + self._mask[:1]  # a different mask for each frame
         self.frames.append(Frame(opcode, payload, fin, rsv, mask, length))
@@ -313,10 +313,10 @@ class Speaker:
 
 @frozen(repr=False)
 class BrokenWebSocketStream(Program):
-    """The frames that `role` sends: valid ones up to one invalid frame or message.
+    """The frames that `role` sends: valid frames, then one invalid frame or message.
 
     `fault` is the name of the fault. The other side must report `heard`, close with `code`, and ignore
-    everything after the fault. `deflate`: permessage-deflate was negotiated.
+    everything after the fault. `deflate`: whether permessage-deflate was negotiated.
     """
 
     fault: str
