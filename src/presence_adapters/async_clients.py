@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncQueue(EventQueue[E]):
-    """Event queue as an asynchronous iterator, on the loop of `driver_type`.
+    """An event queue that is an asynchronous iterator, for the async library of `driver_type`.
 
     `check` raises an exception where waiting is not possible, for example in another loop.
     """

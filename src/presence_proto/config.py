@@ -493,8 +493,8 @@ class PresenceConfig(RealtimeConfig):
 
     `protocol`: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON protocol, which
     uses the path of `server_url` unchanged). A URL without a path on port 8790, the port of Jarvis servers,
-    means `"jarvis"` unless `protocol` is set. With `"phoenix"`, a URL without a path means
-    `/realtime/v1/websocket`.
+    means `"jarvis"` unless `protocol` is set. With `"phoenix"`, the path of
+    a URL without a path is `/realtime/v1/websocket`.
     """
 
     protocol: ClientProtocol | None = field(default=None, validator=check.protocol)

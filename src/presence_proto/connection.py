@@ -260,7 +260,7 @@ class Connection:
     `next_event()` returns its events. Bytes and transport requests go to `outbox`. `address` is called for
     every attempt, because the query of the address may contain a token that changes. `rng` is used for the
     jitter of the backoff and the nonce of the upgrade, so that a recorded session can be replayed. `now` is
-    in seconds of one clock that never runs backwards.
+    the time in seconds, always of the same clock, which never runs backwards.
     """
 
     def __init__(

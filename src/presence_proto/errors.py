@@ -29,7 +29,7 @@ class ConfigError(PresenceError, ValueError):
 
 
 class LocalProtocolError(PresenceError):
-    """The caller's request is not legal in the current state. Nothing has changed."""
+    """The call has an illegal argument, or is not legal in the current state. Nothing has changed."""
 
 
 class RemoteProtocolError(PresenceError):

@@ -33,7 +33,7 @@ MAX_CODED = 4096
 and as JSON, because the other forms take long to create."""
 
 MAX_TOKENS = 16
-"""The most access tokens of one client that are hidden: the newest tokens."""
+"""How many access tokens of one client are hidden. Of more tokens, only the newest are hidden."""
 
 BEARER_PREFIX = "base64url.bearer."
 """The prefix of a subprotocol that carries a token after its last dot."""

@@ -102,7 +102,7 @@ LONGEST = 200
 """The most characters of a peer's text that a log line quotes."""
 
 PAUSE = 1.0
-"""Seconds to wait after a failed accept, because files or memory may have run out."""
+"""Seconds to wait after a failed accept, because file descriptors or memory may have run out."""
 
 
 class HubServer:

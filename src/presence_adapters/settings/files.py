@@ -373,7 +373,7 @@ _LOOKS_SECRET = re.compile(r"(?=[\w+=~-]*\d)[\w+=~-]{16,}(?:\.[\w+=~-]+)*")
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
     """Return a program's output as one line, without `secrets` and without text that looks like a secret.
 
-    A line of more than `LONGEST_SAYING` characters is cut at its beginning.
+    Of a line with more than `LONGEST_SAYING` characters, only the end is returned.
     """
     text = hide(text, secrets)
     text = _LOOKS_SECRET.sub("…", _NAMED.sub(r"\1…", _ASSIGNED.sub(r"\1…", text)))

@@ -305,7 +305,10 @@ def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, En
 
 
 def _read_secret_files(entries: dict[str, Entry], problems: list[str], warnings: list[str]) -> None:
-    """Read the API key from its file. Also test the access token's file, which is read again at each use."""
+    """Read the API key from its file, and check that the access token's file can be read, too.
+
+    The token is read again at each use.
+    """
     for key, target in (("api_key_file", "api_key"), ("access_token_file", None)):
         if key in entries:
             path = entries[key].value

@@ -140,7 +140,10 @@ class Hub(SansIO):
         self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Report received bytes, and handle one turn of their messages. No bytes cause an exception."""
+        """Report received bytes, and handle one turn of their messages.
+
+        The content of `data` never causes an exception.
+        """
         self._clock.advance(now)
         peer = self._peers.get(conn)
         if peer is not None and data:
