@@ -469,9 +469,9 @@ def test_a_client_that_closes_asks_for_no_token(number: int, pending: str) -> No
     rig = online_clients()[number]
     client = rig.client
     requests = getattr(client, "_room", client)
-    requests = getattr(requests, "_realtime", requests)._tokens
+    requests = getattr(requests, "_realtime", requests)._connection
     if pending in ("request", "failure"):
-        requests.need(rig.now)
+        requests.need_token(rig.now)
     if pending == "failure":
         client.access_token_failed("offline", now=rig.now)
     client.tick(now=rig.now)

@@ -21,10 +21,10 @@ from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox
-from presence_proto.errors import LocalProtocolError
+from presence_proto.errors import ConfigError, LocalProtocolError
 from presence_proto.secrets import MAX_TEXT, Credentials
 from presence_proto.timers import Backoff, Timers
 from presence_proto.validators import is_number
@@ -39,10 +39,10 @@ from presence_proto.websocket import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
     from random import Random
 
-    from presence_proto.config import Address, RealtimeConfig
+    from presence_proto.config import RealtimeConfig
     from presence_proto.websocket.handshake import Headers
 
 
@@ -114,83 +114,92 @@ LONGEST_AHEAD = 60.0
 after four fifths of the validity."""
 
 
-class TokenTimer(IntEnum):
-    """The timers of `TokenRequests`."""
+class ConnectionTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
+    """The timers of a connection and of its token requests."""
 
-    ANSWER = auto()  # the application's answer is overdue
-    AGAIN = auto()  # repeat a failed request
-    REFRESH = auto()  # the token expires soon
+    CONNECT = auto()  # the connect takes too long
+    RECONNECT = auto()  # the delay before the next attempt is over
+    HEARTBEAT = auto()  # the next heartbeat is due
+    HEARTBEAT_REPLY = auto()  # the reply to a heartbeat is overdue
+    CLOSE = auto()  # the closing handshake takes too long
+    TOKEN_ANSWER = auto()  # the application's answer to a token request is overdue
+    TOKEN_RETRY = auto()  # repeat a failed token request
+    TOKEN_REFRESH = auto()  # the token expires soon
+
+
+_TRANSPORT_TIMERS = (
+    ConnectionTimer.CONNECT,
+    ConnectionTimer.RECONNECT,
+    ConnectionTimer.HEARTBEAT,
+    ConnectionTimer.HEARTBEAT_REPLY,
+    ConnectionTimer.CLOSE,
+)
+_TOKEN_TIMERS = (ConnectionTimer.TOKEN_ANSWER, ConnectionTimer.TOKEN_RETRY, ConnectionTimer.TOKEN_REFRESH)
 
 
 class TokenRequests:
     """The access token requests of one client, one at a time. Without `asks_for_token` it makes none."""
 
-    def __init__(self, config: RealtimeConfig, outbox: Outbox[Any], rng: Random | None) -> None:
+    def __init__(
+        self,
+        config: RealtimeConfig,
+        outbox: Outbox[Any],
+        timers: Timers[ConnectionTimer],
+        rng: Random | None,
+    ) -> None:
         self._config = config
         self._outbox = outbox
-        self.timers: Timers[TokenTimer] = Timers()
+        self._timers = timers
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
 
-    def next_deadline(self) -> float | None:
-        """Return the time of the next `tick` in seconds, or `None`."""
-        return self.timers.next_deadline()
-
     @property
     def is_open(self) -> bool:
         """Whether a request is unanswered."""
-        return self.timers.get(TokenTimer.ANSWER) is not None
+        return self._timers.get(ConnectionTimer.TOKEN_ANSWER) is not None
 
     def need(self, now: float) -> None:
         """Request a fresh token, unless a request is open or about to be repeated."""
-        if not self.is_open and self.timers.get(TokenTimer.AGAIN) is None:
-            self._ask(now)
+        if not self.is_open and self._timers.get(ConnectionTimer.TOKEN_RETRY) is None:
+            self.ask(now)
+
+    def ask(self, now: float) -> None:
+        """Request a token."""
+        self._cancel()
+        self._timers.set(ConnectionTimer.TOKEN_ANSWER, now + self._config.access_token_timeout)
+        self._outbox.put(AccessTokenNeeded())
 
     def answered(self, expires_in: float | None, now: float) -> None:
         """Handle a new token, valid for `expires_in` seconds. `None`: no known expiry. Negative: expired."""
-        self.timers.clear()
+        self._cancel()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
             ahead = self._backoff.next()  # the host's clock may be wrong, and the token may still be valid
         else:
             self._backoff.reset()
         if ahead is not None and self._config.asks_for_token:
-            self.timers.set(TokenTimer.REFRESH, now + ahead)
+            self._timers.set(ConnectionTimer.TOKEN_REFRESH, now + ahead)
 
     def failed(self, now: float) -> float:
         """Handle a failed request. Returns the seconds until it is repeated."""
         delay = self._backoff.next()
-        self.timers.clear()
-        self.timers.set(TokenTimer.AGAIN, now + delay)
+        self._cancel()
+        self._timers.set(ConnectionTimer.TOKEN_RETRY, now + delay)
         return delay
 
     def connection_lost(self) -> None:
         """Cancel the refresh: the client requests a token before the next connect anyway."""
-        self.timers.cancel(TokenTimer.REFRESH)
+        self._timers.cancel(ConnectionTimer.TOKEN_REFRESH)
 
     def stop(self) -> None:
         """Cancel all requests: a disconnected client needs no token."""
-        self.timers.clear()
+        self._cancel()
         self._backoff.reset()
 
-    def tick(self, now: float) -> bool:
-        """Handle due timers. Returns whether an answer is overdue; the caller then calls `failed`."""
-        slot = self.timers.pop_expired(now)
-        if slot in (TokenTimer.AGAIN, TokenTimer.REFRESH):
-            self._ask(now)
-        return slot is TokenTimer.ANSWER
-
-    def _ask(self, now: float) -> None:
-        self.timers.clear()
-        self.timers.set(TokenTimer.ANSWER, now + self._config.access_token_timeout)
-        self._outbox.put(AccessTokenNeeded())
-
-
-def check_expires_in(expires_in: float | None) -> None:
-    """Raise `LocalProtocolError` unless `expires_in` is a finite number of seconds or `None`."""
-    if expires_in is not None and not is_number(expires_in):
-        raise LocalProtocolError(f"expires_in must be a finite number of seconds or None, not {expires_in!r}")
+    def _cancel(self) -> None:
+        for timer in _TOKEN_TIMERS:
+            self._timers.cancel(timer)
 
 
 # ------------------------------------------------------------------------------------------------- connection
@@ -213,16 +222,6 @@ class ConnectionState(Enum):
 _OPEN = ConnectionState.OPEN  # in Python 3.11, looking up an enum member is as slow as a function call
 
 
-class ConnectionTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
-    """The timers of a connection."""
-
-    CONNECT = auto()  # the connect takes too long
-    RECONNECT = auto()  # the delay before the next attempt is over
-    HEARTBEAT = auto()  # the next heartbeat is due
-    HEARTBEAT_REPLY = auto()  # the reply to a heartbeat is overdue
-    CLOSE = auto()  # the closing handshake takes too long
-
-
 @frozen
 class Up:
     """The WebSocket is open."""
@@ -240,8 +239,11 @@ class Down:
 
 
 @frozen
-class TokenDue:
-    """The next connect needs a fresh access token: get one and call `proceed`. Only with `asks_for_token`."""
+class TokenFailed:
+    """No access token is available now. The request is repeated `retry_in` seconds later."""
+
+    reason: str
+    retry_in: float
 
 
 @frozen
@@ -251,35 +253,36 @@ class HeartbeatDue:
 
 _HEARTBEAT_DUE = HeartbeatDue()
 
-ConnectionEvent: TypeAlias = Up | Down | TokenDue | HeartbeatDue | TextMessage | BinaryMessage
+ConnectionEvent: TypeAlias = Up | Down | TokenFailed | HeartbeatDue
 
 
 class Connection:
     """A WebSocket connection to one server that reconnects by itself.
 
-    `next_event()` returns its events. Bytes and transport requests go to `outbox`. `address` is called for
-    every attempt, because the query of the address may contain a token that changes. `rng` is used for the
-    jitter of the backoff and the nonce of the upgrade, so that a recorded session can be replayed. `now` is
-    the time in seconds, always of the same clock, which never runs backwards.
+    `read()` returns its events and the messages from the server. Bytes, transport requests and token requests
+    go to `outbox`. `rng` is used for the jitter of the backoff and the nonce of the upgrade, so that a
+    recorded session can be replayed. `now` is the time in seconds, always of the same clock, which never runs
+    backwards.
     """
 
     def __init__(
         self,
         config: RealtimeConfig,
-        address: Callable[[], Address],
         outbox: Outbox[Any],
         *,
         rng: Random | None = None,
     ) -> None:
         self.credentials = Credentials(config.secrets)  # to hide in human-readable texts
+        self.token = config.access_token
+        """The current access token. The next URL and the next joins use it."""
         self._config = config
-        self._address = address
         self._outbox = outbox
         self._rng = rng
         self._backoff = Backoff(
             config.reconnect_delay, config.max_reconnect_delay, jitter=config.jitter, rng=rng
         )
         self.timers: Timers[ConnectionTimer] = Timers()
+        self._tokens = TokenRequests(config, outbox, self.timers, rng)
         self.state = ConnectionState.IDLE
         """The current state."""
         self._last_conn = 0
@@ -292,9 +295,9 @@ class Connection:
         self._patient_until = -math.inf  # until then, a missing heartbeat reply is excused
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
-        self._pending: list[Up | Down | TokenDue | HeartbeatDue] = []
+        self._pending: list[ConnectionEvent] = []
         self.has_more = False
-        """Whether `next_event` may return an event. While this is false, the caller need not call it."""
+        """Whether `read` may return something. Call it until this is false."""
 
     # ---------------------------------------------------------------- getters
 
@@ -304,18 +307,9 @@ class Connection:
         return self.state not in (ConnectionState.IDLE, ConnectionState.CLOSING)
 
     @property
-    def awaits_token(self) -> bool:
-        """Whether the next connect waits for a call of `proceed`."""
-        return self.state is ConnectionState.WAITING and self.timers.get(ConnectionTimer.RECONNECT) is None
-
-    @property
     def latency(self) -> float | None:
         """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
         return self._latency
-
-    def next_deadline(self) -> float | None:
-        """Return the time of the next `tick` in seconds, or `None`."""
-        return self.timers.next_deadline()
 
     # ---------------------------------------------------------------- commands
 
@@ -324,14 +318,12 @@ class Connection:
         assert self.state in (ConnectionState.IDLE, ConnectionState.WAITING)
         self.state = ConnectionState.WAITING
         if self._config.asks_for_token:
-            self._report(TokenDue())
+            self._tokens.need(now)
         else:
-            self.proceed(now)
+            self._connect(now)
 
-    def proceed(self, now: float) -> None:
-        """Connect with the current access token. Legal if `awaits_token`."""
-        assert self.awaits_token
-        target = self._address()
+    def _connect(self, now: float) -> None:
+        target = self._config.address(self.token)
         self._last_conn += 1
         self._conn = ConnId(self._last_conn)
         self.state = ConnectionState.CONNECTING
@@ -343,7 +335,7 @@ class Connection:
         if self.state is ConnectionState.OPEN:
             assert self._websocket is not None
             self.state = ConnectionState.CLOSING
-            self.timers.clear()
+            self.timers.clear()  # also those of the token requests: a client that leaves needs no token
             self.timers.set(ConnectionTimer.CLOSE, now + self._config.close_timeout)
             self._websocket.close(1000)
             self._flush()
@@ -385,13 +377,47 @@ class Connection:
         assert self.state is ConnectionState.OPEN
         self._lost(reason, now, abort=True)
 
+    # ---------------------------------------------------------------- access tokens
+
+    def check_token(self, token: str | None, expires_in: float | None) -> None:
+        """Raise `LocalProtocolError` unless this token and its validity are legal (see `set_token`)."""
+        if expires_in is not None and not is_number(expires_in):
+            raise LocalProtocolError(
+                f"expires_in must be a finite number of seconds or None, not {expires_in!r}"
+            )
+        try:
+            evolve(self._config, access_token=token)
+        except ConfigError as exc:
+            raise LocalProtocolError(str(exc)) from None
+
+    def set_token(self, token: str | None, expires_in: float | None, now: float) -> None:
+        """Use another token. A connect that waited for it starts. `expires_in`: its validity in seconds."""
+        self.token = token
+        self.credentials.add(token)
+        if self.is_wanted:
+            self._tokens.answered(expires_in, now)
+            if self.state is ConnectionState.WAITING and self.timers.get(ConnectionTimer.RECONNECT) is None:
+                self._connect(now)
+
+    def need_token(self, now: float) -> None:
+        """Request a fresh token, unless a request is open or about to be repeated."""
+        self._tokens.need(now)
+
+    def token_failed(self, reason: str, now: float) -> None:
+        """Handle the answer that no token is available now. Without an open request, this does nothing."""
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
+        if self._tokens.is_open:
+            text = self.credentials.quote(f"no access token: {reason}")
+            self._report(TokenFailed(text, self._tokens.failed(now)))
+
     # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId) -> None:
         """See `Endpoint`."""
         if conn != self._conn or self._websocket is not None:
             return
-        target = self._address()  # again: the token may have changed since OpenTransport
+        target = self._config.address(self.token)  # again: the token may have changed since OpenTransport
         self._websocket = WebSocket.client(
             target,
             headers=self._config.request_headers,
@@ -403,7 +429,7 @@ class Connection:
         self._flush()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
-        """See `Endpoint`. The caller reads the events with `next_event` afterwards."""
+        """See `Endpoint`. The caller calls `read` afterwards."""
         if conn == self._conn and self._websocket is not None:
             self._outbox.bytes_received += len(data)
             self.has_more = True
@@ -423,7 +449,7 @@ class Connection:
 
     def tick(self, now: float) -> None:
         """See `Endpoint`."""
-        while (deadline := self.timers.next_deadline()) is not None and deadline <= now:
+        while (deadline := self.timers.first) <= now:
             slot = self.timers.pop_expired(now)
             if slot is ConnectionTimer.CONNECT:
                 self._lost(f"no connection within {self._config.connect_timeout:g} s", now, abort=True)
@@ -434,6 +460,11 @@ class Connection:
                 self._end("disconnect was called")
             elif slot is ConnectionTimer.HEARTBEAT:
                 self._beat(now)
+            elif slot is ConnectionTimer.TOKEN_ANSWER:
+                text = f"no access token: no answer within {self._config.access_token_timeout:g} s"
+                self._report(TokenFailed(text, self._tokens.failed(now)))
+            elif slot in _TOKEN_TIMERS:
+                self._tokens.ask(now)
             elif now < self._patient_until:
                 self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
@@ -444,47 +475,42 @@ class Connection:
 
     # ---------------------------------------------------------------- outputs
 
-    def take_messages(self) -> list[str | bytes]:
-        """Return the messages that `next_event` would return next, as in `WebSocket.take_messages`."""
-        websocket = self._websocket
-        if self._pending or websocket is None or self.state is not _OPEN:
-            return []
-        messages = websocket.take_messages()
-        self.has_more = not websocket.is_read
-        if websocket.deflate_bits is not None:
-            self._count_inflated(websocket)
-        return messages
+    def read(self, now: float) -> Sequence[str | bytes | ConnectionEvent]:
+        """Return what comes next: messages, as `str` and `bytes`, or one event; `()` if there is nothing.
 
-    def next_event(self, now: float) -> ConnectionEvent | None:
-        """Return the oldest event, or `None` if there is none."""
-        while True:
-            if self._pending:
-                return self._pending.pop(0)
-            websocket = self._websocket
-            if websocket is None:
-                self.has_more = False
-                return None
-            event = websocket.next_event()
+        An event is returned alone, because it changes how the following bytes are read.
+        """
+        websocket = self._websocket
+        if self._pending:
+            return (self._pending.pop(0),)
+        if websocket is not None and self.state is _OPEN:
+            messages = websocket.take_messages()
+            self.has_more = not websocket.is_read
+            if websocket.deflate_bits is not None:
+                self._count_inflated(websocket)
+            if messages or not self.has_more:
+                return messages
+        while websocket is not None and (event := websocket.next_event()) is not None:
             if websocket.deflate_bits is not None:
                 self._count_inflated(websocket)
             if isinstance(event, (TextMessage, BinaryMessage)):  # a message causes no output
-                if self.state is ConnectionState.OPEN:
-                    return event
-                continue
-            if event is None:
-                self.has_more = False
-                return None
-            if isinstance(event, PingReceived):
+                if self.state is _OPEN:
+                    return (event.data,)
+            elif isinstance(event, PingReceived):
                 assert self._conn is not None
                 self._outbox.send_pong(self._conn, websocket.data_to_send())
-                continue
-            self._flush()
-            if isinstance(event, Opened):
-                self._opened(now)
-            elif isinstance(event, HandshakeRefused):
-                self._refused(event, now)
-            elif isinstance(event, Closed):
-                self._closed(event, now)
+            else:
+                self._flush()
+                if isinstance(event, Opened):
+                    self._opened(now)
+                elif isinstance(event, HandshakeRefused):
+                    self._refused(event, now)
+                elif isinstance(event, Closed):
+                    self._closed(event, now)
+                if self._pending:
+                    return (self._pending.pop(0),)
+        self.has_more = False
+        return ()
 
     # ---------------------------------------------------------------- internals
 
@@ -553,6 +579,7 @@ class Connection:
         if fatal:
             self._end(reason, code, status=status, fatal=True)
             return
+        self._tokens.connection_lost()
         delay = max(self._backoff.next(), min(not_before, self._config.max_reconnect_delay))
         self.state = ConnectionState.WAITING
         self.timers.set(ConnectionTimer.RECONNECT, now + delay)
@@ -564,11 +591,14 @@ class Connection:
         self.state = ConnectionState.IDLE
         self._was_refused = False
         self._backoff.reset()
+        self._tokens.stop()
         self._report(Down(self.credentials.hide(reason), code, status, None, fatal))
 
     def _drop(self, *, abort: bool) -> None:
-        self.timers.clear()
-        self._pending.clear()  # at most a HeartbeatDue, which is obsolete
+        for timer in _TRANSPORT_TIMERS:
+            self.timers.cancel(timer)
+        if _HEARTBEAT_DUE in self._pending:
+            self._pending.remove(_HEARTBEAT_DUE)
         if self._conn is not None and self._transport_gone is None:
             self._outbox.put(CloseTransport(self._conn, abort))
         self._conn = None
@@ -576,7 +606,7 @@ class Connection:
         self._transport_gone = None
         self._beaten_at = self._latency = None
 
-    def _report(self, event: Up | Down | TokenDue | HeartbeatDue) -> None:
+    def _report(self, event: ConnectionEvent) -> None:
         self._pending.append(event)
         self.has_more = True
 

@@ -21,10 +21,10 @@ connection is outdated. Servers that do not know the fields ignore them.
 from __future__ import annotations
 
 from enum import Enum, auto
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from attrs import evolve
 
 from presence_proto import payloads
 from presence_proto.connection import (
@@ -32,12 +32,10 @@ from presence_proto.connection import (
     ConnectionState,
     Down,
     HeartbeatDue,
-    TokenDue,
-    TokenRequests,
+    TokenFailed,
     Up,
-    check_expires_in,
 )
-from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from presence_proto.errors import LocalProtocolError, RemoteProtocolError
 from presence_proto.events import Disconnected, Error, OnlineUser, Poked, PresenceDiffed
 from presence_proto.json_text import cut, decode_object, nests_deeper, too_deep
 from presence_proto.payloads import Fields
@@ -48,16 +46,14 @@ from presence_proto.room import (
     Undelivered,
 )
 from presence_proto.timers import Clock, Timers
-from presence_proto.websocket import TextMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
-    from presence_proto.config import Address, PresenceConfig
+    from presence_proto.config import PresenceConfig
     from presence_proto.endpoint import ConnId, Outbox
     from presence_proto.room import RoomEvent
-    from presence_proto.websocket import BinaryMessage
 
 VERSION = "1"
 NO_TOPIC = ""
@@ -87,12 +83,11 @@ class JarvisRoom:
         *,
         rng: Random | None = None,
     ) -> None:
-        self._config = config  # has the current access token
+        self._config = config
         self._clock = clock
         self._tell = tell
-        self._connection = Connection(config, self._address, outbox, rng=rng)
+        self._connection = Connection(config, outbox, rng=rng)
         self._timers: Timers[JarvisTimer | int] = Timers()
-        self._tokens = TokenRequests(config, outbox, rng)
         self._rng = rng
         self._run_id: str | None = None
         self._run_connections = 0  # connections of this run that have sent `connect`
@@ -142,7 +137,6 @@ class JarvisRoom:
         if self._connection.state is ConnectionState.OPEN:
             self._send({"type": "disconnect"})
             self._out("disconnect was called", retry=False)  # data that still arrives is not read
-            self._tokens.stop()
         self._connection.close(now)
         self._settle(now)
 
@@ -177,27 +171,15 @@ class JarvisRoom:
 
         `expires_in` is only checked: the token is part of the URL, so an open connection needs no new one.
         """
-        check_expires_in(expires_in)
-        try:
-            config = evolve(self._config, access_token=token)
-        except ConfigError as exc:
-            raise LocalProtocolError(str(exc)) from None
+        self._connection.check_token(token, expires_in)
         now = self._clock.advance(now)
-        self._config = config
-        self._connection.credentials.add(token)
-        if self._connection.is_wanted:
-            self._tokens.answered(None, now)
-        if self._connection.awaits_token:
-            self._connection.proceed(now)
+        self._connection.set_token(token, None, now)
         self._settle(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
         """See `Room`."""
-        if not isinstance(reason, str):
-            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         now = self._clock.advance(now)
-        if self._tokens.is_open:
-            self._no_token(reason, now)
+        self._connection.token_failed(reason, now)
         self._settle(now)
 
     # ---------------------------------------------------------------- facts
@@ -228,51 +210,44 @@ class JarvisRoom:
 
     def next_deadline(self) -> float | None:
         """See `Endpoint`."""
-        deadlines = [one.next_deadline() for one in (self._connection, self._timers, self._tokens)]
-        return min((at for at in deadlines if at is not None), default=None)
+        deadline = self._first_deadline()
+        return None if deadline == inf else deadline
 
     # ---------------------------------------------------------------- the connection
 
-    def _address(self) -> Address:
-        return self._config.address(self._config.access_token)
+    def _first_deadline(self) -> float:
+        return min(self._connection.timers.first, self._timers.first)
 
     def _settle(self, now: float) -> None:
         """Handle received messages, then expired timers: a received welcome must win over its timeout."""
         self._pump(now)
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
+        while self._first_deadline() <= now:
             self._connection.tick(now)
             self._pump(now)
             while (timer := self._timers.pop_expired(now)) is not None:
                 self._expired(timer, now)
-            if self._tokens.tick(now):
-                self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
-
-    def _no_token(self, reason: str, now: float) -> None:
-        words = self._connection.credentials.quote(f"no access token: {reason}")
-        self._tell(Disconnected(words, self._tokens.failed(now)))
 
     def _pump(self, now: float) -> None:
-        while (event := self._connection.next_event(now)) is not None:
-            match event:
-                case Up():
-                    self._introduce()
-                    self._timers.set(JarvisTimer.WELCOME, now + self._config.join_timeout)
-                case TokenDue():
-                    self._tokens.need(now)
-                case Down():
-                    self._down(event)
-                case HeartbeatDue():
-                    self._send({"type": "ping"})
-                case _:
-                    self._receive(event, now)
+        while self._connection.has_more:
+            for event in self._connection.read(now):
+                match event:
+                    case str() | bytes():
+                        self._receive(event, now)
+                    case Up():
+                        self._introduce()
+                        self._timers.set(JarvisTimer.WELCOME, now + self._config.join_timeout)
+                    case HeartbeatDue():
+                        self._send({"type": "ping"})
+                    case TokenFailed():
+                        self._tell(Disconnected(event.reason, event.retry_in))
+                    case _:
+                        self._down(event)
 
     def _down(self, down: Down) -> None:
         self._tell(Disconnected(down.reason, down.retry_in))
         if down.fatal:
             self._tell(Error(down.reason, fatal=True))
         self._out("the connection ended", retry=down.retry_in is not None)
-        if down.retry_in is None:
-            self._tokens.stop()
 
     def _out(self, reason: str, *, retry: bool) -> None:
         """Mark the client as not welcomed. Fail sent invites and, without `retry`, waiting messages."""
@@ -334,11 +309,11 @@ class JarvisRoom:
 
     # ---------------------------------------------------------------- receiving
 
-    def _receive(self, frame: TextMessage | BinaryMessage, now: float) -> None:
+    def _receive(self, data: str | bytes, now: float) -> None:
         try:
-            if not isinstance(frame, TextMessage):
+            if not isinstance(data, str):
                 raise RemoteProtocolError("a Jarvis message must be text")
-            message = self._decoded(frame.data)
+            message = self._decoded(data)
             kind = message.pop("type", None)
             if not isinstance(kind, str):
                 raise RemoteProtocolError("a Jarvis message must have a string type")

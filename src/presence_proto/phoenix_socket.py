@@ -95,7 +95,6 @@ class PhoenixSocket:
         "rng",
         "serializer",
         "timers",
-        "token",
     )
 
     def __init__(
@@ -109,7 +108,6 @@ class PhoenixSocket:
         self.config = config
         self._host = host
         self.rng = rng
-        self.token = config.access_token  # the current one
         self.timers: ChannelTimers = Timers()
         self.joins = JoinQueue(self.timers, config.join_timeout, connection.excuse_heartbeats_until)
         self._connection = connection
@@ -125,6 +123,11 @@ class PhoenixSocket:
     def is_open(self) -> bool:
         """Whether the WebSocket is open, so that messages can be sent."""
         return self._connection.state is ConnectionState.OPEN
+
+    @property
+    def token(self) -> str | None:
+        """The current access token."""
+        return self._connection.token
 
     def new_presence(self) -> PresenceStore:
         """Return the store for a channel's presence: the enclosing client's, or a new `PresenceMap`."""

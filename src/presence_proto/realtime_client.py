@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import evolve
 from msgspec import Raw
 
 from presence_proto import events
@@ -20,28 +19,26 @@ from presence_proto.config import ChannelConfig
 from presence_proto.connection import (
     Connection,
     ConnectionState,
+    Down,
     HeartbeatDue,
-    TokenDue,
-    TokenRequests,
+    TokenFailed,
     Up,
-    check_expires_in,
 )
 from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SansIO, SendData
-from presence_proto.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from presence_proto.errors import LocalProtocolError, RemoteProtocolError
 from presence_proto.json_text import encode, encode_payload
 from presence_proto.phoenix_socket import UNMATCHED, ChannelTimer, Overdue, PhoenixSocket
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import Message, UserBroadcast, UserReader
 from presence_proto.timers import Clock
 from presence_proto.validators import is_number
-from presence_proto.websocket import BinaryMessage, TextMessage
+from presence_proto.websocket import BinaryMessage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from random import Random
 
     from presence_proto.config import RealtimeConfig
-    from presence_proto.connection import Down
     from presence_proto.endpoint import ConnId
     from presence_proto.phoenix_socket import OuterClient
 
@@ -71,16 +68,13 @@ class RealtimeClient(SansIO):
         self._outbox: Outbox[AccessTokenNeeded | events.RealtimeEvent] = (
             Outbox() if host is None else host.outbox
         )
-        self._connection = Connection(
-            config, lambda: config.address(self._socket.token), self._outbox, rng=rng
-        )
+        self._connection = Connection(config, self._outbox, rng=rng)
         self._socket = PhoenixSocket(config, self._connection, self._outbox, rng, host)
         self._serializer = self._socket.serializer
         decode = self._serializer.decode_text if host is None else UserReader(self._serializer).decode
         self._decode_text: Callable[[str], Message] = decode
         self._channels: dict[str, Channel] = {}
         self._heartbeats: set[str] = set()  # refs of unanswered heartbeats
-        self._tokens = TokenRequests(config, self._outbox, rng)
         self._joining: dict[str, None] = {}  # topics to join when a fresh token arrives
         self._deadline = inf  # in seconds; the earliest timer after the last call
 
@@ -153,7 +147,6 @@ class RealtimeClient(SansIO):
         self._connection.close(now)
         if was_open:  # nothing can be sent any more, and arriving data is not read
             self._lost("disconnect was called", "disconnect was called", retry=False)
-            self._tokens.stop()
         self._settle(now)
 
     def join(
@@ -289,19 +282,16 @@ class RealtimeClient(SansIO):
         next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
         requests the next token before this token expires.
         """
-        check_expires_in(expires_in)
-        try:
-            evolve(self._config, access_token=token)
-        except ConfigError as exc:
-            raise LocalProtocolError(str(exc)) from None
+        self._connection.check_token(token, expires_in)
         now = self._clock.advance(now)
-        self._socket.token = token
-        self._connection.credentials.add(token)
+        self._connection.set_token(token, expires_in, now)
         for channel in self._channels.values():
             channel.refresh_token(now)
-        if self._connection.is_wanted:
-            self._tokens.answered(expires_in, now)
-            self._go_on(now)
+        joining, self._joining = self._joining, {}
+        for topic in joining:
+            waiting = self._channels.get(topic)
+            if waiting is not None and waiting.state is ChannelState.WAITING:
+                waiting.join(now)
         self._settle(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
@@ -310,11 +300,8 @@ class RealtimeClient(SansIO):
         The client repeats the request later. `AccessTokenFailed` reports the human-readable `reason`. Without
         an unanswered request, this call does nothing.
         """
-        if not isinstance(reason, str):
-            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         now = self._clock.advance(now)
-        if self._tokens.is_open:
-            self._no_token(reason, now)
+        self._connection.token_failed(reason, now)
         self._settle(now)
 
     # ---------------------------------------------------------------- driver inputs
@@ -393,9 +380,7 @@ class RealtimeClient(SansIO):
     def _first_deadline(self) -> float:
         """Return the earliest deadline of all timers in seconds, or infinity if no timer runs."""
         first, second = self._connection.timers.first, self._socket.timers.first
-        if second < first:
-            first = second
-        return min(first, self._tokens.timers.first) if self._config.asks_for_token else first
+        return second if second < first else first
 
     def _settle(self, now: float) -> None:
         """Handle received messages before due timers, so that a reply that has arrived beats its timeout."""
@@ -406,30 +391,23 @@ class RealtimeClient(SansIO):
             self._pump(now)
             while (timer := self._socket.timers.pop_expired(now)) is not None:
                 self._expired(*timer, now)
-            if self._tokens.tick(now):
-                self._no_token(f"no answer within {self._config.access_token_timeout:g} s", now)
         self._deadline = deadline
 
     def _pump(self, now: float) -> None:
         connection = self._connection
-        while True:
-            for message in connection.take_messages():
-                self._receive(message, now)
-            if not connection.has_more:  # the usual case: only whole messages arrived
-                return
-            event = connection.next_event(now)
-            if event is None:
-                return
-            if isinstance(event, (TextMessage, BinaryMessage)):
-                self._receive(event.data, now)
-            elif isinstance(event, HeartbeatDue):
-                self._heartbeats.add(self._socket.send(None, "phoenix", "heartbeat", {}))
-            elif isinstance(event, Up):
-                self._up(now)
-            elif isinstance(event, TokenDue):
-                self._tokens.need(now)
-            else:
-                self._down(event)
+        while connection.has_more:
+            for event in connection.read(now):
+                if type(event) is str or type(event) is bytes:  # faster than isinstance
+                    self._receive(event, now)
+                elif isinstance(event, HeartbeatDue):
+                    self._heartbeats.add(self._socket.send(None, "phoenix", "heartbeat", {}))
+                elif isinstance(event, Up):
+                    self._up(now)
+                elif isinstance(event, TokenFailed):
+                    self._socket.emit(events.AccessTokenFailed(event.reason, event.retry_in))
+                else:
+                    assert isinstance(event, Down)
+                    self._down(event)
 
     def _up(self, now: float) -> None:
         self._socket.emit(events.SocketConnected())
@@ -442,13 +420,10 @@ class RealtimeClient(SansIO):
             events.SocketDisconnected(down.reason, down.code, down.status, down.retry_in, down.fatal)
         )
         self._lost("the connection ended", down.reason, retry=down.retry_in is not None)
-        if down.retry_in is None:
-            self._tokens.stop()
 
     def _lost(self, reason: str, details: str, *, retry: bool) -> None:
         self._heartbeats.clear()
         self._joining.clear()
-        self._tokens.connection_lost()
         self._socket.timers.cancel((ChannelTimer.STABLE, ""))
         self._socket.connection_lost(details)
         for channel in list(self._channels.values()):
@@ -459,23 +434,9 @@ class RealtimeClient(SansIO):
         """Join a channel. With `asks_for_token`, a Supabase channel waits for a fresh token first."""
         if self._config.asks_for_token and isinstance(channel.params, ChannelConfig):
             self._joining[channel.topic] = None
-            self._tokens.need(now)
+            self._connection.need_token(now)
         else:
             channel.join(now)
-
-    def _go_on(self, now: float) -> None:
-        """Continue the connect and the joins that waited for an access token."""
-        if self._connection.awaits_token:
-            self._connection.proceed(now)
-        joining, self._joining = self._joining, {}
-        for topic in joining:
-            channel = self._channels.get(topic)
-            if channel is not None and channel.state is ChannelState.WAITING:
-                channel.join(now)
-
-    def _no_token(self, reason: str, now: float) -> None:
-        words = self._socket.quote(f"no access token: {reason}")
-        self._socket.emit(events.AccessTokenFailed(words, self._tokens.failed(now)))
 
     def _receive(self, data: str | bytes, now: float) -> None:
         topic = None

@@ -199,12 +199,13 @@ class FrameReader:
                 except UnicodeDecodeError:
                     break
                 self._at = at
-            if self._at == end:
-                self._data, self._at = b"", 0  # an idle connection keeps no buffer
-                self.is_empty = not self._eof
+        while self._at < len(self._data):
+            if len(messages) >= _ENOUGH or (message := self.take()) is None:
                 return messages
-        while len(messages) < _ENOUGH and (message := self.take()) is not None:
             messages.append(message)
+        if self._at_border:
+            self._data, self._at = b"", 0  # an idle connection keeps no buffer
+            self.is_empty = not self._eof
         return messages
 
     def take_small(self) -> tuple[bool, bytes] | str | bytes | None:
