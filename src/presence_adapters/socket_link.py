@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from presence_adapters.connecting import (
     STAGGER,
@@ -241,7 +241,7 @@ class Link:
         self._wanted = wanted
         self._proxy = proxy  # `None` once the tunnel is open
         self._tunnel: ProxyTunnel | None = None
-        first = wanted if proxy is None else evolve(wanted, host=proxy.host, port=proxy.port)
+        first = wanted if proxy is None else replace(wanted, host=proxy.host, port=proxy.port)
         self._connect: SocketConnect | None = SocketConnect(first, context)
         self._sock: socket.socket | None = None
         self._tls: ssl.SSLObject | None = None

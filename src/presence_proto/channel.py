@@ -9,7 +9,6 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from attrs import define, field
 
 from presence_proto import events
@@ -17,14 +16,16 @@ from presence_proto.config import ChannelConfig
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChannelEnd, PresenceDiffed
 from presence_proto.join_refusals import Refusals, words_of
-from presence_proto.json_text import encode, encode_payload
+from presence_proto.json_text import encode_payload
 from presence_proto.phoenix_socket import ChannelTimer
 from presence_proto.presence import diff_size
-from presence_proto.serializer import UserBroadcast
+from presence_proto.serializer import SupabasePush, UserBroadcast
 from presence_proto.timers import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import msgspec
 
     from presence_proto.events import Broadcast
     from presence_proto.phoenix_socket import PhoenixSocket, Push
@@ -614,8 +615,7 @@ class Channel:
             return ("untrack", {}) if payload is None else ("track", payload)
         if payload is None:
             return "presence", {"type": "presence", "event": "untrack"}
-        message = {"type": "presence", "event": "track", "payload": payload}
-        return "presence", msgspec.Raw(encode(message))
+        return "presence", SupabasePush("presence", "track", payload)
 
     # ---------------------------------------------------------------- Supabase messages
 

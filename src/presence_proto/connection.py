@@ -21,7 +21,8 @@ from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
-from attrs import evolve, frozen
+from attrs import evolve
+from msgspec import Struct
 
 from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, ConnId, OpenTransport, Outbox
 from presence_proto.errors import ConfigError, LocalProtocolError
@@ -222,13 +223,11 @@ class ConnectionState(Enum):
 _OPEN = ConnectionState.OPEN  # in Python 3.11, looking up an enum member is as slow as a function call
 
 
-@frozen
-class Up:
+class Up(Struct, frozen=True):
     """The WebSocket is open."""
 
 
-@frozen
-class Down:
+class Down(Struct, frozen=True):
     """The connection ended, or could not be opened. See `events.SocketDisconnected` for the fields."""
 
     reason: str
@@ -238,16 +237,14 @@ class Down:
     fatal: bool
 
 
-@frozen
-class TokenFailed:
+class TokenFailed(Struct, frozen=True):
     """No access token is available now. The request is repeated `retry_in` seconds later."""
 
     reason: str
     retry_in: float
 
 
-@frozen
-class HeartbeatDue:
+class HeartbeatDue(Struct, frozen=True):
     """A heartbeat is due: send it, and call `heartbeat_acked` when its reply arrives."""
 
 

@@ -6,23 +6,19 @@ Other clients send these payloads, so every field is checked. A missing field or
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChatMessage, GameInvite, Poked, UserStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 NAMED_EVENTS = frozenset({"activity_update", "game_invite", "poke", "chat_message"})
 """The broadcasts of the system. Each has its sender's `user_id`."""
 
 
-@frozen
-class PendingActivity:
+class PendingActivity(Struct, frozen=True):
     """An activity that a user has broadcast. It is pending until a presence update confirms it."""
 
     user_id: str

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum, IntEnum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from attrs import define, frozen
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from presence_proto import events
 from presence_proto.connection import ConnectionState
+from presence_proto.endpoint import Outbox
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.events import RealtimeEvent
 from presence_proto.join_refusals import words_of
 from presence_proto.json_text import cut, nests_deeper, too_deep
-from presence_proto.presence import PresenceMap
-from presence_proto.serializer import Message, Serializer, serializer_for
+from presence_proto.presence import PresenceMap, PresenceStore
+from presence_proto.serializer import Message, Serializer, SupabasePush, serializer_for
 from presence_proto.timers import Clock, Timers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from random import Random
 
     from presence_proto.config import RealtimeConfig
     from presence_proto.connection import Connection
-    from presence_proto.endpoint import AccessTokenNeeded, Outbox
-    from presence_proto.events import RealtimeEvent
-    from presence_proto.presence import PresenceStore
+    from presence_proto.endpoint import AccessTokenNeeded
 
 
 # --------------------------------------------------------------------------------------------- channel timers
@@ -55,8 +54,7 @@ UNMATCHED = {"reason": "unmatched topic"}
 """Phoenix's error response to a push to a topic that the socket has not joined."""
 
 
-@frozen
-class Push:
+class Push(Struct, frozen=True):
     """An outgoing message that waits for the join of its channel, or for its reply."""
 
     push_id: int
@@ -67,8 +65,7 @@ class Push:
     is_track: bool
 
 
-@frozen
-class OuterClient:
+class OuterClient(Struct, frozen=True):
     """The parts of an enclosing client that the `RealtimeClient` inside it uses.
 
     The inner client calls `emit` with each event at once, so no queue between the two delays events.
@@ -199,8 +196,9 @@ class PhoenixSocket:
 
         Raises `LocalProtocolError` if the push cannot be encoded: this early, because it may be sent later.
         """
-        # Raw JSON needs no check. Encoding it once more would take half the time of a heartbeat.
-        if not (type(payload) is Raw and event.isascii() and topic.isascii()):
+        # JSON needs no check. Encoding it once more would take half the time of a heartbeat.
+        inner = payload.event if type(payload) is SupabasePush else ""
+        if not (type(payload) in (Raw, SupabasePush) and f"{event}{topic}{inner}".isascii()):
             self.check(topic, event, payload)
         self._push_ids += 1
         self.timers.set((ChannelTimer.PUSH, self._push_ids), expires)
@@ -301,8 +299,7 @@ class Overdue(Enum):
     REPEAT = auto()  # join again: the server passed this join long ago
 
 
-@define
-class _Join:
+class _Join(Struct):
     number: int  # the ref as a number; later refs are larger
     is_late: bool = False
     is_passed: bool = False  # the server has answered a later message

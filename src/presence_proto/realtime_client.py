@@ -26,10 +26,10 @@ from presence_proto.connection import (
 )
 from presence_proto.endpoint import AccessTokenNeeded, CloseTransport, OpenTransport, Outbox, SansIO, SendData
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
-from presence_proto.json_text import encode, encode_payload
+from presence_proto.json_text import encode_payload
 from presence_proto.phoenix_socket import UNMATCHED, ChannelTimer, Overdue, PhoenixSocket
 from presence_proto.presence import PresenceMap
-from presence_proto.serializer import Message, UserBroadcast, UserReader
+from presence_proto.serializer import Message, SupabasePush, UserBroadcast, UserReader
 from presence_proto.timers import Clock
 from presence_proto.validators import is_number
 from presence_proto.websocket import BinaryMessage
@@ -238,15 +238,13 @@ class RealtimeClient(SansIO):
             )
         if not isinstance(event, str) or not event:
             raise LocalProtocolError(f"event must be a non-empty string, not {event!r}")
-        message: Any
+        message: UserBroadcast | SupabasePush
         if isinstance(payload, (bytes, bytearray, memoryview)):
             message = UserBroadcast(event, bytes(payload), {})
         else:
-            message = {"type": "broadcast", "event": event, "payload": {} if payload is None else payload}
-            if type(payload) is Raw:  # already JSON: no check is needed
-                message = Raw(encode(message))
-            else:
-                message = encode_payload(message, self._config.payload_nesting + 1)
+            if type(payload) is not Raw:  # a Raw is from an enclosing client, and needs no check
+                payload = encode_payload({} if payload is None else payload, self._config.payload_nesting)
+            message = SupabasePush("broadcast", event, payload)
         return self._push(channel, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
 
     def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
@@ -358,7 +356,7 @@ class RealtimeClient(SansIO):
         self,
         channel: Channel,
         event: str,
-        payload: Raw | bytes | UserBroadcast,
+        payload: Raw | bytes | UserBroadcast | SupabasePush,
         timeout: float | None,
         *,
         wants_reply: bool,

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from attrs import frozen
+from msgspec import Struct
 
 from presence_proto.events import ChatMessage, Disconnected, Error, GameInvite, Poked, PresenceDiffed
+from presence_proto.payloads import PendingActivity
+from presence_proto.presence import PresenceChange
 
 if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId
     from presence_proto.events import OnlineUser
-    from presence_proto.payloads import PendingActivity
-    from presence_proto.presence import PresenceChange
 
 
-@frozen
-class Synced:
+class Synced(Struct, frozen=True):
     """The client is in the room and knows all users. `changes` are the differences from the previous users.
 
     `forgotten`: the server may have been restarted and have lost its presence. Missing users may return.
@@ -30,23 +29,20 @@ class Synced:
     forgotten: bool
 
 
-@frozen
-class ActivityReported:
+class ActivityReported(Struct, frozen=True):
     """A user broadcast an activity. The presence update follows later."""
 
     claim: PendingActivity
 
 
-@frozen
-class Delivered:
+class Delivered(Struct, frozen=True):
     """The server accepted a message. `sent_to`: the receivers' display names, if the server sends them."""
 
     message_id: int
     sent_to: tuple[str, ...] | None = None
 
 
-@frozen
-class Undelivered:
+class Undelivered(Struct, frozen=True):
     """The server refused a message, or will not receive it."""
 
     message_id: int

@@ -127,6 +127,18 @@ class UserBroadcast:
     metadata: Mapping[str, Any] = field(factory=dict, hash=False)
 
 
+class SupabasePush(msgspec.Struct, frozen=True):
+    """The payload of a `broadcast` or `presence` push to Supabase, around a payload that is JSON already."""
+
+    type: str
+    event: str
+    payload: Raw
+
+    def __repr__(self) -> str:
+        # Without the payload: it may contain a secret.
+        return f"SupabasePush(type={self.type!r}, event={self.event!r}, payload=<JSON>)"
+
+
 class EncodedFrame(msgspec.Struct, frozen=True):
     """The data of one WebSocket message: binary, or UTF-8 if `text` is true."""
 
@@ -135,6 +147,9 @@ class EncodedFrame(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"EncodedFrame(data=<{len(self.data)} bytes>, text={self.text})"
+
+
+_ENCODED = (Raw, SupabasePush)  # the types of payloads that need no check
 
 
 # ---------------------------------------------------------------------------------------------- JSON
@@ -295,7 +310,7 @@ class V1Serializer(_Reader):
         if isinstance(payload, UserBroadcast):
             meta = {"meta": payload.metadata} if payload.metadata else {}
             payload = {"type": "broadcast", "event": payload.event, "payload": payload.payload, **meta}
-        payload = plain(payload)
+        payload = payload if type(payload) in _ENCODED else plain(payload)
         value = {"topic": message.topic, "event": message.event, "payload": payload, "ref": message.ref}
         if message.join_ref is not None and not self._server:
             value["join_ref"] = message.join_ref
@@ -349,7 +364,7 @@ class V2Serializer(_Reader):
         at most 255 bytes. A binary frame of a server has a ref only if it is a reply.
         """
         payload = message.payload
-        if type(payload) is Raw and type(message.topic) is type(message.event) is str:
+        if type(payload) in _ENCODED and type(message.topic) is type(message.event) is str:
             return EncodedFrame(encode(message), True)  # fast path: nearly every payload is already JSON
         _check_names(message)
         if isinstance(payload, bytes):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
 from attrs import field, frozen
+from msgspec import Struct
 from wsproto.utilities import generate_accept_token, generate_nonce
 
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
@@ -108,8 +109,7 @@ class HandshakeRefused:
     body: bytes = field(repr=_clipped)
 
 
-@frozen
-class Upgraded:
+class Upgraded(Struct, frozen=True):
     """The result of a finished handshake. `early_data` are frame bytes that arrived with the handshake."""
 
     limit: MessageLimit
