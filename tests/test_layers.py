@@ -40,6 +40,7 @@ ORDER = [
     "events",
     "payloads",
     "timers",
+    "websocket.events",
     "websocket.deflate",
     "websocket.frames",
     "websocket.handshake",

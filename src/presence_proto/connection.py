@@ -36,7 +36,6 @@ from presence_proto.websocket import (
     Opened,
     PingReceived,
     TextMessage,
-    WebSocket,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +43,8 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import RealtimeConfig
-    from presence_proto.websocket.handshake import Headers
+    from presence_proto.websocket import WebSocket
+    from presence_proto.websocket.events import Headers
 
 
 # ---------------------------------------------------------------------------------------------------- refusal
@@ -272,6 +272,10 @@ class Connection:
         self.credentials = Credentials(config.secrets)  # to hide in human-readable texts
         self.token = config.access_token
         """The current access token. The next URL and the next joins use it."""
+        # Imported for the first client: h11 and wsproto take as long to import as the rest of the core.
+        from presence_proto.websocket import WebSocket
+
+        self._new_websocket = WebSocket.client
         self._config = config
         self._outbox = outbox
         self._rng = rng
@@ -415,7 +419,7 @@ class Connection:
         if conn != self._conn or self._websocket is not None:
             return
         target = self._config.address(self.token)  # again: the token may have changed since OpenTransport
-        self._websocket = WebSocket.client(
+        self._websocket = self._new_websocket(
             target,
             headers=self._config.request_headers,
             subprotocols=target.subprotocols,

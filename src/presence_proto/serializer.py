@@ -10,10 +10,10 @@ Source: the serializers of Phoenix 1.8 and, for kinds 3 and 4, of Supabase Realt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import msgspec
-from attrs import field, frozen
 from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.json import Decoder
 
@@ -32,10 +32,6 @@ from presence_proto.json_text import (
 )
 from presence_proto.presence import EncodedDiff, MetaRef
 from presence_proto.websocket import BinaryMessage, TextMessage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 # ---------------------------------------------------------------------------------------------- encoded users
 # Types that decode the usual presence diff of a Jarvis room in one pass, for a `Roster`.
@@ -118,13 +114,15 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
         )
 
 
-@frozen
-class UserBroadcast:
+class UserBroadcast(Struct, frozen=True):
     """The payload of a `broadcast` in a binary frame of kind 3 or 4. Its own `payload` is JSON or `bytes`."""
 
     event: str
     payload: Any
-    metadata: Mapping[str, Any] = field(factory=dict, hash=False)
+    metadata: Mapping[str, Any] = {}
+
+    def __hash__(self) -> int:
+        return (self.event, self.payload).__hash__()
 
 
 class SupabasePush(msgspec.Struct, frozen=True):

@@ -1,19 +1,28 @@
-"""WebSocket (RFC 6455), client and server side, sans-IO. Only this package imports h11 and wsproto."""
+"""WebSocket (RFC 6455), client and server side, sans-IO. Only this package imports h11 and wsproto.
+
+`WebSocket`, `State`, `Proxy` and `ProxyTunnel` are imported on first access (PEP 562): h11 and wsproto take
+as long to import as the rest of `presence_proto`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from presence_proto.config import Address
-from presence_proto.websocket.handshake import HandshakeRefused, HandshakeRequest
-from presence_proto.websocket.protocol import (
+from presence_proto.websocket.events import (
     BinaryMessage,
     Closed,
+    HandshakeRefused,
+    HandshakeRequest,
     Opened,
     PingReceived,
     PongReceived,
-    State,
     TextMessage,
-    WebSocket,
     WebSocketEvent,
 )
-from presence_proto.websocket.tunnel import Proxy, ProxyTunnel
+
+if TYPE_CHECKING:
+    from presence_proto.websocket.protocol import State, WebSocket
+    from presence_proto.websocket.tunnel import Proxy, ProxyTunnel
 
 __all__ = [
     "Address",
@@ -31,3 +40,16 @@ __all__ = [
     "WebSocket",
     "WebSocketEvent",
 ]
+
+_LATER = {"Proxy": "tunnel", "ProxyTunnel": "tunnel", "State": "protocol", "WebSocket": "protocol"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import binascii
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import h11
-from attrs import field, frozen
 from msgspec import Struct
 from wsproto.utilities import generate_accept_token, generate_nonce
 
@@ -21,11 +20,13 @@ from presence_proto.websocket.deflate import (
     follow_answer,
     is_token,
 )
+from presence_proto.websocket.events import HandshakeRefused, HandshakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from presence_proto.config import Address
+    from presence_proto.websocket.events import Headers
 
 
 # ------------------------------------------------------------------------------------------------ http stream
@@ -68,45 +69,6 @@ class HttpStream:
 
 MAX_REFUSAL_BODY = 64 * 1024  # the most bytes of a refusal's body that are kept
 MAX_EARLY_DATA = 64 * 1024  # the most bytes that may arrive while a request waits for its answer
-
-Headers: TypeAlias = tuple[tuple[str, str], ...]
-
-
-# ---------------------------------------------------------------------------------------------- events
-
-
-def _without_query(target: str) -> str:
-    path, question_mark, _ = target.partition("?")
-    return repr(path + "?…" if question_mark else path)
-
-
-def _clipped(body: bytes) -> str:
-    return repr(body) if len(body) <= 200 else f"{body[:200]!r}… ({len(body)} bytes)"
-
-
-@frozen
-class HandshakeRequest:
-    """A client's upgrade request. Answer it with `accept` or `reject`.
-
-    `target` is path and query. Header names are lower-case, values are decoded as Latin-1.
-    """
-
-    target: str = field(repr=_without_query)  # the query may hold a key
-    headers: Headers = field(repr=False)
-    subprotocols: tuple[str, ...] = field(repr=False)  # some clients send a token here
-
-
-@frozen
-class HandshakeRefused:
-    """The server answered with plain HTTP instead of an upgrade. This is the last event.
-
-    Header names are lower-case, values are decoded as Latin-1. `body` has at most `MAX_REFUSAL_BODY` bytes,
-    and is incomplete if the stream ended early.
-    """
-
-    status: int
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=_clipped)
 
 
 class Upgraded(Struct, frozen=True):

@@ -15,9 +15,8 @@ from __future__ import annotations
 import struct
 from binascii import a2b_base64
 from enum import Enum, auto
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import Struct
 from wsproto import events as wsproto
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.frame_protocol import CloseReason
@@ -25,84 +24,24 @@ from wsproto.utilities import generate_nonce
 
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
 from presence_proto.websocket.deflate import Deflate, MessageLimit, deflate
+from presence_proto.websocket.events import (
+    BinaryMessage,
+    Closed,
+    HandshakeRefused,
+    Opened,
+    PingReceived,
+    PongReceived,
+    TextMessage,
+)
 from presence_proto.websocket.frames import MAX_MASKED, FrameReader, xor
 from presence_proto.websocket.handshake import ClientHandshake, HandshakeError, ServerHandshake, Upgraded
-from presence_proto.websocket.handshake import HandshakeRefused as HandshakeRefused
-from presence_proto.websocket.handshake import HandshakeRequest as HandshakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from presence_proto.config import Address
+    from presence_proto.websocket.events import WebSocketEvent
 
-# ---------------------------------------------------------------------------------------------- events
-
-
-class Opened(Struct, frozen=True):
-    """The server has accepted the client's handshake. `subprotocol` is the server's choice, if any.
-
-    `deflate`: whether permessage-deflate is in use.
-    """
-
-    subprotocol: str | None
-    deflate: bool
-
-
-class TextMessage(Struct, frozen=True):
-    """A received text message, with all its fragments."""
-
-    data: str
-
-    def __repr__(self) -> str:
-        # Without the text: it may contain an access token.
-        return f"TextMessage(data=<{len(self.data)} characters>)"
-
-
-class BinaryMessage(Struct, frozen=True):
-    """A received binary message, with all its fragments."""
-
-    data: bytes
-
-    def __repr__(self) -> str:
-        return f"BinaryMessage(data=<{len(self.data)} bytes>)"
-
-
-class PingReceived(Struct, frozen=True):
-    """A received ping. Its pong is already in `data_to_send`, unless this side has sent a close frame."""
-
-    payload: bytes
-
-
-class PongReceived(Struct, frozen=True):
-    """A received pong."""
-
-    payload: bytes
-
-
-class Closed(Struct, frozen=True):
-    """The last event of a connection. Write `data_to_send()`, then close the transport.
-
-    `clean`: the peer has sent a close frame, with this `code` and `reason` (1005: no code in the frame), and
-    the answer to it is sent or in `data_to_send`. Not `clean`: if the stream ended without a close frame,
-    `code` is 1006. If the peer violated the protocol, `code` is 1002, 1007 or 1009, and `reason` describes
-    the error.
-    """
-
-    code: int
-    reason: str
-    clean: bool
-
-
-WebSocketEvent: TypeAlias = (
-    HandshakeRequest
-    | Opened
-    | HandshakeRefused
-    | TextMessage
-    | BinaryMessage
-    | PingReceived
-    | PongReceived
-    | Closed
-)
 _Last = TypeVar("_Last", HandshakeRefused, Closed)
 
 _ENDLESS = 1 << 62  # the default `patience` of `next_event`: no limit

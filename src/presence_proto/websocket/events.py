@@ -1,0 +1,108 @@
+"""The events of a `WebSocket`. This module imports neither h11 nor wsproto."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class HandshakeRequest(Struct, frozen=True):
+    """A client's upgrade request. Answer it with `accept` or `reject`.
+
+    `target` is path and query. Header names are lower-case, values are decoded as Latin-1.
+    """
+
+    target: str
+    headers: Headers
+    subprotocols: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        # The query, the headers and the subprotocols may hold keys and tokens.
+        path, question_mark, _ = self.target.partition("?")
+        return f"HandshakeRequest(target={path + question_mark + '…' * bool(question_mark)!r})"
+
+
+class HandshakeRefused(Struct, frozen=True):
+    """The server answered with plain HTTP instead of an upgrade. This is the last event.
+
+    Header names are lower-case, values are decoded as Latin-1. `body` has at most 64 KiB, and is incomplete
+    if the stream ended early.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def __repr__(self) -> str:
+        body = repr(self.body[:200]) + (f"… ({len(self.body)} bytes)" if len(self.body) > 200 else "")
+        return f"HandshakeRefused(status={self.status}, body={body})"
+
+
+class Opened(Struct, frozen=True):
+    """The server has accepted the client's handshake. `subprotocol` is the server's choice, if any.
+
+    `deflate`: whether permessage-deflate is in use.
+    """
+
+    subprotocol: str | None
+    deflate: bool
+
+
+class TextMessage(Struct, frozen=True):
+    """A received text message, with all its fragments."""
+
+    data: str
+
+    def __repr__(self) -> str:
+        # Without the text: it may contain an access token.
+        return f"TextMessage(data=<{len(self.data)} characters>)"
+
+
+class BinaryMessage(Struct, frozen=True):
+    """A received binary message, with all its fragments."""
+
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"BinaryMessage(data=<{len(self.data)} bytes>)"
+
+
+class PingReceived(Struct, frozen=True):
+    """A received ping. Its pong is already in `data_to_send`, unless this side has sent a close frame."""
+
+    payload: bytes
+
+
+class PongReceived(Struct, frozen=True):
+    """A received pong."""
+
+    payload: bytes
+
+
+class Closed(Struct, frozen=True):
+    """The last event of a connection. Write `data_to_send()`, then close the transport.
+
+    `clean`: the peer has sent a close frame, with this `code` and `reason` (1005: no code in the frame), and
+    the answer to it is sent or in `data_to_send`. Not `clean`: if the stream ended without a close frame,
+    `code` is 1006. If the peer violated the protocol, `code` is 1002, 1007 or 1009, and `reason` describes
+    the error.
+    """
+
+    code: int
+    reason: str
+    clean: bool
+
+
+WebSocketEvent: TypeAlias = (
+    HandshakeRequest
+    | Opened
+    | HandshakeRefused
+    | TextMessage
+    | BinaryMessage
+    | PingReceived
+    | PongReceived
+    | Closed
+)
