@@ -190,6 +190,14 @@ COMMANDS = {
 }
 """The commands of each kind of endpoint."""
 
+GETTERS = {
+    "next_deadline",
+    *("is_synced", "presence", "redacted", "state_of"),  # RealtimeClient
+    *("device_count", "is_user_stale", "user"),  # PresenceClient
+    *("online", "wants_data"),  # Hub
+}
+"""The methods that change nothing and are not recorded."""
+
 CALLS = {
     "presence_rule": ("topic", "params"),
     "authorize": ("join",),
