@@ -17,9 +17,10 @@ from presence_proto.websocket import Proxy
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from presence_proto import OpenTransport, RealtimeConfig
+    from presence_proto.websocket import ProxyTunnel
 
 
 # -------------------------------------------------------------------------------------------------- addresses
@@ -302,6 +303,19 @@ def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | No
 def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
     """Return `given`, or a new TLS context that verifies certificates and host names."""
     return ssl.create_default_context() if given is None else given
+
+
+async def open_tunnel(
+    tunnel: ProxyTunnel,
+    send: Callable[[bytes], Awaitable[object]],
+    receive: Callable[[], Awaitable[bytes | bytearray]],
+) -> None:
+    """Request `tunnel` on a stream to its proxy. Raises `ProxyError`, and the exceptions of the stream."""
+    while not tunnel.is_open:
+        await send(tunnel.data_to_send())
+        if not (data := await receive()):
+            tunnel.receive_eof()
+        tunnel.receive_data(data)
 
 
 def why_not_connected(error: BaseException, host: str, port: int) -> str:
