@@ -19,7 +19,7 @@ from presence_adapters.cli.doctor.faults import Diagnosis, diagnose
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.output import print_json, printable
-from presence_adapters.connecting import client_context, find_proxy, os_error_words
+from presence_adapters.connecting import client_context, find_proxy, open_tunnel, os_error_words
 from presence_adapters.settings.identity_file import IdentityError
 from presence_adapters.settings.layers import SettingsError
 from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError
@@ -204,28 +204,24 @@ class Checkup:
         return f"connected to {f'[{address}]' if ':' in address else address}:{port}{but}"
 
     async def _check_proxy(self) -> str | NotNeeded:
-        facts, sock, loop, answer = self.facts, self._sock, asyncio.get_running_loop(), b""
+        facts, sock, loop = self.facts, self._sock, asyncio.get_running_loop()
         if self._proxy is None:
             return NotNeeded("no proxy is used")
         assert sock is not None
         tunnel = ProxyTunnel(self._proxy, OpenTransport(ConnId(1), facts.host, facts.port, facts.tls))
         try:
             async with asyncio.timeout(self._timeout):
-                while not tunnel.is_open:
-                    await loop.sock_sendall(sock, tunnel.data_to_send())
-                    data = await loop.sock_recv(sock, 65536)
-                    answer += data
-                    (tunnel.receive_data(data) if data else tunnel.receive_eof())
+                await open_tunnel(
+                    tunnel, lambda data: loop.sock_sendall(sock, data), lambda: loop.sock_recv(sock, 65536)
+                )
         except TimeoutError:
             raise StepError(silent=True) from None
-        except (ProxyError, OSError) as exc:
-            head = probes.parsed_head(answer)
+        except ProxyError as exc:
             raise StepError(
-                answer=None if head is None else head.answer,
-                proxy_refusal=tunnel.refusal,
-                tunnel_is_open=tunnel.is_open,
-                detail=str(exc).partition(" refused: ")[2],
+                proxy_refusal=exc.refusal, tunnel_is_open=tunnel.is_open, detail=exc.detail
             ) from None
+        except OSError:
+            raise StepError() from None
         self._early_data = tunnel.early_data
         return f"a tunnel to {facts.host}:{facts.port}"
 

@@ -210,8 +210,7 @@ FAULTS = [
         CheckupStep.PROXY,
         "The proxy {proxy} refuses a tunnel to {where}: {detail}.",
         "Ask its administrator to allow {where}. To connect without a proxy, set NO_PROXY={host}.",
-        # A web server that is not a proxy refuses CONNECT with 400: that is the fault `no-proxy`.
-        lambda facts: facts.proxy_refusal == "forbidden" and not status(400)(facts),
+        lambda facts: facts.proxy_refusal == "forbidden",
     ),
     Fault(
         "proxy-silent",
