@@ -12,7 +12,7 @@ from ipaddress import IPv6Address, ip_address
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from presence_proto import ConfigError, ProxyError
+from presence_proto import ConfigError, PresenceError, ProxyError
 from presence_proto.websocket import Proxy
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ def why_not_connected(error: BaseException, host: str, port: int) -> str:
     """Return why a connection to `host`:`port` could not be made."""
     where = f"{host}:{port}"
     match error:
-        case ProxyError():
+        case PresenceError():
             return str(error)
         case socket.gaierror():
             return f"cannot find the host {host} ({os_error_words(error)})"

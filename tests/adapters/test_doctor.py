@@ -38,10 +38,11 @@ from adapters.fakes import sockets
 from adapters.proxy import ProxyThread
 from adapters.socks_proxy import SocksThread
 from adapters.test_cli import presence, read_until, running
+from presence_adapters.asyncio import in_daemon_thread
 from presence_adapters.cli.doctor.checkup import Checkup, Finding, as_json, as_text, exit_status, outcome
 from presence_adapters.cli.doctor.facts import CheckupStep, Facts
 from presence_adapters.cli.doctor.faults import FAULTS, diagnose
-from presence_adapters.cli.doctor.probes import in_thread, server_time, speaks_tls
+from presence_adapters.cli.doctor.probes import server_time, speaks_tls
 from presence_adapters.server import HubServer, HubThread
 from presence_adapters.settings.layers import load_settings
 from presence_proto import HubConfig
@@ -214,7 +215,7 @@ def test_a_name_server_that_does_not_answer(world: Workshop) -> None:
 def test_a_name_server_that_answers_too_late(world: Workshop) -> None:
     async def main() -> None:
         enough = threading.Event()
-        asking = asyncio.create_task(in_thread(lambda: enough.wait(30)))
+        asking = asyncio.create_task(in_daemon_thread("slow", lambda: enough.wait(30)))
         await asyncio.sleep(0.01)
         asking.cancel()
         enough.set()

@@ -13,13 +13,14 @@ from attrs import evolve, frozen
 from rich.console import Console
 from rich.text import Text
 
+from presence_adapters.asyncio import in_daemon_thread
 from presence_adapters.cli.doctor import probes
 from presence_adapters.cli.doctor.facts import CheckupStep, Facts, claims_of
 from presence_adapters.cli.doctor.faults import Diagnosis, diagnose
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.output import print_json, printable
-from presence_adapters.connecting import client_context, find_proxy, open_tunnel, os_error_words
+from presence_adapters.connecting import client_context, find_proxy, look_up, open_tunnel, os_error_words
 from presence_adapters.settings.identity_file import IdentityError
 from presence_adapters.settings.layers import SettingsError
 from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError
@@ -132,7 +133,7 @@ class Checkup:
             config = settings.config
             self._identity = settings.identity()
             self._context = settings.ssl_context()
-            token = await probes.in_thread(settings.access_token)
+            token = await in_daemon_thread("doctor", settings.access_token)
             self._proxy = find_proxy(settings.proxy, config)
         except SettingsError as exc:
             raise StepError(problems=exc.problems) from None
@@ -178,9 +179,7 @@ class Checkup:
         host, port = next_hop.host, next_hop.port
         try:
             async with asyncio.timeout(self._timeout):
-                found = await probes.in_thread(
-                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                )
+                found = await in_daemon_thread("doctor", lambda: look_up(host, port))
         except TimeoutError:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except socket.gaierror as exc:

@@ -6,12 +6,10 @@ import asyncio
 import re
 import socket
 import ssl
-import threading
-from contextlib import suppress
 from datetime import UTC
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -20,11 +18,7 @@ from presence_adapters.cli.doctor.facts import HttpAnswer
 from presence_adapters.connecting import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from presence_adapters.cli.doctor.facts import TlsTrouble
-
-T = TypeVar("T")
 
 Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -41,36 +35,6 @@ _VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
 }
 _PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
 """OpenSSL's errors for a peer that sends plain text. Different versions of OpenSSL use different errors."""
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a slow function in a daemon thread. Return its result, or raise its exception.
-
-    `asyncio.to_thread` is not used, because the program would wait for its thread at exit. With a daemon
-    thread, a timeout or Ctrl-C takes effect at once.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: Any, error: Exception | None) -> None:
-        if future.done():  # the waiting task was cancelled
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as exc:
-            error = exc
-        with suppress(RuntimeError):  # the loop was closed in the meantime
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="doctor", daemon=True).start()
-    return await future
 
 
 async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, list[str]]:
