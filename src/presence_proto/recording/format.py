@@ -408,6 +408,7 @@ class OutputTeller:
 
     def _fields(self, event: Any) -> Any:
         told = to_json(fields(event), self._secrets)
+        told.pop("server_text", None)  # not in version 1 of the format; `message` has the same text
         for name in ("reason", "message"):
             words = getattr(event, name, None)
             if self._secrets is not None and isinstance(words, str) and len(words) >= CLIPPED:

@@ -34,6 +34,7 @@ TlsTrouble: TypeAlias = Literal[
     "other host",
     "bad certificate",
     "no TLS",
+    "wants certificate",
     "closed",
     "silent",
     "other",

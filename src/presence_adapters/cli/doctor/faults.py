@@ -428,7 +428,7 @@ FAULTS = [
         CheckupStep.HANDSHAKE,
         "{where} requires a client certificate, but this command does not send one.",
         "Use another address. A program can pass its client an ssl_context with a certificate.",
-        lambda facts: "certificate is required" in facts.detail,
+        tls("wants certificate"),
     ),
     Fault(
         "hung-up",

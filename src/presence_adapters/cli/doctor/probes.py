@@ -33,8 +33,14 @@ _VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
     62: "other host",
     64: "other host",
 }
-_PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
-"""OpenSSL's errors for a peer that sends plain text. Different versions of OpenSSL use different errors."""
+_TLS_REASONS: dict[str | None, TlsTrouble] = {  # by OpenSSL's reasons; its versions use different ones
+    "WRONG_VERSION_NUMBER": "no TLS",
+    "PACKET_LENGTH_TOO_LONG": "no TLS",
+    "RECORD_LAYER_FAILURE": "no TLS",
+    "UNKNOWN_PROTOCOL": "no TLS",
+    "CERTIFICATE_REQUIRED": "wants certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "wants certificate",
+}
 
 
 async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, list[str]]:
@@ -74,8 +80,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
             return "closed", "the connection was closed"
         case TimeoutError():
             return "silent", "no answer"
-    reason = getattr(error, "reason", None)
-    return "no TLS" if reason in _PLAIN_TEXT else "other", os_error_words(error)
+    return _TLS_REASONS.get(getattr(error, "reason", None), "other"), os_error_words(error)
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
