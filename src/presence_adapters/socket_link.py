@@ -48,30 +48,19 @@ LOOK_AT_ALL = 0.05
 """Polling interval in seconds while several connects run, because `fileno` returns only one socket."""
 
 
-class Lookup:
+class Lookup(DaemonCall["tuple[list[Found], ssl.SSLContext | None]"]):
     """The slow steps of a connect, in a thread: look up the host, and load the certificates for TLS.
 
-    `signal` becomes readable when the thread is done (`is_over`).
+    The result has the addresses and the TLS context. `signal` becomes readable when `is_over`.
     """
 
     def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
         self.signal, self._done = socket.socketpair()
-        self._call = DaemonCall(
+        super().__init__(
             f"look up {wanted.host}",
-            lambda: (
-                look_up(wanted.host, wanted.port),
-                client_context(context) if wanted.tls else context,
-            ),
+            lambda: (look_up(wanted.host, wanted.port), client_context(context) if wanted.tls else context),
             self._done.close,
         )
-
-    @property
-    def is_over(self) -> bool:
-        return self._call.is_over
-
-    def result(self) -> tuple[list[Found], ssl.SSLContext | None]:
-        """Return the addresses and the TLS context, or raise the exception of the thread."""
-        return self._call.result()
 
     def cancel(self) -> None:
         """Drop the result. The thread itself ends when the system call returns."""

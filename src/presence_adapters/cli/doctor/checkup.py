@@ -263,18 +263,17 @@ class Checkup:
         make = JarvisTrial if facts.protocol == "jarvis" else PhoenixTrial
         self._trial = make(self._identity, self._config, self._stream, self._timeout)
         try:
-            head = await self._trial.open()
+            answer = await self._trial.open()
         except StepError as failed:
             if not failed.facts["silent"]:
                 failed.facts["speaks_tls"] |= await self._speaks_tls()
             raise
-        self.facts = evolve(
-            facts, answer=head.answer, clock_ahead=None if head.date is None else time.time() - head.date
-        )
-        if head.answer.status == 101:
+        ahead = None if answer.date is None else time.time() - answer.date
+        self.facts = evolve(facts, answer=answer, clock_ahead=ahead)
+        if answer.status == 101:
             return "a WebSocket"
-        if head.answer.status in (401, 403) and not head.answer.is_html:
-            return f"a WebSocket server that answers HTTP {head.answer.status}"
+        if answer.status in (401, 403) and not answer.is_html:
+            return f"a WebSocket server that answers HTTP {answer.status}"
         raise StepError(speaks_tls=await self._speaks_tls())
 
     async def _speaks_tls(self) -> bool:

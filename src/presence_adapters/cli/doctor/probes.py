@@ -12,8 +12,6 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from attrs import frozen
-
 from presence_adapters.cli.doctor.facts import HttpAnswer
 from presence_adapters.connecting import os_error_words, tls_error_words
 
@@ -117,22 +115,14 @@ async def server_time(host: str, address: str, port: int, timeout: float) -> flo
     return None if response is None else response.date
 
 
-@frozen
-class HttpHead:
-    """Head of an HTTP response. `date`: its `Date`, in seconds since 1970."""
-
-    answer: HttpAnswer
-    date: float | None
-
-
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b.*")
 
 
 _ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON; the body may be chunked
 
 
-def parsed_head(data: bytes) -> HttpHead | None:
-    """Return the head of an HTTP response, with the error text in the received part of its body.
+def parsed_head(data: bytes) -> HttpAnswer | None:
+    """Return an HTTP response, with the error text in the received part of its body.
 
     Skip 1xx responses before the final one, such as "103 Early Hints". Return `None` if `data` is not HTTP.
     """
@@ -151,8 +141,8 @@ def parsed_head(data: bytes) -> HttpHead | None:
     host, is_to_tls = _target(headers.get("location"))
     error = _ERROR.search(body)
     words = "" if error is None else error[1].decode("utf-8", "replace")
-    answer = HttpAnswer(status, is_html, host, is_to_tls, words if words.isprintable() else "")
-    return HttpHead(answer, _time(headers.get("date")))
+    words = words if words.isprintable() else ""
+    return HttpAnswer(status, is_html, host, is_to_tls, words, _time(headers.get("date")))
 
 
 def _target(location: Any) -> tuple[str | None, bool]:

@@ -39,7 +39,8 @@ from presence_proto import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from presence_adapters.cli.doctor.probes import HttpHead, Stream
+    from presence_adapters.cli.doctor.facts import HttpAnswer
+    from presence_adapters.cli.doctor.probes import Stream
     from presence_proto import ConnId, Identity, PresenceConfig
 
 
@@ -165,21 +166,21 @@ class Trial(ABC, Generic[Core]):
         self.talk: Conversation[Core] = Conversation(core, stream)
         self.timeout = timeout
 
-    async def open(self) -> HttpHead:
-        """Request the upgrade. Return the head of the response, even if the server refuses.
+    async def open(self) -> HttpAnswer:
+        """Request the upgrade. Return the response, even if the server refuses.
 
         Raises `StepError` when no HTTP response arrives, or when a response with status 101 is invalid.
         """
         self.talk.begin()
         await self.talk.until(lambda: self.is_open or self.heard(*self.losses) is not None, self.timeout)
-        head = parsed_head(self.talk.first_bytes)
-        if head is not None and (self.is_open or head.answer.status != 101):
-            return head
+        answer = parsed_head(self.talk.first_bytes)
+        if answer is not None and (self.is_open or answer.status != 101):
+            return answer
         starts_tls = self.talk.first_bytes.startswith(_TLS_ALERT)
         raise self.failure(
-            answer=None if head is None else head.answer,
+            answer=answer,
             speaks_tls=starts_tls,
-            speaks_http=starts_tls or head is not None or not self.talk.first_bytes,
+            speaks_http=starts_tls or answer is not None or not self.talk.first_bytes,
         )
 
     @property
