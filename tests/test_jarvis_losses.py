@@ -388,7 +388,9 @@ class TestNoWelcome:
     def test_what_the_server_says_against_us_is_told_before(self) -> None:
         rig = JarvisRig()
         rig.connect()
-        assert rig.tell("error", message="Not you") == [Error("the server says: Not you")]
+        assert rig.tell("error", message="Not you") == [
+            Error("the server says: Not you", server_text="Not you")
+        ]
         rig.advance(10.0)
         assert rig.take() == [Disconnected(NO_WELCOME, 1.0)]
 

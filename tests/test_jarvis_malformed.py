@@ -131,7 +131,9 @@ class TestMalformed:
 
 class TestServerErrors:
     def test_they_are_told(self, rig: JarvisRig) -> None:
-        assert rig.tell("error", message="Invalid JSON") == [Error("the server says: Invalid JSON")]
+        assert rig.tell("error", message="Invalid JSON") == [
+            Error("the server says: Invalid JSON", server_text="Invalid JSON")
+        ]
         assert rig.client.is_connected
 
     def test_they_are_bounded(self, rig: JarvisRig) -> None:
@@ -144,5 +146,7 @@ class TestServerErrors:
         rig.do(rig.client.set_access_token, "s3cr3t-new")
         [error] = rig.tell("error", message="x" * 185 + " s3cr3t-key s3cr3t-token s3cr3t-sig s3cr3t-new")
         assert "s3c" not in error.message
+        assert "s3c" not in error.server_text
         [error] = rig.tell("error", message="no s3cr3t-key s3cr3t-token s3cr3t-sig s3cr3t-new here")
         assert error.message == "the server says: no … … … … here"
+        assert error.server_text == "no … … … … here"

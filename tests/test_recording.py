@@ -57,13 +57,15 @@ def online(**settings: Any) -> tuple[Recording, ScriptedServer]:
 # ------------------------------------------------------------------------------------ transparent
 
 
-def test_what_is_recorded_is_what_it_was() -> None:
-    recording = Recording()
-    assert type(client(recording)) is RealtimeClient
+def test_a_recorded_core_is_used_like_its_core() -> None:
+    assert isinstance(client(Recording()), RealtimeClient)
     presence = Recording().presence(Identity("a", "A"), PresenceConfig(project_ref="abc"), rng=Random(1))
-    assert type(presence) is PresenceClient
+    assert isinstance(presence, PresenceClient)
     assert presence.identity == Identity("a", "A")
-    assert type(Recording().hub()) is Hub
+    hub = Recording().hub()
+    assert isinstance(hub, Hub)
+    with pytest.raises(TypeError, match=r"presence_proto\.Hub does no I/O: presence_adapters\.server"):
+        hub.__enter__()
 
 
 @pytest.mark.parametrize("kind", ["RealtimeClient", "PresenceClient", "Hub"])
@@ -112,14 +114,23 @@ def test_replay_notices_any_difference_of_a_drain(wrong: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kind", [RealtimeClient, PresenceClient, Hub])
-def test_every_fact_and_command_is_recorded(kind: type[Any]) -> None:
-    """Whatever takes a `now` changes an endpoint: a recording without it cannot be replayed."""
-    changing = {
-        name
-        for name, method in inspect.getmembers(kind, inspect.isfunction)
-        if not name.startswith("_") and "now" in inspect.signature(method).parameters
+def test_every_public_method_is_a_fact_a_command_or_a_getter(kind: type[Any]) -> None:
+    """A method with `now` changes the endpoint: a recording without it cannot be replayed."""
+    takes_now = {
+        name: "now" in inspect.signature(method).parameters
+        for name, method in inspect.getmembers(kind, callable)
+        if not name.startswith("_") and name != "drain"
     }
-    assert changing == {*recording_format.FACTS, *recording_format.COMMANDS[kind.__name__]}
+    recorded = {*recording_format.FACTS, *recording_format.COMMANDS[kind.__name__]}
+    assert recorded == {name for name, changes in takes_now.items() if changes}
+    assert takes_now.keys() - recorded <= recording_format.GETTERS
+
+
+def test_a_new_command_cannot_be_used_unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RealtimeClient, "new_command", lambda self: None, raising=False)
+    endpoint = client(Recording())
+    with pytest.raises(AttributeError, match="new_command is a command or a getter"):
+        endpoint.new_command()
 
 
 def test_one_recorder_records_one_endpoint() -> None:

@@ -170,6 +170,25 @@ def test_no_tunnel(answer: bytes, words: str) -> None:
     assert outcome(answer) == ("failed", words)
 
 
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [
+        (400, None),
+        (401, "forbidden"),
+        (407, "login"),
+        (500, "forbidden"),
+        (502, "unreachable"),
+        (503, "unreachable"),
+        (504, "unreachable"),
+    ],
+)
+def test_the_kind_of_a_refusal(status: int, refusal: str | None) -> None:
+    with pytest.raises(ProxyError) as caught:
+        tunnel().receive_data(b"HTTP/1.1 %d No\r\n\r\n" % status)
+    assert caught.value.refusal == refusal
+    assert str(caught.value) == f"the proxy proxy.example:3128 refused: {caught.value.detail}"
+
+
 def test_a_proxy_that_wants_to_know_who_we_are() -> None:
     answer = b'HTTP/1.1 407 Who?\r\nProxy-Authenticate: Basic realm="x"\r\n\r\n'
     with pytest.raises(ProxyError) as caught:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -139,27 +138,3 @@ def ask(provider: Callable[[], Any]) -> Any:
 def _where(error: BaseException) -> str:
     *_, (frame, line) = traceback.walk_tb(error.__traceback__)
     return f"{type(error).__name__} in {PurePath(frame.f_code.co_filename).name}, line {line}"
-
-
-class ProviderCall:
-    """One call of a plain provider, in a daemon thread. At its end, that thread calls `on_end`."""
-
-    def __init__(self, provider: Callable[[], Any], on_end: Callable[[], object] = lambda: None) -> None:
-        self.is_over = False
-        self.provided: Any = None
-        self.error: Exception | None = None
-        self._provider = provider
-        self._on_end = on_end
-        try:
-            threading.Thread(target=self._run, name="access token", daemon=True).start()
-        except RuntimeError:
-            self.error, self.is_over = PresenceError("the system cannot start another thread"), True
-            on_end()
-
-    def _run(self) -> None:
-        try:
-            self.provided = ask(self._provider)
-        except Exception as exc:
-            self.error = exc
-        self.is_over = True
-        self._on_end()

@@ -15,11 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from presence_adapters.access_tokens import ProviderCall, too_late
+from presence_adapters.access_tokens import ask, too_late
 from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
 from presence_adapters.async_driver import AsyncDriver
-from presence_adapters.asyncio_connect import connect_through, open_socket
+from presence_adapters.asyncio_connect import open_socket, open_through
 from presence_adapters.connecting import client_context, why_lost, why_not_connected
+from presence_adapters.daemon_thread import DaemonCall
 from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, PushError, WaitTimeoutError
 from presence_adapters.event_queue import EventsDropped
 from presence_proto import PresenceError, ProxyError
@@ -61,6 +62,8 @@ class AsyncioConnection(asyncio.BufferedProtocol):
     `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
     """
 
+    early_data = b""  # bytes from the server that arrived together with the reply of the proxy
+
     def __init__(self, driver: AsyncioDriver, conn: ConnId) -> None:
         self.driver = driver
         self.conn = conn
@@ -81,6 +84,8 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         else:
             logger.debug("connection %d: open", self.conn, extra={"conn": self.conn})
             self.tell_opened()
+            if self.early_data:
+                self.driver.fact(self.driver.endpoint.receive_data, self.conn, self.early_data)
 
     def tell_opened(self) -> None:
         """Report to the core that the transport is open."""
@@ -207,13 +212,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
         self._asking = self._loop.create_task(self._ask(provider))
 
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        # Not `asyncio.to_thread`: at its end the program would wait for the thread, which may hang.
-        over = asyncio.Event()
-        call = ProviderCall(provider, lambda: _tell(self._loop, over.set))
-        await over.wait()
-        if call.error is not None:
-            raise call.error
-        return call.provided
+        return await in_daemon_thread("access token", lambda: ask(provider))
 
     async def _in_time(self, provided: Awaitable[Any]) -> Any:
         try:
@@ -250,14 +249,14 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
             if wanted.tls and self._ssl_context is None:
                 self._ssl_context = client_context(None)
             context = self._ssl_context if wanted.tls else None
-            if self._proxy is not None:
-                await connect_through(self._proxy, wanted, context, connection)
-            else:
+            if self._proxy is None:
                 sock = await open_socket(wanted.host, wanted.port)
-                name = None if context is None else wanted.host
-                await self._loop.create_connection(
-                    lambda: connection, sock=sock, ssl=context, server_hostname=name
-                )
+            else:
+                sock, connection.early_data = await open_through(self._proxy, wanted)
+            name = None if context is None else wanted.host
+            await self._loop.create_connection(
+                lambda: connection, sock=sock, ssl=context, server_hostname=name
+            )
         except (OSError, UnicodeError, ProxyError) as exc:
             return why_not_connected(exc, wanted.host, wanted.port)
         return None
@@ -296,6 +295,14 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
     """Call `call` in the loop, from another thread, unless the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
+
+
+async def in_daemon_thread(name: str, function: Callable[[], T]) -> T:
+    """Return the result of `function`, or raise its exception. See `DaemonCall`."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    call = DaemonCall(name, function, lambda: _tell(loop, over.set))
+    await over.wait()
+    return call.result()
 
 
 class PresenceClient(AsyncPresenceClient):

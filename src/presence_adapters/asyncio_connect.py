@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from presence_adapters.connecting import STAGGER, in_turn, none_works, numeric, out_of_reach
-from presence_proto import ProxyError
+from presence_adapters.connecting import STAGGER, in_turn, none_works, numeric, open_tunnel, out_of_reach
 from presence_proto.websocket import ProxyTunnel
 
 if TYPE_CHECKING:
-    import ssl
-
     from presence_adapters.connecting import Found
     from presence_proto import OpenTransport
     from presence_proto.websocket import Proxy
@@ -81,100 +78,22 @@ def _close(attempt: asyncio.Task[socket.socket]) -> None:
         attempt.result().close()
 
 
-# --------------------------------------------------------------------------------------------- asyncio tunnel
-# Proxy tunnel on asyncio: connect to the proxy, request the tunnel, and pass the connection to `protocol`.
+async def open_through(proxy: Proxy, wanted: OpenTransport) -> tuple[socket.socket, bytes]:
+    """Return a socket that leads through `proxy` to the host of `wanted`, and the bytes already received.
 
-
-async def connect_through(
-    proxy: Proxy, wanted: OpenTransport, context: ssl.SSLContext | None, protocol: asyncio.BufferedProtocol
-) -> None:
-    """Connect `protocol` through `proxy` to the host of `wanted`, with TLS if `context` is given.
-
-    Raises `ProxyError`, and the exceptions of the TLS handshake. A cancelled call leaves nothing open.
+    Raises `ProxyError`. A cancelled call leaves nothing open.
     """
     loop = asyncio.get_running_loop()
-    asking = _Asking(ProxyTunnel(proxy, wanted))
+    tunnel = ProxyTunnel(proxy, wanted)
     try:
+        sock = await open_socket(proxy.host, proxy.port)
         try:
-            sock = await open_socket(proxy.host, proxy.port)
-            await loop.create_connection(lambda: asking, sock=sock)
-            await asking.is_answered.wait()
-            if asking.failure is not None:
-                raise asking.failure
-        except (OSError, UnicodeError) as exc:
-            raise out_of_reach(exc, proxy) from None
-        assert asking.transport is not None
-        if context is not None:
-            tls = await loop.start_tls(asking.transport, asking, context, server_hostname=wanted.host)
-            asking.transport = cast("asyncio.Transport", tls)
-    except BaseException:
-        if asking.transport is not None:
-            asking.transport.abort()
-        raise
-    asking.hand_over(protocol)
-
-
-class _Asking(asyncio.Protocol):
-    """Protocol that requests the tunnel from the proxy.
-
-    Once `is_answered` is set, the tunnel is open, or `failure` has the reason why not. Bytes that arrive
-    after the reply of the proxy are kept for `hand_over`.
-    """
-
-    def __init__(self, tunnel: ProxyTunnel) -> None:
-        # Not a future: asyncio logs an exception that is never retrieved, for example after a cancellation.
-        self.is_answered = asyncio.Event()
-        self.failure: Exception | None = None
-        self.transport: asyncio.Transport | None = None
-        self._tunnel = tunnel
-        self._early = bytearray()
-        self._is_over = False
-        self._error: Exception | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self._tunnel.data_to_send())
-
-    def data_received(self, data: bytes) -> None:
-        if self.is_answered.is_set():
-            self._early += data
-            return
-        assert self.transport is not None
-        try:
-            self._tunnel.receive_data(data)
-        except ProxyError as exc:
-            self._fail(exc)
-        if more := self._tunnel.data_to_send():
-            self.transport.write(more)
-        if self._tunnel.is_open:
-            self._early += self._tunnel.early_data
-            self.transport.pause_reading()  # the next bytes may belong to the TLS handshake
-            self.is_answered.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_over, self._error = True, exc
-        try:
-            self._tunnel.receive_eof()
-        except ProxyError as closed:
-            self._fail(exc or closed)
-
-    def hand_over(self, protocol: asyncio.BufferedProtocol) -> None:
-        """Make `protocol` the protocol of the connection, and give it the bytes received so far."""
-        assert self.transport is not None
-        self.transport.set_protocol(protocol)
-        protocol.connection_made(self.transport)
-        while self._early:
-            buffer = memoryview(protocol.get_buffer(len(self._early)))
-            size = min(len(buffer), len(self._early))
-            buffer[:size] = self._early[:size]
-            del self._early[:size]
-            protocol.buffer_updated(size)
-        if self._is_over:
-            protocol.connection_lost(self._error)
-        else:
-            self.transport.resume_reading()
-
-    def _fail(self, error: Exception) -> None:
-        if not self.is_answered.is_set():
-            self.failure = error
-            self.is_answered.set()
+            await open_tunnel(
+                tunnel, lambda data: loop.sock_sendall(sock, data), lambda: loop.sock_recv(sock, 65536)
+            )
+        except BaseException:
+            sock.close()
+            raise
+    except (OSError, UnicodeError) as exc:
+        raise out_of_reach(exc, proxy) from None
+    return sock, tunnel.early_data

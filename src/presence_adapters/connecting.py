@@ -12,14 +12,15 @@ from ipaddress import IPv6Address, ip_address
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from presence_proto import ConfigError, ProxyError
+from presence_proto import ConfigError, PresenceError, ProxyError
 from presence_proto.websocket import Proxy
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from presence_proto import OpenTransport, RealtimeConfig
+    from presence_proto.websocket import ProxyTunnel
 
 
 # -------------------------------------------------------------------------------------------------- addresses
@@ -304,11 +305,24 @@ def client_context(given: ssl.SSLContext | None) -> ssl.SSLContext:
     return ssl.create_default_context() if given is None else given
 
 
+async def open_tunnel(
+    tunnel: ProxyTunnel,
+    send: Callable[[bytes], Awaitable[object]],
+    receive: Callable[[], Awaitable[bytes | bytearray]],
+) -> None:
+    """Request `tunnel` on a stream to its proxy. Raises `ProxyError`, and the exceptions of the stream."""
+    while not tunnel.is_open:
+        await send(tunnel.data_to_send())
+        if not (data := await receive()):
+            tunnel.receive_eof()
+        tunnel.receive_data(data)
+
+
 def why_not_connected(error: BaseException, host: str, port: int) -> str:
     """Return why a connection to `host`:`port` could not be made."""
     where = f"{host}:{port}"
     match error:
-        case ProxyError():
+        case PresenceError():
             return str(error)
         case socket.gaierror():
             return f"cannot find the host {host} ({os_error_words(error)})"

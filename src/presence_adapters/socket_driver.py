@@ -10,9 +10,10 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from presence_adapters.access_tokens import ProviderCall, answer, refuse
+from presence_adapters.access_tokens import answer, ask, refuse
 from presence_adapters.connecting import log_opening
 from presence_adapters.connection_monitor import WATCHED
+from presence_adapters.daemon_thread import DaemonCall
 from presence_adapters.errors import ConnectError
 from presence_adapters.event_log import logged_events
 from presence_adapters.socket_link import CHUNK, Link
@@ -86,7 +87,7 @@ class SocketDriver:
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._provider = provider
-        self._asking: ProviderCall | None = None
+        self._asking: DaemonCall[Any] | None = None
         self._linger = linger
         self._monitor = monitor
         self._link: Link | None = None
@@ -170,12 +171,14 @@ class SocketDriver:
         self._end(None)
         self._cut()
 
-    def _answer(self, call: ProviderCall) -> None:
+    def _answer(self, call: DaemonCall[Any]) -> None:
         self._asking, client, now = None, cast("Any", self.endpoint), time.monotonic()
-        if call.error is not None:
-            refuse(client, call.error, now=now)
+        try:
+            provided = call.result()
+        except Exception as exc:
+            refuse(client, exc, now=now)
         else:
-            answer(client, call.provided, now=now)
+            answer(client, provided, now=now)
 
     def _work(self, link: Link, budget: int) -> None:
         was_open = link.is_open
@@ -244,7 +247,8 @@ class SocketDriver:
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
                 # If the provider is already running, its result also answers this request.
-                self._asking = self._asking or ProviderCall(self._provider)
+                provider = self._provider
+                self._asking = self._asking or DaemonCall("access token", lambda: ask(provider))
             case _:
                 if self._monitor is not None:
                     self._monitor.saw(output)

@@ -6,12 +6,10 @@ while the socket is not readable. An open connection waits to be writable only w
 
 from __future__ import annotations
 
-import errno
 import os
 import selectors
 import socket
 import ssl
-import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -29,7 +27,8 @@ from presence_adapters.connecting import (
     why_lost,
     why_not_connected,
 )
-from presence_proto import ProxyError
+from presence_adapters.daemon_thread import DaemonCall
+from presence_proto import PresenceError, ProxyError
 from presence_proto.websocket import ProxyTunnel
 
 if TYPE_CHECKING:
@@ -49,44 +48,23 @@ LOOK_AT_ALL = 0.05
 """Polling interval in seconds while several connects run, because `fileno` returns only one socket."""
 
 
-class Lookup:
-    """Thread for the slow steps of a connect: look up the host, and load the certificates for TLS.
+class Lookup(DaemonCall["tuple[list[Found], ssl.SSLContext | None]"]):
+    """The slow steps of a connect, in a thread: look up the host, and load the certificates for TLS.
 
-    `signal` becomes readable when the thread is done (`is_over`).
+    The result has the addresses and the TLS context. `signal` becomes readable when `is_over`.
     """
 
     def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
         self.signal, self._done = socket.socketpair()
-        self.is_over = False
-        self._wanted = wanted
-        self._context = context
-        self._addresses: list[Found] = []
-        self._error: Exception | None = None
-        try:
-            threading.Thread(target=self._run, name=f"look up {wanted.host}", daemon=True).start()
-        except RuntimeError:  # the system cannot start another thread
-            self.cancel()
-            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-
-    def result(self) -> tuple[list[Found], ssl.SSLContext | None]:
-        """Return the addresses and the TLS context, or raise the exception of the thread."""
-        if self._error is not None:
-            raise self._error
-        return self._addresses, self._context
+        super().__init__(
+            f"look up {wanted.host}",
+            lambda: (look_up(wanted.host, wanted.port), client_context(context) if wanted.tls else context),
+            self._done.close,
+        )
 
     def cancel(self) -> None:
         """Drop the result. The thread itself ends when the system call returns."""
         self.signal.close()
-        self._done.close()
-
-    def _run(self) -> None:
-        try:
-            self._addresses = look_up(self._wanted.host, self._wanted.port)
-            if self._wanted.tls:
-                self._context = client_context(self._context)
-        except Exception as exc:
-            self._error = exc
-        self.is_over = True
         self._done.close()
 
 
@@ -316,7 +294,7 @@ class Link:
                 self._receive(self._sock, min(limit, CHUNK), data)
         except EOFError:
             reason = why_lost(self._write_error)
-        except (OSError, ValueError, ProxyError) as exc:
+        except (OSError, ValueError, PresenceError) as exc:
             reason = why_lost(exc) if self.is_open else self._why_not_open(exc)
             self.flush()  # sends the TLS alert that describes the error
         else:

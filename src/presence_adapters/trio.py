@@ -27,7 +27,13 @@ from presence_adapters.async_clients import (
     E,
 )
 from presence_adapters.async_driver import AsyncDriver
-from presence_adapters.connecting import client_context, out_of_reach, why_lost, why_not_connected
+from presence_adapters.connecting import (
+    client_context,
+    open_tunnel,
+    out_of_reach,
+    why_lost,
+    why_not_connected,
+)
 from presence_adapters.errors import (
     ConnectError,
     JoinError,
@@ -262,11 +268,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         try:
             stream = await trio.open_tcp_stream(proxy.host, proxy.port)
             try:
-                while not tunnel.is_open:
-                    await stream.send_all(tunnel.data_to_send())
-                    if not (data := await stream.receive_some()):
-                        tunnel.receive_eof()
-                    tunnel.receive_data(data)
+                await open_tunnel(tunnel, stream.send_all, stream.receive_some)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise

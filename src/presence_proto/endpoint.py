@@ -269,7 +269,8 @@ class SansIO:
 
 
 def _refuse(core: SansIO, *args: object) -> NoReturn:
-    raise TypeError(f"presence_proto.{type(core).__name__} does no I/O: {core._adapters}")
+    kind = core.__class__  # not type(core): a recorded core is a wrapper
+    raise TypeError(f"presence_proto.{kind.__name__} does no I/O: {kind._adapters}")
 
 
 # Not in the class: type checkers report the mistake only if they do not see these methods.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 
 def reduce_exception(error: BaseException) -> tuple[Any, ...]:
@@ -40,7 +40,25 @@ class RemoteProtocolError(PresenceError):
 
 
 class ProxyError(PresenceError):
-    """A proxy does not open a tunnel. The message has the reason, without secrets."""
+    """A proxy does not open a tunnel. The message has the reason, without secrets.
+
+    `refusal` is the kind of the proxy's refusal, and `detail` is its reason without the name of the proxy:
+
+    - `"login"`: the proxy requires a user name and password, or does not accept the given ones;
+    - `"unreachable"`: it cannot reach the server;
+    - `"forbidden"`: any other reason;
+    - `None`: the proxy did not refuse, or the server is not a proxy (it answers CONNECT with HTTP 400).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        refusal: Literal["login", "unreachable", "forbidden"] | None = None,
+        detail: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.detail = detail
 
 
 class RecordingError(PresenceError):

@@ -365,10 +365,15 @@ class ChatMessage(_EventWithExtra, frozen=True):
 
 
 class Error(_Event, frozen=True):
-    """An error that the application should know about. `fatal`: the client has stopped for good."""
+    """An error that the application should know about. `fatal`: the client has stopped for good.
+
+    `server_text`: the text of a Jarvis server's `error` message, without the client's credentials; `None` for
+    all other errors.
+    """
 
     message: str
     fatal: bool = False
+    server_text: str | None = None
 
 
 class CommandFailed(_Event, frozen=True):

@@ -371,7 +371,7 @@ class JarvisRoom:
                 self._on_receipt(message)
             case "error":
                 words = self._connection.credentials.quote(fields.required("message"))
-                emit(Error(f"the server says: {words}"))
+                emit(Error(f"the server says: {words}", server_text=words))
             case _:
                 pass  # a message of a later protocol version
 

@@ -23,7 +23,8 @@ from adapters.every_adapter import IDENTITY, ON, Listen
 from adapters.fakes import run, sockets
 from adapters.hub_thread import hub_thread, until
 from presence_adapters import blocking, stepped
-from presence_adapters.access_tokens import ProviderCall, expires_in, is_async
+from presence_adapters.access_tokens import expires_in, is_async
+from presence_adapters.daemon_thread import DaemonCall
 from presence_proto import (
     ConfigError,
     Connected,
@@ -32,6 +33,7 @@ from presence_proto import (
     HubConfig,
     Identity,
     PresenceConfig,
+    PresenceError,
     RealtimeConfig,
 )
 
@@ -278,9 +280,11 @@ def test_no_room_for_the_thread_of_a_provider(monkeypatch: pytest.MonkeyPatch) -
     ends: list[str] = []
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", start)
-        call = ProviderCall(token, lambda: ends.append("over"))
-    assert (call.is_over, str(call.error)) == (True, "the system cannot start another thread")
+        call = DaemonCall("access token", token, lambda: ends.append("over"))
+    assert call.is_over
     assert ends == ["over"]
+    with pytest.raises(PresenceError, match=r"^the system cannot start another thread$"):
+        call.result()
 
 
 @pytest.mark.long

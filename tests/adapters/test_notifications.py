@@ -73,7 +73,7 @@ SHAPES: list[tuple[Any, str, dict[str, Any]]] = [
             "reply_to": "m1",
         },
     ),
-    (Error("no", fatal=True), "error", {"message": "no", "fatal": True}),
+    (Error("no", fatal=True), "error", {"message": "no", "fatal": True, "server_text": None}),
     (
         CommandFailed(7, "send_poke", "expired"),
         "command_failed",

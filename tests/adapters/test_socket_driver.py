@@ -211,7 +211,7 @@ def test_no_room_for_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     with rig() as one:
         monkeypatch.setattr(threading.Thread, "start", start)
         one.open(80, "some.example")
-        assert "temporarily unavailable" in one.fact("closed")[2]
+        assert one.fact("closed")[2] == "the system cannot start another thread"
 
 
 def test_all_addresses_are_tried(monkeypatch: pytest.MonkeyPatch, listener: socket.socket) -> None:

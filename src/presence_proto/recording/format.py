@@ -190,6 +190,14 @@ COMMANDS = {
 }
 """The commands of each kind of endpoint."""
 
+GETTERS = {
+    "next_deadline",
+    *("is_synced", "presence", "redacted", "state_of"),  # RealtimeClient
+    *("device_count", "is_user_stale", "user"),  # PresenceClient
+    *("online", "wants_data"),  # Hub
+}
+"""The methods that change nothing and are not recorded."""
+
 CALLS = {
     "presence_rule": ("topic", "params"),
     "authorize": ("join",),
@@ -400,6 +408,7 @@ class OutputTeller:
 
     def _fields(self, event: Any) -> Any:
         told = to_json(fields(event), self._secrets)
+        told.pop("server_text", None)  # not in version 1 of the format; `message` has the same text
         for name in ("reason", "message"):
             words = getattr(event, name, None)
             if self._secrets is not None and isinstance(words, str) and len(words) >= CLIPPED:

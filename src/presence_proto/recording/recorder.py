@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import evolve, frozen
 
 from presence_proto.config import HubConfig, join_params_are_the_meta
-from presence_proto.endpoint import CloseTransport, OpenTransport
+from presence_proto.endpoint import CloseTransport, OpenTransport, SansIO
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.presence_client import PresenceClient
@@ -17,6 +17,7 @@ from presence_proto.recording.format import (
     CALLS,
     COMMANDS,
     FACTS,
+    GETTERS,
     OutputTeller,
     dump,
     from_bytes,
@@ -30,12 +31,46 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
-    from presence_proto.endpoint import ConnId
+    from presence_proto.endpoint import ConnId, Endpoint
 
 MAX_HELD = 64 * 1024 * 1024
 """The most characters of lines that may wait for the end of a message. Above that the recording ends."""
 
 E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
+
+
+class _RecordedEndpoint(SansIO):
+    """A core whose facts, commands and outputs are recorded. `isinstance` takes it for its core.
+
+    Each public method is recorded, unless it is named in `GETTERS`. A method that is in no table raises
+    `AttributeError`, because a recording without it could not be replayed.
+    """
+
+    def __init__(
+        self,
+        core: RealtimeClient | PresenceClient | Hub,
+        run: Callable[..., Any],
+        drain: Callable[[Endpoint], Sequence[Any]],
+    ) -> None:
+        self._core = core
+        self._run = run
+        self._drain = drain
+        self._inputs = {*FACTS, *COMMANDS[type(core).__name__]}
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
+        return type(self._core)
+
+    def drain(self) -> Sequence[Any]:
+        return self._drain(self._core)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._core, name)
+        if name in self._inputs:
+            return lambda *args, **kwargs: self._run(name, value, *args, **kwargs)
+        if callable(value) and name not in GETTERS:
+            raise AttributeError(f"the recorder does not know whether {name} is a command or a getter")
+        return value
 
 
 @frozen
@@ -71,7 +106,7 @@ class Recorder:
         self._last_conn = -1  # the id opened last
         self._header: str | None = None  # "" once it is written
         self._is_hub = False
-        self._inside = False  # during a fact or command: calls that it makes are not recorded
+        self._inside = False  # during a fact or command: calls from the hub's rules are not recorded
         self._drained = True
         self._ended = False
 
@@ -83,7 +118,7 @@ class Recorder:
         An `rng` is required, because a replay needs the same random numbers.
         """
         self._begin(header("RealtimeClient", config, rng, self._secrets))
-        return self._watched(RealtimeClient(config, rng=rng), config.max_message_size)
+        return self._recorded(RealtimeClient(config, rng=rng), config.max_message_size)
 
     def presence_client(
         self, identity: Identity, config: PresenceConfig, *, rng: Random, online_at: str | None = None
@@ -94,7 +129,7 @@ class Recorder:
         """
         self._begin(header("PresenceClient", config, rng, self._secrets, identity, online_at))
         client = PresenceClient(identity, config, rng=rng, online_at=online_at)
-        return self._watched(client, config.max_message_size)
+        return self._recorded(client, config.max_message_size)
 
     def hub(self, config: HubConfig | None = None, *, rng: Random | None = None) -> Hub:
         """Return a recorded `Hub`. The answers of its rules and of its wall clock are recorded, too."""
@@ -105,7 +140,7 @@ class Recorder:
             for name in CALLS
             if (rule := getattr(config, name)) not in (None, join_params_are_the_meta)
         }
-        return self._watched(Hub(evolve(config, **rules), rng=rng), config.max_message_size)
+        return self._recorded(Hub(evolve(config, **rules), rng=rng), config.max_message_size)
 
     def close(self) -> None:
         """End the recording: write the waiting lines and the last line."""
@@ -114,45 +149,27 @@ class Recorder:
 
     # ---------------------------------------------------------------- inputs
 
-    def _watched(self, endpoint: E, limit: int) -> E:
-        """Return the endpoint with its facts, commands and `drain` wrapped."""
+    def _recorded(self, core: E, limit: int) -> E:
         self._limit = limit
         self._teller = OutputTeller(self._secrets, limit)
-        for name in (*FACTS, *COMMANDS[type(endpoint).__name__]):
-            setattr(endpoint, name, self._recorded(name, getattr(endpoint, name)))
-        take, next_deadline = endpoint.drain, endpoint.next_deadline
+        return cast("E", _RecordedEndpoint(core, self._run, self._drain))
 
-        def drain() -> Sequence[Any]:
-            outputs = take()
-            for output in outputs:
-                self._came_out(output)
-            if not self._drained:
-                self._drained = True
-                self._teller.drained()
-                self._put({"deadline": next_deadline()})
-            return outputs
-
-        setattr(endpoint, "drain", drain)  # noqa: B010  # mypy rejects an assignment to a method
-        return endpoint
-
-    def _recorded(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if self._inside or self._ended:
-                return method(*args, **kwargs)
-            self._went_in(name, args, kwargs)
-            self._inside, self._drained = True, False
-            try:
-                result = method(*args, **kwargs)
-            except Exception as exc:
-                self._put({"raised": type(exc).__name__})
-                raise
-            finally:
-                self._inside = False
-            if result is not None:
-                self._put({"returned": result})
-            return result
-
-        return call
+    def _run(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a fact or command, and record it."""
+        if self._inside or self._ended:
+            return method(*args, **kwargs)
+        self._went_in(name, args, kwargs)
+        self._inside, self._drained = True, False
+        try:
+            result = method(*args, **kwargs)
+        except Exception as exc:
+            self._put({"raised": type(exc).__name__})
+            raise
+        finally:
+            self._inside = False
+        if result is not None:
+            self._put({"returned": result})
+        return result
 
     def _went_in(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         now = {"now": to_json(kwargs.get("now"))}
@@ -225,6 +242,16 @@ class Recorder:
         return ask
 
     # ---------------------------------------------------------------- outputs
+
+    def _drain(self, core: Endpoint) -> Sequence[Any]:
+        outputs = core.drain()
+        for output in outputs:
+            self._came_out(output)
+        if not self._drained:
+            self._drained = True
+            self._teller.drained()
+            self._put({"deadline": core.next_deadline()})
+        return outputs
 
     def _came_out(self, output: Any) -> None:
         if self._ended:

@@ -61,14 +61,12 @@ class _Stage(Enum):
 class SocksConnect:
     """A request to `proxy` for a connection to `host`:`port`. `login`: user name and password, or `None`.
 
-    `refusal`: the kind of the proxy's refusal, or `None`. Raises `LocalProtocolError` for a host that SOCKS
-    cannot carry.
+    Raises `LocalProtocolError` for a host that SOCKS cannot carry.
     """
 
-    __slots__ = ("_login", "_out", "_proxy", "_request", "_stage", "_unread", "refusal")
+    __slots__ = ("_login", "_out", "_proxy", "_request", "_stage", "_unread")
 
     def __init__(self, proxy: str, host: str, port: int, login: tuple[str, str] | None) -> None:
-        self.refusal: Refusal | None = None
         self._proxy = proxy
         self._request = bytes((_VERSION, _CONNECT, 0)) + _address(host) + struct.pack("!H", port)
         self._login = login
@@ -152,8 +150,7 @@ class SocksConnect:
         return 4 + address + 2
 
     def _refused(self, refusal: Refusal, words: str) -> ProxyError:
-        self.refusal = refusal
-        return ProxyError(f"the proxy {self._proxy} refused: {words}")
+        return ProxyError(f"the proxy {self._proxy} refused: {words}", refusal, words)
 
     def _no_socks(self) -> ProxyError:
         return ProxyError(f"the answer of the proxy {self._proxy} is not SOCKS 5")
@@ -277,15 +274,6 @@ class ProxyTunnel:
         self.is_open = False
         self.early_data = b""
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """The kind of the proxy's refusal, or `None`.
-
-        `"login"`: the proxy requires a user name and password, or does not accept the given ones.
-        `"unreachable"`: it cannot reach the server. `"forbidden"`: any other reason.
-        """
-        return self._connect.refusal
-
     def data_to_send(self) -> bytes:
         """Return and remove the bytes to write to the proxy; `b""` if there are none."""
         return self._connect.data_to_send()
@@ -305,17 +293,25 @@ class ProxyTunnel:
         raise ProxyError(f"the proxy {self._proxy} closed the connection without an answer")
 
 
+_REFUSALS: dict[int, Refusal | None] = {  # by HTTP status
+    400: None,  # the answer of a web server that is not a proxy
+    407: "login",
+    502: "unreachable",
+    503: "unreachable",
+    504: "unreachable",
+}
+
+
 class _HttpConnect(HttpStream):
     """The client side of HTTP CONNECT."""
 
-    __slots__ = ("_interim", "_out", "_proxy", "is_done", "refusal")
+    __slots__ = ("_interim", "_out", "_proxy", "is_done")
 
     def __init__(self, proxy: Proxy, wanted: OpenTransport) -> None:
         super().__init__(h11.CLIENT)
         self._proxy = proxy
         self._interim = 0
         self.is_done = False
-        self.refusal: Refusal | None = None
         target = _authority(wanted.host, wanted.port)
         headers = [("Host", target), ("User-Agent", USER_AGENT)]
         if proxy.authorization is not None:
@@ -352,20 +348,19 @@ class _HttpConnect(HttpStream):
             elif 200 <= answer.status_code < 300:
                 self.is_done = True
             else:
-                raise ProxyError(self._refused(answer.status_code))
+                raise self._refused(answer.status_code)
 
-    def _refused(self, status: int) -> str:
-        """Return the error text. It does not use the proxy's text, which may quote the request."""
-        self.refusal = "unreachable" if status in (502, 503, 504) else "forbidden"
+    def _refused(self, status: int) -> ProxyError:
+        # The text does not use the proxy's text, which may quote the request.
+        refusal = _REFUSALS.get(status, "forbidden")
         try:
             words = f"{status} {HTTPStatus(status).phrase}"
         except ValueError:
             words = str(status)
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            self.refusal = "login"
             fault = "it wants a" if self._proxy.username is None else "it does not accept the"
             words += f" ({fault} user name and password)"
-        return f"the proxy {self._proxy} refused: {words}"
+        return ProxyError(f"the proxy {self._proxy} refused: {words}", refusal, words)
 
 
 def _authority(host: str, port: int) -> str:

@@ -13,13 +13,14 @@ from attrs import evolve, frozen
 from rich.console import Console
 from rich.text import Text
 
+from presence_adapters.asyncio import in_daemon_thread
 from presence_adapters.cli.doctor import probes
 from presence_adapters.cli.doctor.facts import CheckupStep, Facts, claims_of
 from presence_adapters.cli.doctor.faults import Diagnosis, diagnose
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.output import print_json, printable
-from presence_adapters.connecting import client_context, find_proxy, os_error_words
+from presence_adapters.connecting import client_context, find_proxy, look_up, open_tunnel, os_error_words
 from presence_adapters.settings.identity_file import IdentityError
 from presence_adapters.settings.layers import SettingsError
 from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError
@@ -132,7 +133,7 @@ class Checkup:
             config = settings.config
             self._identity = settings.identity()
             self._context = settings.ssl_context()
-            token = await probes.in_thread(settings.access_token)
+            token = await in_daemon_thread("doctor", settings.access_token)
             self._proxy = find_proxy(settings.proxy, config)
         except SettingsError as exc:
             raise StepError(problems=exc.problems) from None
@@ -178,9 +179,7 @@ class Checkup:
         host, port = next_hop.host, next_hop.port
         try:
             async with asyncio.timeout(self._timeout):
-                found = await probes.in_thread(
-                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                )
+                found = await in_daemon_thread("doctor", lambda: look_up(host, port))
         except TimeoutError:
             raise StepError(silent=True, detail=f"no answer within {self._timeout:g} s") from None
         except socket.gaierror as exc:
@@ -204,28 +203,24 @@ class Checkup:
         return f"connected to {f'[{address}]' if ':' in address else address}:{port}{but}"
 
     async def _check_proxy(self) -> str | NotNeeded:
-        facts, sock, loop, answer = self.facts, self._sock, asyncio.get_running_loop(), b""
+        facts, sock, loop = self.facts, self._sock, asyncio.get_running_loop()
         if self._proxy is None:
             return NotNeeded("no proxy is used")
         assert sock is not None
         tunnel = ProxyTunnel(self._proxy, OpenTransport(ConnId(1), facts.host, facts.port, facts.tls))
         try:
             async with asyncio.timeout(self._timeout):
-                while not tunnel.is_open:
-                    await loop.sock_sendall(sock, tunnel.data_to_send())
-                    data = await loop.sock_recv(sock, 65536)
-                    answer += data
-                    (tunnel.receive_data(data) if data else tunnel.receive_eof())
+                await open_tunnel(
+                    tunnel, lambda data: loop.sock_sendall(sock, data), lambda: loop.sock_recv(sock, 65536)
+                )
         except TimeoutError:
             raise StepError(silent=True) from None
-        except (ProxyError, OSError) as exc:
-            head = probes.parsed_head(answer)
+        except ProxyError as exc:
             raise StepError(
-                answer=None if head is None else head.answer,
-                proxy_refusal=tunnel.refusal,
-                tunnel_is_open=tunnel.is_open,
-                detail=str(exc).partition(" refused: ")[2],
+                proxy_refusal=exc.refusal, tunnel_is_open=tunnel.is_open, detail=exc.detail
             ) from None
+        except OSError:
+            raise StepError() from None
         self._early_data = tunnel.early_data
         return f"a tunnel to {facts.host}:{facts.port}"
 
@@ -268,18 +263,17 @@ class Checkup:
         make = JarvisTrial if facts.protocol == "jarvis" else PhoenixTrial
         self._trial = make(self._identity, self._config, self._stream, self._timeout)
         try:
-            head = await self._trial.open()
+            answer = await self._trial.open()
         except StepError as failed:
             if not failed.facts["silent"]:
                 failed.facts["speaks_tls"] |= await self._speaks_tls()
             raise
-        self.facts = evolve(
-            facts, answer=head.answer, clock_ahead=None if head.date is None else time.time() - head.date
-        )
-        if head.answer.status == 101:
+        ahead = None if answer.date is None else time.time() - answer.date
+        self.facts = evolve(facts, answer=answer, clock_ahead=ahead)
+        if answer.status == 101:
             return "a WebSocket"
-        if head.answer.status in (401, 403) and not head.answer.is_html:
-            return f"a WebSocket server that answers HTTP {head.answer.status}"
+        if answer.status in (401, 403) and not answer.is_html:
+            return f"a WebSocket server that answers HTTP {answer.status}"
         raise StepError(speaks_tls=await self._speaks_tls())
 
     async def _speaks_tls(self) -> bool:

@@ -34,6 +34,7 @@ TlsTrouble: TypeAlias = Literal[
     "other host",
     "bad certificate",
     "no TLS",
+    "wants certificate",
     "closed",
     "silent",
     "other",
@@ -57,7 +58,7 @@ class HttpAnswer:
     """An HTTP response. `is_html`: the body is a web page. `error`: the error message in its JSON body.
 
     `redirect`: the host in the `Location` header. `redirect_to_tls`: whether the URL in that header starts
-    with `https://` or `wss://`.
+    with `https://` or `wss://`. `date`: the `Date` header in seconds since 1970.
     """
 
     status: int
@@ -65,6 +66,7 @@ class HttpAnswer:
     redirect: str | None = None
     redirect_to_tls: bool = False
     error: str = ""
+    date: float | None = None
 
 
 @frozen

@@ -210,8 +210,7 @@ FAULTS = [
         CheckupStep.PROXY,
         "The proxy {proxy} refuses a tunnel to {where}: {detail}.",
         "Ask its administrator to allow {where}. To connect without a proxy, set NO_PROXY={host}.",
-        # A web server that is not a proxy refuses CONNECT with 400: that is the fault `no-proxy`.
-        lambda facts: facts.proxy_refusal == "forbidden" and not status(400)(facts),
+        lambda facts: facts.proxy_refusal == "forbidden",
     ),
     Fault(
         "proxy-silent",
@@ -429,7 +428,7 @@ FAULTS = [
         CheckupStep.HANDSHAKE,
         "{where} requires a client certificate, but this command does not send one.",
         "Use another address. A program can pass its client an ssl_context with a certificate.",
-        lambda facts: "certificate is required" in facts.detail,
+        tls("wants certificate"),
     ),
     Fault(
         "hung-up",

@@ -6,25 +6,17 @@ import asyncio
 import re
 import socket
 import ssl
-import threading
-from contextlib import suppress
 from datetime import UTC
 from email.parser import BytesHeaderParser
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
-
-from attrs import frozen
 
 from presence_adapters.cli.doctor.facts import HttpAnswer
 from presence_adapters.connecting import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from presence_adapters.cli.doctor.facts import TlsTrouble
-
-T = TypeVar("T")
 
 Stream: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -39,38 +31,14 @@ _VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
     62: "other host",
     64: "other host",
 }
-_PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
-"""OpenSSL's errors for a peer that sends plain text. Different versions of OpenSSL use different errors."""
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a slow function in a daemon thread. Return its result, or raise its exception.
-
-    `asyncio.to_thread` is not used, because the program would wait for its thread at exit. With a daemon
-    thread, a timeout or Ctrl-C takes effect at once.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: Any, error: Exception | None) -> None:
-        if future.done():  # the waiting task was cancelled
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as exc:
-            error = exc
-        with suppress(RuntimeError):  # the loop was closed in the meantime
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=run, name="doctor", daemon=True).start()
-    return await future
+_TLS_REASONS: dict[str | None, TlsTrouble] = {  # by OpenSSL's reasons; its versions use different ones
+    "WRONG_VERSION_NUMBER": "no TLS",
+    "PACKET_LENGTH_TOO_LONG": "no TLS",
+    "RECORD_LAYER_FAILURE": "no TLS",
+    "UNKNOWN_PROTOCOL": "no TLS",
+    "CERTIFICATE_REQUIRED": "wants certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "wants certificate",
+}
 
 
 async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, list[str]]:
@@ -110,8 +78,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
             return "closed", "the connection was closed"
         case TimeoutError():
             return "silent", "no answer"
-    reason = getattr(error, "reason", None)
-    return "no TLS" if reason in _PLAIN_TEXT else "other", os_error_words(error)
+    return _TLS_REASONS.get(getattr(error, "reason", None), "other"), os_error_words(error)
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
@@ -148,22 +115,14 @@ async def server_time(host: str, address: str, port: int, timeout: float) -> flo
     return None if response is None else response.date
 
 
-@frozen
-class HttpHead:
-    """Head of an HTTP response. `date`: its `Date`, in seconds since 1970."""
-
-    answer: HttpAnswer
-    date: float | None
-
-
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b.*")
 
 
 _ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON; the body may be chunked
 
 
-def parsed_head(data: bytes) -> HttpHead | None:
-    """Return the head of an HTTP response, with the error text in the received part of its body.
+def parsed_head(data: bytes) -> HttpAnswer | None:
+    """Return an HTTP response, with the error text in the received part of its body.
 
     Skip 1xx responses before the final one, such as "103 Early Hints". Return `None` if `data` is not HTTP.
     """
@@ -182,8 +141,8 @@ def parsed_head(data: bytes) -> HttpHead | None:
     host, is_to_tls = _target(headers.get("location"))
     error = _ERROR.search(body)
     words = "" if error is None else error[1].decode("utf-8", "replace")
-    answer = HttpAnswer(status, is_html, host, is_to_tls, words if words.isprintable() else "")
-    return HttpHead(answer, _time(headers.get("date")))
+    words = words if words.isprintable() else ""
+    return HttpAnswer(status, is_html, host, is_to_tls, words, _time(headers.get("date")))
 
 
 def _target(location: Any) -> tuple[str | None, bool]:

@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from presence_adapters.cli.doctor.probes import parsed_head
+from presence_adapters.cli.doctor.probes import parsed_head, why_no_tls
 from presence_adapters.connecting import why_lost
 from presence_adapters.recording import Recording
 from presence_proto import (
@@ -31,6 +31,7 @@ from presence_proto import (
     ProtocolViolation,
     RealtimeClient,
     SendData,
+    SocketConnected,
     SocketDisconnected,
     SystemMessage,
 )
@@ -38,7 +39,8 @@ from presence_proto import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from presence_adapters.cli.doctor.probes import HttpHead, Stream
+    from presence_adapters.cli.doctor.facts import HttpAnswer
+    from presence_adapters.cli.doctor.probes import Stream
     from presence_proto import ConnId, Identity, PresenceConfig
 
 
@@ -56,7 +58,8 @@ class Conversation(Generic[Core]):
     """Driver of a client core on one stream.
 
     `heard`: all events of the core so far. `first_bytes`: the beginning of the data from the server.
-    `ended`: the connection has ended, or the core wants to close it.
+    `ended`: the connection has ended, or the core wants to close it. `error`: the error that ended it.
+    `writes`: the number of writes to the server.
     """
 
     def __init__(self, core: Core, stream: Stream) -> None:
@@ -64,6 +67,8 @@ class Conversation(Generic[Core]):
         self.heard: deque[object] = deque()  # events
         self.first_bytes = b""
         self.ended = False
+        self.error: OSError | None = None
+        self.writes = 0
         self._reader, self._writer = stream
         self._loop = asyncio.get_running_loop()
         self._conn: ConnId  # set by `begin`
@@ -105,6 +110,7 @@ class Conversation(Generic[Core]):
         except TimeoutError:
             self.core.tick(now=self.now())
         except OSError as exc:
+            self.error = exc
             self._end(why_lost(exc))
         else:
             if len(self.first_bytes) < LARGEST_HEAD:
@@ -126,6 +132,7 @@ class Conversation(Generic[Core]):
                     case OpenTransport():
                         self._conn = output.conn
                     case SendData():
+                        self.writes += 1
                         self._writer.write(output.data)
                     case CloseTransport():
                         self.ended = True
@@ -139,8 +146,6 @@ class Conversation(Generic[Core]):
 E = TypeVar("E")
 
 _TLS_ALERT = b"\x15\x03"
-_SERVER_SAYS = "the server says: "  # prefix of an `Error` that quotes a Jarvis server
-_CLOSED = "the server closed the connection with code "  # prefix of the reason of a closed WebSocket
 _LONGEST = 200  # the most quoted characters of a join reply without a known reason field
 
 
@@ -161,31 +166,27 @@ class Trial(ABC, Generic[Core]):
         self.talk: Conversation[Core] = Conversation(core, stream)
         self.timeout = timeout
 
-    async def open(self) -> HttpHead:
-        """Request the upgrade. Return the head of the response, even if the server refuses.
+    async def open(self) -> HttpAnswer:
+        """Request the upgrade. Return the response, even if the server refuses.
 
         Raises `StepError` when no HTTP response arrives, or when a response with status 101 is invalid.
         """
         self.talk.begin()
-        await self.talk.until(lambda: self._is_open() or self.heard(*self.losses) is not None, self.timeout)
-        head = parsed_head(self.talk.first_bytes)
-        if head is not None and (self._is_open() or head.answer.status != 101):
-            return head
+        await self.talk.until(lambda: self.is_open or self.heard(*self.losses) is not None, self.timeout)
+        answer = parsed_head(self.talk.first_bytes)
+        if answer is not None and (self.is_open or answer.status != 101):
+            return answer
         starts_tls = self.talk.first_bytes.startswith(_TLS_ALERT)
         raise self.failure(
-            answer=None if head is None else head.answer,
+            answer=answer,
             speaks_tls=starts_tls,
-            speaks_http=starts_tls or head is not None or not self.talk.first_bytes,
+            speaks_http=starts_tls or answer is not None or not self.talk.first_bytes,
         )
 
-    def _is_open(self) -> bool:
-        # The core has read the same bytes, and reports a loss if the handshake is invalid. A loss with a
-        # close code is different: the server has opened the WebSocket, and closed it at once.
-        loss = self.heard(*self.losses)
-        if b"\r\n\r\n" not in self.talk.first_bytes or (loss and not loss.reason.startswith(_CLOSED)):
-            return False
-        head = parsed_head(self.talk.first_bytes)
-        return head is not None and head.answer.status == 101
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the core has accepted the server's upgrade."""
 
     @abstractmethod
     async def join(self) -> str:
@@ -218,6 +219,7 @@ class Trial(ABC, Generic[Core]):
         if loss is not None:
             facts |= {
                 "ended": True,
+                "tls_trouble": None if self.talk.error is None else why_no_tls(self.talk.error)[0],
                 "detail": "the server closed the connection" if loss.reason == "eof" else loss.reason,
             }
         return StepError(silent=loss is None, **facts)
@@ -232,6 +234,11 @@ class PhoenixTrial(Trial[RealtimeClient]):
         super().__init__(Recording(None).realtime_client(config, None), stream, timeout)
         self._topic = f"realtime:{config.channel}"
         self._params = ChannelConfig(broadcast_ack=True, presence_key=identity.user_id)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Trial`."""
+        return self.heard(SocketConnected) is not None
 
     async def join(self) -> str:
         """Join the channel. See `Trial`."""
@@ -281,13 +288,18 @@ class JarvisTrial(Trial[PresenceClient]):
     def __init__(self, identity: Identity, config: PresenceConfig, stream: Stream, timeout: float) -> None:
         super().__init__(Recording(None).presence_client(identity, config, None, None), stream, timeout)
 
+    @property
+    def is_open(self) -> bool:
+        """See `Trial`."""
+        return self.talk.writes > 1  # the second one introduces the user
+
     async def join(self) -> str:
         """Wait for the welcome message. See `Trial`."""
         answer = await self.hear(Connected, Error)
         if isinstance(answer, Connected):
             return "welcomed"
-        if isinstance(answer, Error) and answer.message.startswith(_SERVER_SAYS):
-            raise StepError(refusal=answer.message.removeprefix(_SERVER_SAYS))
+        if isinstance(answer, Error) and answer.server_text is not None:
+            raise StepError(refusal=answer.server_text)
         raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
 
     async def presence(self) -> str:
