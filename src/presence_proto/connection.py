@@ -39,7 +39,6 @@ from presence_proto.websocket import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from random import Random
 
     from presence_proto.config import RealtimeConfig
@@ -297,6 +296,7 @@ class Connection:
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[ConnectionEvent] = []
+        self._is_unread = False  # whether the WebSocket may have events
         self.has_more = False
         """Whether `read` may return something. Call it until this is false."""
 
@@ -433,7 +433,7 @@ class Connection:
         """See `Endpoint`. The caller calls `read` afterwards."""
         if conn == self._conn and self._websocket is not None:
             self._outbox.bytes_received += len(data)
-            self.has_more = True
+            self.has_more = self._is_unread = True
             self._websocket.receive_data(data)
 
     def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
@@ -443,7 +443,7 @@ class Connection:
         self._transport_gone = reason
         if self._websocket is not None:
             # Let the WebSocket report the end, so that messages received before it are reported first.
-            self.has_more = True
+            self.has_more = self._is_unread = True
             self._websocket.receive_eof()
         else:
             self._lost(reason, now)
@@ -476,42 +476,44 @@ class Connection:
 
     # ---------------------------------------------------------------- outputs
 
-    def read(self, now: float) -> Sequence[str | bytes | ConnectionEvent]:
-        """Return what comes next: messages, as `str` and `bytes`, or one event; `()` if there is nothing.
+    def read(self, now: float) -> list[str | bytes] | ConnectionEvent | None:
+        """Return what comes next: messages, or one event; `None` or an empty list if there is nothing.
 
-        An event is returned alone, because it changes how the following bytes are read.
+        An event is returned alone, because it may change how the following bytes are read.
         """
         websocket = self._websocket
         if self._pending:
-            return (self._pending.pop(0),)
+            event = self._pending.pop(0)
+            self.has_more = self._is_unread or bool(self._pending)
+            return event
         if websocket is not None and self.state is _OPEN:
             messages = websocket.take_messages()
-            self.has_more = not websocket.is_read
+            self.has_more = self._is_unread = not websocket.is_read
             if websocket.deflate_bits is not None:
                 self._count_inflated(websocket)
             if messages or not self.has_more:
                 return messages
-        while websocket is not None and (event := websocket.next_event()) is not None:
+        while websocket is not None and (received := websocket.next_event()) is not None:
             if websocket.deflate_bits is not None:
                 self._count_inflated(websocket)
-            if isinstance(event, (TextMessage, BinaryMessage)):  # a message causes no output
+            if isinstance(received, (TextMessage, BinaryMessage)):  # a message causes no output
                 if self.state is _OPEN:
-                    return (event.data,)
-            elif isinstance(event, PingReceived):
+                    return [received.data]
+            elif isinstance(received, PingReceived):
                 assert self._conn is not None
                 self._outbox.send_pong(self._conn, websocket.data_to_send())
             else:
                 self._flush()
-                if isinstance(event, Opened):
+                if isinstance(received, Opened):
                     self._opened(now)
-                elif isinstance(event, HandshakeRefused):
-                    self._refused(event, now)
-                elif isinstance(event, Closed):
-                    self._closed(event, now)
+                elif isinstance(received, HandshakeRefused):
+                    self._refused(received, now)
+                elif isinstance(received, Closed):
+                    self._closed(received, now)
                 if self._pending:
-                    return (self._pending.pop(0),)
-        self.has_more = False
-        return ()
+                    return self._pending.pop(0)
+        self.has_more = self._is_unread = False
+        return None
 
     # ---------------------------------------------------------------- internals
 

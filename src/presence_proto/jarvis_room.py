@@ -229,19 +229,19 @@ class JarvisRoom:
 
     def _pump(self, now: float) -> None:
         while self._connection.has_more:
-            for event in self._connection.read(now):
-                match event:
-                    case str() | bytes():
-                        self._receive(event, now)
-                    case Up():
-                        self._introduce()
-                        self._timers.set(JarvisTimer.WELCOME, now + self._config.join_timeout)
-                    case HeartbeatDue():
-                        self._send({"type": "ping"})
-                    case TokenFailed():
-                        self._tell(Disconnected(event.reason, event.retry_in))
-                    case _:
-                        self._down(event)
+            match received := self._connection.read(now):
+                case list():
+                    for message in received:
+                        self._receive(message, now)
+                case Up():
+                    self._introduce()
+                    self._timers.set(JarvisTimer.WELCOME, now + self._config.join_timeout)
+                case HeartbeatDue():
+                    self._send({"type": "ping"})
+                case TokenFailed():
+                    self._tell(Disconnected(received.reason, received.retry_in))
+                case Down():
+                    self._down(received)
 
     def _down(self, down: Down) -> None:
         self._tell(Disconnected(down.reason, down.retry_in))

@@ -19,7 +19,6 @@ from presence_proto.config import ChannelConfig
 from presence_proto.connection import (
     Connection,
     ConnectionState,
-    Down,
     HeartbeatDue,
     TokenFailed,
     Up,
@@ -39,12 +38,14 @@ if TYPE_CHECKING:
     from random import Random
 
     from presence_proto.config import RealtimeConfig
+    from presence_proto.connection import Down
     from presence_proto.endpoint import ConnId
     from presence_proto.phoenix_socket import OuterClient
 
 # In Python 3.11, looking up an enum member is as slow as a function call.
 _CLOSED = ChannelState.CLOSED
 _IDLE = ConnectionState.IDLE
+_NOTHING = Raw(b"{}")
 
 RealtimeOutput: TypeAlias = (
     OpenTransport | SendData | CloseTransport | AccessTokenNeeded | events.RealtimeEvent
@@ -394,18 +395,18 @@ class RealtimeClient(SansIO):
     def _pump(self, now: float) -> None:
         connection = self._connection
         while connection.has_more:
-            for event in connection.read(now):
-                if type(event) is str or type(event) is bytes:  # faster than isinstance
-                    self._receive(event, now)
-                elif isinstance(event, HeartbeatDue):
-                    self._heartbeats.add(self._socket.send(None, "phoenix", "heartbeat", {}))
-                elif isinstance(event, Up):
-                    self._up(now)
-                elif isinstance(event, TokenFailed):
-                    self._socket.emit(events.AccessTokenFailed(event.reason, event.retry_in))
-                else:
-                    assert isinstance(event, Down)
-                    self._down(event)
+            received = connection.read(now)
+            if isinstance(received, list):
+                for message in received:
+                    self._receive(message, now)
+            elif isinstance(received, HeartbeatDue):
+                self._heartbeats.add(self._socket.send(None, "phoenix", "heartbeat", _NOTHING))
+            elif isinstance(received, Up):
+                self._up(now)
+            elif isinstance(received, TokenFailed):
+                self._socket.emit(events.AccessTokenFailed(received.reason, received.retry_in))
+            elif received is not None:
+                self._down(received)
 
     def _up(self, now: float) -> None:
         self._socket.emit(events.SocketConnected())
