@@ -22,35 +22,23 @@ import logging
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
-from attrs import evolve
-
 import presence_proto as core
-from presence_adapters.access_tokens import with_token
-from presence_adapters.connecting import find_proxy
-from presence_adapters.connection_monitor import ConnectionMonitor
+from presence_adapters.clients import AnyChannel, AnyClient, AnyPresenceClient, AnyRealtimeClient, Core
 from presence_adapters.errors import JoinTimeoutError, WaitTimeoutError, checked_timeout, left_already, refuse
-from presence_adapters.event_queue import CHUNK, EventQueue, EventsDropped, ReadMeter
-from presence_adapters.notifications import logged, notification, who_and_where
-from presence_adapters.recording import Recording
-from presence_adapters.room_view import RoomView
-from presence_adapters.routing import Route, Routes
+from presence_adapters.event_queue import EventQueue, EventsDropped, ReadMeter
+from presence_adapters.notifications import logged, notification
+from presence_adapters.routing import Route, Routes, Waiter
 from presence_adapters.wall_clock import utc_now
 
 if TYPE_CHECKING:
-    import random
-    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
 
     from presence_adapters.access_tokens import TokenProvider
-    from presence_adapters.async_driver import AsyncDriver, Event
-    from presence_adapters.notifications import OnNotification
-    from presence_adapters.recording import Record
+    from presence_adapters.async_driver import AsyncDriver
+    from presence_proto.presence import PresenceMap
 
-
-T = TypeVar("T")
 E = TypeVar("E")
-Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 logger = logging.getLogger(__name__)
 
@@ -62,38 +50,25 @@ class AsyncQueue(EventQueue[E]):
     """
 
     def __init__(
-        self,
-        limit: int,
-        driver_type: type[AsyncDriver[Any]],
-        check: Callable[[], object],
-        meter: ReadMeter | None = None,
+        self, limit: int, meter: ReadMeter, driver_type: type[AsyncDriver[Any]], check: Callable[[], object]
     ) -> None:
-        super().__init__(limit, self._wake_up, meter)
+        super().__init__(limit, meter)
         self._check = check
         self._event_type = driver_type.event_type
         self._checkpoints = driver_type.checkpoints
+        self._expect_news()
+
+    def _expect_news(self) -> None:
         self._news = self._event_type()
-
-    def put(self, event: E) -> None:
-        """Add an event."""
-        events = self._events
-        if len(events) < self._limit and self.meter.bytes <= CHUNK:  # nearly always
-            events.append(event)
-            if len(events) == 1:  # otherwise the consumer was woken by an earlier event
-                self._news.set()
-        else:
-            super().put(event)
-
-    def _wake_up(self) -> None:
-        self._news.set()
+        self.wake = self._news.set
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> E | EventsDropped:
         """Return the next event. After the last event, raise the client's error or `StopAsyncIteration`."""
-        if self._events and not (self._dropped or self._heavy or self._checkpoints):  # nearly always
-            return self._events.popleft()
+        if not self._checkpoints and (event := self.get()) is not None:  # nearly always
+            return event
         if not self._news.is_set():
             self._check()
             await self._news.wait()
@@ -104,94 +79,57 @@ class AsyncQueue(EventQueue[E]):
                 self.end()
                 raise StopAsyncIteration
             if self._news.is_set():  # otherwise another consumer has replaced it: wait for the same event
-                self._news = self._event_type()
+                self._expect_news()
             self._check()
             await self._news.wait()
         return event
 
 
-class Runner(Generic[Core]):
-    """A core and its asynchronous driver. A client and its channels use it to run commands."""
+class AsyncWaiter(Waiter):
+    """A `Waiter` that one task awaits, on the event loop of `driver`."""
 
-    def __init__(self, endpoint: Core, driver: AsyncDriver[Any], monitor: ConnectionMonitor) -> None:
-        self.core = endpoint
-        self.driver = driver
-        self.monitor = monitor
+    def __init__(self, driver: AsyncDriver[Any]) -> None:
+        super().__init__()
+        self._event = driver.event_type()
 
-    async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core when the transport takes more data. Raises as `check_running` does."""
-        self.driver.check()
-        await self.driver.writable()
-        self.check_running()
-        return self.driver.call(command, *args, **kwargs)
+    def set_result(self, result: Any) -> None:
+        super().set_result(result)
+        self._event.set()
 
-    def check_running(self) -> None:
-        """Raise `LocalProtocolError` before the start and in another process or loop.
+    def set_exception(self, exception: Exception) -> None:
+        super().set_exception(exception)
+        self._event.set()
 
-        Raise `ConnectError` after the end.
-        """
-        self.driver.check()
-        if self.driver.ended.is_set():
-            raise self.monitor.ended()
-
-    def reply(self) -> AwaitedReply:
-        """Return a new pending reply, to be awaited on the loop of the driver."""
-        return AwaitedReply(self.driver.event_type())
+    async def wait(self) -> Any:
+        """Wait for the result and return it. Raises the exception that came in its place."""
+        await self._event.wait()
+        return self.result()
 
 
-class AsyncClient(Generic[Core, E]):
+class AsyncClient(AnyClient[Core], Generic[Core, E]):
     """Common part of the two asynchronous clients: start and end, commands, event stream."""
 
     _driver_type: ClassVar[type[AsyncDriver[Any]]]
+    _driver: AsyncDriver[Any]
+    _events: AsyncQueue[E]
 
-    def __init__(
-        self,
-        endpoint: Core,
-        events: AsyncQueue[E],
-        on_event: Callable[[E], None],
-        on_end: Callable[[Exception | None], None],
-        config: core.RealtimeConfig,
-        ssl_context: ssl.SSLContext | None,
-        proxy: str | None,
-        access_token: TokenProvider | str | None,
-        recording: Recording,
-    ) -> None:
-        self._core = endpoint
-        self._events = events
-        self._recording = recording
-        self._monitor = ConnectionMonitor(config.address().authority)
-        self._driver = self._driver_type(
-            endpoint,
-            on_event,
-            recording.until(on_end),
-            ssl_context=ssl_context,
-            proxy=find_proxy(proxy, config),
-            provider=access_token if callable(access_token) else None,
-            patience=config.access_token_timeout,
-            linger=config.close_timeout,
-            monitor=self._monitor,
-            meter=events.meter,
-        )
-        self._runner = Runner(endpoint, self._driver, self._monitor)
+    def _make_queue(self, limit: int, meter: ReadMeter) -> AsyncQueue[Any]:
+        return AsyncQueue(limit, meter, self._driver_type, lambda: self._driver.check())
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the client is connected, in this process."""
-        return self._core.is_connected and not self._driver.is_forked
+    def _provider_options(
+        self, access_token: TokenProvider | str | None, config: core.RealtimeConfig
+    ) -> dict[str, Any]:
+        provider = access_token if callable(access_token) else None
+        return {"provider": provider, "patience": config.access_token_timeout}
 
     @property
     def is_closed(self) -> bool:
         """Whether the client has ended, after `disconnect` or a final refusal. It cannot be restarted."""
         return self._driver.ended.is_set()
 
-    @property
-    def latency(self) -> float | None:
-        """Round-trip time of the latest heartbeat, in seconds; `None` before the first heartbeat."""
-        return self._core.latency
-
     async def set_access_token(self, token: str | None) -> None:
         """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
-        await self._runner.command(self._core.set_access_token, token)
+        await self._driver.command(self._core.set_access_token, token)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
@@ -200,18 +138,15 @@ class AsyncClient(Generic[Core, E]):
         client goes on trying after that. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._runner.check_running()
-        connected = self._runner.reply()
-        if self.is_connected:
-            connected.set_result(None)
-        else:
-            self._monitor.wait(connected)
+        connected = self._until_connected(AsyncWaiter(self._driver))
         try:
             await self._driver.within(timeout, connected.wait)
         except TimeoutError:
-            raise WaitTimeoutError(f"not connected within {timeout:g} s", self._monitor.trouble) from None
+            raise WaitTimeoutError(
+                f"not connected within {timeout:g} s", self._driver.monitor.trouble
+            ) from None
         finally:
-            self._monitor.abort(connected)
+            self._driver.monitor.abort(connected)
 
     async def disconnect(self) -> None:
         """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
@@ -250,7 +185,7 @@ class AsyncClient(Generic[Core, E]):
     def __aiter__(self) -> AsyncIterator[E | EventsDropped]:
         self._driver.check()
         if self._events.is_finished:
-            raise self._monitor.ended()
+            raise self._driver.monitor.ended()
         return self._events
 
     def __anext__(self) -> Awaitable[E | EventsDropped]:
@@ -260,41 +195,11 @@ class AsyncClient(Generic[Core, E]):
 refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.blocking", "with", "for")
 
 
-class AwaitedReply:
-    """`Waiter` of `routing` for one reply, which one task awaits."""
-
-    def __init__(self, event: Event) -> None:
-        self._event = event
-        self._result: Any = None
-        self._error: Exception | None = None
-
-    def done(self) -> bool:
-        """Whether the reply, or an exception in its place, has arrived."""
-        return self._event.is_set()
-
-    def set_result(self, result: Any) -> None:
-        """Finish with this result."""
-        self._result = result
-        self._event.set()
-
-    def set_exception(self, exception: Exception) -> None:
-        """Finish with this exception, which `wait` raises."""
-        self._error = exception
-        self._event.set()
-
-    async def wait(self) -> Any:
-        """Wait for the reply and return it. Raises the exception that came in its place."""
-        await self._event.wait()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
 # --------------------------------------------------------------------------------------------- async presence
 # The `PresenceClient` of asyncio and trio, without its driver.
 
 
-class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.PresenceEvent]):
+class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent], AnyPresenceClient):
     """Client of one presence room: who is online and what they are doing.
 
     Create it from an `Identity` and a `PresenceConfig`, or from the keywords of both:
@@ -319,42 +224,6 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
     callback is a plain or `async` function of the event type and the data of an event; see `notifications`.
     """
 
-    def __init__(
-        self,
-        identity: core.Identity | None = None,
-        config: core.PresenceConfig | None = None,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
-        access_token: TokenProvider | str | None = None,
-        max_queued_events: int = 10_000,
-        rng: random.Random | None = None,
-        online_at: str | None = None,
-        record: Record | None = None,
-        **settings: Any,
-    ) -> None:
-        identity, config = who_and_where(identity, config, settings)
-        if access_token is not None:
-            identity = evolve(identity, access_token=None)
-        config = with_token(config, access_token)
-        recording = Recording(record)
-        endpoint = recording.presence_client(identity, config, rng, online_at)
-        events: AsyncQueue[core.PresenceEvent] = AsyncQueue(
-            max_queued_events, self._driver_type, lambda: self._driver.check()
-        )
-        super().__init__(
-            endpoint,
-            events,
-            events.put,
-            events.close,
-            config,
-            ssl_context,
-            proxy,
-            access_token,
-            recording,
-        )
-        self.on_notification: OnNotification | None = None
-
     async def run(self) -> None:
         """Connect, and call `on_notification` for every event until `disconnect` or a fatal `Error`.
 
@@ -371,19 +240,19 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 
     async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
         """Show this status and activity to others, now and after every reconnect."""
-        return await self._runner.command(self._core.update_activity, status, activity)
+        return await self._driver.command(self._core.update_activity, status, activity)
 
     async def send_invite(self, game: str, code: str | None = None) -> int:
         """Invite all users in the room to a game."""
-        return await self._runner.command(self._core.send_invite, game, code)
+        return await self._driver.command(self._core.send_invite, game, code)
 
     async def send_poke(self, user_id: str) -> int:
         """Poke a user."""
-        return await self._runner.command(self._core.send_poke, user_id)
+        return await self._driver.command(self._core.send_poke, user_id)
 
     async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
         """Send a message to a chat channel of the room."""
-        return await self._runner.command(
+        return await self._driver.command(
             self._core.send_chat, channel, content, reply_to, timestamp=utc_now()
         )
 
@@ -392,7 +261,7 @@ class AsyncPresenceClient(RoomView, AsyncClient[core.PresenceClient, core.Presen
 # The `RealtimeClient` of asyncio and trio, without its driver, and the `Channel` class of its channels.
 
 
-class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
+class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent], AnyRealtimeClient):
     """Client of many Phoenix or Supabase channels on one connection.
 
     Iterating over the client yields the events without a channel (`SocketConnected`, `SocketDisconnected`,
@@ -401,43 +270,7 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
     parameters see `PresenceClient`.
     """
 
-    def __init__(
-        self,
-        config: core.RealtimeConfig,
-        *,
-        ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
-        access_token: TokenProvider | str | None = None,
-        max_queued_events: int = 10_000,
-        rng: random.Random | None = None,
-        record: Record | None = None,
-    ) -> None:
-        config = with_token(config, access_token)
-        recording = Recording(record)
-        endpoint = recording.realtime_client(config, rng)
-        meter = ReadMeter()  # shared by all channels, because they share the connection
-        self._routes: Routes[AsyncQueue[core.RealtimeEvent]] = Routes(
-            lambda: AsyncQueue(max_queued_events, self._driver_type, lambda: self._driver.check(), meter),
-            lambda topic: self._driver.call(endpoint.leave, topic),
-            lambda: self._monitor.refusal,
-        )
-        routes = self._routes
-        super().__init__(
-            endpoint,
-            routes.stream,
-            routes.handle,
-            routes.end,
-            config,
-            ssl_context,
-            proxy,
-            access_token,
-            recording,
-        )
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Topics that were joined and not left, oldest first."""
-        return self._core.channels
+    _routes: Routes[AsyncQueue[core.RealtimeEvent]]
 
     async def join(
         self,
@@ -453,37 +286,32 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent]):
         exception or a cancellation the client leaves the topic.
         """
         checked_timeout(timeout)
-        joined = self._runner.reply()
+        joined = AsyncWaiter(self._driver)
         route: Route[AsyncQueue[core.RealtimeEvent]] | None = None
 
-        def join(*, now: float) -> Route[AsyncQueue[core.RealtimeEvent]]:
-            self._core.join(topic, params, now=now)
-            return self._routes.join(topic, joined)
-
-        async def joining() -> Route[AsyncQueue[core.RealtimeEvent]]:
+        async def joining() -> None:
             nonlocal route
-            route = await self._runner.command(join)
+            route = await self._driver.command(self._joining(topic, params, joined))
             await joined.wait()
-            return route
 
         try:
-            route = await self._driver.within(timeout, joining)
+            await self._driver.within(timeout, joining)
         except BaseException as exc:
-            trouble = self._monitor.trouble
+            trouble = self._driver.monitor.trouble
             if route is not None:
                 trouble = route.trouble or trouble
                 self._routes.abort(route, joined)
             if timeout is not None and isinstance(exc, TimeoutError):
                 raise JoinTimeoutError(topic, timeout, trouble) from None
             raise
+        assert route is not None
         if route.channel is None:
-            acked = isinstance(params, core.ChannelConfig) and params.broadcast_ack
-            route.channel = Channel(self._runner, self._routes, route, acked=acked)
+            route.channel = Channel(self._core, self._driver, self._routes, route, params)
         assert isinstance(route.channel, Channel)
         return route.channel
 
 
-class Channel:
+class Channel(AnyChannel):
     """Channel of one topic, created by `RealtimeClient.join`. It is rejoined after every loss until `leave`.
 
     Iterating over the channel yields all events of the topic except replies to pushes: `Broadcast`,
@@ -491,39 +319,13 @@ class Channel:
     others, and also `EventsDropped`. The iteration ends after `leave` and when the client ends.
     """
 
-    def __init__(
-        self,
-        runner: Runner[core.RealtimeClient],
-        routes: Routes[AsyncQueue[core.RealtimeEvent]],
-        route: Route[AsyncQueue[core.RealtimeEvent]],
-        *,
-        acked: bool,
-    ) -> None:
-        self.topic = route.topic  #: The topic of the channel.
-        #: The current presence: the metas of every key. After `leave` it keeps its last state.
-        self.presence = runner.core.presence(route.topic)
-        self._runner = runner
-        self._routes = routes
-        self._route = route
-        self._acked = acked
-
-    def __repr__(self) -> str:
-        return f"<Channel {self.topic!r}, {'joined' if self.is_joined else 'not joined'}>"
+    _driver: AsyncDriver[Any]
+    _route: Route[AsyncQueue[core.RealtimeEvent]]
 
     @property
-    def is_joined(self) -> bool:
-        """Whether the channel is joined now. After a loss the client rejoins by itself."""
-        return not self._route.leaving and self._runner.core.state_of(self.topic) is core.ChannelState.JOINED
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether `presence` matches the server's current state. `False`: it is stale or not received yet."""
-        return not self._route.leaving and self._runner.core.is_synced(self.topic)
-
-    @property
-    def response(self) -> Any:
-        """The server's response to the latest join."""
-        return self._route.response
+    def presence(self) -> PresenceMap:
+        """The current presence: the metas of every key. After `leave` it keeps its last state."""
+        return self._presence
 
     async def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
         """Push an event with a JSON payload or `bytes`, and return the response of the server.
@@ -532,7 +334,7 @@ class Channel:
         seconds (default: `push_timeout` of the config). That time includes the wait for a channel that is
         down. The push fails at once when the channel crashes or the connection ends.
         """
-        return await self._push(self._runner.core.push, event, payload, timeout=timeout)
+        return await self._push(self._core.push, event, payload, timeout=timeout)
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
         """Broadcast an event to the others in a Supabase channel.
@@ -540,18 +342,18 @@ class Channel:
         If the channel was joined with `broadcast_ack`, wait for the server's acknowledgement, and raise
         `PushError` when it fails.
         """
-        if self._acked:
-            await self._push(self._runner.core.broadcast, event, payload)
+        if self._is_acked:
+            await self._push(self._core.broadcast, event, payload)
         else:
-            await self._command(self._runner.core.broadcast, event, payload)
+            await self._driver.command(self._on_topic(self._core.broadcast, event, payload))
 
     async def track(self, meta: Mapping[str, Any]) -> None:
         """Add this payload to the presence of the channel, now and after every rejoin."""
-        await self._command(self._runner.core.track, meta)
+        await self._driver.command(self._on_topic(self._core.track, meta))
 
     async def untrack(self) -> None:
         """Remove the payload of this client from the presence of the channel."""
-        await self._command(self._runner.core.untrack)
+        await self._driver.command(self._on_topic(self._core.untrack))
 
     async def wait_synced(self, timeout: float | None = None) -> None:
         """Wait until `presence` is complete (`is_synced`), for at most `timeout` seconds (`None`: no limit).
@@ -560,52 +362,35 @@ class Channel:
         after `timeout` seconds, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._runner.check_running()
-        synced = self._runner.reply()
-        if self.is_synced:
-            synced.set_result(None)
-        else:
-            self._routes.await_sync(self._route, synced)
+        synced = self._until_synced(AsyncWaiter(self._driver))
         try:
-            await self._runner.driver.within(timeout, synced.wait)
+            await self._driver.within(timeout, synced.wait)
         except TimeoutError:
             raise WaitTimeoutError(
-                f"{self.topic!r} not synced within {timeout:g} s", self._runner.monitor.trouble
+                f"{self.topic!r} not synced within {timeout:g} s", self._driver.monitor.trouble
             ) from None
         finally:
             self._routes.abort(self._route, synced)
 
     async def leave(self) -> None:
         """Leave the topic and wait until it is left. A second call does nothing."""
-        self._runner.driver.check()
-        left = self._runner.reply()
+        self._driver.check()
+        left = AsyncWaiter(self._driver)
         self._routes.leave(self._route, left)
         await left.wait()
 
     def __aiter__(self) -> Self:
-        self._runner.driver.check()
+        self._driver.check()
         if self._route.queue.is_finished:
-            raise left_already(self.topic) if self._route.leaving else self._runner.monitor.ended()
+            raise left_already(self.topic) if self._route.leaving else self._driver.monitor.ended()
         return self
 
     def __anext__(self) -> Awaitable[core.RealtimeEvent | EventsDropped]:
         return self._route.queue.__anext__()
 
-    async def _command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        def checked(*, now: float) -> T:
-            if self._route.leaving:
-                raise left_already(self.topic)
-            return command(self.topic, *args, now=now, **kwargs)
-
-        return await self._runner.command(checked)
-
-    async def _push(self, command: Callable[..., int], *args: Any, **kwargs: Any) -> Any:
-        answer = self._runner.reply()
-
-        def push(topic: str, *, now: float) -> None:
-            self._routes.expect_reply(command(topic, *args, now=now, **kwargs), answer)
-
-        await self._command(push)
+    async def _push(self, push: Callable[..., int], *args: Any, **kwargs: Any) -> Any:
+        answer = AsyncWaiter(self._driver)
+        await self._driver.command(self._pushing(answer, push, *args, **kwargs))
         return await answer.wait()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from presence_adapters.access_tokens import answer, is_async, refuse
 from presence_adapters.connecting import log_opening
-from presence_adapters.connection_monitor import WATCHED
+from presence_adapters.connection_monitor import WATCHED, ConnectionMonitor
 from presence_adapters.errors import forked
 from presence_adapters.event_log import logged_events
 from presence_proto import (
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from presence_adapters.access_tokens import TokenProvider
-    from presence_adapters.connection_monitor import ConnectionMonitor
     from presence_adapters.event_queue import ReadMeter
     from presence_proto import ConnId, Endpoint
     from presence_proto.websocket import Proxy
@@ -110,7 +109,7 @@ class AsyncDriver(ABC, Generic[C]):
         self._linger = linger
         self._is_draining = False
         self._has_more = False  # `drain` was called again while it was running
-        self._monitor = monitor
+        self.monitor = monitor or ConnectionMonitor("")
         self._process: int | None = None  # id of the process that called `start`; `None` before that
 
     # ---------------------------------------------------------------- different on each loop
@@ -183,6 +182,19 @@ class AsyncDriver(ABC, Generic[C]):
             raise LocalProtocolError(forked(self.what))
         if not self._is_here():
             raise LocalProtocolError(f"the {self.what} belongs to {self.elsewhere}")
+
+    def check_running(self) -> None:
+        """Raise as `check` does, and raise `ConnectError` after the end."""
+        self.check()
+        if self.ended.is_set():
+            raise self.monitor.ended()
+
+    async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core when the transport takes more data. Raises as `check_running` does."""
+        self.check()
+        await self.writable()
+        self.check_running()
+        return self.call(command, *args, **kwargs)
 
     async def writable(self) -> None:
         """Wait while the write buffer is over its limit."""
@@ -283,8 +295,7 @@ class AsyncDriver(ABC, Generic[C]):
                     self._is_asking = True
                     self._start_asking(self._provider)
             case _:
-                if self._monitor is not None:
-                    self._monitor.saw(output)
+                self.monitor.saw(output)
                 self._on_event(output)
 
     async def _ask(self, provider: TokenProvider) -> None:
@@ -333,7 +344,6 @@ class AsyncDriver(ABC, Generic[C]):
         self._set_timer(None)
         if error is not None:
             self._cut()
-        if self._monitor is not None:
-            error = error or self._monitor.refusal
-            self._monitor.end(error)
+        error = error or self.monitor.refusal
+        self.monitor.end(error)
         self._on_end(error)

@@ -33,6 +33,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import presence_proto as core
+from presence_adapters.clients import Core
 from presence_adapters.errors import (
     ConnectError,
     JoinError,
@@ -44,10 +45,9 @@ from presence_adapters.errors import (
     refuse,
 )
 from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.routing import Waiter
 from presence_adapters.socket_clients import (
-    Core,
     Event,
-    PendingReply,
     SocketChannel,
     SocketClient,
     SocketPresenceClient,
@@ -61,8 +61,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
-    from presence_adapters.routing import Route, Routes
-    from presence_adapters.socket_clients import SocketRunner
     from presence_proto.presence import Meta
 
 
@@ -100,10 +98,13 @@ class BlockingDriver(SocketDriver):
         """Whether `start` was called and `release` was not."""
         return self._alarm is not None
 
+    how_to_start = "enter it with `with`"
+
     def start(self) -> None:
         """Prepare for `wait`. Raises `LocalProtocolError` on a second start."""
         if self._alarm is not None or self.ended:
             raise LocalProtocolError("a client can be entered only once: create a new one")
+        super().start()
         self._alarm = socket.socketpair()
         for end in self._alarm:
             end.setblocking(False)
@@ -221,7 +222,7 @@ logger = logging.getLogger(__name__)
 class _Blocking(SocketClient[Core, Event]):
     """Common part of the two blocking clients: start and end, commands, event stream."""
 
-    _make_driver: ClassVar[type[SocketDriver]] = BlockingDriver
+    _driver_type: ClassVar[type[SocketDriver]] = BlockingDriver
     _driver: BlockingDriver
     _background: threading.Thread | None = None
 
@@ -239,9 +240,9 @@ class _Blocking(SocketClient[Core, Event]):
         Raises `ConnectError` after the last event if the server has refused the client for good. Also raises
         `ConnectError` if an earlier iteration has already read everything up to the end of the client.
         """
-        self._runner.check()
+        self._driver.check()
         if self._events.is_finished:
-            raise self._monitor.ended()
+            raise self._driver.monitor.ended()
         return _read(self._driver, self._events, timeout)
 
     def __iter__(self) -> Iterator[Event | EventsDropped]:
@@ -254,16 +255,16 @@ class _Blocking(SocketClient[Core, Event]):
         client goes on trying after that. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._runner.check()
+        self._driver.check()
         with self._driver.lock:
-            connected = self._connected()
+            connected = self._until_connected(Waiter())
         try:
             if not self._driver.wait(connected.done, timeout):
-                raise WaitTimeoutError(f"not connected within {timeout:g} s", self._monitor.trouble)
+                raise WaitTimeoutError(f"not connected within {timeout:g} s", self._driver.monitor.trouble)
             connected.result()
         finally:
             with self._driver.lock:
-                self._monitor.abort(connected)
+                self._driver.monitor.abort(connected)
 
     def drive_in_background(self) -> None:
         """Start a thread that drives the client until it has ended."""
@@ -279,14 +280,14 @@ class _Blocking(SocketClient[Core, Event]):
 
     def disconnect(self) -> None:
         """Disconnect gracefully, and wait at most `close_timeout` seconds until the connection is closed."""
-        self._runner.check_process()
+        self._driver.check_process()
         with self._driver.lock:
             self._goodbye()
         self._driver.wait(lambda: self._driver.is_quiet)
 
     def close(self) -> None:
         """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
-        if self._runner.is_forked:
+        if self._driver.is_forked:
             return  # the connection belongs to the parent process
         with self._driver.lock:
             self._goodbye()
@@ -302,16 +303,14 @@ class _Blocking(SocketClient[Core, Event]):
                 loop,
                 stacklevel=2,
             )
-        self._recording.open()
         with self._driver.lock:
-            self._driver.start()
             self._begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._runner.is_forked:
+        if self._driver.is_forked:
             return  # the connection and the threads to wait for belong to the parent process
         try:
             # Ctrl-C must end the block at once. Any other end leaves time to disconnect gracefully.
@@ -388,12 +387,12 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
         exception the client leaves the topic.
         """
         checked_timeout(timeout)
-        joined = PendingReply()
-        route = self._join(topic, params, joined)
+        joined = Waiter()
+        route = self._driver.command(self._joining(topic, params, joined))
         try:
             if not self._driver.wait(joined.done, timeout):
                 assert timeout is not None
-                raise JoinTimeoutError(topic, timeout, route.trouble or self._monitor.trouble)
+                raise JoinTimeoutError(topic, timeout, route.trouble or self._driver.monitor.trouble)
             joined.result()
         except BaseException:
             with self._driver.lock:
@@ -401,7 +400,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
             raise
         with self._driver.lock:
             if route.channel is None:
-                route.channel = Channel(self._runner, self._driver, self._routes, route, params)
+                route.channel = Channel(self._core, self._driver, self._routes, route, params)
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -409,16 +408,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
 class Channel(SocketChannel):
     __doc__ = SocketChannel.__doc__
 
-    def __init__(
-        self,
-        runner: SocketRunner[core.RealtimeClient],
-        driver: BlockingDriver,
-        routes: Routes[EventQueue[core.RealtimeEvent]],
-        route: Route[EventQueue[core.RealtimeEvent]],
-        params: Mapping[str, Any] | core.ChannelConfig | None,
-    ) -> None:
-        super().__init__(runner, routes, route, params)
-        self._driver = driver
+    _driver: BlockingDriver
 
     @property
     def presence(self) -> dict[str, tuple[Meta, ...]]:
@@ -450,13 +440,13 @@ class Channel(SocketChannel):
         after `timeout` seconds, `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        self._runner.check()
+        self._driver.check()
         with self._driver.lock:
-            synced = self._synced()
+            synced = self._until_synced(Waiter())
         try:
             if not self._driver.wait(synced.done, timeout):
                 text = f"{self.topic!r} not synced within {timeout:g} s"
-                raise WaitTimeoutError(text, self._runner.monitor.trouble)
+                raise WaitTimeoutError(text, self._driver.monitor.trouble)
             synced.result()
         finally:
             with self._driver.lock:
@@ -464,8 +454,8 @@ class Channel(SocketChannel):
 
     def leave(self) -> None:
         """Leave the topic and wait until it is left. A second call does nothing."""
-        self._runner.check()
-        left = PendingReply()
+        self._driver.check()
+        left = Waiter()
         with self._driver.lock:
             self._routes.leave(self._route, left)
         self._wait(left)
@@ -477,15 +467,15 @@ class Channel(SocketChannel):
         also ends when the channel was left or the client has ended, and all events were read. Raises
         `ConnectError` after the last event if the server has refused the client for good.
         """
-        self._runner.check()
+        self._driver.check()
         if self._route.queue.is_finished:
-            raise left_already(self.topic) if self._route.leaving else self._runner.monitor.ended()
+            raise left_already(self.topic) if self._route.leaving else self._driver.monitor.ended()
         return _read(self._driver, self._route.queue, timeout)
 
     def __iter__(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
         return self.events()
 
-    def _wait(self, answer: PendingReply) -> Any:
+    def _wait(self, answer: Waiter) -> Any:
         self._driver.wait(answer.done)
         return answer.result()
 

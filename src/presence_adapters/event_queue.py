@@ -52,8 +52,8 @@ class ReadMeter:
 class EventQueue(Generic[Event]):
     """Queue of at most `limit` events with at most `MAX_QUEUED_BYTES` received bytes.
 
-    When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. `wake` is called
-    after each new event and when the queue is closed, to wake the consumer.
+    When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. A consumer that
+    waits sets `wake`. It is called once and removed, at the next event or when the queue is closed.
 
     When `meter` has more than `CHUNK` bytes, the next event is charged with all of them. If several queues
     share a meter, the queue that gets this event is charged. So each byte is charged once, and the sum of
@@ -66,18 +66,18 @@ class EventQueue(Generic[Event]):
         "_heavy",
         "_held",
         "_limit",
-        "_wake",
         "closed",
         "error",
         "meter",
+        "wake",
         "was_told",
     )
 
-    def __init__(self, limit: int, wake: Callable[[], None], meter: ReadMeter | None = None) -> None:
+    def __init__(self, limit: int, meter: ReadMeter | None = None) -> None:
         if limit < 1:
             raise ConfigError(f"max_queued_events must be at least 1, not {limit!r}")
         self._limit = limit
-        self._wake = wake
+        self.wake: Callable[[], object] | None = None
         self.meter = ReadMeter() if meter is None else meter
         self._events: deque[Event] = deque()
         self._heavy: deque[tuple[Event, int]] = deque()  # the charged events of `_events`, with their bytes
@@ -92,12 +92,14 @@ class EventQueue(Generic[Event]):
 
     def put(self, event: Event) -> None:
         """Add an event."""
-        if len(self._events) >= self._limit:
+        events = self._events
+        if len(events) >= self._limit:
             self._drop_oldest()
-        self._events.append(event)
+        events.append(event)
         if self.meter.bytes > CHUNK:
             self._charge(event)
-        self._wake()
+        if self.wake is not None:
+            self._wake_up()
 
     def get(self) -> Event | EventsDropped | None:
         """Return the next event, `EventsDropped` if events were dropped, or `None` if the queue is empty."""
@@ -127,7 +129,12 @@ class EventQueue(Generic[Event]):
         if not self.closed:
             self.closed = True
             self.error = error
-            self._wake()
+            self._wake_up()
+
+    def _wake_up(self) -> None:
+        wake, self.wake = self.wake, None
+        if wake is not None:
+            wake()
 
     def _charge(self, event: Event) -> None:
         """Charge the bytes of the meter to the newest event. Drop older events while the sum is too large."""

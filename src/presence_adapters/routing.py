@@ -6,7 +6,7 @@ It does not depend on an event loop: the client supplies the queues and the wait
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from presence_adapters.errors import ConnectError, JoinError, PushError, left_already
 from presence_adapters.event_queue import EventQueue
@@ -29,12 +29,32 @@ if TYPE_CHECKING:
 Queue = TypeVar("Queue", bound=EventQueue[Any])
 
 
-class Waiter(Protocol):
-    """Interface of a future for one reply. It may also be `done` because the caller has stopped waiting."""
+class Waiter:
+    """One caller's wait for a result. It is also `done` when the caller has stopped waiting."""
 
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: Exception, /) -> None: ...
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._result: Any = None
+        self._is_done = False
+
+    def done(self) -> bool:
+        """Whether the result, or an exception in its place, has arrived."""
+        return self._is_done
+
+    def set_result(self, result: Any) -> None:
+        """Finish with this result."""
+        self._result, self._is_done = result, True
+
+    def set_exception(self, exception: Exception) -> None:
+        """Finish with this exception, which `result` raises."""
+        self.error, self._is_done = exception, True
+
+    def result(self) -> Any:
+        """Return the result. Raises the exception that came in its place."""
+        assert self._is_done
+        if self.error is not None:
+            raise self.error
+        return self._result
 
 
 class Route(Generic[Queue]):
@@ -159,9 +179,9 @@ class Routes(Generic[Queue]):
     def _deliver(self, event: RealtimeEvent) -> None:
         topic = getattr(event, "topic", None)
         route = self._leaving[topic][0] if topic in self._leaving else self._routes.get(topic or "")
-        if isinstance(event, SocketDisconnected):
-            self._last_words = event.reason
         if route is None:
+            if isinstance(event, SocketDisconnected):
+                self._last_words = event.reason
             self.stream.put(event)
             return
         if isinstance(event, ChannelJoined):

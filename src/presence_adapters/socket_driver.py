@@ -6,15 +6,16 @@ The core itself decides about retries and heartbeats.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from presence_adapters.access_tokens import answer, ask, refuse
 from presence_adapters.connecting import log_opening
-from presence_adapters.connection_monitor import WATCHED
+from presence_adapters.connection_monitor import WATCHED, ConnectionMonitor
 from presence_adapters.daemon_thread import DaemonCall
-from presence_adapters.errors import ConnectError
+from presence_adapters.errors import ConnectError, forked
 from presence_adapters.event_log import logged_events
 from presence_adapters.socket_link import CHUNK, Link
 from presence_proto import (
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from presence_adapters.connection_monitor import ConnectionMonitor
     from presence_adapters.event_queue import ReadMeter
     from presence_proto import Endpoint
     from presence_proto.websocket import Proxy
@@ -89,7 +89,7 @@ class SocketDriver:
         self._provider = provider
         self._asking: DaemonCall[Any] | None = None
         self._linger = linger
-        self._monitor = monitor
+        self.monitor = monitor or ConnectionMonitor("")
         self._link: Link | None = None
         self._next: OpenTransport | None = None  # to open when `_link` has finished closing
         self._pong = b""  # the latest pong, kept while the socket is not writable
@@ -97,7 +97,34 @@ class SocketDriver:
         self._lingers_until: float | None = None  # deadline for the pending data of a closing `_link`
         self._is_draining = False
 
+        self.process: int | None = None
+        """Id of the process that called `start`; `None` before that."""
+
+    how_to_start: ClassVar[str] = "call `connect()` first, or use `with`"  # for error texts
+
     # ---------------------------------------------------------------- getters
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked after the start, so that the socket belongs to the parent."""
+        return self.process not in (None, os.getpid())
+
+    def check(self) -> None:
+        """Raise `LocalProtocolError` before the start, and in a forked process."""
+        if self.process is None:
+            raise LocalProtocolError(f"the client is not running yet: {self.how_to_start}")
+        self.check_process()
+
+    def check_process(self) -> None:
+        """Raise `LocalProtocolError` in a forked process."""
+        if self.is_forked:
+            raise LocalProtocolError(forked("client"))
+
+    def check_running(self) -> None:
+        """Raise as `check` does, and raise `ConnectError` after the end."""
+        self.check()
+        if self.ended:
+            raise self.monitor.ended()
 
     def fileno(self) -> int:
         """Return the descriptor to wait for; -1 if there is none.
@@ -136,6 +163,17 @@ class SocketDriver:
         return min(delays, default=None)
 
     # ---------------------------------------------------------------- work
+
+    def start(self) -> None:
+        """Bind the driver to the process."""
+        self.process = os.getpid()
+
+    def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """Run a command of the core when the driver takes more data. Raises as `check_running` does."""
+        self.check_running()
+        self.make_room()
+        self.check_running()
+        return self.call(command, *args, **kwargs)
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
@@ -250,8 +288,7 @@ class SocketDriver:
                 provider = self._provider
                 self._asking = self._asking or DaemonCall("access token", lambda: ask(provider))
             case _:
-                if self._monitor is not None:
-                    self._monitor.saw(output)
+                self.monitor.saw(output)
                 self._on_event(output)
 
     def _send(self, link: Link, data: bytes) -> None:
@@ -310,8 +347,6 @@ class SocketDriver:
             self.error = error
             self._deadline = None
             self._asking = None
-            reported = error if isinstance(error, Exception) else None
-            if self._monitor is not None:
-                reported = reported or self._monitor.refusal
-                self._monitor.end(reported)
+            reported = error if isinstance(error, Exception) else self.monitor.refusal
+            self.monitor.end(reported)
             self._on_end(reported)

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import frozen
 
 import presence_proto as core
+from presence_adapters.clients import Core
 from presence_adapters.errors import (
     ConnectError,
     JoinError,
@@ -42,10 +43,9 @@ from presence_adapters.errors import (
     refuse,
 )
 from presence_adapters.event_queue import EventQueue, EventsDropped
+from presence_adapters.routing import Waiter
 from presence_adapters.socket_clients import (
-    Core,
     Event,
-    PendingReply,
     SocketChannel,
     SocketClient,
     SocketPresenceClient,
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from presence_adapters.routing import Route, Routes
-    from presence_adapters.socket_clients import SocketRunner
+    from presence_adapters.socket_driver import SocketDriver
+    from presence_proto.presence import PresenceMap
 
 
 __all__ = [
@@ -77,11 +78,7 @@ __all__ = [
 class _Stepped(SocketClient[Core, Event]):
     """Common part of the two stepped clients: the interface for the driving loop, and the event stream."""
 
-    _how_to_start = "call `connect()` first, or use `with`"
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._limits: list[_Limit] = []
+    _limits: tuple[_Limit, ...] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -97,9 +94,9 @@ class _Stepped(SocketClient[Core, Event]):
 
         A message that arrives over several steps is handled as a whole in the last of them.
         """
-        if self._runner.process is None:
+        if self._driver.process is None:
             return
-        self._runner.check()
+        self._driver.check()
         self._driver.step(budget)
         self._enforce_limits()
 
@@ -126,7 +123,7 @@ class _Stepped(SocketClient[Core, Event]):
         Raises `LocalProtocolError` before `connect`. Raises `ConnectError` after the last event if the server
         has refused the client for good.
         """
-        self._runner.check()
+        self._driver.check()
         return _read(self._events)
 
     def wait_connected(self, timeout: float | None = None) -> Reply:
@@ -136,20 +133,19 @@ class _Stepped(SocketClient[Core, Event]):
         seconds; the client goes on trying then. If the client ends, the error is a `ConnectError`.
         """
         checked_timeout(timeout)
-        connected = self._connected()
+        connected = self._until_connected(Waiter())
 
         def abort(seconds: float) -> Exception:
-            self._monitor.abort(connected)
-            return WaitTimeoutError(f"not connected within {seconds:g} s", self._monitor.trouble)
+            self._driver.monitor.abort(connected)
+            return WaitTimeoutError(f"not connected within {seconds:g} s", self._driver.monitor.trouble)
 
         return self._limited(connected, timeout, abort)
 
-    def _limited(
-        self, answer: PendingReply, timeout: float | None, abort: Callable[[float], Exception]
-    ) -> Reply:
+    def _limited(self, answer: Waiter, timeout: float | None, abort: Callable[[float], Exception]) -> Reply:
         """Return the `Reply` for `answer`. After `timeout` seconds its error is set to `abort(timeout)`."""
         if timeout is not None:
-            self._limits.append(_Limit(time.monotonic() + timeout, answer, lambda: abort(timeout)))
+            limit = _Limit(time.monotonic() + timeout, answer, lambda: abort(timeout))
+            self._limits = (*self._limits, limit)
         return Reply(answer)
 
     def _enforce_limits(self) -> None:
@@ -163,16 +159,16 @@ class _Stepped(SocketClient[Core, Event]):
                 limit.answer.set_exception(limit.abort())
             else:
                 waiting.append(limit)
-        self._limits = waiting
+        self._limits = tuple(waiting)
 
     def disconnect(self) -> None:
         """Start to disconnect gracefully. Call `step` until `is_closed`. A second call does nothing."""
-        self._runner.check_process()
+        self._driver.check_process()
         self._goodbye()
 
     def close(self) -> None:
         """Disconnect and close the socket at once, without waiting. Queued events can still be read."""
-        if self._runner.is_forked:
+        if self._driver.is_forked:
             return  # the connection belongs to the parent process
         self._goodbye()
         self._driver.stop()
@@ -222,17 +218,19 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
         leaves the topic, too, and the error is a `JoinTimeoutError`.
         """
         checked_timeout(timeout)
-        joined = PendingReply()
-        route = self._join(topic, params, joined)
+        joined = Waiter()
+        route = self._driver.command(self._joining(topic, params, joined))
 
         def abort(seconds: float) -> Exception:
-            trouble = route.trouble or self._monitor.trouble
+            trouble = route.trouble or self._driver.monitor.trouble
             self._routes.leave(route)
             return JoinTimeoutError(topic, seconds, trouble)
 
         if route.channel is None:
             reply = self._limited(joined, timeout, abort)
-            route.channel = Channel(self._runner, self._routes, route, params, reply, self._limited)
+            route.channel = Channel(
+                self._core, self._driver, self._routes, route, params, reply, self._limited
+            )
         assert isinstance(route.channel, Channel)
         return route.channel
 
@@ -240,7 +238,7 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 class Reply:
     """Result of a join, a push or a wait, which may still be pending."""
 
-    def __init__(self, answer: PendingReply) -> None:
+    def __init__(self, answer: Waiter) -> None:
         self._answer = answer
 
     def __repr__(self) -> str:
@@ -268,18 +266,22 @@ class Channel(SocketChannel):
 
     def __init__(
         self,
-        runner: SocketRunner[core.RealtimeClient],
+        endpoint: core.RealtimeClient,
+        driver: SocketDriver,
         routes: Routes[EventQueue[core.RealtimeEvent]],
         route: Route[EventQueue[core.RealtimeEvent]],
         params: Mapping[str, Any] | core.ChannelConfig | None,
         joining: Reply,
-        limited: Callable[[PendingReply, float | None, Callable[[float], Exception]], Reply],
+        limited: Callable[[Waiter, float | None, Callable[[float], Exception]], Reply],
     ) -> None:
-        super().__init__(runner, routes, route, params)
+        super().__init__(endpoint, driver, routes, route, params)
         self._limited = limited
         self.joining = joining  #: The reply to the first join.
-        #: The live presence; after `leave`, its last state.
-        self.presence = self._presence
+
+    @property
+    def presence(self) -> PresenceMap:
+        """The live presence; after `leave`, its last state."""
+        return self._presence
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
         """Push an event with a JSON payload or `bytes`. Return a `Reply` for the server's response.
@@ -312,12 +314,12 @@ class Channel(SocketChannel):
         topic, a `WaitTimeoutError` after `timeout` seconds, or a `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
-        synced = self._synced()
+        synced = self._until_synced(Waiter())
 
         def abort(seconds: float) -> Exception:
             self._routes.abort(self._route, synced)
             return WaitTimeoutError(
-                f"{self.topic!r} not synced within {seconds:g} s", self._runner.monitor.trouble
+                f"{self.topic!r} not synced within {seconds:g} s", self._driver.monitor.trouble
             )
 
         return self._limited(synced, timeout, abort)
@@ -335,7 +337,7 @@ class _Limit:
     """Deadline of a pending reply, by the monotonic clock."""
 
     at: float
-    answer: PendingReply
+    answer: Waiter
     abort: Callable[[], Exception]
 
 

@@ -23,10 +23,10 @@ from presence_adapters.async_clients import (
     AsyncPresenceClient,
     AsyncRealtimeClient,
     Channel,
-    Core,
     E,
 )
 from presence_adapters.async_driver import AsyncDriver
+from presence_adapters.clients import Core
 from presence_adapters.connecting import (
     client_context,
     open_tunnel,

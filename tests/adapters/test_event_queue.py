@@ -9,7 +9,8 @@ from presence_proto import ConfigError
 
 def make(limit: int) -> tuple[EventQueue[int], list[int]]:
     wakes: list[int] = []
-    queue: EventQueue[int] = EventQueue(limit, lambda: wakes.append(1))
+    queue: EventQueue[int] = EventQueue(limit)
+    queue.wake = lambda: wakes.append(1)
     return queue, wakes
 
 
@@ -17,13 +18,17 @@ def drain(queue: EventQueue[int]) -> list[object]:
     return list(iter(queue.get, None))
 
 
-def test_events_come_out_in_order_and_each_one_wakes() -> None:
+def test_events_come_out_in_order_and_the_next_one_wakes() -> None:
     queue, wakes = make(10)
     for n in range(3):
         queue.put(n)
-    assert len(wakes) == len(queue) == 3
+    assert len(queue) == 3
+    assert len(wakes) == 1
     assert drain(queue) == [0, 1, 2]
     assert len(queue) == 0
+    queue.wake = lambda: wakes.append(2)
+    queue.put(3)
+    assert wakes == [1, 2]
 
 
 def test_a_full_queue_drops_the_oldest_and_says_so_in_their_place() -> None:
@@ -47,9 +52,10 @@ def test_closing_keeps_what_is_queued_and_the_first_error() -> None:
     queue, wakes = make(2)
     queue.put(1)
     error = RuntimeError()
+    queue.wake = lambda: wakes.append(2)
     queue.close(error)
     queue.close(ValueError())
-    assert len(wakes) == 2
+    assert wakes == [1, 2]
     assert queue.closed
     assert queue.error is error
     assert drain(queue) == [1]
@@ -71,7 +77,7 @@ class Story:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limit: int = 1000) -> None:
         monkeypatch.setattr(event_queue, "MAX_QUEUED_BYTES", 1024 * KIB)
         self.meter = ReadMeter()
-        self.queue: EventQueue[str] = EventQueue(limit, lambda: None, self.meter)
+        self.queue: EventQueue[str] = EventQueue(limit, self.meter)
 
     def put(self, event: str, kib: int) -> None:
         self.meter.bytes += kib * KIB
@@ -153,7 +159,7 @@ def test_both_limits_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_queues_share_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     story = Story(monkeypatch)
-    other: EventQueue[str] = EventQueue(1000, lambda: None, story.meter)
+    other: EventQueue[str] = EventQueue(1000, story.meter)
     story.put("a", 900)
     other.put("b")
     story.meter.bytes += 900 * KIB

@@ -198,7 +198,7 @@ def test_on_asyncio_join_and_wait_connected_have_a_timeout(dead: str) -> None:
                 await client.join("realtime:2", {}, timeout=0.2)
             check_timeouts(waited.value, joined.value)
             assert client.channels == ()  # it was left again
-            assert client._monitor._waiters == []
+            assert client._driver.monitor._waiters == []
 
     run(main)
 

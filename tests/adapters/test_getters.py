@@ -44,6 +44,12 @@ def has(cls: type, name: str) -> bool:
     )
 
 
+@pytest.mark.parametrize("client", ["PresenceClient", "RealtimeClient"])
+def test_every_adapter_shows_the_same_parameters(client: str) -> None:
+    (parameters,) = {str(inspect.signature(getattr(adapter, client))) for adapter in ADAPTERS}
+    assert "max_queued_events: 'int' = 10000" in parameters
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_presence_clients_have_every_getter_of_the_core(adapter: Any) -> None:
     expected = getters(core.PresenceClient)

@@ -8,7 +8,7 @@ import pytest
 
 from presence_adapters.errors import ConnectError, JoinError, PushError
 from presence_adapters.event_queue import EventQueue
-from presence_adapters.routing import Route, Routes
+from presence_adapters.routing import Route, Routes, Waiter
 from presence_proto import (
     ChannelDown,
     ChannelEnd,
@@ -26,24 +26,16 @@ from presence_proto import (
 Queue = EventQueue[Any]
 
 
-class Answer:
-    """A waiter."""
+class Answer(Waiter):
+    """A waiter that nobody finishes twice."""
 
-    def __init__(self) -> None:
-        self.given_up = False
-        self.result: Any = "none yet"
-        self.error: Exception | None = None
-
-    def done(self) -> bool:
-        return self.given_up or self.error is not None or self.result != "none yet"
-
-    def set_result(self, result: Any, /) -> None:
+    def set_result(self, result: Any) -> None:
         assert not self.done()
-        self.result = result
+        super().set_result(result)
 
-    def set_exception(self, exception: Exception, /) -> None:
+    def set_exception(self, exception: Exception) -> None:
         assert not self.done()
-        self.error = exception
+        super().set_exception(exception)
 
 
 class Rig:
@@ -52,9 +44,7 @@ class Rig:
     def __init__(self) -> None:
         self.left: list[str] = []
         self.refusal: Exception | None = None
-        self.routes: Routes[Queue] = Routes(
-            lambda: EventQueue(100, lambda: None), self.left.append, lambda: self.refusal
-        )
+        self.routes: Routes[Queue] = Routes(lambda: EventQueue(100), self.left.append, lambda: self.refusal)
 
     def joining(self, topic: str = "t") -> tuple[Route[Queue], Answer]:
         waiter = Answer()
@@ -63,7 +53,7 @@ class Rig:
     def joined(self, topic: str = "t") -> Route[Queue]:
         route, waiter = self.joining(topic)
         self.routes.handle(ChannelJoined(topic, {}, False))
-        assert waiter.result is None
+        assert waiter.result() is None
         route.channel = "in use"
         return route
 
@@ -122,10 +112,10 @@ def test_everybody_who_joins_gets_the_same_route() -> None:
     same, second = rig.joining()
     assert route is same
     rig.routes.handle(ChannelJoined("t", {}, False))
-    assert first.result is second.result is None
+    assert first.result() is second.result() is None
     late, third = rig.joining()
     assert late is route
-    assert third.result is None
+    assert third.result() is None
 
 
 def test_a_timeout_is_tried_again_by_the_core_and_the_waiting_goes_on() -> None:
@@ -135,7 +125,7 @@ def test_a_timeout_is_tried_again_by_the_core_and_the_waiting_goes_on() -> None:
     rig.routes.handle(timeout)
     assert not waiter.done()
     rig.routes.handle(ChannelJoined("t", {}, False))
-    assert waiter.result is None
+    assert waiter.result() is None
     assert queued(route.queue) == [timeout]
 
 
@@ -143,7 +133,7 @@ def test_a_refusal_is_told_to_all_who_wait_and_the_topic_is_left() -> None:
     rig = Rig()
     _, waiter = rig.joining()
     _, other = rig.joining()
-    other.given_up = True
+    other.set_exception(TimeoutError())
     rig.routes.handle(JoinFailed("t", "unauthorized", {"reason": "unauthorized"}, 1.0, refused=True))
     assert isinstance(waiter.error, JoinError)
     assert (waiter.error.topic, waiter.error.reason) == ("t", "unauthorized")
@@ -171,7 +161,7 @@ def test_a_refusal_that_will_pass_is_waited_out() -> None:
     assert not waiter.done()
     assert rig.left == []
     rig.routes.handle(ChannelJoined("t", {}, False))
-    assert waiter.result is None
+    assert waiter.result() is None
     assert queued(route.queue) == [refusal]
 
 
@@ -220,7 +210,7 @@ def test_who_gives_up_in_company_does_not_leave() -> None:
     rig.routes.abort(route, waiter)
     assert rig.left == []
     rig.routes.handle(ChannelJoined("t", {}, False))
-    assert other.result is None
+    assert other.result() is None
     route.channel = "in use"
     rig.routes.abort(route, waiter)
     assert rig.left == []
@@ -247,11 +237,11 @@ def test_leaving_ends_when_the_core_says_so() -> None:
     rig.routes.handle(message())
     assert not first.done()
     rig.routes.handle(ChannelLeft("t"))
-    assert first.result is second.result is None
+    assert first.result() is second.result() is None
     assert route.queue.closed
     assert queued(route.queue) == [message()]
     rig.routes.leave(route, late)
-    assert late.result is None
+    assert late.result() is None
     assert rig.left == ["t"]
 
 
@@ -277,7 +267,7 @@ def test_a_topic_joined_again_while_it_is_left_is_another_route() -> None:
     rig.routes.handle(ChannelJoined("t", {}, False))
     rig.routes.handle(message(event="of the newest"))
     assert isinstance(waiter.error, JoinError)
-    assert last.result is None
+    assert last.result() is None
     assert [queued(route.queue) for route in (old, new, newest)] == [
         [message(event="of the old")],
         [message(event="of the new")],
@@ -297,7 +287,7 @@ def test_a_push_gets_its_reply() -> None:
     rig.routes.expect_reply(7, waiter)
     rig.routes.handle(PushReplied(8, "t", "ok", "somebody else's"))
     rig.routes.handle(PushReplied(7, "t", "ok", {"n": 1}))
-    assert waiter.result == {"n": 1}
+    assert waiter.result() == {"n": 1}
     assert queued(route.queue) == []
 
 
@@ -329,9 +319,9 @@ def test_a_reply_for_somebody_who_gave_up_is_nothing() -> None:
     rig.joined()
     waiter = Answer()
     rig.routes.expect_reply(7, waiter)
-    waiter.given_up = True
+    waiter.set_exception(TimeoutError())
     rig.routes.handle(PushReplied(7, "t", "ok", {}))
-    assert waiter.error is None
+    assert isinstance(waiter.error, TimeoutError)
 
 
 def test_a_large_reply_to_a_push_drives_no_event_out() -> None:
@@ -363,14 +353,14 @@ def test_the_end_is_told_to_everybody_with_the_last_words_of_the_connection() ->
     assert isinstance(joining.error, ConnectError)
     assert str(joining.error) == "the server refused us: HTTP 403"
     assert push.error is joining.error
-    assert left.result is None
+    assert left.result() is None
     assert joined.queue.closed
     assert leaving.queue.closed
     assert rig.routes.stream.closed
     assert rig.routes.stream.error is None
     late = Answer()
     rig.routes.leave(joined, late)
-    assert late.result is None
+    assert late.result() is None
     rig.routes.leave(joined)
     assert rig.left == ["b"]
 

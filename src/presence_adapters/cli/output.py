@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from presence_adapters.room_view import RoomView
+    from presence_adapters.clients import AnyPresenceClient
     from presence_proto import OnlineUser, PresenceEvent
 
 
@@ -163,7 +163,7 @@ def print_event(event: PresenceEvent | EventsDropped) -> None:
 MOST_NAMED = 5  # the most users that an error message lists
 
 
-def seen_users(room: RoomView) -> list[OnlineUser]:
+def seen_users(room: AnyPresenceClient) -> list[OnlineUser]:
     """Return the users in the room, sorted by name. Leave out this client's user if others do not see it."""
     own = room.identity.user_id
     # Check only the device count of this client's user: for another user it is 0 while that user is stale.
@@ -236,7 +236,7 @@ def online_since(user: OnlineUser) -> str:
     return f"{since:%H:%M}" if since.date() == today else f"{since:%Y-%m-%d}"
 
 
-def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
+def as_table(users: Iterable[OnlineUser], room: AnyPresenceClient) -> Table:
     """Return a table with one row for each user."""
     from rich.table import Table
     from rich.text import Text
@@ -258,7 +258,7 @@ def as_table(users: Iterable[OnlineUser], room: RoomView) -> Table:
     return table
 
 
-def as_json(user: OnlineUser, room: RoomView) -> dict[str, Any]:
+def as_json(user: OnlineUser, room: AnyPresenceClient) -> dict[str, Any]:
     """Return the fields of a user for JSON output."""
     return {
         "user_id": user.user_id,
