@@ -155,7 +155,7 @@ CHANNEL_COST = 256  # bytes charged per channel besides its names
 
 
 class PhoenixMember(ABC):
-    """A channel of one connection, from one join to its end. It is a member of the topic.
+    """A channel of one connection, from one join to its end. It is a member and a listener of its topic.
 
     `join_ref` is the client's `join_ref`. `ref` is the `join_ref` of messages to the client: the same value,
     or the ref of the join message when the client sent no `join_ref`.
@@ -167,9 +167,7 @@ class PhoenixMember(ABC):
     TOO_MANY_JOINS: ClassVar[str]
     """Refusal reason when the connection joins more often than `join_rate` allows."""
 
-    __slots__ = ("_session", "_topic", "join_ref", "name", "ref")
-
-    _topic: Topic  # from enter() on
+    __slots__ = ("_session", "join_ref", "name", "ref")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
         self._session = session
@@ -213,7 +211,7 @@ class PhoenixMember(ABC):
     def enter(self, message: Message) -> None:
         """Become a member of the topic, after the reply to the join `message`."""
         self._session.keep(self.size)
-        self._topic = self._session.topics.enter(self.name, self)
+        self._session.topics.enter(self.name, self).add_listener(self)
         self._session.topics.emit(TopicJoined(self.conn, self.name, self.key))
         self.welcome(message)
 
@@ -224,7 +222,8 @@ class PhoenixMember(ABC):
 
     def leave(self, reason: str) -> None:
         """Leave the topic without a message to the client."""
-        self._session.topics.leave(self._topic, self)
+        self._topic.remove_listener(self)
+        self._session.topics.leave(self.name, self)
         self._session.keep(-self.size)
         self._session.forget(self)
         self._session.topics.emit(TopicLeft(self.conn, self.name, reason))
@@ -239,7 +238,12 @@ class PhoenixMember(ABC):
         """Send a message to this client only."""
         self._session.send(Message(self.ref, None, self.name, event, payload))
 
-    # -- as a Member of a topic
+    # -- as a member and a listener of the topic
+
+    @property
+    def _topic(self) -> Topic:
+        """The topic, from `enter` to `leave`."""
+        return self._session.topics[self.name]
 
     @property
     def conn(self) -> ConnId:
@@ -325,8 +329,9 @@ class PlainMember(PhoenixMember):
                 self._relay(message, said(self.name, event, message.payload))
 
     def _relay(self, message: Message, shared: SharedMessage) -> None:
-        if self._session.rates.allow_delivery(self._topic.size, shared.size):
-            self._topic.broadcast(shared, speaker=self._key, skip=self)
+        topic = self._topic
+        if self._session.rates.allow_delivery(topic.size, shared.size):
+            topic.broadcast(shared, speaker=self._key, skip=self)
             self.reply(message, "ok", {})
         else:
             self.reply(message, "error", {"reason": TOO_FAST})
@@ -521,10 +526,11 @@ class SupabaseMember(PhoenixMember):
             if self._ack:
                 self.reply(message, "error", "payload_size_exceeded")
             return
-        if not self._session.rates.allow_delivery(self._topic.size, shared.size):
+        topic = self._topic
+        if not self._session.rates.allow_delivery(topic.size, shared.size):
             self.stop(TOO_MANY_MESSAGES, crashed=False)
             return
-        self._topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)
+        topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)
         if self._ack:
             self.reply(message, "ok", {})
 
