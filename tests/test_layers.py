@@ -88,6 +88,7 @@ PURE = {
     "collections",
     "collections.abc",
     "enum",
+    "functools",
     "hashlib",
     "heapq",
     "hmac",

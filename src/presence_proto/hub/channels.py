@@ -131,10 +131,6 @@ class ChannelSocket(Protocol):
     def conn(self) -> ConnId:
         """The id of the connection."""
 
-    @property
-    def presence_limit(self) -> int | None:
-        """Maximum number of presence calls of one channel in 30 s; `None` means no limit."""
-
     def send(self, message: Message) -> None:
         """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
 
@@ -243,7 +239,7 @@ class PhoenixMember(ABC):
     @property
     def _topic(self) -> Topic:
         """The topic, from `enter` to `leave`."""
-        return self._session.topics[self.name]
+        return self._session.topics.by_name[self.name]
 
     @property
     def conn(self) -> ConnId:
@@ -577,8 +573,9 @@ class SupabaseMember(PhoenixMember):
         self.reply(message, "ok", {})
 
     def _within_limit(self) -> bool:
-        limit = self._session.presence_limit
-        return limit is None or self._calls.take(limit, self._session.topics.clock.now)
+        topics = self._session.topics
+        limit = topics.config.presence_limit
+        return limit is None or self._calls.take(limit, topics.clock.now)
 
     # -- tokens
 

@@ -250,7 +250,7 @@ class JarvisUsers:
     @property
     def topic(self) -> Topic:
         """The topic, while there are users."""
-        return self._topics[JARVIS_TOPIC]
+        return self._topics.by_name[JARVIS_TOPIC]
 
     # -- requests of users
 

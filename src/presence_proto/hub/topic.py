@@ -589,9 +589,9 @@ class Topics:
     __slots__ = (
         "_outbox",
         "_timers",
-        "_topics",
         "_unlimited",
         "_waiting",
+        "by_name",
         "clock",
         "config",
         "ids",
@@ -613,7 +613,7 @@ class Topics:
         self.total = Allowance("this hub", config.max_total_size)
         self._timers = timers  # the timer of a topic is named after the topic
         self._outbox = outbox
-        self._topics: dict[str, Topic] = {}
+        self.by_name: dict[str, Topic] = {}  # the topics that have members
         self._unlimited = None if is_limited(config) else Rates(self)  # shared by all connections
         self.work = 0  # units of work since the hub was created; see `limits.py`
         self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), in order
@@ -623,34 +623,30 @@ class Topics:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the topics that have members."""
-        return tuple(self._topics)
+        return tuple(self.by_name)
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """The topics whose diff waits for the end of the presence window."""
-        return tuple(name for name in self._topics if self._timers.get(name) is not None)
+        return tuple(name for name in self.by_name if self._timers.get(name) is not None)
 
     def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
         """Return the present metas of a topic by presence key. Empty for a topic without members."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         return {} if topic is None else topic.online()
 
     def members(self, name: str) -> tuple[Member, ...]:
         """Return the members of a topic."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         return () if topic is None else topic.members
 
     # -- for members
 
-    def __getitem__(self, name: str) -> Topic:
-        """Return a topic that has members."""
-        return self._topics[name]
-
     def enter(self, name: str, member: Member) -> Topic:
         """Add a member to a topic, and return it. Create the topic for its first member."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         if topic is None:
-            topic = self._topics[name] = self._new_topic(name)
+            topic = self.by_name[name] = self._new_topic(name)
         topic.add(member)
         return topic
 
@@ -661,7 +657,7 @@ class Topics:
 
         `freed` is the number of bytes that the caller releases before it tracks the payload.
         """
-        topic = self._topics.get(name) or self._new_topic(name)
+        topic = self.by_name.get(name) or self._new_topic(name)
         topic.check(key, payload, payer, freed=freed)
 
     def _new_topic(self, name: str) -> Topic:
@@ -669,10 +665,10 @@ class Topics:
 
     def leave(self, name: str, member: Member) -> None:
         """Remove a member from a topic. Delete the topic when the last member leaves."""
-        topic = self._topics[name]
+        topic = self.by_name[name]
         topic.remove(member)
         if topic.is_empty:
-            del self._topics[name]
+            del self.by_name[name]
             self._waiting.pop(name, None)
             self._timers.cancel(name)
 
@@ -696,7 +692,7 @@ class Topics:
 
     def broadcast(self, name: str, shared: SharedMessage) -> None:
         """Send a message to all listeners of a topic."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         if topic is not None:
             topic.broadcast(shared)
 
@@ -714,5 +710,5 @@ class Topics:
 
     def window_ended(self, name: str) -> None:
         """Send the diff of a topic, or its next part, when the topic's timer fires."""
-        if self._topics[name].flush(LARGE_DIFF):
+        if self.by_name[name].flush(LARGE_DIFF):
             self._timers.set(name, self.clock.now + self.config.presence_window)
