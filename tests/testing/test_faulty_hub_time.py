@@ -18,6 +18,7 @@ from presence_proto.events import (
     Poked,
     UserStatus,
 )
+from presence_proto.json_text import encode_payload
 from presence_proto.testing import Contract, Faults, FaultyHub
 
 # ------------------------------------------------------------------------------------ freezing
@@ -154,6 +155,18 @@ def test_every_transport_is_aborted_whatever_it_does() -> None:
         ClientDisconnected(closing.conn, "disconnected by the server", 1001),
     ]
     assert world.hub.next_deadline() is None
+
+
+def test_who_is_cut_with_unread_messages_is_cut_once() -> None:
+    world = faulty()
+    (client,) = joined(world, PHOENIX)
+    world.hub.receive_data(client.conn, masked(bytes(encode_payload(HEARTBEAT))) * 300, now=world.now)
+    assert world.hub.has_backlog
+    for _ in range(2):
+        switch(world, "cut_all")
+    assert world.closed[client.conn] == CloseTransport(client.conn, abort=True)
+    world.advance(1)
+    assert world.events[-1] == ClientDisconnected(client.conn, "cut for a test", 1006)
 
 
 # ------------------------------------------------------------------------------------ delays

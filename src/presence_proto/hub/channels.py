@@ -518,11 +518,12 @@ class SupabaseMember(PhoenixMember):
                 self.reply(message, "error", {"reason": "user_id is not the presence key of the sender"})
             return
         shared = said(self.name, "broadcast", payload)
-        if shared.size > self._session.topics.config.max_payload_size:
+        topics = self._session.topics
+        if shared.size > topics.config.max_payload_size:
             if self._ack:
                 self.reply(message, "error", "payload_size_exceeded")
             return
-        topic = self._topic
+        topic = topics.by_name[self.name]  # not `_topic`: this runs for each broadcast
         if not self._session.rates.allow_delivery(topic.size, shared.size):
             self.stop(TOO_MANY_MESSAGES, crashed=False)
             return
@@ -559,10 +560,11 @@ class SupabaseMember(PhoenixMember):
         if not isinstance(meta, Mapping):
             self.reply(message, "error", {"reason": "Presence track payload must be a map"})
             return
-        held = self._topic.tracked(self)
+        topic = self._topic
+        held = topic.tracked(self)
         if held is None or not same_payload(held.meta, meta):
             try:
-                self._topic.track(self, self._key, meta, self._session.allowance)
+                topic.track(self, self._key, meta, self._session.allowance)
             except MetaTooLargeError:
                 self.stop("Track message size exceeded", crashed=False)
                 return

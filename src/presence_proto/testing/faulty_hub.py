@@ -48,10 +48,8 @@ def _count(instance: object, attribute: Attribute[Any], value: Any) -> None:
 
 
 def _count_or_none(instance: object, attribute: Attribute[Any], value: Any) -> None:
-    if value is not None and (not _is_whole(value) or value < 0):
-        raise LocalProtocolError(
-            f"{attribute.name} must be a whole number of at least 0, or None, not {value!r}"
-        )
+    if value is not None:
+        _count(instance, attribute, value)
 
 
 def _status(instance: object, attribute: Attribute[Any], value: Any) -> None:
@@ -309,7 +307,7 @@ class FaultyHub(Hub):
         self._collect()
         closing = [output.conn for _, output in self._late if isinstance(output, CloseTransport)]
         self._late.clear()
-        for conn in (*closing, *self._peers):
+        for conn in (*closing, *(conn for conn, peer in self._peers.items() if peer.lost is None)):
             self._ready.put(CloseTransport(conn, abort=True))
             super().transport_closed(conn, now=now, reason="cut for a test")
 
