@@ -20,6 +20,7 @@ from faulty_rig import (
     kinds,
     on_both,
     reasons,
+    set_faults,
     switch,
 )
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, joined, supabase_join
@@ -47,9 +48,7 @@ from presence_proto.testing import Faults, FaultyHub
 @on_both
 def test_the_next_handshakes_are_refused(url: str) -> None:
     room = Room()
-    room.switch(
-        "set_faults", handshakes_to_refuse=2, refusal_status=429, refusal_body='{"error": "Too many joins"}'
-    )
+    room.set_faults(handshakes_to_refuse=2, refusal_status=429, refusal_body='{"error": "Too many joins"}')
     assert room.hub.faults.handshakes_to_refuse == 2
     host = room.join("ann", url)
     room.advance(1)
@@ -65,7 +64,7 @@ def test_the_next_handshakes_are_refused(url: str) -> None:
 
 def test_a_refusal_is_a_response_of_http_and_an_event() -> None:
     world = faulty()
-    switch(world, "set_faults", handshakes_to_refuse=1, refusal_status=401, refusal_body='{"error":"no"}')
+    set_faults(world, handshakes_to_refuse=1, refusal_status=401, refusal_body='{"error":"no"}')
     refused = world.connect().refused
     assert refused is not None
     assert (refused.status, refused.body) == (401, b'{"error":"no"}')
@@ -76,7 +75,7 @@ def test_a_refusal_is_a_response_of_http_and_an_event() -> None:
 @pytest.mark.parametrize(("off", "changes"), [("set_faults", {"handshakes_to_refuse": 0}), ("heal", {})])
 def test_handshakes_are_accepted_again(off: str, changes: dict[str, int]) -> None:
     world = faulty()
-    switch(world, "set_faults", handshakes_to_refuse=5)
+    set_faults(world, handshakes_to_refuse=5)
     refused = world.connect().refused
     assert refused is not None
     assert (refused.status, refused.body) == (503, b"")
@@ -93,7 +92,7 @@ def test_heartbeats_are_not_answered(url: str) -> None:
     ann, bo = room.two(
         url, heartbeat_interval=5, heartbeat_timeout=2, reconnect_delay=100, max_reconnect_delay=100
     )
-    room.switch("set_faults", heartbeats_muted=True)
+    room.set_faults(heartbeats_muted=True)
     room.advance(1.9)
     assert (ann.take(), bo.take()) == ([], [])
     room.advance(20)
@@ -110,13 +109,13 @@ def test_heartbeats_are_not_answered(url: str) -> None:
 def test_other_messages_of_the_socket_are_answered_meanwhile() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "set_faults", heartbeats_muted=True)
+    set_faults(world, heartbeats_muted=True)
     client.say(*HEARTBEAT)
     assert client.take() == []
     client.say(None, "3", "phoenix", "what", {})
     client.say("1", "4", "realtime:x", "heartbeat", {})
     assert [message[1:3] for message in client.take()] == [["3", "phoenix"]]
-    switch(world, "set_faults", heartbeats_muted=False)
+    set_faults(world, heartbeats_muted=False)
     client.say(*HEARTBEAT)
     assert client.take() == [[None, "9", "phoenix", "phx_reply", {"status": "ok", "response": {}}]]
 
@@ -124,7 +123,7 @@ def test_other_messages_of_the_socket_are_answered_meanwhile() -> None:
 @on_both
 def test_joins_are_not_answered(url: str) -> None:
     room = Room()
-    room.switch("set_faults", joins_ignored=True)
+    room.set_faults(joins_ignored=True)
     host = room.join("ann", url, join_timeout=3, reconnect_delay=1, max_reconnect_delay=1)
     room.advance(30)
     assert room.hub.connections
@@ -139,7 +138,7 @@ def test_joins_are_not_answered(url: str) -> None:
 def test_who_has_joined_stays_joined_while_joins_are_ignored() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "set_faults", joins_ignored=True)
+    set_faults(world, joins_ignored=True)
     assert client.join("realtime:x", supabase_join("u0"), "5") == []
     client.say("1", "6", "realtime:x", "presence", TRACK)
     assert events_of(client.take()) == ["phx_reply", "presence_diff"]
@@ -147,7 +146,7 @@ def test_who_has_joined_stays_joined_while_joins_are_ignored() -> None:
 
 def test_states_are_withheld() -> None:
     room = Room()
-    room.switch("set_faults", states_withheld=True)
+    room.set_faults(states_withheld=True)
     host = room.join("ann", SUPABASE_URL, state_timeout=2)
     room.advance(20)
     events = host.take()
@@ -161,13 +160,13 @@ def test_states_are_withheld() -> None:
 
 def test_diffs_still_come_without_a_state() -> None:
     world = faulty()
-    switch(world, "set_faults", states_withheld=True)
+    set_faults(world, states_withheld=True)
     ann, bo = (world.connect(SUPABASE) for _ in range(2))
     assert events_of(ann.join("realtime:x", supabase_join("ann"))) == ["phx_reply"]
     assert events_of(bo.join("realtime:x", supabase_join("bo"))) == ["phx_reply"]
     bo.say("1", "2", "realtime:x", "presence", TRACK)
     assert events_of(ann.take()) == ["presence_diff"]
-    switch(world, "set_faults", states_withheld=False)
+    set_faults(world, states_withheld=False)
     assert events_of(world.connect(PHOENIX).join("room:x", {})) == ["phx_reply", "presence_state"]
 
 
@@ -175,7 +174,7 @@ def test_states_are_late_on_every_other_connection() -> None:
     world = faulty()
     odd, even = world.connect(SUPABASE), world.connect(SUPABASE)
     assert (odd.conn % 2, even.conn % 2) == (1, 0)
-    switch(world, "set_faults", states_late=True)
+    set_faults(world, states_late=True)
     assert events_of(odd.join("realtime:x", supabase_join("odd"))) == ["phx_reply", "presence_state"]
     assert events_of(even.join("realtime:x", supabase_join("even"))) == ["phx_reply"]
     odd.say("1", "2", "realtime:x", "presence", TRACK)
@@ -195,14 +194,14 @@ def test_states_are_late_on_every_other_connection() -> None:
 def test_broadcasts_are_lost(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
-    room.switch("set_faults", broadcasts_dropped=True)
+    room.set_faults(broadcasts_dropped=True)
     bo.do(bo.client.send_poke, "ann")
     bo.do(bo.client.send_invite, "Chess")
     assert ann.take() == []
     assert all(isinstance(event, InviteSent) for event in bo.take())
     bo.do(bo.client.update_activity, UserStatus.AWAY)
     assert kinds(ann.take()) == [ActivityChanged]  # as the presence says
-    room.switch("set_faults", broadcasts_dropped=False)
+    room.set_faults(broadcasts_dropped=False)
     bo.do(bo.client.send_poke, "ann")
     bo.do(bo.client.send_invite, "Chess")
     assert kinds(ann.take()) == [Poked, GameInvite]
@@ -212,7 +211,7 @@ def test_a_lost_broadcast_is_acknowledged() -> None:
     world = faulty()
     ann, bo = joined(world, SUPABASE, SUPABASE_V1, topic="realtime:x")
     ann.join("realtime:x", supabase_join("ann", ack=True, echo=True), "5")
-    switch(world, "set_faults", broadcasts_dropped=True)
+    set_faults(world, broadcasts_dropped=True)
     ann.say("5", "6", "realtime:x", "broadcast", BROADCAST)
     assert events_of(ann.take()) == ["phx_reply"]
     switch(world, "broadcast", "realtime:x", "news", {})
@@ -226,7 +225,7 @@ def test_a_lost_broadcast_is_acknowledged() -> None:
 def test_what_plain_channels_relay_is_lost_too() -> None:
     world = faulty()
     ann, bo = joined(world, PHOENIX, PHOENIX)
-    switch(world, "set_faults", broadcasts_dropped=True)
+    set_faults(world, broadcasts_dropped=True)
     ann.say("1", "2", "room:x", "shout", {"n": 1})
     assert events_of(ann.take()) == ["phx_reply"]
     ann.say("1", "3", "room:x", "track", {"n": 1})
@@ -236,7 +235,7 @@ def test_what_plain_channels_relay_is_lost_too() -> None:
 @on_both
 def test_diffs_come_twice(url: str) -> None:
     room = Room()
-    room.switch("set_faults", diffs_duplicated=True)
+    room.set_faults(diffs_duplicated=True)
     ann = room.join("ann", url)
     ann.take()
     bo = room.join("bo", url)
@@ -252,7 +251,7 @@ def test_diffs_come_twice(url: str) -> None:
 def test_both_diffs_are_the_same(target: str) -> None:
     world = faulty()
     ann, bo = joined(world, target, target, topic="realtime:x")
-    switch(world, "set_faults", diffs_duplicated=True)
+    set_faults(world, diffs_duplicated=True)
     ann.say("1", "2", "realtime:x", "presence", TRACK)
     first, second = bo.take()
     assert first == second
@@ -268,7 +267,7 @@ def test_both_diffs_are_the_same(target: str) -> None:
 def test_who_tracks_too_often_loses_the_channel() -> None:
     room = Room()
     ann, bo = room.two(SUPABASE_URL, track_limit=None)
-    room.switch("set_faults", presence_limit=5, broadcast_limit=100)
+    room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(5):
         ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
     assert {event.user.activity for event in bo.take()} == {f"Level {n}" for n in range(5)}
@@ -283,7 +282,7 @@ def test_who_tracks_too_often_loses_the_channel() -> None:
 def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
     room = Room()
     ann, bo = room.two(SUPABASE_URL)
-    room.switch("set_faults", presence_limit=5, broadcast_limit=100)
+    room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(100):
         ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
         room.advance(1)
@@ -301,7 +300,7 @@ def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
 def test_the_server_says_what_was_too_much(event: str, payload: Any, says: str, seconds: float) -> None:
     world = faulty()
     (client,) = joined(world, PHOENIX, topic="realtime:x")
-    switch(world, "set_faults", presence_limit=2, broadcast_limit=2)
+    set_faults(world, presence_limit=2, broadcast_limit=2)
 
     def call(join_ref: str | None, times: int = 1) -> list[list[Any]]:
         for _ in range(times):
@@ -319,17 +318,17 @@ def test_the_server_says_what_was_too_much(event: str, payload: Any, says: str, 
     client.join("realtime:x", supabase_join("u0"), "8")
     assert call("8", 2) == []
     assert events_of(call("8")) == ["system", "phx_close"]
-    switch(world, "set_faults", presence_limit=None, broadcast_limit=None)
+    set_faults(world, presence_limit=None, broadcast_limit=None)
     client.join("realtime:x", supabase_join("u0"), "9")
     assert call("9", 20) == []
-    switch(world, "set_faults", presence_limit=0, broadcast_limit=0)
+    set_faults(world, presence_limit=0, broadcast_limit=0)
     assert events_of(call("9")) == ["system", "phx_close"]
 
 
 def test_plain_channels_have_no_limit() -> None:
     world = faulty()
     (client,) = joined(world, PHOENIX)
-    switch(world, "set_faults", presence_limit=0, broadcast_limit=0)
+    set_faults(world, presence_limit=0, broadcast_limit=0)
     for event in ("presence", "broadcast", "track"):
         client.say("1", "2", "room:x", event, {})
         assert "phx_reply" in events_of(client.take())
@@ -337,7 +336,7 @@ def test_plain_channels_have_no_limit() -> None:
 
 def test_our_client_comes_back_when_the_limit_is_lifted() -> None:
     room = Room()
-    room.switch("set_faults", presence_limit=0)
+    room.set_faults(presence_limit=0)
     host = room.join("ann", SUPABASE_URL)
     room.advance(10)
     assert not room.hub.online(ROOM)
@@ -365,7 +364,7 @@ def test_a_channel_that_ends_comes_back(end: str) -> None:
 def test_a_hub_that_shuts_down_heals_first(fault: dict[str, Any]) -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "set_faults", **fault)
+    set_faults(world, **fault)
     client.say(*HEARTBEAT)
     switch(world, "shutdown")
     assert events_of(client.take()) == ["phx_reply"]
@@ -379,7 +378,7 @@ def test_a_hub_is_not_closed_while_it_holds_something_back() -> None:
     client = world.connect()
     client.mute = True
     switch(world, "shutdown")
-    switch(world, "set_faults", delay=60)
+    set_faults(world, delay=60)
     world.receive(client.conn, CLOSE)
     assert not world.hub.is_closed
     world.advance(60)
@@ -427,8 +426,8 @@ def test_a_command_runs_what_is_due() -> None:
     conn = world.open()
     world.advance(9)
     world.now += 1
-    switch(world, "set_faults", frozen=False)
+    set_faults(world, frozen=False)
     assert conn not in world.closed, "a command comes before what lies unread"
     world.now += 5
-    switch(world, "set_faults", frozen=False)
+    set_faults(world, frozen=False)
     assert conn in world.closed

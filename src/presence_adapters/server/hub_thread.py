@@ -276,7 +276,7 @@ class HubThread:
         """Change some fields of `presence_proto.testing.Faults`. The other faults stay as they are."""
         self.run(lambda server: server.set_faults(**changes))
 
-    # Shorter names for faults that existed before `set_faults`. A new fault needs none.
+    # Switches: short names for common faults. `set_faults` sets any fault.
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:

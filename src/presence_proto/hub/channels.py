@@ -523,7 +523,7 @@ class SupabaseMember(PhoenixMember):
             if self._ack:
                 self.reply(message, "error", "payload_size_exceeded")
             return
-        topic = topics.by_name[self.name]  # not `_topic`: this runs for each broadcast
+        topic = topics.by_name[self.name]  # not `self._topic`: this is a hot path
         if not self._session.rates.allow_delivery(topic.size, shared.size):
             self.stop(TOO_MANY_MESSAGES, crashed=False)
             return
