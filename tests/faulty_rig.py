@@ -35,6 +35,9 @@ class Room(Lan):
         getattr(self.hub, name)(*args, now=self.now, **options)
         self.settle()
 
+    def set_faults(self, **faults: Any) -> None:
+        self.switch("set_faults", **faults)
+
     def two(self, url: str, **settings: Any) -> tuple[Host, Host]:
         """Ann and Bo, who know of each other and have nothing more to tell."""
         ann, bo = (self.join(name, url, **settings) for name in ("ann", "bo"))
@@ -51,6 +54,10 @@ def faulty(config: HubConfig | None = None) -> World:
 def switch(world: World, name: str, *args: Any, **options: Any) -> None:
     getattr(world.hub, name)(*args, now=world.now, **options)
     world.settle()
+
+
+def set_faults(world: World, **faults: Any) -> None:
+    switch(world, "set_faults", **faults)
 
 
 def kinds(events: list[Any]) -> list[type]:

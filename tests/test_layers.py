@@ -89,6 +89,7 @@ PURE = {
     "collections",
     "collections.abc",
     "enum",
+    "functools",
     "hashlib",
     "heapq",
     "hmac",

@@ -162,14 +162,14 @@ def hub(config: HubConfig | None = None, path: str = "/realtime/v1", **settings:
     return setup
 
 
-def faulty(switch: str, *args: Any, path: str = "/realtime/v1", **settings: Any) -> Setup:
-    """A hub with one of its faults switched on."""
+def faulty(**faults: Any) -> Setup:
+    """A hub with some faults."""
 
     @asynccontextmanager
     async def setup(world: World) -> AsyncIterator[dict[str, Any]]:
         async with HubServer(hub_type=FaultyHub) as server:
-            server.run(getattr(server.hub, switch), *args)
-            yield {"server_url": server.url + path, "timeout": SHORT, **settings}
+            server.set_faults(**faults)
+            yield {"server_url": f"{server.url}/realtime/v1", "timeout": SHORT}
 
     return setup
 
@@ -195,9 +195,7 @@ def closing(when: str, reason: str) -> Setup:
                 server.run(server.hub.disconnect, server.hub.connections[0], 1011, reason)
 
         async with HubServer(hub_type=FaultyHub, on_event=happened) as server:
-            faulty_hub: Any = server.hub
-            server.run(faulty_hub.withhold_states)
-            server.run(faulty_hub.ignore_joins, when == "ClientConnected")
+            server.set_faults(states_withheld=True, joins_ignored=when == "ClientConnected")
             yield {"server_url": f"{server.url}/realtime/v1"}
 
     return setup
@@ -489,8 +487,7 @@ async def late_goodbye(world: World) -> AsyncIterator[dict[str, Any]]:
             loop.call_later(0.05, lambda: server.run(server.hub.disconnect, server.hub.connections[0], 1011))
 
     async with HubServer(hub_type=FaultyHub, on_event=happened) as server:
-        faulty_hub: Any = server.hub
-        server.run(faulty_hub.mute_heartbeats)
+        server.set_faults(heartbeats_muted=True)
         yield {"server_url": f"{server.url}/realtime/v1"}
 
 
@@ -546,7 +543,7 @@ SETUPS: dict[str, Setup] = {
     "rate-limited": full_hub,
     "project-paused": supabase(http("540 Project paused", body='{"message":"paused"}')),
     "project-restricted": supabase(http("402 Payment Required", body='{"message":"overdue_payment"}')),
-    "unavailable": faulty("refuse_handshakes", 9, 503),
+    "unavailable": faulty(handshakes_to_refuse=9),
     "no-websocket": answers("200 OK", "Content-Type: text/html", body=_PAGE),
     "broken-upgrade": answers("101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"),
     "not-http": another_service,
@@ -577,12 +574,12 @@ SETUPS: dict[str, Setup] = {
     "wrong-protocol-jarvis": hub(HubConfig(protocol="jarvis"), protocol="phoenix"),
     "wrong-protocol": hub(HubConfig(protocol="phoenix"), path="/socket/websocket", protocol="jarvis"),
     "lost-in-join": closing("ClientConnected", "maintenance"),
-    "join-unanswered": faulty("ignore_joins"),
+    "join-unanswered": faulty(joins_ignored=True),
     # presence
     "rate-limited-presence": closing("TopicJoined", "Client presence rate limit exceeded"),
     "lost-in-presence": closing("TopicJoined", "maintenance"),
-    "presence-disabled": faulty("withhold_states"),
+    "presence-disabled": faulty(states_withheld=True),
     # heartbeats
     "lost-in-heartbeat": late_goodbye,
-    "heartbeat-unanswered": faulty("mute_heartbeats"),
+    "heartbeat-unanswered": faulty(heartbeats_muted=True),
 }

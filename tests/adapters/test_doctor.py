@@ -242,8 +242,7 @@ def test_a_connection_that_is_reset(world: Workshop) -> None:
                 asyncio.get_running_loop().call_soon(lambda: hub.cut_all(reset=True))
 
         async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
-            faulty: Any = hub.hub
-            hub.run(faulty.ignore_joins)
+            hub.set_faults(joins_ignored=True)
             return await examined({"server_url": hub.url})
 
     name, cause = told(main)
@@ -279,8 +278,7 @@ def test_a_server_that_lets_us_in_and_puts_us_out(withheld: bool, code: int | No
                 hub.run(hub.hub.disconnect, hub.hub.connections[0], code, "enough")
 
         async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
-            faulty: Any = hub.hub
-            hub.run(faulty.withhold_states, withheld)
+            hub.set_faults(states_withheld=withheld)
             return await examined({"server_url": hub.url})
 
     name, cause = told(main)
@@ -333,8 +331,7 @@ def test_a_channel_that_crashes_before_it_says_who_is_there(world: Workshop) -> 
                 loop.call_soon(lambda: hub.run(hub.hub.crash_channel, "realtime:jarvis-presence"))
 
         async with HubServer(hub_type=FaultyHub, on_event=happened) as hub:
-            faulty: Any = hub.hub
-            hub.run(faulty.withhold_states)
+            hub.set_faults(states_withheld=True)
             return await examined({"server_url": hub.url})
 
     assert told(main)[0] == "lost-in-presence"

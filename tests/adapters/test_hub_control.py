@@ -17,6 +17,7 @@ from presence_adapters.blocking import ConnectError, PresenceClient
 from presence_adapters.cli.serve import answers, described
 from presence_adapters.server.hub_thread import COMMANDS, HubThread
 from presence_proto import Connected, Disconnected, Error, Identity, PresenceConfig
+from presence_proto.testing import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,9 +177,19 @@ ALL = {
     "disconnect": {"conn": 1, "code": 4000, "reason": "why"},
     "cut_all": {"reset": True},
     "refuse_handshakes": {"count": 0, "status": 500, "body": "{}"},
+    "set_faults": {"joins_ignored": False, "presence_limit": 9},
     "limit_rate": {"presence_calls": None, "broadcasts": 7},
     "delay": {"seconds": 1},
 }
+
+
+def test_a_fault_that_is_changed_leaves_the_others(hub: HubThread) -> None:
+    for line in (
+        '{"do": "set_faults", "delay": 2, "diffs_duplicated": true}',
+        '{"do": "set_faults", "delay": 0}',
+    ):
+        assert one_answer(hub, line) == {"ok": True}
+    assert hub.run(lambda server: server.hub.faults) == Faults(diffs_duplicated=True)  # type: ignore[attr-defined]
 
 
 def test_every_command_can_be_given(hub: HubThread) -> None:
@@ -205,9 +216,14 @@ def test_every_command_can_be_given(hub: HubThread) -> None:
         ('{"do": "run"}', ', not "run"'),
         ('{"do": "delay"}', "delay: it needs seconds"),
         ('{"do": "delay", "seconds": "2"}', 'delay: seconds must be float, not "2"'),
-        ('{"do": "delay", "seconds": -2}', "seconds must be 0 or at least 0.001, not -2.0"),
+        ('{"do": "delay", "seconds": -2}', "delay must be 0 or at least 0.001 seconds, not -2.0"),
         ('{"do": "freeze", "count": 1}', "freeze: unknown argument 'count', expected "),
         ('{"do": "mute_heartbeats", "on": 0}', "mute_heartbeats: on must be bool, not 0"),
+        ('{"do": "set_faults", "frozen": "yes"}', 'set_faults: frozen must be bool, not "yes"'),
+        (
+            '{"do": "set_faults", "bad": 1}',
+            "set_faults: unknown argument 'bad', expected handshakes_to_refuse, ",
+        ),
         ('{"do": "start"}', "the hub is running already"),
         ('{"do": "cut", "conn": 99}', "there is no connection 99"),
         (

@@ -187,6 +187,15 @@ def test_what_is_said_in_one_moment_is_one_write_for_each_client(monkeypatch: py
     run(main)
 
 
+def test_only_a_faulty_hub_has_faults() -> None:
+    async def main() -> None:
+        async with HubServer() as server:
+            with pytest.raises(TypeError, match="hub_type=FaultyHub"):
+                server.set_faults(frozen=True)
+
+    run(main)
+
+
 def test_what_was_said_before_a_cut_is_written_before_it() -> None:
     async def main() -> None:
         async with HubServer() as server, realtime(server) as client:

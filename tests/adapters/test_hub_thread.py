@@ -401,8 +401,10 @@ def test_it_freezes_and_thaws(presence_hub: HubThread) -> None:
 
 
 def test_values_that_make_no_sense_are_refused(presence_hub: HubThread) -> None:
-    with pytest.raises(LocalProtocolError, match="status must be"):
+    with pytest.raises(LocalProtocolError, match="refusal_status must be"):
         presence_hub.refuse_handshakes(1, 200)
+    with pytest.raises(TypeError, match="bad_weather"):
+        presence_hub.set_faults(bad_weather=True)
 
 
 def test_every_command_says_what_it_does() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from faulty_rig import HEARTBEAT, events_of, faulty, switch
+from faulty_rig import HEARTBEAT, events_of, faulty, set_faults
 from hub_client import PHOENIX, SUPABASE, Client, World, masked
 from presence_proto.config import HubConfig
 from presence_proto.errors import ConfigError
@@ -242,12 +242,12 @@ def test_a_slow_join_is_not_taken_for_silence() -> None:
 def test_a_faulty_hub_can_be_told_to_be_slow_and_quick_again() -> None:
     world = faulty(HubConfig(join_delay=1.0, presence_window=0))
     client = world.connect()
-    switch(world, "slow_joins", 2.0)
+    set_faults(world, join_delay=2.0, refusal_delay=5.0)
     assert (world.hub.faults.join_delay, world.hub.faults.refusal_delay) == (2.0, 5.0)  # type: ignore[attr-defined]
     ask(client, "room:a", "room:b")
     world.advance(2.9)
     assert client.take() == []
-    switch(world, "slow_joins", 0, 0)
+    set_faults(world, join_delay=0, refusal_delay=0)
     world.advance(0.1)
     assert answers(client) == [("room:a", "ok")]
     world.advance(1.0)
@@ -257,7 +257,7 @@ def test_a_faulty_hub_can_be_told_to_be_slow_and_quick_again() -> None:
 def test_the_defaults_of_the_switch_are_supabases() -> None:
     world = faulty(HubConfig(authorize=refuse_some, presence_window=0))
     client = world.connect()
-    switch(world, "slow_joins")
+    set_faults(world, refusal_delay=5.0)
     ask(client, "room:a", "room:private")
     assert answers(client) == [("room:a", "ok")]
     world.advance(4.9)

@@ -226,13 +226,13 @@ def test_several_diffs_of_one_moment_go_out_in_order() -> None:
 
 
 @define(eq=False)
-class Listener:
-    """A member that speaks no Phoenix at all."""
+class Ears:
+    """A member and a listener that speaks no Phoenix at all."""
 
     conn: ConnId = field(default=ConnId(1))
     heard: list[Any] = field(factory=list)
 
-    def on_broadcast(self, shared: SharedMessage) -> None:
+    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
         self.heard.append(shared.message.event)
 
     def on_diff(self, diff: Diff) -> None:
@@ -245,14 +245,16 @@ class Listener:
 def test_any_kind_of_member_will_do() -> None:
     waiting: dict[str, Topic] = {}
     topic = Topic("room:x", Ids(), waiting, HubConfig(), Allowance("this hub", 10_000))
-    ears, mouth = Listener(), Listener()
-    topic.add(ears)
-    topic.add(mouth)
+    ears, mouth = Ears(), Ears()
+    for one in (ears, mouth):
+        topic.add(one)
+        topic.add_listener(one)
     assert topic.members == (ears, mouth)
     topic.track(mouth, "m", {"a": 1})
     topic.track(ears, "e", {})
     assert waiting == {"room:x": topic}
     topic.flush()
+    topic.remove_listener(mouth)
     topic.remove(mouth)
     topic.flush()
     topic.flush()

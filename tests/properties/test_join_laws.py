@@ -94,7 +94,7 @@ def test_no_connection_is_lost_and_no_retry_makes_the_queue_longer(steps: list[t
         if name == "wait":
             lan.advance(*arguments)
         elif name == "slow":
-            hub.slow_joins(*arguments, now=lan.now)
+            hub.set_faults(join_delay=arguments[0], refusal_delay=arguments[1], now=lan.now)
         elif name == "token":
             host.do(host.client.set_access_token, *arguments)
         elif name == "join":
@@ -104,7 +104,7 @@ def test_no_connection_is_lost_and_no_retry_makes_the_queue_longer(steps: list[t
             del wanted[arguments[0]]
             host.do(host.client.leave, *arguments)
         told += host.take()
-    hub.slow_joins(0.0, 0.0, now=lan.now)
+    hub.heal(now=lan.now)
     lan.advance(400.0)
     told += host.take()
     assert not [event for event in told if isinstance(event, SocketDisconnected)]

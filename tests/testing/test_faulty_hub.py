@@ -20,6 +20,7 @@ from faulty_rig import (
     kinds,
     on_both,
     reasons,
+    set_faults,
     switch,
 )
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, joined, supabase_join
@@ -47,7 +48,7 @@ from presence_proto.testing import Faults, FaultyHub
 @on_both
 def test_the_next_handshakes_are_refused(url: str) -> None:
     room = Room()
-    room.switch("refuse_handshakes", 2, 429, '{"error": "Too many joins"}')
+    room.set_faults(handshakes_to_refuse=2, refusal_status=429, refusal_body='{"error": "Too many joins"}')
     assert room.hub.faults.handshakes_to_refuse == 2
     host = room.join("ann", url)
     room.advance(1)
@@ -63,7 +64,7 @@ def test_the_next_handshakes_are_refused(url: str) -> None:
 
 def test_a_refusal_is_a_response_of_http_and_an_event() -> None:
     world = faulty()
-    switch(world, "refuse_handshakes", status=401, body='{"error":"no"}')
+    set_faults(world, handshakes_to_refuse=1, refusal_status=401, refusal_body='{"error":"no"}')
     refused = world.connect().refused
     assert refused is not None
     assert (refused.status, refused.body) == (401, b'{"error":"no"}')
@@ -71,14 +72,14 @@ def test_a_refusal_is_a_response_of_http_and_an_event() -> None:
     assert world.connect().opened is not None
 
 
-@pytest.mark.parametrize("off", [("refuse_handshakes", 0), ("heal",)])
-def test_handshakes_are_accepted_again(off: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(("off", "changes"), [("set_faults", {"handshakes_to_refuse": 0}), ("heal", {})])
+def test_handshakes_are_accepted_again(off: str, changes: dict[str, int]) -> None:
     world = faulty()
-    switch(world, "refuse_handshakes", 5)
+    set_faults(world, handshakes_to_refuse=5)
     refused = world.connect().refused
     assert refused is not None
     assert (refused.status, refused.body) == (503, b"")
-    switch(world, *off)
+    switch(world, off, **changes)
     assert world.connect().opened is not None
 
 
@@ -91,7 +92,7 @@ def test_heartbeats_are_not_answered(url: str) -> None:
     ann, bo = room.two(
         url, heartbeat_interval=5, heartbeat_timeout=2, reconnect_delay=100, max_reconnect_delay=100
     )
-    room.switch("mute_heartbeats")
+    room.set_faults(heartbeats_muted=True)
     room.advance(1.9)
     assert (ann.take(), bo.take()) == ([], [])
     room.advance(20)
@@ -108,13 +109,13 @@ def test_heartbeats_are_not_answered(url: str) -> None:
 def test_other_messages_of_the_socket_are_answered_meanwhile() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "mute_heartbeats")
+    set_faults(world, heartbeats_muted=True)
     client.say(*HEARTBEAT)
     assert client.take() == []
     client.say(None, "3", "phoenix", "what", {})
     client.say("1", "4", "realtime:x", "heartbeat", {})
     assert [message[1:3] for message in client.take()] == [["3", "phoenix"]]
-    switch(world, "mute_heartbeats", on=False)
+    set_faults(world, heartbeats_muted=False)
     client.say(*HEARTBEAT)
     assert client.take() == [[None, "9", "phoenix", "phx_reply", {"status": "ok", "response": {}}]]
 
@@ -122,7 +123,7 @@ def test_other_messages_of_the_socket_are_answered_meanwhile() -> None:
 @on_both
 def test_joins_are_not_answered(url: str) -> None:
     room = Room()
-    room.switch("ignore_joins")
+    room.set_faults(joins_ignored=True)
     host = room.join("ann", url, join_timeout=3, reconnect_delay=1, max_reconnect_delay=1)
     room.advance(30)
     assert room.hub.connections
@@ -137,7 +138,7 @@ def test_joins_are_not_answered(url: str) -> None:
 def test_who_has_joined_stays_joined_while_joins_are_ignored() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "ignore_joins")
+    set_faults(world, joins_ignored=True)
     assert client.join("realtime:x", supabase_join("u0"), "5") == []
     client.say("1", "6", "realtime:x", "presence", TRACK)
     assert events_of(client.take()) == ["phx_reply", "presence_diff"]
@@ -145,7 +146,7 @@ def test_who_has_joined_stays_joined_while_joins_are_ignored() -> None:
 
 def test_states_are_withheld() -> None:
     room = Room()
-    room.switch("withhold_states")
+    room.set_faults(states_withheld=True)
     host = room.join("ann", SUPABASE_URL, state_timeout=2)
     room.advance(20)
     events = host.take()
@@ -159,14 +160,31 @@ def test_states_are_withheld() -> None:
 
 def test_diffs_still_come_without_a_state() -> None:
     world = faulty()
-    switch(world, "withhold_states")
+    set_faults(world, states_withheld=True)
     ann, bo = (world.connect(SUPABASE) for _ in range(2))
     assert events_of(ann.join("realtime:x", supabase_join("ann"))) == ["phx_reply"]
     assert events_of(bo.join("realtime:x", supabase_join("bo"))) == ["phx_reply"]
     bo.say("1", "2", "realtime:x", "presence", TRACK)
     assert events_of(ann.take()) == ["presence_diff"]
-    switch(world, "withhold_states", on=False)
+    set_faults(world, states_withheld=False)
     assert events_of(world.connect(PHOENIX).join("room:x", {})) == ["phx_reply", "presence_state"]
+
+
+def test_states_are_late_on_every_other_connection() -> None:
+    world = faulty()
+    odd, even = world.connect(SUPABASE), world.connect(SUPABASE)
+    assert (odd.conn % 2, even.conn % 2) == (1, 0)
+    set_faults(world, states_late=True)
+    assert events_of(odd.join("realtime:x", supabase_join("odd"))) == ["phx_reply", "presence_state"]
+    assert events_of(even.join("realtime:x", supabase_join("even"))) == ["phx_reply"]
+    odd.say("1", "2", "realtime:x", "presence", TRACK)
+    assert events_of(even.take()) == ["presence_diff", "presence_state"]
+    even.join("realtime:x", supabase_join("even"), "5")
+    even.say(*HEARTBEAT)
+    assert events_of(even.take()) == ["presence_state", "phx_reply"]
+    even.join("realtime:x", supabase_join("even"), "6")
+    switch(world, "crash_channel", "realtime:x")
+    assert events_of(even.take()) == ["phx_error", "presence_state"]
 
 
 # ------------------------------------------------------------------------------------ what is said to all
@@ -176,14 +194,14 @@ def test_diffs_still_come_without_a_state() -> None:
 def test_broadcasts_are_lost(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
-    room.switch("drop_broadcasts")
+    room.set_faults(broadcasts_dropped=True)
     bo.do(bo.client.send_poke, "ann")
     bo.do(bo.client.send_invite, "Chess")
     assert ann.take() == []
     assert all(isinstance(event, InviteSent) for event in bo.take())
     bo.do(bo.client.update_activity, UserStatus.AWAY)
     assert kinds(ann.take()) == [ActivityChanged]  # as the presence says
-    room.switch("drop_broadcasts", on=False)
+    room.set_faults(broadcasts_dropped=False)
     bo.do(bo.client.send_poke, "ann")
     bo.do(bo.client.send_invite, "Chess")
     assert kinds(ann.take()) == [Poked, GameInvite]
@@ -193,7 +211,7 @@ def test_a_lost_broadcast_is_acknowledged() -> None:
     world = faulty()
     ann, bo = joined(world, SUPABASE, SUPABASE_V1, topic="realtime:x")
     ann.join("realtime:x", supabase_join("ann", ack=True, echo=True), "5")
-    switch(world, "drop_broadcasts")
+    set_faults(world, broadcasts_dropped=True)
     ann.say("5", "6", "realtime:x", "broadcast", BROADCAST)
     assert events_of(ann.take()) == ["phx_reply"]
     switch(world, "broadcast", "realtime:x", "news", {})
@@ -207,7 +225,7 @@ def test_a_lost_broadcast_is_acknowledged() -> None:
 def test_what_plain_channels_relay_is_lost_too() -> None:
     world = faulty()
     ann, bo = joined(world, PHOENIX, PHOENIX)
-    switch(world, "drop_broadcasts")
+    set_faults(world, broadcasts_dropped=True)
     ann.say("1", "2", "room:x", "shout", {"n": 1})
     assert events_of(ann.take()) == ["phx_reply"]
     ann.say("1", "3", "room:x", "track", {"n": 1})
@@ -217,7 +235,7 @@ def test_what_plain_channels_relay_is_lost_too() -> None:
 @on_both
 def test_diffs_come_twice(url: str) -> None:
     room = Room()
-    room.switch("duplicate_diffs")
+    room.set_faults(diffs_duplicated=True)
     ann = room.join("ann", url)
     ann.take()
     bo = room.join("bo", url)
@@ -233,7 +251,7 @@ def test_diffs_come_twice(url: str) -> None:
 def test_both_diffs_are_the_same(target: str) -> None:
     world = faulty()
     ann, bo = joined(world, target, target, topic="realtime:x")
-    switch(world, "duplicate_diffs")
+    set_faults(world, diffs_duplicated=True)
     ann.say("1", "2", "realtime:x", "presence", TRACK)
     first, second = bo.take()
     assert first == second
@@ -249,7 +267,7 @@ def test_both_diffs_are_the_same(target: str) -> None:
 def test_who_tracks_too_often_loses_the_channel() -> None:
     room = Room()
     ann, bo = room.two(SUPABASE_URL, track_limit=None)
-    room.switch("limit_rate")
+    room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(5):
         ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
     assert {event.user.activity for event in bo.take()} == {f"Level {n}" for n in range(5)}
@@ -264,7 +282,7 @@ def test_who_tracks_too_often_loses_the_channel() -> None:
 def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
     room = Room()
     ann, bo = room.two(SUPABASE_URL)
-    room.switch("limit_rate")
+    room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(100):
         ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
         room.advance(1)
@@ -282,7 +300,7 @@ def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
 def test_the_server_says_what_was_too_much(event: str, payload: Any, says: str, seconds: float) -> None:
     world = faulty()
     (client,) = joined(world, PHOENIX, topic="realtime:x")
-    switch(world, "limit_rate", 2, 2)
+    set_faults(world, presence_limit=2, broadcast_limit=2)
 
     def call(join_ref: str | None, times: int = 1) -> list[list[Any]]:
         for _ in range(times):
@@ -300,17 +318,17 @@ def test_the_server_says_what_was_too_much(event: str, payload: Any, says: str, 
     client.join("realtime:x", supabase_join("u0"), "8")
     assert call("8", 2) == []
     assert events_of(call("8")) == ["system", "phx_close"]
-    switch(world, "limit_rate", None, None)
+    set_faults(world, presence_limit=None, broadcast_limit=None)
     client.join("realtime:x", supabase_join("u0"), "9")
     assert call("9", 20) == []
-    switch(world, "limit_rate", 0, 0)
+    set_faults(world, presence_limit=0, broadcast_limit=0)
     assert events_of(call("9")) == ["system", "phx_close"]
 
 
 def test_plain_channels_have_no_limit() -> None:
     world = faulty()
     (client,) = joined(world, PHOENIX)
-    switch(world, "limit_rate", 0, 0)
+    set_faults(world, presence_limit=0, broadcast_limit=0)
     for event in ("presence", "broadcast", "track"):
         client.say("1", "2", "room:x", event, {})
         assert "phx_reply" in events_of(client.take())
@@ -318,7 +336,7 @@ def test_plain_channels_have_no_limit() -> None:
 
 def test_our_client_comes_back_when_the_limit_is_lifted() -> None:
     room = Room()
-    room.switch("limit_rate", 0)
+    room.set_faults(presence_limit=0)
     host = room.join("ann", SUPABASE_URL)
     room.advance(10)
     assert not room.hub.online(ROOM)
@@ -342,11 +360,11 @@ def test_a_channel_that_ends_comes_back(end: str) -> None:
     assert (ann.opens, ann.client.online_count) == (1, 2)
 
 
-@pytest.mark.parametrize("fault", [("freeze",), ("delay", 5)])
-def test_a_hub_that_shuts_down_heals_first(fault: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("fault", [{"frozen": True}, {"delay": 5}])
+def test_a_hub_that_shuts_down_heals_first(fault: dict[str, Any]) -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, *fault)
+    set_faults(world, **fault)
     client.say(*HEARTBEAT)
     switch(world, "shutdown")
     assert events_of(client.take()) == ["phx_reply"]
@@ -360,7 +378,7 @@ def test_a_hub_is_not_closed_while_it_holds_something_back() -> None:
     client = world.connect()
     client.mute = True
     switch(world, "shutdown")
-    switch(world, "delay", 60)
+    set_faults(world, delay=60)
     world.receive(client.conn, CLOSE)
     assert not world.hub.is_closed
     world.advance(60)
@@ -372,39 +390,31 @@ def test_a_hub_is_not_closed_while_it_holds_something_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "args"),
+    ("fault", "value"),
     [
-        ("refuse_handshakes", (-1,)),
-        ("refuse_handshakes", (1.5,)),
-        ("refuse_handshakes", (True,)),
-        ("refuse_handshakes", (1, 200)),
-        ("refuse_handshakes", (1, 600)),
-        ("refuse_handshakes", (1, "503")),
-        ("refuse_handshakes", (1, 503, b"")),
-        ("refuse_handshakes", (1, 503, "\ud800")),
-        ("limit_rate", (-1,)),
-        ("limit_rate", (5, 2.0)),
-        ("slow_joins", (-1,)),
-        ("slow_joins", (1, 0.0001)),
-        ("slow_joins", (1, "5")),
-        ("delay", (-1,)),
-        ("delay", (math.inf,)),
-        ("delay", (0.0001,)),
+        *[("handshakes_to_refuse", value) for value in (-1, 1.5, True)],
+        *[("refusal_status", value) for value in (200, 600, "503")],
+        *[("refusal_body", value) for value in (b"", "\ud800")],
+        *[("presence_limit", value) for value in (-1, 2.0)],
+        ("broadcast_limit", 2.0),
+        *[("join_delay", value) for value in (-1, "5")],
+        ("refusal_delay", 0.0001),
+        *[("delay", value) for value in (-1, math.inf, 0.0001)],
     ],
 )
-def test_values_that_make_no_sense_change_nothing(name: str, args: tuple[Any, ...]) -> None:
-    hub = FaultyHub()
-    with pytest.raises(LocalProtocolError, match="must be"):
-        getattr(hub, name)(*args, now=1.0)
-    assert hub.faults == Faults()
+def test_values_that_make_no_sense_change_nothing(fault: str, value: Any) -> None:
+    hub = FaultyHub(faults=Faults(joins_ignored=True))
+    with pytest.raises(LocalProtocolError, match=f"{fault} must be"):
+        hub.set_faults(now=1.0, **{fault: value})
+    assert hub.faults == Faults(joins_ignored=True)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-@pytest.mark.parametrize("name", ["mute_heartbeats", "freeze", "thaw", "cut_all", "heal", "tick", "shutdown"])
+@pytest.mark.parametrize("name", ["set_faults", "cut_all", "heal", "tick", "shutdown"])
 def test_every_command_wants_a_time(name: str, frozen: bool) -> None:
     hub = FaultyHub()
     if frozen:
-        hub.freeze(now=1.0)
+        hub.set_faults(frozen=True, now=1.0)
     before = hub.faults
     with pytest.raises(LocalProtocolError):
         getattr(hub, name)(now=math.nan)
@@ -416,8 +426,8 @@ def test_a_command_runs_what_is_due() -> None:
     conn = world.open()
     world.advance(9)
     world.now += 1
-    switch(world, "thaw")
+    set_faults(world, frozen=False)
     assert conn not in world.closed, "a command comes before what lies unread"
     world.now += 5
-    switch(world, "thaw")
+    set_faults(world, frozen=False)
     assert conn in world.closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.json_text import encode_payload
-from presence_proto.testing import Contract, FaultyHub
+from presence_proto.testing import Contract, Faults, FaultyHub
 
 
 def bytes_of(*messages: list[Any]) -> bytes:
@@ -32,14 +33,16 @@ SAID = {
 }
 
 CONNS = st.integers(1, 3)
+FLAGS = [field.name for field in fields(Faults) if field.default is False]
+LIMITS = "presence_limit", "broadcast_limit"
+DELAYS = "join_delay", "refusal_delay", "delay"
 SWITCHES = st.sampled_from(
     [
-        ("refuse_handshakes", 1),
-        *[(name,) for name in ("mute_heartbeats", "ignore_joins", "withhold_states", "drop_broadcasts")],
-        *[(name,) for name in ("duplicate_diffs", "freeze", "thaw", "cut_all", "heal", "shutdown")],
-        *[("limit_rate", calls, calls) for calls in (None, 0, 2)],
-        *[("slow_joins", seconds, seconds) for seconds in (0, 0.5, 3.0)],
-        *[("delay", seconds) for seconds in (0, 0.5, 3.0)],
+        *[("set_faults", {name: value}) for name in FLAGS for value in (False, True)],
+        *[("set_faults", {name: value}) for name in LIMITS for value in (None, 0, 2)],
+        *[("set_faults", {name: value}) for name in DELAYS for value in (0, 0.5, 3.0)],
+        ("set_faults", {"handshakes_to_refuse": 1}),
+        *[(name,) for name in ("cut_all", "heal", "shutdown")],
         ("crash_channel", "realtime:x"),
         ("close_channel", "realtime:x"),
     ]
@@ -116,8 +119,9 @@ class Story:
 
     def switch(self, command: tuple[Any, ...]) -> None:
         name, *args = command
+        options = args.pop() if name == "set_faults" else {}
         try:
-            getattr(self.hub, name)(*args, now=self.now)
+            getattr(self.hub, name)(*args, now=self.now, **options)
         except LocalProtocolError as error:
             if "thaw it first" not in str(error):
                 raise

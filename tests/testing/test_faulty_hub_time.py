@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from faulty_rig import HEARTBEAT, Room, events_of, faulty, kinds, on_both, reasons, switch
+from faulty_rig import HEARTBEAT, Room, events_of, faulty, kinds, on_both, reasons, set_faults, switch
 from hub_client import PHOENIX, SUPABASE, joined, masked, upgrade
 from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport, ConnId
@@ -18,6 +18,7 @@ from presence_proto.events import (
     Poked,
     UserStatus,
 )
+from presence_proto.json_text import encode_payload
 from presence_proto.testing import Contract, Faults, FaultyHub
 
 # ------------------------------------------------------------------------------------ freezing
@@ -27,14 +28,14 @@ from presence_proto.testing import Contract, Faults, FaultyHub
 def test_a_frozen_hub_does_nothing_and_thaws(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
-    room.switch("freeze")
+    room.set_faults(frozen=True)
     assert room.hub.next_deadline() is None
     bo.do(bo.client.send_poke, "ann")
     bo.do(bo.client.update_activity, UserStatus.AWAY)
     cy = room.join("cy", url)
     room.advance(5)
     assert (ann.take(), cy.take()) == ([], [])
-    room.switch("thaw")
+    room.set_faults(frozen=False)
     assert sorted(kind.__name__ for kind in kinds(ann.take())) == ["ActivityChanged", "Poked", "UserOnline"]
     assert kinds(cy.take()) == [Connected]
     assert {host.client.online_count for host in (ann, bo, cy)} == {3}
@@ -44,7 +45,7 @@ def test_a_frozen_hub_does_nothing_and_thaws(url: str) -> None:
 def test_a_hub_that_stays_frozen_loses_its_clients_and_gets_them_back(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
-    room.switch("freeze")
+    room.set_faults(frozen=True)
     room.advance(100)
     assert len(reasons(ann)) > 1
     assert len(room.hub.connections) == 2  # as far as it knows
@@ -58,12 +59,12 @@ def test_what_was_due_is_done_after_it_thaws_and_what_came_in_is_handled_first()
     world = faulty(HubConfig(handshake_timeout=10))
     conn = world.open()
     (member,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "freeze")
+    set_faults(world, frozen=True)
     late = world.open()
     world.advance(1000)
     member.say(*HEARTBEAT)
     assert (world.closed, world.events, member.take()) == ({}, [], [])
-    switch(world, "thaw")
+    set_faults(world, frozen=False)
     assert world.closed == {}
     assert [message[3] for message in member.take()] == ["phx_reply"]
     world.advance(5)
@@ -79,13 +80,13 @@ def test_what_is_for_a_connection_that_went_meanwhile_is_not_sent() -> None:
     conn = ConnId(1)
     contract.accepted(conn)
     hub.transport_opened(conn, now=0)
-    hub.freeze(now=0)
+    hub.set_faults(frozen=True, now=0)
     hub.receive_data(conn, memoryview(bytearray(upgrade(SUPABASE))), now=1)
     hub.receive_data(conn, masked(b"{}"), now=2)
     contract.closed(conn)
     hub.transport_closed(conn, now=3, reason="reset")
     assert contract.drain(3) == []
-    hub.thaw(now=4)
+    hub.set_faults(frozen=False, now=4)
     connected, disconnected = contract.drain(4)
     assert isinstance(connected, ClientConnected)
     assert isinstance(disconnected, ClientDisconnected)
@@ -95,9 +96,9 @@ def test_what_is_for_a_connection_that_went_meanwhile_is_not_sent() -> None:
 def test_switches_may_be_set_while_it_is_frozen_and_commands_may_not() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    switch(world, "freeze")
-    switch(world, "mute_heartbeats")
-    switch(world, "freeze")
+    set_faults(world, frozen=True)
+    set_faults(world, heartbeats_muted=True)
+    set_faults(world, frozen=True)
     for name, *args in [
         ("broadcast", "realtime:x", "news", {}),
         ("close_channel", "realtime:x"),
@@ -108,17 +109,16 @@ def test_switches_may_be_set_while_it_is_frozen_and_commands_may_not() -> None:
         with pytest.raises(LocalProtocolError, match="thaw it first"):
             switch(world, name, *args)
     client.say(*HEARTBEAT)
-    switch(world, "thaw")
+    set_faults(world, frozen=False)
     assert client.take() == []
-    switch(world, "thaw")  # it is not frozen
+    set_faults(world, frozen=False)  # it is not frozen
     assert world.hub.connections == (client.conn,)
 
 
 def test_healing_a_frozen_hub_heals_before_it_goes_on() -> None:
     world = faulty()
     (client,) = joined(world, SUPABASE, topic="realtime:x")
-    for name in ("mute_heartbeats", "freeze"):
-        switch(world, name)
+    set_faults(world, heartbeats_muted=True, frozen=True)
     client.say(*HEARTBEAT)
     switch(world, "heal")
     assert events_of(client.take()) == ["phx_reply"]
@@ -157,6 +157,18 @@ def test_every_transport_is_aborted_whatever_it_does() -> None:
     assert world.hub.next_deadline() is None
 
 
+def test_who_is_cut_with_unread_messages_is_cut_once() -> None:
+    world = faulty()
+    (client,) = joined(world, PHOENIX)
+    world.hub.receive_data(client.conn, masked(bytes(encode_payload(HEARTBEAT))) * 300, now=world.now)
+    assert world.hub.has_backlog
+    for _ in range(2):
+        switch(world, "cut_all")
+    assert world.closed[client.conn] == CloseTransport(client.conn, abort=True)
+    world.advance(1)
+    assert world.events[-1] == ClientDisconnected(client.conn, "cut for a test", 1006)
+
+
 # ------------------------------------------------------------------------------------ delays
 
 
@@ -164,7 +176,7 @@ def test_every_transport_is_aborted_whatever_it_does() -> None:
 def test_what_is_sent_comes_late_and_in_order(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
-    room.switch("delay", 2)
+    room.set_faults(delay=2)
     bo.do(bo.client.send_poke, "ann")
     room.advance(1)
     bo.do(bo.client.send_invite, "Chess")
@@ -184,9 +196,9 @@ def test_what_is_sent_comes_late_and_in_order(url: str) -> None:
 def test_a_shorter_delay_overtakes_nothing() -> None:
     world = faulty()
     ann, bo = joined(world, PHOENIX, PHOENIX)
-    switch(world, "delay", 5)
+    set_faults(world, delay=5)
     ann.say("1", "2", "room:x", "first", {})
-    switch(world, "delay", 1)
+    set_faults(world, delay=1)
     ann.say("1", "3", "room:x", "second", {})
     world.advance(4.9)
     assert bo.take() == []
@@ -196,7 +208,7 @@ def test_a_shorter_delay_overtakes_nothing() -> None:
 
 def test_events_and_aborts_do_not_wait_and_orderly_closes_do() -> None:
     world = faulty(HubConfig(handshake_timeout=10, protocol="phoenix"))
-    switch(world, "delay", 30)
+    set_faults(world, delay=30)
     silent = world.open()
     refused = world.connect("/nowhere")
     assert isinstance(world.events[-1], ClientRefused)
@@ -212,7 +224,7 @@ def test_events_and_aborts_do_not_wait_and_orderly_closes_do() -> None:
 def test_who_is_gone_is_sent_nothing_late() -> None:
     world = faulty()
     ann, bo = joined(world, PHOENIX, PHOENIX)
-    switch(world, "delay", 1)
+    set_faults(world, delay=1)
     ann.say("1", "2", "room:x", "shout", {})
     bo.drop()
     world.advance(2)  # the world would complain
@@ -222,7 +234,7 @@ def test_who_is_gone_is_sent_nothing_late() -> None:
 def test_a_cut_loses_what_was_held_back() -> None:
     world = faulty(HubConfig(protocol="phoenix"))
     ann, bo = joined(world, PHOENIX, PHOENIX)
-    switch(world, "delay", 5)
+    set_faults(world, delay=5)
     ann.say("1", "2", "room:x", "shout", {})
     refused = world.connect("/nowhere")
     switch(world, "cut_all")
@@ -235,10 +247,10 @@ def test_a_cut_loses_what_was_held_back() -> None:
 def test_what_is_held_waits_through_a_freeze() -> None:
     world = faulty()
     (client,) = joined(world, PHOENIX)
-    switch(world, "delay", 1)
+    set_faults(world, delay=1)
     client.say(*HEARTBEAT)
-    switch(world, "freeze")
+    set_faults(world, frozen=True)
     world.advance(5)
     assert client.take() == []
-    switch(world, "thaw")
+    set_faults(world, frozen=False)
     assert events_of(client.take()) == ["phx_reply"]

@@ -329,9 +329,9 @@ def the_hub_keeps_who_is_silent(patch: Patch) -> None:
 @bug(laws.REACH, faults=SimFaults.NONE)
 def a_broadcast_misses_the_last_member(patch: Patch) -> None:
     def most(self: Topic, shared: Any, *, speaker: str | None = None, skip: Any = None) -> None:
-        for member in self.members[:-1]:
-            if member is not skip:
-                member.on_broadcast(shared, speaker)
+        for listener in tuple(self._listeners)[:-1]:
+            if listener is not skip:
+                listener.on_broadcast(shared, speaker)
 
     patch(Topic, "broadcast", most)
 
@@ -339,9 +339,9 @@ def a_broadcast_misses_the_last_member(patch: Patch) -> None:
 @bug(laws.ORDER, hub_config=WINDOW)
 def broadcasts_overtake_the_diff_that_waits(patch: Patch) -> None:
     def at_once(self: Topic, shared: Any, *, speaker: str | None = None, skip: Any = None) -> None:
-        for member in self.members:
-            if member is not skip:
-                member.on_broadcast(shared, speaker)
+        for listener in self._listeners:
+            if listener is not skip:
+                listener.on_broadcast(shared, speaker)
 
     patch(Topic, "broadcast", at_once)
 

@@ -480,18 +480,18 @@ def test_ticks_come_early_and_late() -> None:
 def test_the_hub_is_spoiled_for_a_while() -> None:
     world = empty(faults=SimFaults.HUB, fault_every=1e9)
     ada = room_client(world, "ada")
-    world.spoil_hub("mute_heartbeats", 60)
+    world.spoil_hub(60, heartbeats_muted=True)
     world.run(seconds=59)
     assert kinds(ada)[0] == "Disconnected"
     world.run(minutes=3)
     taken(ada)
     world.run(minutes=3)
     assert taken(ada) == []
-    world.spoil_hub("refuse_handshakes", 1)
-    world.spoil_hub("ignore_joins", 5)
-    world.spoil_hub("slow_joins", 5)
+    world.spoil_hub(1, handshakes_to_refuse=2)
+    world.spoil_hub(5, joins_ignored=True)
+    world.spoil_hub(5, join_delay=8.0, refusal_delay=5.0)
     world.kill_hub(1)
-    world.spoil_hub("ignore_joins", 1)
+    world.spoil_hub(1, joins_ignored=True)
     world.run(minutes=1)
     assert world.settle() >= 0
 
@@ -501,7 +501,7 @@ def test_joins_are_slow_for_a_while() -> None:
     hub = world.hub
     assert isinstance(hub, FaultyHub)
     ada = room_client(world, "ada")
-    world.spoil_hub("slow_joins", 60)
+    world.spoil_hub(60, join_delay=8.0, refusal_delay=5.0)
     assert (hub.faults.join_delay, hub.faults.refusal_delay) == (8.0, 5.0)
     world.cut("ada")
     world.run(seconds=8)
@@ -514,7 +514,7 @@ def test_joins_are_slow_for_a_while() -> None:
 
 def test_a_plain_hub_cannot_be_spoiled() -> None:
     world = empty()
-    world.spoil_hub("mute_heartbeats", 60)
+    world.spoil_hub(60, heartbeats_muted=True)
     assert not world.stats.faults
 
 

@@ -23,6 +23,7 @@ from presence_adapters.server.hub_server import FILES_BESIDES, HubServer, raise_
 from presence_adapters.server.hub_thread import COMMANDS, HubThread, new_api_key
 from presence_adapters.settings.layers import default_config_path
 from presence_proto import LocalProtocolError, PresenceError
+from presence_proto.testing import Faults
 
 if TYPE_CHECKING:
     import ssl
@@ -157,13 +158,13 @@ def _done(hub: HubThread, line: bytes) -> Any:
         checked = msgspec.convert(arguments, _arguments(command))
     except msgspec.ValidationError:
         raise LocalProtocolError(f"{name}: {_wrong(command, arguments)}") from None
-    return command(hub, **msgspec.structs.asdict(checked))
+    return command(hub, **{name: getattr(checked, name) for name in arguments})
 
 
 @cache
 def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
     """Return a struct type that validates the arguments of a command."""
-    types = get_type_hints(command)
+    types = get_type_hints(_signed(command))
     fields = [
         (each.name, types[each.name])
         if each.default is each.empty
@@ -174,13 +175,18 @@ def _arguments(command: Callable[..., Any]) -> type[msgspec.Struct]:
 
 
 def _parameters(command: Callable[..., Any]) -> list[inspect.Parameter]:
-    _, *parameters = inspect.signature(command).parameters.values()
+    _, *parameters = inspect.signature(_signed(command)).parameters.values()
     return parameters
+
+
+def _signed(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with the arguments of a command: `set_faults` takes the fields of `Faults`."""
+    return Faults.__init__ if command is HubThread.set_faults else command
 
 
 def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
     known = _arguments(command).__struct_fields__
-    types = get_type_hints(command)
+    types = get_type_hints(_signed(command))
     for name, value in arguments.items():
         if name not in known:
             return f"unknown argument {name!r}, expected {', '.join(known) or 'none'}"

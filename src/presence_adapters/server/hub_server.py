@@ -34,6 +34,7 @@ from presence_proto.hub import (
     TopicJoined,
     TopicLeft,
 )
+from presence_proto.testing import FaultyHub
 
 if TYPE_CHECKING:
     import random
@@ -272,6 +273,15 @@ class HubServer:
         together with those of other calls.
         """
         return self._driver.call(command, *args, **kwargs)
+
+    def set_faults(self, **changes: Any) -> None:
+        """Change some of the `faults` of a `presence_proto.testing.FaultyHub`.
+
+        Raises `LocalProtocolError` for an invalid value, and `TypeError` for an unknown fault or another hub.
+        """
+        if not isinstance(self.hub, FaultyHub):
+            raise TypeError("only a hub with hub_type=FaultyHub has faults")
+        self.run(self.hub.set_faults, **changes)
 
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
         """Break one connection without a WebSocket close. With `reset` the client sees a TCP RST."""

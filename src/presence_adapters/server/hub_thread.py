@@ -53,7 +53,7 @@ class HubThread:
     """A hub with switchable faults, which listens while it is entered, or from `start` to `stop`.
 
     It serves Supabase, Phoenix and Jarvis JSON clients, each at its own URL. Methods may be called from any
-    thread, and take effect before they return. `presence_proto.testing.FaultyHub` describes the faults.
+    thread, and take effect before they return. `presence_proto.testing.Faults` describes the faults.
     `port=0` chooses a free port. A `config` is used unchanged; the default is `HubConfig()` with a new random
     API key.
 
@@ -269,37 +269,44 @@ class HubThread:
         """Break all connections without a WebSocket close. With `reset` the clients see a TCP RST."""
         self.run(lambda server: server.cut_all(reset=reset))
 
-    # ---------------------------------------------------------------- switches
+    # ---------------------------------------------------------------- faults
+
+    @_command
+    def set_faults(self, **changes: Any) -> None:
+        """Change some fields of `presence_proto.testing.Faults`. The other faults stay as they are."""
+        self.run(lambda server: server.set_faults(**changes))
+
+    # Switches: short names for common faults. `set_faults` sets any fault.
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
         """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0`: the fault is off."""
-        self._do(FaultyHub.refuse_handshakes, count, status, body)
+        self.set_faults(handshakes_to_refuse=count, refusal_status=status, refusal_body=body)
 
     @_command
     def mute_heartbeats(self, on: bool = True) -> None:
         """Do not reply to heartbeats."""
-        self._do(FaultyHub.mute_heartbeats, on)
+        self.set_faults(heartbeats_muted=on)
 
     @_command
     def ignore_joins(self, on: bool = True) -> None:
         """Ignore joins without a reply."""
-        self._do(FaultyHub.ignore_joins, on)
+        self.set_faults(joins_ignored=on)
 
     @_command
     def withhold_states(self, on: bool = True) -> None:
         """Send no `presence_state`, like a server with presence disabled."""
-        self._do(FaultyHub.withhold_states, on)
+        self.set_faults(states_withheld=on)
 
     @_command
     def drop_broadcasts(self, on: bool = True) -> None:
         """Acknowledge the broadcasts of members, but do not deliver them."""
-        self._do(FaultyHub.drop_broadcasts, on)
+        self.set_faults(broadcasts_dropped=on)
 
     @_command
     def duplicate_diffs(self, on: bool = True) -> None:
         """Send each `presence_diff` twice."""
-        self._do(FaultyHub.duplicate_diffs, on)
+        self.set_faults(diffs_duplicated=on)
 
     @_command
     def slow_joins(self, join_delay: float = 0.0, refusal_delay: float = 5.0) -> None:
@@ -307,7 +314,7 @@ class HubThread:
 
         The joins of one connection are handled one after the other.
         """
-        self._do(FaultyHub.slow_joins, join_delay, refusal_delay)
+        self.set_faults(join_delay=join_delay, refusal_delay=refusal_delay)
 
     @_command
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
@@ -316,22 +323,22 @@ class HubThread:
         `presence_calls`: the most tracks and untracks in 30 seconds. `broadcasts`: the most broadcasts in
         1 second.
         """
-        self._do(FaultyHub.limit_rate, presence_calls, broadcasts)
+        self.set_faults(presence_limit=presence_calls, broadcast_limit=broadcasts)
 
     @_command
     def delay(self, seconds: float) -> None:
         """Delay all data that the hub sends by `seconds`. 0 ends the delay and sends delayed data at once."""
-        self._do(FaultyHub.delay, seconds)
+        self.set_faults(delay=seconds)
 
     @_command
     def freeze(self) -> None:
         """Read and write nothing, like a stopped process. Connections stay open."""
-        self._do(FaultyHub.freeze)
+        self.set_faults(frozen=True)
 
     @_command
     def thaw(self) -> None:
         """Continue after `freeze`, and handle all data that arrived in the meantime."""
-        self._do(FaultyHub.thaw)
+        self.set_faults(frozen=False)
 
     @_command
     def heal(self) -> None:

@@ -131,10 +131,6 @@ class ChannelSocket(Protocol):
     def conn(self) -> ConnId:
         """The id of the connection."""
 
-    @property
-    def presence_limit(self) -> int | None:
-        """Maximum number of presence calls of one channel in 30 s; `None` means no limit."""
-
     def send(self, message: Message) -> None:
         """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
 
@@ -155,7 +151,7 @@ CHANNEL_COST = 256  # bytes charged per channel besides its names
 
 
 class PhoenixMember(ABC):
-    """A channel of one connection, from one join to its end. It is a member of the topic.
+    """A channel of one connection, from one join to its end. It is a member and a listener of its topic.
 
     `join_ref` is the client's `join_ref`. `ref` is the `join_ref` of messages to the client: the same value,
     or the ref of the join message when the client sent no `join_ref`.
@@ -167,9 +163,7 @@ class PhoenixMember(ABC):
     TOO_MANY_JOINS: ClassVar[str]
     """Refusal reason when the connection joins more often than `join_rate` allows."""
 
-    __slots__ = ("_session", "_topic", "join_ref", "name", "ref")
-
-    _topic: Topic  # from enter() on
+    __slots__ = ("_session", "join_ref", "name", "ref")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
         self._session = session
@@ -213,7 +207,7 @@ class PhoenixMember(ABC):
     def enter(self, message: Message) -> None:
         """Become a member of the topic, after the reply to the join `message`."""
         self._session.keep(self.size)
-        self._topic = self._session.topics.enter(self.name, self)
+        self._session.topics.enter(self.name, self).add_listener(self)
         self._session.topics.emit(TopicJoined(self.conn, self.name, self.key))
         self.welcome(message)
 
@@ -224,7 +218,8 @@ class PhoenixMember(ABC):
 
     def leave(self, reason: str) -> None:
         """Leave the topic without a message to the client."""
-        self._session.topics.leave(self._topic, self)
+        self._topic.remove_listener(self)
+        self._session.topics.leave(self.name, self)
         self._session.keep(-self.size)
         self._session.forget(self)
         self._session.topics.emit(TopicLeft(self.conn, self.name, reason))
@@ -239,7 +234,12 @@ class PhoenixMember(ABC):
         """Send a message to this client only."""
         self._session.send(Message(self.ref, None, self.name, event, payload))
 
-    # -- as a Member of a topic
+    # -- as a member and a listener of the topic
+
+    @property
+    def _topic(self) -> Topic:
+        """The topic, from `enter` to `leave`."""
+        return self._session.topics.by_name[self.name]
 
     @property
     def conn(self) -> ConnId:
@@ -325,8 +325,9 @@ class PlainMember(PhoenixMember):
                 self._relay(message, said(self.name, event, message.payload))
 
     def _relay(self, message: Message, shared: SharedMessage) -> None:
-        if self._session.rates.allow_delivery(self._topic.size, shared.size):
-            self._topic.broadcast(shared, speaker=self._key, skip=self)
+        topic = self._topic
+        if self._session.rates.allow_delivery(topic.size, shared.size):
+            topic.broadcast(shared, speaker=self._key, skip=self)
             self.reply(message, "ok", {})
         else:
             self.reply(message, "error", {"reason": TOO_FAST})
@@ -517,14 +518,16 @@ class SupabaseMember(PhoenixMember):
                 self.reply(message, "error", {"reason": "user_id is not the presence key of the sender"})
             return
         shared = said(self.name, "broadcast", payload)
-        if shared.size > self._session.topics.config.max_payload_size:
+        topics = self._session.topics
+        if shared.size > topics.config.max_payload_size:
             if self._ack:
                 self.reply(message, "error", "payload_size_exceeded")
             return
-        if not self._session.rates.allow_delivery(self._topic.size, shared.size):
+        topic = topics.by_name[self.name]  # not `self._topic`: this is a hot path
+        if not self._session.rates.allow_delivery(topic.size, shared.size):
             self.stop(TOO_MANY_MESSAGES, crashed=False)
             return
-        self._topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)
+        topic.broadcast(shared, speaker=self._key, skip=None if self._echo else self)
         if self._ack:
             self.reply(message, "ok", {})
 
@@ -557,10 +560,11 @@ class SupabaseMember(PhoenixMember):
         if not isinstance(meta, Mapping):
             self.reply(message, "error", {"reason": "Presence track payload must be a map"})
             return
-        held = self._topic.tracked(self)
+        topic = self._topic
+        held = topic.tracked(self)
         if held is None or not same_payload(held.meta, meta):
             try:
-                self._topic.track(self, self._key, meta, self._session.allowance)
+                topic.track(self, self._key, meta, self._session.allowance)
             except MetaTooLargeError:
                 self.stop("Track message size exceeded", crashed=False)
                 return
@@ -571,8 +575,9 @@ class SupabaseMember(PhoenixMember):
         self.reply(message, "ok", {})
 
     def _within_limit(self) -> bool:
-        limit = self._session.presence_limit
-        return limit is None or self._calls.take(limit, self._session.topics.clock.now)
+        topics = self._session.topics
+        limit = topics.config.presence_limit
+        return limit is None or self._calls.take(limit, topics.clock.now)
 
     # -- tokens
 

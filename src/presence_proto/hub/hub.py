@@ -59,7 +59,7 @@ class Hub(SansIO):
         self._config = HubConfig() if config is None else config
         self._clock = Clock()
         self._timers: Timers[TimerName] = Timers()
-        self._outbox = self._make_outbox()
+        self._outbox: Outbox[HubEvent] = Outbox()
         self._topics = Topics(self._config, self._clock, self._timers, self._outbox, rng)
         self._jarvis = JarvisUsers(self._topics, self._timers)
         self._peers: dict[ConnId, Peer] = {}
@@ -323,9 +323,6 @@ class Hub(SansIO):
     def _refuse(self, peer: Peer, answer: Refusal) -> None:
         peer.websocket.reject(answer.status, headers=answer.headers, body=answer.body)
         self._forget(peer, ClientRefused(peer.conn, answer.status, answer.reason))
-
-    def _make_outbox(self) -> Outbox[HubEvent]:
-        return Outbox()
 
     def _judge(self, request: HandshakeRequest, peer: Peer) -> Admission | Refusal:
         if self._stopping:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 #
 # The users share the topic `JARVIS_TOPIC` with the Supabase clients of the Jarvis system. All messages in the
 # topic have Supabase's form. A user is one member of the topic with one meta, even with several connections.
-# The room (`JarvisUsers`) is a member, too: it receives the topic's messages and sends them to the users in
+# The room (`JarvisUsers`) is their listener: it receives the topic's messages and sends them to the users in
 # Jarvis' form, each encoded once.
 #
 # There is one roster for all users; each user receives it without their own entry. The roster follows the
@@ -96,10 +96,7 @@ class JarvisConnection(Protocol):
 
 
 class JarvisUser:
-    """A user and its connections. It is a member of the topic only for its presence.
-
-    The room receives messages on the user's behalf.
-    """
+    """A user and its connections: one member of the topic. The room is its listener."""
 
     __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
 
@@ -109,12 +106,6 @@ class JarvisUser:
         self.sessions: list[JarvisConnection] = []  # empty while the user is absent
         self.absent_size = 0  # bytes charged for its meta while the user is absent
         self.had_second_chance = False  # whether the grace was extended once
-
-    def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Ignore the message: the room receives it."""
-
-    def on_diff(self, diff: Diff) -> None:
-        """Ignore the change: the room receives it."""
 
     def stop(self, reason: str, *, crashed: bool) -> None:
         """End the membership on the hub's behalf: close the connections. The user is offline at once."""
@@ -139,11 +130,9 @@ class _Shown:
 
 
 class JarvisUsers:
-    """The room: all Jarvis users and their roster. It is a member of the topic while it has users."""
+    """The room: all Jarvis users and their roster. It is a listener of the topic while it has users."""
 
-    __slots__ = ("_absent", "_shown", "_timers", "_topic", "_topics", "_users")
-
-    _topic: Topic  # only while there are users
+    __slots__ = ("_absent", "_shown", "_timers", "_topics", "_users")
 
     def __init__(self, topics: Topics, timers: Timers[TimerName]) -> None:
         self._topics = topics
@@ -170,7 +159,7 @@ class JarvisUsers:
         if user is None:
             user = self._new_user(user_id, display_name)
         elif display_name != self._meta(user)["display_name"]:
-            self._topic.track(user, user_id, {**self._meta(user), "display_name": display_name})
+            self.topic.track(user, user_id, {**self._meta(user), "display_name": display_name})
         self._is_back(user)
         if session not in user.sessions:
             user.sessions.append(session)
@@ -221,10 +210,10 @@ class JarvisUsers:
         """Take a user without connections offline."""
         self._is_back(user)
         del self._users[user.user_id]
-        self._topics.leave(self._topic, user)
         if not self._users:
-            self._topics.leave(self._topic, self)
+            self.topic.remove_listener(self)
             self._shown.clear()
+        self._topics.leave(JARVIS_TOPIC, user)
 
     def clear(self) -> None:
         """Take all users offline when the hub stops. All connections are closed by then."""
@@ -247,20 +236,21 @@ class JarvisUsers:
             **({} if stamp is None else {"online_at": stamp}),
         }
         self._topics.check(JARVIS_TOPIC, user_id, meta)
+        user = JarvisUser(self, user_id)
+        topic = self._topics.enter(JARVIS_TOPIC, user)
         if not self._users:
-            self._topic = self._topics.enter(JARVIS_TOPIC, self)
-            self._topic.reveal()
-            for key in self._topic.online():
+            topic.add_listener(self)
+            topic.reveal()
+            for key in topic.online():
                 self._look(key)
-        user = self._users[user_id] = JarvisUser(self, user_id)
-        self._topics.enter(JARVIS_TOPIC, user)
-        self._topic.track(user, user_id, meta)
+        self._users[user_id] = user
+        topic.track(user, user_id, meta)
         return user
 
     @property
     def topic(self) -> Topic:
-        """The topic. Defined only while there are users."""
-        return self._topic
+        """The topic, while there are users."""
+        return self._topics.by_name[JARVIS_TOPIC]
 
     # -- requests of users
 
@@ -291,8 +281,8 @@ class JarvisUsers:
         if same_payload(meta, payload):
             return
         shared = self._said(user, "activity_update", more)
-        self._topic.track(user, user.user_id, payload)
-        self._topic.broadcast(shared, speaker=user.user_id)
+        self.topic.track(user, user.user_id, payload)
+        self.topic.broadcast(shared, speaker=user.user_id)
 
     def invite(self, user: JarvisUser, game: str, code: str | None) -> tuple[list[str], int]:
         """Invite all other users to a game.
@@ -300,16 +290,16 @@ class JarvisUsers:
         Return the names of at most `MAX_NAMES` receivers, and the total number of receivers.
         """
         payload = {"game": game} if code is None else {"game": game, "code": code}
-        self._topic.broadcast(self._said(user, "game_invite", payload), speaker=user.user_id)
+        self.topic.broadcast(self._said(user, "game_invite", payload), speaker=user.user_id)
         away = [one.user_id for one in self._users.values() if not one.sessions]
-        deaf = {user.user_id, *(key for key in away if self._topic.count(key) == 1)}
-        return self._names(deaf), self._topic.count() - len(deaf)
+        deaf = {user.user_id, *(key for key in away if self.topic.count(key) == 1)}
+        return self._names(deaf), self.topic.count() - len(deaf)
 
     def _names(self, deaf: set[str]) -> list[str]:
         """Return the names of the first `MAX_NAMES` present users not in `deaf`."""
         names: dict[str, str] = {}
-        for _, tracked in self._topic.presences():
-            if tracked is not None and tracked.key not in names and tracked.key not in deaf:
+        for tracked in self.topic.presences():
+            if tracked.key not in names and tracked.key not in deaf:
                 shown = self._shown.get(tracked.key)
                 # Decode a meta only for the few users not in the roster yet: it takes ten times as long.
                 name = user_from_meta(tracked.key, tracked.meta).display_name if shown is None else shown.name
@@ -320,7 +310,7 @@ class JarvisUsers:
 
     def poke(self, user: JarvisUser, target: str) -> None:
         """Poke one user, who may be absent."""
-        self._topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
+        self.topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
 
     def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
         """Return a broadcast in the user's name. `user_id` and `display_name` come from the user's meta."""
@@ -331,11 +321,11 @@ class JarvisUsers:
         return self._tracked(user).meta
 
     def _tracked(self, user: JarvisUser) -> Tracked:
-        tracked = self._topic.tracked(user)
+        tracked = self.topic.tracked(user)
         assert tracked is not None  # a user has a meta from its connect to its end
         return tracked
 
-    # -- as a member of the topic
+    # -- as a listener of the topic
 
     def on_diff(self, diff: Diff) -> None:
         """Update the roster after a presence change, and send the visible changes."""
@@ -373,9 +363,6 @@ class JarvisUsers:
         except RemoteProtocolError:
             pass  # malformed: not for Jarvis clients; Supabase clients receive it unchecked
 
-    def stop(self, reason: str, *, crashed: bool) -> None:
-        """Do nothing: the room leaves the topic with its last user."""
-
     # -- the roster
 
     def _look(self, key: str, *, anew: bool = False) -> None:
@@ -384,7 +371,7 @@ class JarvisUsers:
         `anew` replaces the entry even if the newest meta is unchanged. It is set when a device has left: the
         device may have sent the pending activity in the entry, and then no track will confirm it.
         """
-        tracked, shown = self._topic.latest(key), self._shown.get(key)
+        tracked, shown = self.topic.latest(key), self._shown.get(key)
         if tracked is None:
             if shown is not None:
                 del self._shown[key]
@@ -400,9 +387,9 @@ class JarvisUsers:
         """
         if claim is None or not self._is_short(claim):
             return
-        tracked, shown = self._topic.latest(claim.user_id), self._shown.get(claim.user_id)
+        tracked, shown = self.topic.latest(claim.user_id), self._shown.get(claim.user_id)
         if tracked is not None and shown is not None:
-            self._topic.reveal()
+            self.topic.reveal()
             name = claim.display_name or shown.name
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
 

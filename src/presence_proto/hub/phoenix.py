@@ -165,7 +165,7 @@ class PhoenixSession:
         if message.topic == "phoenix":
             self._on_socket(message)
         elif message.event == "phx_join" and self._has_topic(message.topic):
-            self._after(self._join_delay(), lambda: self._on_join(message))
+            self._after(self.topics.config.join_delay, lambda: self._on_join(message))
         elif channel is None:
             self._on_unmatched(message)
         elif message.join_ref not in (None, channel.ref) and not self._takes_stale(message):
@@ -221,12 +221,6 @@ class PhoenixSession:
         if message.event == "phx_join":
             self.topics.emit(JoinRefused(self.conn, message.topic, _UNMATCHED["reason"]))
 
-    def _join_delay(self) -> float:
-        return self.topics.config.join_delay
-
-    def _refusal_delay(self) -> float:
-        return self.topics.config.refusal_delay
-
     def _after(self, seconds: float, join: Callable[[], None]) -> None:
         """Call `join` after `seconds`. Until then the connection handles nothing else."""
         if seconds:
@@ -243,7 +237,7 @@ class PhoenixSession:
             channel = self._admitted(message, old)
         except JoinRefusedError as exc:
             refused = exc  # Python deletes `exc` at the end of the `except` block
-            self._after(self._refusal_delay(), lambda: self._refuse(message, refused))
+            self._after(self.topics.config.refusal_delay, lambda: self._refuse(message, refused))
             return
         self.send(reply_to(message, message.join_ref, "ok", channel.response(message)))
         if old is not None:
@@ -275,11 +269,6 @@ class PhoenixSession:
         return channel
 
     # -- for the channels
-
-    @property
-    def presence_limit(self) -> int | None:
-        """See `ChannelSocket`."""
-        return self.topics.config.presence_limit
 
     @property
     def conn(self) -> ConnId:

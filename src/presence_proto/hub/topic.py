@@ -1,7 +1,7 @@
-"""One topic: its members, their presence, and the messages that all members receive.
+"""One topic: its members, their presence, and the messages that its listeners receive.
 
 The hub sends presence in two ways. A new member receives the complete current state (`Topic.state`). Later
-changes go to all members as diffs. The topic collects a diff until it is flushed: at once, or at the end of
+changes go to all listeners as diffs. The topic collects a diff until it is flushed: at once, or at the end of
 the hub's presence window. A meta that is tracked and removed before the flush is not in the diff. There is
 one exception: if a member joined in between, its state contained the meta, so the diff reports the leave of
 the meta.
@@ -10,7 +10,7 @@ the meta.
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from attrs import frozen
@@ -144,7 +144,7 @@ Encoding: TypeAlias = tuple[Serializer, int | None]
 class SharedMessage:
     """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
 
-    `content` is the payload before it was encoded, for members that read it. The constructor raises
+    `content` is the payload before it was encoded, for listeners that read it. The constructor raises
     `LocalProtocolError` when V2 cannot encode the message. No other serializer can encode it then.
     """
 
@@ -240,11 +240,11 @@ class Diff:
     shared: SharedMessage
 
 
-class Member(Protocol):
-    """A member of a topic. It may speak any protocol."""
+class Listener(Protocol):
+    """A receiver of the messages of a topic. It may speak any protocol."""
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Receive a message to all members. `speaker` is the sender's presence key, or `None` for the hub.
+        """Receive a message to the topic. `speaker` is the sender's presence key, or `None` for the hub.
 
         Must neither raise nor change the topic.
         """
@@ -252,14 +252,18 @@ class Member(Protocol):
     def on_diff(self, diff: Diff) -> None:
         """Receive a presence change. Must neither raise nor change the topic."""
 
+
+class Member(Protocol):
+    """A client in a topic, present or not. A `Listener` receives for it, which may be the member itself."""
+
     def stop(self, reason: str, *, crashed: bool) -> None:
         """End the membership on the hub's behalf: notify the client, and leave the topic."""
 
 
 class Topic:
-    """The members of one topic, in join order. A member that is present has one meta.
+    """The members and the listeners of one topic, each in join order. A member that is present has one meta.
 
-    Members see a sender join before they receive its broadcast. When the sender's join still waits in the
+    Listeners see a sender join before they receive its broadcast. When the sender's join still waits in the
     diff, `broadcast` sends the diff first.
 
     A topic with a waiting diff adds itself to `waiting`. `total` is the allowance of the whole hub.
@@ -274,6 +278,7 @@ class Topic:
         "_ids",
         "_joins",
         "_leaves",
+        "_listeners",
         "_members",
         "_metas",
         "_shown",
@@ -292,6 +297,7 @@ class Topic:
         self._allowance = Allowance("this topic", config.max_topic_size)
         self._ids = ids
         self._waiting = waiting
+        self._listeners: dict[Listener, None] = {}
         self._members: dict[Member, Tracked | None] = {}
         self._metas: dict[str, dict[str, Tracked]] = {}  # by key and ref, newest last
         self._entries: dict[str, bytes] = {}  # by key: its JSON text in the state
@@ -323,9 +329,9 @@ class Topic:
         """Return the meta of a member, or `None` when the member is not present."""
         return self._members[member]
 
-    def presences(self) -> Iterable[tuple[Member, Tracked | None]]:
-        """Return each member with its meta, or `None` when the member is not present."""
-        return self._members.items()
+    def presences(self) -> Iterator[Tracked]:
+        """Return the meta of each member that is present, in the order of the members' joins."""
+        return (tracked for tracked in self._members.values() if tracked is not None)
 
     def count(self, key: str | None = None) -> int:
         """Return the number of metas of `key`. Without a key, return the number of presence keys."""
@@ -340,7 +346,7 @@ class Topic:
         """Return the present metas by presence key, newest last."""
         return {key: tuple(tracked.meta for tracked in metas.values()) for key, metas in self._metas.items()}
 
-    # -- members
+    # -- members and listeners
 
     def add(self, member: Member) -> None:
         """Add a member, without presence at first."""
@@ -351,18 +357,26 @@ class Topic:
         self.untrack(member)
         del self._members[member]
 
+    def add_listener(self, listener: Listener) -> None:
+        """Send the messages of the topic to a listener from now on."""
+        self._listeners[listener] = None
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Send a listener no more messages."""
+        del self._listeners[listener]
+
     def broadcast(
-        self, shared: SharedMessage, *, speaker: str | None = None, skip: Member | None = None
+        self, shared: SharedMessage, *, speaker: str | None = None, skip: Listener | None = None
     ) -> None:
-        """Send a message to all members except `skip`.
+        """Send a message to all listeners except `skip`.
 
         `speaker` is the presence key of the sender, if the sender is a member.
         """
         if speaker in self._coming:
             self.flush()
-        for member in self._members:
-            if member is not skip:
-                member.on_broadcast(shared, speaker)
+        for listener in self._listeners:
+            if listener is not skip:
+                listener.on_broadcast(shared, speaker)
 
     # -- presence
 
@@ -495,8 +509,8 @@ class Topic:
         payload = {"joins": _by_key(joins), "leaves": _by_key(leaves)}
         shared = SharedMessage(Message(None, None, self.name, "presence_diff", payload))
         diff = Diff(joins, leaves, shared)
-        for member in self._members:
-            member.on_diff(diff)
+        for listener in self._listeners:
+            listener.on_diff(diff)
         return bool(self._joins or self._leaves)
 
 
@@ -575,9 +589,9 @@ class Topics:
     __slots__ = (
         "_outbox",
         "_timers",
-        "_topics",
         "_unlimited",
         "_waiting",
+        "by_name",
         "clock",
         "config",
         "ids",
@@ -599,7 +613,7 @@ class Topics:
         self.total = Allowance("this hub", config.max_total_size)
         self._timers = timers  # the timer of a topic is named after the topic
         self._outbox = outbox
-        self._topics: dict[str, Topic] = {}
+        self.by_name: dict[str, Topic] = {}  # the topics that have members
         self._unlimited = None if is_limited(config) else Rates(self)  # shared by all connections
         self.work = 0  # units of work since the hub was created; see `limits.py`
         self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), in order
@@ -609,30 +623,30 @@ class Topics:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the topics that have members."""
-        return tuple(self._topics)
+        return tuple(self.by_name)
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """The topics whose diff waits for the end of the presence window."""
-        return tuple(name for name in self._topics if self._timers.get(name) is not None)
+        return tuple(name for name in self.by_name if self._timers.get(name) is not None)
 
     def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
         """Return the present metas of a topic by presence key. Empty for a topic without members."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         return {} if topic is None else topic.online()
 
     def members(self, name: str) -> tuple[Member, ...]:
         """Return the members of a topic."""
-        topic = self._topics.get(name)
+        topic = self.by_name.get(name)
         return () if topic is None else topic.members
 
     # -- for members
 
     def enter(self, name: str, member: Member) -> Topic:
-        """Add a member to a topic. Create the topic for its first member."""
-        topic = self._topics.get(name)
+        """Add a member to a topic, and return it. Create the topic for its first member."""
+        topic = self.by_name.get(name)
         if topic is None:
-            topic = self._topics[name] = self._new_topic(name)
+            topic = self.by_name[name] = self._new_topic(name)
         topic.add(member)
         return topic
 
@@ -643,19 +657,20 @@ class Topics:
 
         `freed` is the number of bytes that the caller releases before it tracks the payload.
         """
-        topic = self._topics.get(name) or self._new_topic(name)
+        topic = self.by_name.get(name) or self._new_topic(name)
         topic.check(key, payload, payer, freed=freed)
 
     def _new_topic(self, name: str) -> Topic:
         return Topic(name, self.ids, self._waiting, self.config, self.total)
 
-    def leave(self, topic: Topic, member: Member) -> None:
+    def leave(self, name: str, member: Member) -> None:
         """Remove a member from a topic. Delete the topic when the last member leaves."""
+        topic = self.by_name[name]
         topic.remove(member)
         if topic.is_empty:
-            del self._topics[topic.name]
-            self._waiting.pop(topic.name, None)
-            self._timers.cancel(topic.name)
+            del self.by_name[name]
+            self._waiting.pop(name, None)
+            self._timers.cancel(name)
 
     def rates(self) -> Rates:
         """Return the token buckets for a new connection."""
@@ -676,8 +691,8 @@ class Topics:
     # -- for the hub
 
     def broadcast(self, name: str, shared: SharedMessage) -> None:
-        """Send a message to all members of a topic."""
-        topic = self._topics.get(name)
+        """Send a message to all listeners of a topic."""
+        topic = self.by_name.get(name)
         if topic is not None:
             topic.broadcast(shared)
 
@@ -695,5 +710,5 @@ class Topics:
 
     def window_ended(self, name: str) -> None:
         """Send the diff of a topic, or its next part, when the topic's timer fires."""
-        if self._topics[name].flush(LARGE_DIFF):
+        if self.by_name[name].flush(LARGE_DIFF):
             self._timers.set(name, self.clock.now + self.config.presence_window)

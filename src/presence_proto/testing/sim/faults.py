@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Flag, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,9 +113,8 @@ def _kick(world: SimWorld, rng: Random) -> None:
 
 
 def _bad_hub(world: SimWorld, rng: Random) -> None:
-    switches = ("mute_heartbeats", "ignore_joins", "slow_joins", "refuse_handshakes", "duplicate_diffs")
-    switch = rng.choice(switches)
-    world.spoil_hub(switch, _seconds(rng))
+    faults = rng.choice(_HUB_FAULTS)
+    world.spoil_hub(_seconds(rng), **faults)
 
 
 def _freeze(world: SimWorld, rng: Random) -> None:
@@ -141,6 +140,14 @@ def _tick_badly(world: SimWorld, rng: Random) -> None:
 
 MAX_STEP_BACK = 20.0
 """The longest step backward of a clock, in seconds."""
+
+_HUB_FAULTS: tuple[dict[str, Any], ...] = (
+    {"heartbeats_muted": True},
+    {"joins_ignored": True},
+    {"join_delay": 8.0, "refusal_delay": 5.0},
+    {"handshakes_to_refuse": 2},
+    {"diffs_duplicated": True},
+)
 
 _STRIKES: dict[SimFaults, tuple[Callable[[SimWorld, Random], None], ...]] = {
     SimFaults.CUTS: (_cut, _cut, _cut_all),

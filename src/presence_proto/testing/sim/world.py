@@ -12,7 +12,7 @@ from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
 from presence_proto.hub.hub import SECOND_CHANCE
 from presence_proto.phoenix_socket import PATIENCE
-from presence_proto.testing.faulty_hub import FaultyHub, FaultyPhoenixSession
+from presence_proto.testing.faulty_hub import Faults, FaultyHub
 from presence_proto.testing.sim._judges import MessageLog, disagreement
 from presence_proto.testing.sim._users import populate
 from presence_proto.testing.sim.faults import MAX_STEP_BACK, Chaos, SimFaults
@@ -24,65 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from presence_proto.endpoint import Endpoint
-    from presence_proto.hub.admission import Admission
-    from presence_proto.hub.channels import PhoenixMember
-    from presence_proto.hub.peer import Peer, Session
-    from presence_proto.hub.topic import SharedMessage
-    from presence_proto.serializer import Message
     from presence_proto.testing.sim.hosts import Host
     from presence_proto.testing.sim.links import LinkQuality
     from presence_proto.testing.sim.stage import SimLog, SimStats
-
-
-# -------------------------------------------------------------------------------------------------- tardy hub
-# A hub that delays presence states, so that diffs overtake them, as on a busy server.
-
-
-class TardySession(FaultyPhoenixSession):
-    """A session that delays each `presence_state` until its topic or its client sends another message."""
-
-    __slots__ = ("_late",)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._late: dict[str, Message] = {}  # by topic
-
-    def send(self, message: Message) -> None:
-        """Send a message. Delay a `presence_state`, without an update of its content."""
-        if message.event == "presence_state":
-            self._late[message.topic] = message
-        else:
-            super().send(message)
-            self._catch_up(message.topic)
-
-    def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that other members of the topic receive, too; then send a delayed state."""
-        super().send_shared(shared)
-        self._catch_up(shared.message.topic)
-
-    def forget(self, channel: PhoenixMember) -> None:
-        """Drop an ended channel with its delayed state."""
-        super().forget(channel)
-        self._late.pop(channel.name, None)
-
-    def _on_message(self, message: Message) -> None:
-        for topic in tuple(self._late):
-            self._catch_up(topic)
-        super()._on_message(message)
-
-    def _catch_up(self, topic: str) -> None:
-        state = self._late.pop(topic, None)
-        if state is not None:
-            super().send(state)
-
-
-class TardyHub(FaultyHub):
-    """A `FaultyHub` that delays the presence states on every other Phoenix connection."""
-
-    def _session(self, peer: Peer, admission: Admission) -> Session:
-        if admission.serializer is None or peer.conn % 2:
-            return super()._session(peer, admission)
-        return TardySession(self._look, peer, self._topics, admission, admission.serializer)
 
 
 # ------------------------------------------------------------------------------------------------------ world
@@ -122,7 +66,7 @@ class SimWorld:
         config = _any_config(seed, deflate=self._rng.random() < 0.2) if hub_config is None else hub_config
         self._hub_config = evolve(config, wall_clock=config.wall_clock or self._wall_clock)
         if make_hub is None and SimFaults.HUB in faults:
-            make_hub = _tardy_hub
+            make_hub = _late_hub
         self._make_hub = make_hub or _plain_hub
         self._hub_host = self._stage.hub = HubHost(
             self._next_hub,
@@ -220,6 +164,8 @@ class SimWorld:
         """Let faults strike again, as before `heal`."""
         self._chaos.is_on = True
         self._stage.stale_facts = self._stale_facts
+        if self._make_hub is _late_hub:
+            self.hub_do("set_faults", states_late=True)
 
     def settle(self) -> float:
         """Pause the users and run until the world is settled. Return the virtual seconds that it took.
@@ -348,26 +294,18 @@ class SimWorld:
             self._struck("kicked", name)
             self.hub_do("disconnect", end.peer.conn, code)
 
-    def spoil_hub(self, switch: str, seconds: float) -> None:
-        """Turn on a switch of a `FaultyHub` for `seconds`. Other hubs ignore it.
-
-        `"refuse_handshakes"` refuses the next two handshakes instead. With `"slow_joins"` a join takes 8 s,
-        and a refused one 13 s.
-        """
+    def spoil_hub(self, seconds: float, **faults: Any) -> None:
+        """Set some `Faults` of a `FaultyHub`, and turn them off after `seconds`. Other hubs ignore it."""
         hub = self.hub
         if isinstance(hub, FaultyHub) and self._hub_host.is_up and not self._hub_host.is_frozen:
-            self._struck(switch.replace("_", " "), "hub")
-            if switch == "refuse_handshakes":
-                self.hub_do(switch, 2)
-            else:
-                on, off = ((8.0, 5.0), (0.0, 0.0)) if switch == "slow_joins" else ((True,), (False,))
-                self.hub_do(switch, *on)
-                self.after(seconds, self._unspoil, hub, switch, off)
+            self._struck(" and ".join(faults).replace("_", " "), "hub")
+            self.hub_do("set_faults", **faults)
+            self.after(seconds, self._unspoil, hub, {name: getattr(Faults(), name) for name in faults})
 
-    def _unspoil(self, hub: Hub, switch: str, off: tuple[Any, ...]) -> None:
+    def _unspoil(self, hub: Hub, healed: dict[str, Any]) -> None:
         if hub is self.hub and self._hub_host.is_up:
             self._hub_host.thaw()
-            self.hub_do(switch, *off)
+            self.hub_do("set_faults", **healed)
 
     def freeze(self, name: str, seconds: float, *, tick_first: bool = False) -> None:
         """Freeze a client or the `"hub"` for `seconds`. Then it receives all missed facts at once.
@@ -436,8 +374,9 @@ def _plain_hub(config: HubConfig, rng: Random) -> Hub:
     return Hub(config, rng=rng)
 
 
-def _tardy_hub(config: HubConfig, rng: Random) -> Hub:
-    return TardyHub(config, rng=rng)
+def _late_hub(config: HubConfig, rng: Random) -> Hub:
+    """Return a hub whose presence states come after later diffs, as on a busy server."""
+    return FaultyHub(config, rng=rng, faults=Faults(states_late=True))
 
 
 def _any_config(seed: int, *, deflate: bool) -> HubConfig:
