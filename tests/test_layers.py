@@ -87,6 +87,7 @@ PURE = {
     "codecs",
     "collections",
     "collections.abc",
+    "contextlib",
     "enum",
     "hashlib",
     "heapq",
