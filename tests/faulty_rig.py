@@ -32,8 +32,8 @@ class Room(Lan):
 
     def switch(self, name: str, *args: Any, **options: Any) -> None:
         """A command of the hub. All that follows from it at once has happened then."""
-        getattr(self.hub, name)(*args, now=self.now, **options)
-        self.settle()
+        self.hub_do(name, *args, **options)
+        self.run()
 
     def two(self, url: str, **settings: Any) -> tuple[Host, Host]:
         """Ann and Bo, who know of each other and have nothing more to tell."""

@@ -94,17 +94,17 @@ def test_no_connection_is_lost_and_no_retry_makes_the_queue_longer(steps: list[t
         if name == "wait":
             lan.advance(*arguments)
         elif name == "slow":
-            hub.slow_joins(*arguments, now=lan.now)
+            lan.hub_do("slow_joins", *arguments)
         elif name == "token":
-            host.do(host.client.set_access_token, *arguments)
+            host.do("set_access_token", *arguments)
         elif name == "join":
             wanted[arguments[0]] = None
-            host.do(host.client.join, *arguments)
+            host.do("join", *arguments)
         elif arguments[0] in wanted:
             del wanted[arguments[0]]
-            host.do(host.client.leave, *arguments)
+            host.do("leave", *arguments)
         told += host.take()
-    hub.slow_joins(0.0, 0.0, now=lan.now)
+    lan.hub_do("slow_joins", 0.0, 0.0)
     lan.advance(400.0)
     told += host.take()
     assert not [event for event in told if isinstance(event, SocketDisconnected)]

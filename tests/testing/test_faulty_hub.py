@@ -177,15 +177,15 @@ def test_broadcasts_are_lost(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
     room.switch("drop_broadcasts")
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.send_invite, "Chess")
+    bo.do("send_poke", "ann")
+    bo.do("send_invite", "Chess")
     assert ann.take() == []
     assert all(isinstance(event, InviteSent) for event in bo.take())
-    bo.do(bo.client.update_activity, UserStatus.AWAY)
+    bo.do("update_activity", UserStatus.AWAY)
     assert kinds(ann.take()) == [ActivityChanged]  # as the presence says
     room.switch("drop_broadcasts", on=False)
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.send_invite, "Chess")
+    bo.do("send_poke", "ann")
+    bo.do("send_invite", "Chess")
     assert kinds(ann.take()) == [Poked, GameInvite]
 
 
@@ -221,9 +221,9 @@ def test_diffs_come_twice(url: str) -> None:
     ann = room.join("ann", url)
     ann.take()
     bo = room.join("bo", url)
-    bo.do(bo.client.update_activity, UserStatus.AWAY)
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.disconnect)
+    bo.do("update_activity", UserStatus.AWAY)
+    bo.do("send_poke", "ann")
+    bo.do("disconnect")
     room.advance(60)
     assert kinds(ann.take()) == [UserOnline, ActivityChanged, Poked, UserOffline]
     assert ann.client.online_count == 1
@@ -251,9 +251,9 @@ def test_who_tracks_too_often_loses_the_channel() -> None:
     ann, bo = room.two(SUPABASE_URL, track_limit=None)
     room.switch("limit_rate")
     for n in range(5):
-        ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
+        ann.do("update_activity", UserStatus.IN_GAME, f"Level {n}")
     assert {event.user.activity for event in bo.take()} == {f"Level {n}" for n in range(5)}
-    ann.do(ann.client.update_activity, UserStatus.AWAY)
+    ann.do("update_activity", UserStatus.AWAY)
     assert reasons(ann) == ["Client presence rate limit exceeded"]
     assert ann.opens == 1  # the connection stays
     assert UserOffline in kinds(bo.take())
@@ -266,7 +266,7 @@ def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
     ann, bo = room.two(SUPABASE_URL)
     room.switch("limit_rate")
     for n in range(100):
-        ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
+        ann.do("update_activity", UserStatus.IN_GAME, f"Level {n}")
         room.advance(1)
     room.advance(60)
     assert UserOffline not in kinds(bo.take())

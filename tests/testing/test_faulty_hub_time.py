@@ -29,8 +29,8 @@ def test_a_frozen_hub_does_nothing_and_thaws(url: str) -> None:
     ann, bo = room.two(url)
     room.switch("freeze")
     assert room.hub.next_deadline() is None
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.update_activity, UserStatus.AWAY)
+    bo.do("send_poke", "ann")
+    bo.do("update_activity", UserStatus.AWAY)
     cy = room.join("cy", url)
     room.advance(5)
     assert (ann.take(), cy.take()) == ([], [])
@@ -165,19 +165,19 @@ def test_what_is_sent_comes_late_and_in_order(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
     room.switch("delay", 2)
-    bo.do(bo.client.send_poke, "ann")
+    bo.do("send_poke", "ann")
     room.advance(1)
-    bo.do(bo.client.send_invite, "Chess")
+    bo.do("send_invite", "Chess")
     room.advance(0.9)
     assert ann.take() == []
     room.advance(0.2)
     assert kinds(ann.take()) == [Poked]
     room.advance(1)
     assert kinds(ann.take()) == [GameInvite]
-    bo.do(bo.client.send_poke, "ann")
+    bo.do("send_poke", "ann")
     room.switch("heal")
     assert kinds(ann.take()) == [Poked]
-    bo.do(bo.client.send_poke, "ann")
+    bo.do("send_poke", "ann")
     assert kinds(ann.take()) == [Poked]
 
 
