@@ -13,7 +13,7 @@ from presence_proto.testing import ClientHost, LinkQuality, SimWorld
 
 
 class Unjudged:
-    """A client of which a world checks no more than the contract: here servers refuse, and clients give up."""
+    """A client of which a world checks the contract only: here servers refuse, and clients give up."""
 
     def __init__(self, client: PresenceClient | RealtimeClient) -> None:
         self.client = client

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from examples import times
 from presence_proto.config import Identity, PresenceConfig
 from presence_proto.errors import LocalProtocolError
-from presence_proto.events import Disconnected, UserStatus
+from presence_proto.events import Connected, Disconnected, UserStatus
 from presence_proto.presence_client import PresenceClient
 from presence_proto.roster import user_from_meta
 from presence_proto.testing import ModelServer, play
@@ -129,6 +129,9 @@ class Roster:
             self.claimed.add(step.payload["user_id"])
         if isinstance(step, Restart):
             self.missing, self.until = self.shown - self.stale - {"me"}, server.now + 6.0
+        resumed = [event.resumed for event in server.events if isinstance(event, Connected)]
+        assert all(resumed[1:])
+        assert not any(resumed[:1])
         self.missing -= expected.keys()
         assert server.now >= self.until or self.missing <= users.keys(), "a missing user goes after the grace"
         stale = users.keys() - expected.keys() - {"me"}
