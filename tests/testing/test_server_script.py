@@ -142,11 +142,13 @@ def test_changes_that_cancel_each_other_are_no_diff() -> None:
     assert names(dead) == ["Connected"]
 
 
-def test_a_server_that_restarts_knows_nobody() -> None:
-    server = play([Track("ann"), Restart(), Untrack(0), Retrack(0, {"n": 1}), Wait(1.0)], presence())
+@pytest.mark.parametrize("restart", [[Restart()], [Cut(), Restart()]])
+def test_a_server_that_restarts_knows_nobody(restart: list[Any]) -> None:
+    script = [Track("ann"), *restart, Untrack(0), Retrack(0, {"n": 1}), RepeatDiff(), Wait(1.0)]
+    server = play(script, presence())
     assert server.online(ROOM).keys() == {"me"}
     assert server.client.is_user_stale("ann"), "a new server may not have met her yet"
-    assert play([Track("ann"), Restart(), Wait(1.0), Wait(50.0)], presence()).client.online_count == 1
+    assert play([*script, Wait(50.0)], presence()).client.online_count == 1
 
 
 def test_the_application_calls() -> None:

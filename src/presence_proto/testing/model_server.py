@@ -119,8 +119,9 @@ class ModelServer(ScriptedServer):
             yield
         finally:
             self._collects = False
-            for topic, after in self.presence.items():
-                joins, leaves = _minus(after, before.get(topic, {})), _minus(before.get(topic, {}), after)
+            for topic in [*self.presence]:
+                old, new = before.get(topic, {}), self.presence[topic]
+                joins, leaves = _minus(new, old), _minus(old, new)
                 if joins or leaves:
                     self._diff(topic, joins, leaves)
 
@@ -216,10 +217,12 @@ class ModelServer(ScriptedServer):
         super().cut(reason)
 
     def restart(self) -> None:
-        """End the transport and forget all presence, as a server that restarts."""
+        """Forget all presence, and end the transport if there is one, as a server that restarts."""
         self.hang_up(noticed=False)
         self.presence.clear()
-        self.cut()
+        self._last_diff = None
+        if self.conn is not None:
+            self.cut()
 
     def die(self) -> None:
         """Let the network fail silently. The client must detect the failure on its own."""
