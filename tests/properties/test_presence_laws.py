@@ -17,6 +17,7 @@ from presence_proto.events import Connected, Disconnected, UserStatus
 from presence_proto.presence_client import PresenceClient
 from presence_proto.roster import user_from_meta
 from presence_proto.testing import ModelServer, play
+from presence_proto.testing import strategies as ps
 from presence_proto.testing.server_script import (
     Call,
     Crash,
@@ -180,6 +181,8 @@ NAMES = [
 FRAMES = [
     st.builds(SendText, st.text(max_size=30)),
     st.builds(SendBinary, st.binary(max_size=30)),
+    st.builds(Say, st.just("presence_state"), ps.entries()),
+    st.builds(Say, st.just("presence_diff"), ps.diffs()),
     st.builds(
         Say,
         st.sampled_from(NAMES),

@@ -134,8 +134,8 @@ def test_everything_occurs() -> None:
 
 
 def test_every_fault_occurs_where_it_may() -> None:
-    plain = Counter(stream.fault for stream in sample(ps.broken_websocket_streams(), 150))
-    every = sample(ps.broken_websocket_streams("client", deflate=True, max_size=50), 150)
+    plain = Counter(stream.fault for stream in sample(ps.broken_websocket_streams(), 200))
+    every = sample(ps.broken_websocket_streams("client", deflate=True, max_size=50), 300)
     assert plain.keys() == STREAM_FAULTS.keys() - {
         "data that cannot be inflated",
         "message that is too large",
