@@ -40,7 +40,7 @@ MODULES = (
 """Those with an `__all__`. What several of them have is described as the first one's."""
 
 ALSO_PUBLIC = (
-    "presence_proto.config.join_params_are_the_meta",
+    "presence_proto.hub.config.join_params_are_the_meta",
     "presence_proto.presence.Meta",
     "presence_proto.serializer.Message",
     "presence_proto.serializer.UserBroadcast",

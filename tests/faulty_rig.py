@@ -8,8 +8,8 @@ import pytest
 
 from hub_client import World
 from lan import Host, Lan
-from presence_proto.config import HubConfig
 from presence_proto.events import Disconnected
+from presence_proto.hub.config import HubConfig
 from presence_proto.testing import FaultyHub
 
 ROOM = "realtime:jarvis-presence"
@@ -32,8 +32,8 @@ class Room(Lan):
 
     def switch(self, name: str, *args: Any, **options: Any) -> None:
         """A command of the hub. All that follows from it at once has happened then."""
-        getattr(self.hub, name)(*args, now=self.now, **options)
-        self.settle()
+        self.hub_do(name, *args, **options)
+        self.run()
 
     def set_faults(self, **faults: Any) -> None:
         self.switch("set_faults", **faults)

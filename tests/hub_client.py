@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.config import HubConfig
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.testing.scripted_clients import (
     KEY,
     PHOENIX,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from hub_client import SUPABASE, Client, supabase_join
-from presence_proto.config import HubConfig
+from presence_proto.hub.config import HubConfig
 from presence_proto.websocket import Closed, HandshakeRefused, Opened, PongReceived, TextMessage
 
 if TYPE_CHECKING:

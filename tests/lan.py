@@ -1,48 +1,63 @@
-"""Our own clients and a hub of ours, in one piece of memory and one virtual time."""
+"""Our own clients and a hub in a `SimWorld` whose network takes no time: all that follows happens at once."""
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
-from attrs import define, field
-
-from presence_proto.config import HubConfig, Identity, PresenceConfig
-from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, SendData
+from presence_proto.config import Identity, PresenceConfig
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.presence_client import PresenceClient
 from presence_proto.realtime_client import RealtimeClient
+from presence_proto.testing import ClientHost, LinkQuality, SimWorld
 
 
-@define(eq=False)
+class Unjudged:
+    """A client of which a world checks the contract only: here servers refuse, and clients give up."""
+
+    def __init__(self, client: PresenceClient | RealtimeClient) -> None:
+        self.client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
 class Host:
-    """A client, what it told, and its connection: the id that it has for itself, and the one for the hub."""
+    """A client of a `Lan`, and what it told."""
 
-    lan: Lan
-    client: Any  # PresenceClient or RealtimeClient
-    events: list[Any] = field(factory=list)
-    opens: int = 0
-    cable: tuple[ConnId, ConnId] | None = None
+    def __init__(self, lan: Lan, client: PresenceClient | RealtimeClient, name: str) -> None:
+        self.lan = lan
+        self.client: Any = client
+        self.events: list[Any] = []
+        endpoint: Any = Unjudged(client)
+        self.driver: ClientHost = lan.add_client(endpoint, name=name, on_event=self.events.append)
+        self.do("connect")
 
-    def do(self, command: Any, *args: Any) -> Any:
-        """Make a command; all that follows from it at once has happened then."""
-        result = command(*args, now=self.lan.now)
-        self.lan.settle()
+    def do(self, command: str, *args: Any) -> Any:
+        result = self.driver.do(command, *args)
+        self.lan.run()
         return result
 
     def take(self) -> list[Any]:
         """The events since the last time."""
-        events, self.events = self.events, []
+        events, self.events[:] = [*self.events], []
         return events
 
+    @property
+    def opens(self) -> int:
+        """How many connections it has asked for."""
+        return sum(f" {self.driver.name} " in line and "opens connection" in line for line in self.lan.log)
 
-class Lan:
-    """Bytes arrive at once. A cut connection is noticed on both sides at once."""
 
+class Lan(SimWorld):
     def __init__(self, config: HubConfig, hub_type: type[Hub] = Hub) -> None:
-        self.hub = hub_type(config)
-        self.now = 100.0
-        self.hosts: list[Host] = []
-        self._conns = 0
+        instant = LinkQuality(latency=0, jitter=0, bandwidth=0, chunking=0)
+
+        def make_hub(config: HubConfig, rng: Random) -> Hub:
+            return hub_type(config)
+
+        super().__init__(clients=0, quality=instant, hub_config=config, make_hub=make_hub, log=True)
 
     def join(self, user_id: str, url: str, **settings: Any) -> Host:
         """A client that connects. Its name is the id with a capital letter."""
@@ -51,86 +66,7 @@ class Lan:
 
     def add(self, client: PresenceClient | RealtimeClient) -> Host:
         """A client, which connects."""
-        host = Host(self, client)
-        self.hosts.append(host)
-        host.do(host.client.connect)
-        return host
-
-    def cut(self, host: Host) -> None:
-        """The client's connection is gone."""
-        assert host.cable is not None
-        (own, hubs), host.cable = host.cable, None
-        self.hub.transport_closed(hubs, now=self.now)
-        host.client.transport_closed(own, now=self.now)
-        self.settle()
+        return Host(self, client, f"client-{len(self.clients)}")
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, with a tick of everybody at every deadline."""
-        end, ticks = self.now + seconds, 0
-        while (deadline := self._deadline()) is not None and deadline <= end:
-            ticks += 1
-            assert ticks < 10_000, "it never comes to rest"
-            self._tick(deadline)
-        self._tick(end)
-
-    def _tick(self, now: float) -> None:
-        self.now = now
-        self.hub.tick(now=now)
-        for host in self.hosts:
-            host.client.tick(now=now)
-        self.settle()
-
-    def _deadline(self) -> float | None:
-        deadlines = [self.hub.next_deadline(), *(host.client.next_deadline() for host in self.hosts)]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-    def settle(self) -> None:
-        """Bring everything where it belongs, until nothing moves."""
-        moved = True
-        while moved:
-            moved = self._drain_hub()
-            if self.hub.has_backlog:
-                self.hub.tick(now=self.now)
-                moved = True
-            for host in self.hosts:
-                moved |= self._drain(host)
-
-    def _drain_hub(self) -> bool:
-        moved = False
-        while outputs := self.hub.drain():
-            for output in outputs:
-                moved = True
-                if isinstance(output, (SendData, CloseTransport)):
-                    for host in self.hosts:
-                        if host.cable is not None and host.cable[1] == output.conn:
-                            self._hear(host, host.cable[0], output)
-        return moved
-
-    def _hear(self, host: Host, own: ConnId, output: SendData | CloseTransport) -> None:
-        if isinstance(output, SendData):
-            host.client.receive_data(own, output.data, now=self.now)
-        else:
-            host.cable = None
-            host.client.transport_closed(own, now=self.now)
-
-    def _drain(self, host: Host) -> bool:
-        moved = False
-        while outputs := host.client.drain():
-            for output in outputs:
-                moved = True
-                if isinstance(output, OpenTransport):
-                    self._conns += 1
-                    host.opens += 1
-                    host.cable = output.conn, ConnId(self._conns)
-                    self.hub.transport_opened(host.cable[1], now=self.now)
-                    host.client.transport_opened(output.conn, now=self.now)
-                elif isinstance(output, (SendData, CloseTransport)):
-                    assert host.cable is None or host.cable[0] == output.conn
-                    if host.cable is not None and isinstance(output, SendData):
-                        self.hub.receive_data(host.cable[1], output.data, now=self.now)
-                    elif host.cable is not None:
-                        self.hub.transport_closed(host.cable[1], now=self.now)
-                        host.cable = None
-                else:
-                    host.events.append(output)
-        return moved
+        self.run(seconds=seconds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from presence_proto.config import RealtimeConfig
+from presence_proto.events import SocketDisconnected
 from presence_proto.realtime_client import RealtimeClient
 from presence_proto.testing import ScriptedServer as Rig
 
@@ -28,3 +29,10 @@ def online(**settings: Any) -> Rig:
     rig.connect()
     rig.take()
     return rig
+
+
+def lost(rig: Rig) -> SocketDisconnected:
+    """The one event of the last moments."""
+    [event] = rig.take()
+    assert isinstance(event, SocketDisconnected)
+    return event

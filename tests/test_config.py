@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from presence_proto.config import (
     Address,
     ChannelConfig,
-    HubConfig,
     Identity,
     PresenceConfig,
     RealtimeConfig,
     auth_token,
     auth_token_subprotocol,
-    join_params_are_the_meta,
 )
 from presence_proto.errors import ConfigError
+from presence_proto.hub.config import HubConfig, join_params_are_the_meta
 from presence_proto.secrets import Credentials
 from presence_proto.validators import MIN_SECONDS, RESERVED_HEADERS
 from presence_proto.websocket import WebSocket

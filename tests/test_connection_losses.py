@@ -12,15 +12,7 @@ import pytest
 from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.events import SocketConnected, SocketDisconnected
 from presence_proto.websocket import Closed
-from rig import Rig, online, realtime
-
-
-def lost(rig: Rig) -> SocketDisconnected:
-    """The one event of the last moments."""
-    [event] = rig.take()
-    assert isinstance(event, SocketDisconnected)
-    return event
-
+from rig import lost, online, realtime
 
 # ---------------------------------------------------------------------------------------------- refusals
 

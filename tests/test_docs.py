@@ -78,7 +78,13 @@ OTHERS = {
 """test_embedding_guides.py, test_testing_guide.py, test_fuzzing_guide.py and test_tutorial.py run these."""
 
 SNIPPETS = [
-    pytest.param(page, code, SHOWS.get(name, "no expectation is written down"), id=name)
+    pytest.param(
+        page,
+        code,
+        SHOWS.get(name, "no expectation is written down"),
+        id=name,
+        marks=() if page.name == "README.md" else pytest.mark.long,  # a process for each
+    )
     for page in PAGES
     if page not in OTHERS
     for number, code in enumerate(blocks(page, "python"), 1)

@@ -181,7 +181,7 @@ def single_bytes(chunks: list[bytes]) -> list[bytes]:
     return [bytes([byte]) for chunk in chunks for byte in chunk]
 
 
-@pytest.mark.parametrize("chunking", [list, whole, single_bytes])
+@pytest.mark.parametrize("chunking", [list, whole, pytest.param(single_bytes, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", RAW_NAMES)
 def test_the_recorded_bytes_give_the_same_in_any_chunking(
     name: str, chunking: Callable[[list[bytes]], list[bytes]], monkeypatch: pytest.MonkeyPatch

@@ -9,10 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from jarvis_rig import BO, CY, DOING_NOTHING, HELLO, ME, JarvisRig, user
-from presence_proto.config import Identity
+from presence_proto.config import Identity, PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
     ActivityChanged,
+    CommandFailed,
     Connected,
     Disconnected,
     Error,
@@ -24,6 +25,7 @@ from presence_proto.events import (
     UserOnline,
     UserStatus,
 )
+from presence_proto.presence_client import PresenceClient
 from presence_proto.websocket import Closed
 
 BO_PLAYS = replace(BO, status=UserStatus.IN_GAME, activity="Chess")
@@ -276,3 +278,297 @@ def test_messages_are_json_as_others_write_it(rig: JarvisRig) -> None:
         {"ts": None, "display_name": "Bo\u00f6\n", "user_id": "b\u00f6", "type": "user_online"}, indent=2
     )
     assert rig.tell_text(text) == [UserOnline(OnlineUser("bö", "Boö\n"))]
+
+
+class TestActivity:
+    def test_it_is_told_once(self, rig: JarvisRig) -> None:
+        rig.update(UserStatus.ONLINE)
+        rig.update(UserStatus.AWAY, "tea")
+        rig.update("away", "tea")
+        rig.update(UserStatus.ONLINE)
+        assert [(told["status"], told["activity"]) for told in rig.received] == [
+            ("away", "tea"),
+            ("online", None),
+        ]
+        assert rig.take() == []
+        assert rig.client.pending_commands == frozenset()
+        assert (rig.client.status, rig.client.activity) == (UserStatus.ONLINE, None)
+        assert rig.client.online_users[0] == ME
+
+    def test_our_own_roster_entry_changes_with_it(self, rig: JarvisRig) -> None:
+        rig.update(UserStatus.AWAY, "tea")
+        assert rig.client.online_users[0] == replace(ME, status=UserStatus.AWAY, activity="tea")
+
+
+class TestInvites:
+    def test_the_code_is_always_there(self, rig: JarvisRig) -> None:
+        rig.invite("Chess")
+        assert rig.received == [{"type": "game_invite", "game": "Chess", "code": None}]
+
+    @pytest.mark.parametrize("echo", [{"code": None}, {"code": ""}, {}])
+    def test_a_receipt_without_a_code(self, rig: JarvisRig, echo: dict[str, Any]) -> None:
+        invite = rig.invite("Chess")
+        assert rig.tell("invite_sent", game="Chess", **echo, sent_to=[]) == [InviteSent(invite, ())]
+
+    def test_each_has_its_own_receipt(self, rig: JarvisRig) -> None:
+        one, two, three = rig.invite("Chess", "1"), rig.invite("Chess", "2"), rig.invite("Chess", "1")
+        assert rig.tell("invite_sent", game="Chess", code="2", sent_to=["Bo"]) == [InviteSent(two, ("Bo",))]
+        assert rig.tell("invite_sent", game="Chess", code="1", sent_to=["Bo"]) == [InviteSent(one, ("Bo",))]
+        assert rig.tell("invite_sent", game="Chess", code="1", sent_to=["Cy"]) == [InviteSent(three, ("Cy",))]
+        assert rig.tell("invite_sent", game="Chess", code="1", sent_to=["Cy"]) == []
+        assert rig.client.pending_commands == frozenset()
+
+    def test_a_receipt_that_does_not_come(self) -> None:
+        rig = JarvisRig(command_timeout=5.0)
+        rig.enter()
+        invite = rig.invite("Chess")
+        rig.advance(4.9)
+        assert rig.take() == []
+        rig.advance(0.1)
+        assert rig.take() == [CommandFailed(invite, "send_invite", "no receipt in time")]
+        other = rig.invite("Go")
+        assert (
+            rig.tell("invite_sent", game="Chess", code=None, sent_to=["Bo"]) == []
+        )  # too late, and not Go's
+        assert rig.tell("invite_sent", game="Go", code=None, sent_to=["Bo"]) == [InviteSent(other, ("Bo",))]
+
+    @pytest.mark.parametrize("sent_to", [None, "Bo", 3, {"Bo": 1}, ["Bo", 1], [["Bo"]]])
+    def test_a_receipt_that_names_nobody(self, rig: JarvisRig, sent_to: Any) -> None:
+        invite = rig.invite("Chess")
+        wrong = [Error("the invite_sent message must have a list of names in sent_to")]
+        assert rig.tell("invite_sent", game="Chess", code=None, sent_to=sent_to) == wrong
+        assert invite not in rig.client.pending_commands  # it did arrive
+        assert rig.tell("invite_sent", game="Chess", code=None, sent_to=sent_to) == wrong
+
+
+class TestCommands:
+    def test_there_is_no_chat(self, rig: JarvisRig) -> None:
+        with pytest.raises(LocalProtocolError, match="send_chat: the Jarvis JSON protocol has no chat"):
+            rig.do(rig.client.send_chat, "lobby", "hello")
+        assert rig.received == []
+        assert rig.client.pending_commands == frozenset()
+
+    def test_without_a_connection_nothing_is_said(self) -> None:
+        client = PresenceClient(Identity("me", "Me"), PresenceConfig(server_url="ws://host:8790"))
+        with pytest.raises(LocalProtocolError, match="send_invite: not connected, call connect first"):
+            client.send_invite("Chess", now=0.0)
+        with pytest.raises(LocalProtocolError, match="send_poke: not connected, call connect first"):
+            client.send_poke("bo", now=0.0)
+
+    def test_what_is_wrong_with_the_arguments_is_said(self, rig: JarvisRig) -> None:
+        for command, arguments in [
+            (rig.client.send_invite, ("",)),
+            (rig.client.send_invite, ("Chess", "")),
+            (rig.client.send_invite, ("\ud800",)),
+            (rig.client.send_poke, (None,)),
+        ]:
+            with pytest.raises(LocalProtocolError, match="must be a non-empty string"):
+                rig.do(command, *arguments)
+        with pytest.raises(LocalProtocolError, match="status must be one of"):
+            rig.update("dancing")
+        assert rig.received == []
+
+    def test_after_the_goodbye_nothing_can_be_said(self, rig: JarvisRig) -> None:
+        rig.silent = True
+        invite = rig.invite("Chess")
+        rig.do(rig.client.disconnect)
+        gone = CommandFailed(invite, "send_invite", "disconnect was called before the receipt")
+        assert rig.take() == [gone]
+        rig.update(UserStatus.AWAY)
+        poke = rig.poke("bo")
+        rig.release()
+        assert rig.take() == [
+            Disconnected("disconnect was called", None),
+            CommandFailed(poke, "send_poke", "the connection ended"),
+        ]
+        assert rig.received[-1] == {"type": "disconnect"}
+        with pytest.raises(LocalProtocolError, match="not connected"):
+            rig.poke("bo")
+
+    @pytest.mark.parametrize("now", [float("nan"), float("inf")])
+    def test_what_is_no_time_is_refused(self, rig: JarvisRig, now: float) -> None:
+        client = rig.client
+        for command in (
+            client.connect,
+            client.disconnect,
+            client.tick,
+            lambda now: client.send_poke("bo", now=now),
+            lambda now: client.update_activity("away", now=now),
+            lambda now: client.set_access_token("other", now=now),
+        ):
+            with pytest.raises(LocalProtocolError):
+                command(now=now)
+        assert not client.drain()
+        assert client.status is UserStatus.ONLINE
+
+
+class TestPings:
+    def test_they_go_out_every_heartbeat_interval(self) -> None:
+        rig = JarvisRig(heartbeat_interval=30.0)
+        rig.enter()
+        rig.advance(29.9)
+        assert rig.said("ping") == []
+        rig.advance(0.1)
+        assert len(rig.said("ping")) == 1
+        rig.advance(90.0)
+        assert len(rig.said("ping")) == 4
+        assert rig.take() == []
+
+    @pytest.mark.parametrize(
+        ("says", "count"), [(0, 0), (7, 7), (True, None), ("7", None), (1.5, None), (None, None)]
+    )
+    def test_the_count_of_the_server(self, rig: JarvisRig, says: Any, count: int | None) -> None:
+        rig.count = says
+        rig.advance(60.0)
+        assert rig.client.server_count == count
+        assert rig.client.is_connected  # a pong is a pong
+        assert rig.take() == []
+
+    def test_a_pong_without_a_count_makes_the_last_one_void(self, rig: JarvisRig) -> None:
+        rig.tell("pong", online_count=3)
+        rig.tell("pong")
+        assert rig.client.server_count is None
+
+    def test_the_count_is_not_ours(self, rig: JarvisRig) -> None:
+        assert rig.tell("pong", online_count=50) == []
+        assert rig.client.server_count == 50
+        assert rig.client.online_count == 2
+
+
+def test_who_is_not_to_be_seen_leaves_the_status_as_it_is() -> None:
+    rig = JarvisRig(visible=False)
+    rig.enter(user("bo"))
+    rig.poke("bo")
+    assert [message["type"] for message in rig.received] == ["connect", "poke"]
+    assert (rig.client.device_count("me"), rig.client.device_count("bo")) == (0, 1)
+
+
+def nesting(value: Any) -> int:
+    """The levels of a list of lists; what was cut off does not count."""
+    levels = 0
+    while isinstance(value, list):
+        levels, value = levels + 1, value[0] if value else None
+    return levels
+
+
+DEEP = "is malformed: nested more than 100 levels deep (see max_nesting)"
+
+MALFORMED = [
+    ("{", "a Jarvis message is malformed: it ends too early"),
+    ("", "a Jarvis message is malformed: it is empty"),
+    ("[]", "a Jarvis message is malformed: it must be an object, not an array"),
+    ("null", "a Jarvis message is malformed: it must be an object, not null"),
+    ("[" * 100_000, f"a Jarvis message {DEEP}"),
+    ('{"a":' * 100_000, f"a Jarvis message {DEEP}"),
+    ("{}", "a Jarvis message must have a string type"),
+    ('{"type":null}', "a Jarvis message must have a string type"),
+    ('{"type":["welcome"]}', "a Jarvis message must have a string type"),
+    ('{"type":"welcome"}', "the welcome message must have a list of users"),
+    ('{"type":"welcome","users":{}}', "the welcome message must have a list of users"),
+    ('{"type":"welcome","users":[7]}', "a user of the welcome message must be an object, not int"),
+    ('{"type":"welcome","users":[{}]}', "a user of the welcome message must have a non-empty string user_id"),
+    ('{"type":"user_online"}', "the user_online message must have a non-empty string user_id"),
+    (
+        '{"type":"user_online","user_id":"a","display_name":1}',
+        "display_name of the user_online message must be a string",
+    ),
+    ('{"type":"activity_changed"}', "the activity_changed message must have a non-empty string user_id"),
+    ('{"type":"user_offline","user_id":[]}', "the user_offline message must have a non-empty string user_id"),
+    ('{"type":"game_invite","user_id":"a"}', "a game_invite broadcast must have a non-empty string game"),
+    ('{"type":"poke"}', "the poke message must have a non-empty string user_id"),
+    ('{"type":"error"}', "the error message must have a non-empty string message"),
+    ('{"type":"error","message":{}}', "the error message must have a non-empty string message"),
+]
+
+
+class TestMalformed:
+    @pytest.mark.parametrize(("text", "wrong"), MALFORMED)
+    def test_it_is_named_and_nothing_else_happens(self, rig: JarvisRig, text: str, wrong: str) -> None:
+        assert rig.tell_text(text) == [Error(wrong)]
+        assert rig.client.is_connected
+        assert rig.client.online_users == (ME, BO)
+        assert rig.received == []
+        assert rig.tell("poke", user_id="bo", display_name="Bo") == [Poked("bo", "Bo")]
+
+    def test_a_malformed_welcome_lets_nobody_in(self) -> None:
+        rig = JarvisRig()
+        rig.connect()
+        assert rig.tell("welcome", users=[user("bo"), {}]) == [
+            Error("a user of the welcome message must have a non-empty string user_id")
+        ]
+        assert not rig.client.is_connected
+        assert rig.client.online_users == (ME,)
+        assert rig.welcome(user("bo")) == [Connected(2, (ME, BO), False)]
+
+    def test_a_binary_message(self, rig: JarvisRig) -> None:
+        rig.say_binary(b'{"type":"poke","user_id":"bo"}')
+        assert rig.take() == [Error("a Jarvis message must be text")]
+
+    def test_users_are_taken_without_what_nests_too_deeply(self, rig: JarvisRig) -> None:
+        """The fields of one user must not keep all others out."""
+        for kind in ("activity_changed", "user_online"):
+            for depth in (99, 100, 980, 100_000):
+                text = f'{{"type":"{kind}","user_id":"bo","display_name":"Bo","x":%s}}'
+                events = rig.tell_text(text % ("[" * depth + "]" * depth))
+                assert [event for event in events if isinstance(event, Error)] == (
+                    [] if depth < 100 else [Error(f"a Jarvis message {DEEP}")]
+                )
+                kept = rig.client.user("bo")
+                assert kept is not None
+                assert nesting(kept.extra["x"]) == 99
+                rig.tell("activity_changed", user_id="bo", display_name="Bo", x=1)
+        deep = json.dumps(user("cy"))[:-1] + ',"x":' + "[" * 980 + "]" * 980 + "}"
+        rig.tell_text(f'{{"type":"welcome","users":[{json.dumps(user("bo"))},{deep}]}}')
+        assert [one.user_id for one in rig.client.online_users] == [ME.user_id, "bo", "cy"]
+
+    @pytest.mark.parametrize("kind", ["poke", "game_invite", "user_offline", "error", "pong"])
+    def test_nothing_else_is_taken_that_nests_too_deeply(self, rig: JarvisRig, kind: str) -> None:
+        text = f'{{"type":"{kind}","user_id":"bo","game":"g","message":"m","x":%s}}'
+        for depth in (100, 980, 100_000):
+            events = rig.tell_text(text % ("[" * depth + "]" * depth))
+            assert events == [Error(f"a Jarvis message {DEEP}")]
+        assert rig.client.online_users == (ME, BO)
+
+    def test_what_is_cut_off_as_well(self, rig: JarvisRig) -> None:
+        for text in (
+            '{"type":"welcome","users":[' + "[" * 980,
+            '{"type":"welcome","users":[' + "[" * 98 + "]",
+        ):
+            [error] = rig.tell_text(text)
+            assert isinstance(error, Error)
+            assert rig.client.online_users == (ME, BO)
+
+    @pytest.mark.parametrize("ref", ["1", [], None])
+    def test_a_field_with_the_name_of_our_refs_is_nothing_to_us(self, rig: JarvisRig, ref: object) -> None:
+        for status in ("away", "idle", "away"):
+            [event] = rig.tell("activity_changed", user_id="bo", status=status, phx_ref=ref)
+            assert event.user.status == status
+        assert len(rig.tell("user_offline", user_id="bo")) == 1
+        assert rig.client.online_users == (ME,)
+
+    def test_types_of_a_later_version_are_passed_over(self, rig: JarvisRig) -> None:
+        assert rig.tell("chat_message", user_id="bo", content="hi") == []
+        assert rig.tell("", x=1) == []
+        assert rig.take() == []
+
+
+class TestServerErrors:
+    def test_they_are_told(self, rig: JarvisRig) -> None:
+        assert rig.tell("error", message="Invalid JSON") == [
+            Error("the server says: Invalid JSON", server_text="Invalid JSON")
+        ]
+        assert rig.client.is_connected
+
+    def test_they_are_bounded(self, rig: JarvisRig) -> None:
+        [error] = rig.tell("error", message="x" * 10_000)
+        assert len(error.message) < 250
+
+    def test_our_secrets_are_taken_out(self) -> None:
+        rig = JarvisRig(api_key="s3cr3t-key", access_token="s3cr3t-token", params={"sig": "s3cr3t-sig"})
+        rig.enter()
+        rig.do(rig.client.set_access_token, "s3cr3t-new")
+        [error] = rig.tell("error", message="x" * 185 + " s3cr3t-key s3cr3t-token s3cr3t-sig s3cr3t-new")
+        assert "s3c" not in error.message
+        [error] = rig.tell("error", message="no s3cr3t-key s3cr3t-token s3cr3t-sig s3cr3t-new here")
+        assert error.message == "the server says: no … … … … here"
+        assert error.server_text == "no … … … … here"

@@ -8,8 +8,9 @@ import pytest
 
 from lan import Host, Lan
 from presence_proto.channel import ChannelState
-from presence_proto.config import ChannelConfig, HubConfig, RealtimeConfig
+from presence_proto.config import ChannelConfig, RealtimeConfig
 from presence_proto.events import ChannelJoined, ChannelLeft, JoinFailed, SocketDisconnected
+from presence_proto.hub.config import HubConfig
 from presence_proto.realtime_client import RealtimeClient
 from rig import Rig, online
 
@@ -440,7 +441,7 @@ def test_five_joins_take_five_times_as_long_as_one(takes: float, ends: list[int]
     lan = Lan(HubConfig(join_delay=takes))
     host = lan.add(RealtimeClient(RealtimeConfig(server_url="ws://hub/socket")))
     for number in range(5):
-        host.do(host.client.join, f"room:{number}")
+        host.do("join", f"room:{number}")
     assert [*at(lan, host, 150.0).values()] == ends
     assert host.opens == 1
 
@@ -449,7 +450,7 @@ def test_a_good_join_behind_four_refused_ones_has_its_turn() -> None:
     lan = Lan(HubConfig(refusal_delay=5.0, authorize=refuse_private))
     host = lan.add(RealtimeClient(RealtimeConfig(server_url="ws://hub/realtime/v1")))
     for number in range(4):
-        host.do(host.client.join, f"realtime:private-{number}", ChannelConfig(private=True))
-    host.do(host.client.join, "realtime:public")
+        host.do("join", f"realtime:private-{number}", ChannelConfig(private=True))
+    host.do("join", "realtime:public")
     assert at(lan, host, 300.0) == {"realtime:public": 20}
     assert host.opens == 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import tomllib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,7 @@ ORDER = [
     "secrets",
     "endpoint",
     "validators",
-    "authorization",
     "json_text",
-    "origins",
     "config",
     "presence",
     "events",
@@ -59,6 +58,9 @@ ORDER = [
     "roster",
     "restart_grace",
     "presence_client",
+    "hub.authorization",
+    "hub.origins",
+    "hub.config",
     "hub.limits",
     "hub.admission",
     "hub.topic",
@@ -88,6 +90,7 @@ PURE = {
     "codecs",
     "collections",
     "collections.abc",
+    "contextlib",
     "enum",
     "functools",
     "hashlib",
@@ -139,15 +142,25 @@ class Import:
         return self.module.partition(".")[0]
 
 
-def imports(tree: ast.AST) -> Iterator[Import]:
+@cache
+def nodes(tree: ast.AST) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
+@cache
+def imports(tree: ast.AST) -> list[Import]:
+    return list(_imports(tree))
+
+
+def _imports(tree: ast.AST) -> Iterator[Import]:
     for_types = {
         inner
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
         for statement in node.body
         for inner in ast.walk(statement)
     }
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, (), node in for_types)
@@ -226,7 +239,7 @@ def test_the_core_is_pure(module: str) -> None:
 
 @by_core_module
 def test_the_core_calls_nothing_impure(module: str) -> None:
-    names = {node.func.id for node in ast.walk(CORE_SOURCES[module]) if _is_call(node)}
+    names = {node.func.id for node in nodes(CORE_SOURCES[module]) if _is_call(node)}
     assert not names & IMPURE_CALLS
 
 
@@ -299,10 +312,10 @@ def test_adapters_use_public_names_only(module: str) -> None:
             assert one.module in ADAPTERS_MAY_IMPORT
             if one.module == CORE:
                 assert set(one.names) <= set(presence_proto.__all__)
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             aliases |= {alias.asname or alias.name for alias in node.names if alias.name == CORE}
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases:
             assert node.attr in presence_proto.__all__
 
@@ -325,7 +338,7 @@ def test_no_two_classes_share_a_name() -> None:
     names = Counter(
         node.name
         for tree in [*CORE_SOURCES.values(), *ADAPTER_SOURCES.values()]
-        for node in ast.walk(tree)
+        for node in nodes(tree)
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, count in names.items() if count > 1} == set(SAME_NAME)
@@ -337,18 +350,18 @@ STUBS = {"zlib"}  # whose types have private names only
 @pytest.mark.parametrize("package", [CORE, ADAPTERS])
 def test_private_attributes_stay_in_their_module(package: str) -> None:
     for module, tree in (CORE_SOURCES if package == CORE else ADAPTER_SOURCES).items():
-        own = {
-            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)
-        }
-        own |= {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-        own |= {node.target.id for node in ast.walk(tree) if _is_annotation(node)}
-        for node in ast.walk(tree):
+        own = {node.attr for node in nodes(tree) if isinstance(node, ast.Attribute) and _is_self(node.value)}
+        own |= {node.name for node in nodes(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        own |= {node.target.id for node in nodes(tree) if _is_annotation(node)}
+        for node in nodes(tree):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.endswith("__"):
                 assert node.attr in own or ast.unparse(node.value) in STUBS, f"{module}: {ast.unparse(node)}"
 
 
 def _is_self(node: ast.AST) -> bool:
-    return ast.unparse(node) in ("self", "cls", "super()")
+    if isinstance(node, ast.Call):
+        return ast.unparse(node) == "super()"
+    return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
 def _is_annotation(node: ast.AST) -> bool:

@@ -10,6 +10,7 @@ import inspect
 import pickle
 import pkgutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import attrs
@@ -39,6 +40,7 @@ def modules() -> Iterator[Any]:
                 yield importlib.import_module(found.name)
 
 
+@cache
 def classes() -> dict[str, type]:
     """All public exceptions and structs that the package defines, by full name."""
     return {

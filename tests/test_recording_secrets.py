@@ -268,6 +268,7 @@ def test_a_ping_that_quotes_a_secret() -> None:
     rig.check(KEY)
 
 
+@pytest.mark.long
 def test_cut_off_at_each_byte() -> None:
     """The connection is lost in the middle of the secret: nor is the beginning of it there."""
     frame = server_frame(REPLY, text=True)
@@ -281,6 +282,7 @@ def test_cut_off_at_each_byte() -> None:
         assert TOKEN[:12].encode() not in written(rig.recording)
 
 
+@pytest.mark.long
 def test_the_answer_to_the_upgrade_is_cut_off_at_each_byte() -> None:
     head = b"HTTP/1.1 401 no\r\nX-Said: " + TOKEN.encode() + b"\r\n\r\n"
     for end in range(1, len(head)):
@@ -403,6 +405,7 @@ def test_secrets_of_the_clients_of_a_hub(chunk: int, deflate: bool) -> None:
         assert NONCE.decode() in written(recording).decode("latin-1")
 
 
+@pytest.mark.long
 def test_the_request_of_a_client_of_a_hub_is_cut_off_at_each_byte() -> None:
     request = b"GET /socket/websocket?vsn=2.0.0&token=%s HTTP/1.1\r\nHost: h\r\nx-api-key: %s\r\n\r\n"
     request %= TOKEN.encode(), THIRD.encode()
@@ -541,6 +544,7 @@ def test_a_long_stand_in_tells_one_secret_from_another(text: str) -> None:
     assert {len(stand_in.encode()) for stand_in in found} == {len(text.encode()) + 3}
 
 
+@pytest.mark.long
 def test_many_clients_with_tokens_of_their_own_replay_the_same() -> None:
     """More than are looked for at a time, and each comes twice."""
     recording = Recording()

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 
 import jarvis_client
 import jarvis_rig
-import presence_rig
-import rig
 from examples import times
 from hub.test_properties import abuse, scripts
 from hub_client import PHOENIX, SUPABASE, World, supabase_join
@@ -31,15 +29,15 @@ from presence_proto import (
 )
 from presence_proto.hub import channels
 from presence_proto.recording import replay
+from presence_proto.testing.server_script import Step
 from presence_proto.timers import Backoff
-from presence_world import Op
 from properties import test_jarvis_laws as jarvis
 from properties import test_presence_laws as presence
-from properties.scripts import LONG, Step, Story, steps
+from properties import test_realtime_laws as realtime
+from properties.scripts import vsns
 from recordings import Recording, drain
 
 some = times(0.2)
-both = st.sampled_from(["1.0.0", "2.0.0"])
 
 
 @contextmanager
@@ -56,24 +54,22 @@ def recorded(module: Any, name: str) -> Iterator[Recording]:
 
 
 @some
-@given(steps, both, st.none() | st.integers(1, 40), st.booleans())
-def test_stories_of_a_realtime_client(story: list[Step], vsn: str, chunk: int | None, deflate: bool) -> None:
-    with recorded(rig, "RealtimeClient"):
-        Story(vsn=vsn, chunk=chunk, deflate=deflate).tell(story)
+@given(realtime.scripts, vsns, st.none() | st.integers(1, 40), st.booleans())
+def test_stories_of_a_realtime_client(script: list[Step], vsn: str, chunk: int | None, deflate: bool) -> None:
+    with recorded(realtime, "RealtimeClient"):
+        realtime.Story(script, vsn=vsn, chunk=chunk, deflate=deflate)
 
 
 @some
-@given(script=presence.LOUD, there=presence.THERE, vsn=both, chunk=st.none() | st.integers(1, 40))
-def test_stories_of_a_presence_client(
-    script: list[Op], there: list[Any], vsn: str, chunk: int | None
-) -> None:
-    with recorded(presence_rig, "PresenceClient"):
-        presence.played(script, there, vsn=vsn, chunk=chunk, rng=Random(1))
+@given(script=presence.LOUD, vsn=vsns, chunk=st.none() | st.integers(1, 40))
+def test_stories_of_a_presence_client(script: list[Step], vsn: str, chunk: int | None) -> None:
+    with recorded(presence, "PresenceClient"):
+        presence.played(script, vsn=vsn, chunk=chunk, rng=Random(1))
 
 
 @some
 @given(script=jarvis.SCRIPTS, chunk=st.none() | st.integers(1, 40), deflate=st.booleans())
-def test_stories_on_the_jarvis_protocol(script: list[Op], chunk: int | None, deflate: bool) -> None:
+def test_stories_on_the_jarvis_protocol(script: list[jarvis.Op], chunk: int | None, deflate: bool) -> None:
     with recorded(jarvis_rig, "PresenceClient"):
         jarvis.played(script, chunk=chunk, rng=Random(1), server_deflate=deflate)
 
@@ -150,8 +146,8 @@ def test_a_hub_and_its_clients_in_order() -> None:
 
 
 def long_story() -> Recording:
-    with recorded(rig, "RealtimeClient") as recording:
-        Story(vsn="2.0.0").tell(LONG)
+    with recorded(realtime, "RealtimeClient") as recording:
+        realtime.Story(realtime.LONG)
     return recording
 
 

@@ -6,8 +6,8 @@ feeds bytes and clock ticks to an endpoint, and carries out the endpoint's outpu
 ready-made drivers.
 
 This module exports the commonly used names. Other public modules: `presence_proto.hub` (the events of a hub),
-`.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` is
-imported on first access (PEP 562), because clients do not need it.
+`.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` and its
+settings are imported on first access (PEP 562), because clients do not need them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.channel import ChannelState
-from presence_proto.config import (
-    BroadcastReplay,
-    ChannelConfig,
-    HubConfig,
-    Identity,
-    PresenceConfig,
-    RealtimeConfig,
-)
+from presence_proto.config import BroadcastReplay, ChannelConfig, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.endpoint import (
     AccessTokenNeeded,
     CloseTransport,
@@ -81,6 +73,8 @@ from presence_proto.realtime_client import RealtimeClient, RealtimeOutput
 
 if TYPE_CHECKING:
     from presence_proto.hub import Hub
+    from presence_proto.hub.authorization import Allow, JoinRequest
+    from presence_proto.hub.config import HubConfig
 
 __all__ = [
     "AccessTokenFailed",
@@ -146,12 +140,15 @@ __all__ = [
 ]
 
 
+_LATER = {"Allow": "authorization", "Hub": "hub", "HubConfig": "config", "JoinRequest": "authorization"}
+
+
 def __getattr__(name: str) -> Any:
-    if name != "Hub":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = found = import_module(f"{__name__}.hub").Hub
+    globals()[name] = found = getattr(import_module(f"{__name__}.hub.{_LATER[name]}"), name)
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "Hub"})
+    return sorted({*globals(), *_LATER})

@@ -79,6 +79,7 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     return text
 
 
+@pytest.mark.long
 def test_help_and_version() -> None:
     help_text = presence("--help")
     assert help_text.returncode == 0
@@ -165,6 +166,7 @@ def check_plain(output: str) -> None:
     assert re.fullmatch(r"messages: \d+, reconnects: \d+", messages)
 
 
+@pytest.mark.long
 def test_the_demo_ends_by_itself_with_a_summary() -> None:
     start = time.monotonic()
     result = presence("demo", "--seconds", "3", "--seed", "1")

@@ -388,6 +388,7 @@ def test_who_is_not_online_is_not_seen_to_visit(desk: Desk) -> None:
         assert {type(event) for event in all_heard(bob)} == {Poked}
 
 
+@pytest.mark.long
 def test_the_latest_status_is_shown_and_the_other_one_again_afterwards(desk: Desk) -> None:
     with desk.user("bob-1", "Bob") as bob, process(desk, "status", "in_game", "Snake") as first:
         assert line(first) == "You are in game (Snake). Ctrl-C ends it.\n"
@@ -493,6 +494,7 @@ def test_ctrl_c_ends_a_visit_that_waits(desk: Desk) -> None:
 # ---------------------------------------------------------------------------------------------- Jarvis
 
 
+@pytest.mark.long
 def test_the_jarvis_protocol(tmp_path: Path) -> None:
     with HubThread(HubConfig(presence_window=0.0)) as hub:
         desk = Desk(hub, tmp_path, PRESENCE_SERVER_URL=hub.jarvis_url, PRESENCE_PROTOCOL="jarvis")

@@ -63,6 +63,7 @@ def watching(desk: Desk, *arguments: str, size: tuple[int, int] = (80, 24), **en
         yield terminal
 
 
+@pytest.mark.long
 def test_the_live_room_in_a_terminal_through_a_restart(desk: Desk) -> None:
     hub = desk.hub
     with desk.user("bob-1", "Bob", reconnect_delay=0.05) as bob, watching(desk) as terminal:

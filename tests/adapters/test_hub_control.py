@@ -76,6 +76,7 @@ def controlled(*options: str) -> Controlled:
     )
 
 
+@pytest.mark.long
 def test_a_story_from_start_to_end() -> None:
     with controlled() as hub:
         port = hub.hello["port"]
@@ -247,6 +248,7 @@ def test_a_port_that_was_taken_meanwhile(hub: HubThread) -> None:
     assert "in use" in answer["error"]
 
 
+@pytest.mark.long
 def test_help_names_every_command() -> None:
     said = subprocess.run(
         [*COMMAND[:-3], "--help"], capture_output=True, text=True, check=True, encoding="utf-8"

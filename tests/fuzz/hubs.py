@@ -24,10 +24,10 @@ from typing import Any
 from fuzz import cost, script
 from fuzz.oracle import API_KEY, TOKEN, Watch, check_secrets
 from hub_client import PHOENIX, PHOENIX_V1, supabase_join, upgrade
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import Message, V2Serializer
 from presence_proto.websocket import BinaryMessage, TextMessage

@@ -25,7 +25,7 @@ from presence_proto.websocket import (
 )
 from websocket_bytes import LIMIT, feed, frames_of, single_bytes
 
-CUTS = ["as recorded", "in one piece", "byte by byte"]
+CUTS = ["as recorded", "in one piece", pytest.param("byte by byte", marks=pytest.mark.long)]
 WITH_MESSAGES = sorted(set(golden_files.names(RAW)) & set(golden_files.names()))
 LOST = Closed(1006, "the stream ended", clean=False)
 

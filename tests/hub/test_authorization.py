@@ -9,10 +9,10 @@ import pytest
 
 from hub_client import PHOENIX, SUPABASE, Client, World, supabase_join
 from jarvis_client import ROOM, broadcasts, heard, jarvis, tracks
-from presence_proto.authorization import Allow, JoinRequest
-from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined, TopicLeft
+from presence_proto.hub.authorization import Allow, JoinRequest
 from presence_proto.hub.channels import JoinRefusedError, authorize, join_request
+from presence_proto.hub.config import HubConfig
 
 OWNERS = {"token of ann": "ann", "token of bob": "bob", "token of eve": "eve", "second token of ann": "ann"}
 NOT_YOURS = "Unauthorized: this key is not yours"

@@ -9,10 +9,10 @@ import pytest
 from hub_client import PHOENIX, SUPABASE, Client, World, joined, supabase_join
 from jarvis_client import ROOM as JARVIS_ROOM
 from jarvis_client import jarvis, people, supabase
-from presence_proto.authorization import Allow
-from presence_proto.config import HubConfig
 from presence_proto.events import TopicLeft
+from presence_proto.hub.authorization import Allow
 from presence_proto.hub.channels import CHANNEL_COST
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.topic import LARGE_DIFF, META_COST
 
 ROOM = "realtime:room"

@@ -21,7 +21,6 @@ from hub_client import (
     supabase_join,
     upgrade,
 )
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId, SendData
 from presence_proto.errors import ConfigError, LocalProtocolError
 from presence_proto.events import (
@@ -31,6 +30,7 @@ from presence_proto.events import (
     TopicLeft,
 )
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.serializer import UserBroadcast
 
 OK = {"status": "ok", "response": {}}

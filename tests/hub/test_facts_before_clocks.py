@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from hub_client import PHOENIX, SUPABASE, Client, World, joined, masked, upgrade
 from jarvis_client import CONFIG, NOON, ROOM, jarvis, people
-from presence_proto.config import HubConfig
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.hub import LATE, SECOND_CHANCE
 
 HEARTBEAT = masked(b'[null,"9","phoenix","heartbeat",{}]')

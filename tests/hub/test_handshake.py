@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import golden_files
 from hub_client import PHOENIX, SUPABASE, World, supabase_join, upgrade
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, JoinRefused
+from presence_proto.hub.config import HubConfig
 
 KEYS = HubConfig(api_keys={"secret", "другой"})
 

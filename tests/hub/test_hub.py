@@ -13,7 +13,6 @@ from hub_client import (
     World,
     joined,
 )
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
@@ -22,6 +21,7 @@ from presence_proto.events import (
     TopicLeft,
 )
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 
 OK = {"status": "ok", "response": {}}
 

@@ -9,8 +9,8 @@ import pytest
 
 from hub_client import World, masked
 from jarvis_client import CONFIG, NOON, ONLINE, ROOM, jarvis, people, supabase
-from presence_proto.config import HubConfig
 from presence_proto.events import ClientConnected, ClientDisconnected, TopicJoined, TopicLeft
+from presence_proto.hub.config import HubConfig
 
 # ---------------------------------------------------------------------------------------------- the messages
 

@@ -11,10 +11,10 @@ import pytest
 
 from hub_client import PHOENIX, World, masked, upgrade
 from jarvis_client import CONFIG, NOON, ROOM, jarvis, noon, people
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId, SendData
 from presence_proto.events import ClientConnected, JoinRefused
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 
 # ---------------------------------------------------------------------------------------------- let in
 

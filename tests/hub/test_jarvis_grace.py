@@ -8,9 +8,9 @@ import pytest
 
 from hub_client import PHOENIX, World
 from jarvis_client import CONFIG, NOON, ROOM, JarvisClient, heard, jarvis, people, supabase
-from presence_proto.config import HubConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import ClientDisconnected, TopicJoined, TopicLeft
+from presence_proto.hub.config import HubConfig
 
 OFFLINE = {"type": "user_offline", "user_id": "ann", "display_name": "Ann", "ts": NOON}
 

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, Client, World, supabase_join
 from jarvis_client import CONFIG, ROOM, broadcasts, jarvis, people, supabase
-from presence_proto.config import HubConfig
+from presence_proto.hub.config import HubConfig
 
 WINDOW = evolve(CONFIG, presence_window=1.0)
 CHANNEL = "realtime:x"

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_client import World, upgrade
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport
 from presence_proto.errors import ConfigError
 from presence_proto.events import ClientRefused
-from presence_proto.origins import is_loopback
+from presence_proto.hub.config import HubConfig
+from presence_proto.hub.origins import is_loopback
 
 PATHS = ["/socket/websocket", "/realtime/v1/websocket?vsn=2.0.0", "/"]
 LOOPBACK = [

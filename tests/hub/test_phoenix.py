@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hub_client import PHOENIX, PHOENIX_V1, World, supabase_join
-from presence_proto.config import HubConfig
 from presence_proto.events import ClientDisconnected, JoinRefused, TopicJoined, TopicLeft
+from presence_proto.hub.config import HubConfig
 
 UNMATCHED = {"status": "error", "response": {"reason": "unmatched topic"}}
 OK = {"status": "ok", "response": {}}

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from hub_client import World, masked, upgrade
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport, ConnId
 from presence_proto.events import ClientDisconnected, ClientRefused
+from presence_proto.hub.config import HubConfig
 
 TWO_EACH = HubConfig(max_connections=6, max_connections_per_address=2, handshake_timeout=10)
 HERE, THERE = "192.0.2.1", "2001:db8::/64"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hub_client import PHOENIX_V1, Client, World, known_refs
-from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined
+from presence_proto.hub.config import HubConfig
 from presence_proto.serializer import UserBroadcast
 
 OK = {"status": "ok", "response": {}}

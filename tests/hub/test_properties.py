@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from examples import times
 from hub_client import PHOENIX, PHOENIX_V1, SUPABASE, Client, World, masked, supabase_join, upgrade
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId, SendData
 from presence_proto.events import ClientDisconnected
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import Message, UserBroadcast, V2Serializer
 

@@ -8,8 +8,8 @@ import pytest
 
 from hub_client import PHOENIX, SUPABASE, Client, World, joined, masked
 from jarvis_client import people
-from presence_proto.config import HubConfig
 from presence_proto.events import ClientDisconnected, JoinRefused
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.limits import Bucket
 from presence_proto.serializer import UserBroadcast
 

@@ -33,10 +33,10 @@ from attrs import define, field, frozen
 import golden_files
 from golden_files import Line
 from hub_client import Client, World, known_refs
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId, SendData
 from presence_proto.errors import RemoteProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.presence import PresenceMap
 from presence_proto.serializer import serializer_for
 from presence_proto.websocket import BinaryMessage, TextMessage

@@ -9,9 +9,9 @@ import pytest
 
 from faulty_rig import HEARTBEAT, events_of, faulty, set_faults
 from hub_client import PHOENIX, SUPABASE, Client, World, masked
-from presence_proto.config import HubConfig
 from presence_proto.errors import ConfigError
 from presence_proto.events import ClientDisconnected, JoinRefused, TopicJoined
+from presence_proto.hub.config import HubConfig
 
 REPLY = "phx_reply"
 

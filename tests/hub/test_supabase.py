@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, Client, World, known_refs, supabase_join
-from presence_proto.config import HubConfig
 from presence_proto.events import JoinRefused, TopicJoined, TopicLeft
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.phoenix import OVERTAKING
 from presence_proto.serializer import UserBroadcast
 

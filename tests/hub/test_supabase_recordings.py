@@ -28,8 +28,8 @@ import golden_files
 from golden_expectations import decoded, vsn_of
 from golden_files import Line
 from hub_client import Client, World, known_refs
-from presence_proto.config import HubConfig
 from presence_proto.errors import RemoteProtocolError
+from presence_proto.hub.config import HubConfig
 from presence_proto.serializer import Message
 
 DIFFERENCES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hub_client import PHOENIX, SUPABASE, World, joined, upgrade
 from jarvis_client import jarvis
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport
 from presence_proto.events import ClientDisconnected, ClientRefused, TopicLeft
+from presence_proto.hub.config import HubConfig
 
 LIKE_SUPABASE = HubConfig(shutdown_like="supabase", presence_window=0)
 

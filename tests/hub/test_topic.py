@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from hub_client import PHOENIX_V1, Client, World, supabase_join
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.limits import Allowance
 from presence_proto.hub.topic import Ids, Topic
 from presence_proto.presence import PresenceMap

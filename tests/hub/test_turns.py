@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from hub_client import PHOENIX, SUPABASE, World, joined, masked
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId, SendData
 from presence_proto.events import ClientDisconnected, TopicLeft
 from presence_proto.hub import Hub, limits
+from presence_proto.hub.config import HubConfig
 from presence_proto.websocket.protocol import server_frame
 from websocket_bytes import CONTINUATION, MASK, PING, TEXT, frame
 

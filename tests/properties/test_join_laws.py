@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from lan import Lan
 from presence_proto.channel import ChannelState
-from presence_proto.config import HubConfig, RealtimeConfig
+from presence_proto.config import RealtimeConfig
 from presence_proto.endpoint import ConnId
 from presence_proto.events import ChannelJoined, JoinFailed, JoinRefused, SocketDisconnected, TopicJoined
+from presence_proto.hub.config import HubConfig
 from presence_proto.realtime_client import RealtimeClient
 from presence_proto.serializer import serializer_for
 from presence_proto.testing import FaultyHub
@@ -94,17 +95,17 @@ def test_no_connection_is_lost_and_no_retry_makes_the_queue_longer(steps: list[t
         if name == "wait":
             lan.advance(*arguments)
         elif name == "slow":
-            hub.set_faults(join_delay=arguments[0], refusal_delay=arguments[1], now=lan.now)
+            lan.hub_do("set_faults", join_delay=arguments[0], refusal_delay=arguments[1])
         elif name == "token":
-            host.do(host.client.set_access_token, *arguments)
+            host.do("set_access_token", *arguments)
         elif name == "join":
             wanted[arguments[0]] = None
-            host.do(host.client.join, *arguments)
+            host.do("join", *arguments)
         elif arguments[0] in wanted:
             del wanted[arguments[0]]
-            host.do(host.client.leave, *arguments)
+            host.do("leave", *arguments)
         told += host.take()
-    hub.heal(now=lan.now)
+    lan.hub_do("heal")
     lan.advance(400.0)
     told += host.take()
     assert not [event for event in told if isinstance(event, SocketDisconnected)]

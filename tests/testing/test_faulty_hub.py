@@ -24,7 +24,6 @@ from faulty_rig import (
     switch,
 )
 from hub_client import PHOENIX, SUPABASE, SUPABASE_V1, joined, supabase_join
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import (
@@ -40,6 +39,7 @@ from presence_proto.events import (
     UserOnline,
     UserStatus,
 )
+from presence_proto.hub.config import HubConfig
 from presence_proto.testing import Faults, FaultyHub
 
 # ------------------------------------------------------------------------------------ handshakes
@@ -195,15 +195,15 @@ def test_broadcasts_are_lost(url: str) -> None:
     room = Room()
     ann, bo = room.two(url)
     room.set_faults(broadcasts_dropped=True)
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.send_invite, "Chess")
+    bo.do("send_poke", "ann")
+    bo.do("send_invite", "Chess")
     assert ann.take() == []
     assert all(isinstance(event, InviteSent) for event in bo.take())
-    bo.do(bo.client.update_activity, UserStatus.AWAY)
+    bo.do("update_activity", UserStatus.AWAY)
     assert kinds(ann.take()) == [ActivityChanged]  # as the presence says
     room.set_faults(broadcasts_dropped=False)
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.send_invite, "Chess")
+    bo.do("send_poke", "ann")
+    bo.do("send_invite", "Chess")
     assert kinds(ann.take()) == [Poked, GameInvite]
 
 
@@ -239,9 +239,9 @@ def test_diffs_come_twice(url: str) -> None:
     ann = room.join("ann", url)
     ann.take()
     bo = room.join("bo", url)
-    bo.do(bo.client.update_activity, UserStatus.AWAY)
-    bo.do(bo.client.send_poke, "ann")
-    bo.do(bo.client.disconnect)
+    bo.do("update_activity", UserStatus.AWAY)
+    bo.do("send_poke", "ann")
+    bo.do("disconnect")
     room.advance(60)
     assert kinds(ann.take()) == [UserOnline, ActivityChanged, Poked, UserOffline]
     assert ann.client.online_count == 1
@@ -269,9 +269,9 @@ def test_who_tracks_too_often_loses_the_channel() -> None:
     ann, bo = room.two(SUPABASE_URL, track_limit=None)
     room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(5):
-        ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
+        ann.do("update_activity", UserStatus.IN_GAME, f"Level {n}")
     assert {event.user.activity for event in bo.take()} == {f"Level {n}" for n in range(5)}
-    ann.do(ann.client.update_activity, UserStatus.AWAY)
+    ann.do("update_activity", UserStatus.AWAY)
     assert reasons(ann) == ["Client presence rate limit exceeded"]
     assert ann.opens == 1  # the connection stays
     assert UserOffline in kinds(bo.take())
@@ -284,7 +284,7 @@ def test_the_budget_of_our_client_keeps_it_within_the_limit() -> None:
     ann, bo = room.two(SUPABASE_URL)
     room.set_faults(presence_limit=5, broadcast_limit=100)
     for n in range(100):
-        ann.do(ann.client.update_activity, UserStatus.IN_GAME, f"Level {n}")
+        ann.do("update_activity", UserStatus.IN_GAME, f"Level {n}")
         room.advance(1)
     room.advance(60)
     assert UserOffline not in kinds(bo.take())

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_rig import BROADCAST, CLOSE, HEARTBEAT, TRACK
-from hub_client import SUPABASE, masked, supabase_join, upgrade
-from presence_proto.config import HubConfig
-from presence_proto.endpoint import CloseTransport, ConnId
+from hub_client import SUPABASE, World, masked, supabase_join, upgrade
+from presence_proto.endpoint import ConnId
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.json_text import encode_payload
-from presence_proto.testing import Contract, Faults, FaultyHub
+from presence_proto.testing import Faults, FaultyHub
 
 
 def bytes_of(*messages: list[Any]) -> bytes:
@@ -59,72 +59,46 @@ STEPS = st.lists(
 )
 
 
-class Story:
-    """A hub and what happens to it, with the contract checked after every step. Slots name connections."""
+class Story(World):
+    """A hub and what happens to it. Slots name connections."""
 
     def __init__(self, hub_type: type[Hub] = FaultyHub) -> None:
-        self.hub = hub_type(HubConfig(max_connections=2))
-        self.contract = Contract(self.hub)
-        self.now = 100.0
-        self.last = 0
+        super().__init__(HubConfig(max_connections=2), hub_type=hub_type)
         self.slots: dict[int, ConnId] = {}
-        self.outputs: list[Any] = []
 
-    def play(self, steps: list[tuple[Any, ...]]) -> list[Any]:
-        for kind, *args in steps:
-            getattr(self, kind)(*args)
-            self.drain()
+    def play(self, steps: list[tuple[Any, ...]]) -> Any:
+        """Run the steps, and end the hub. Return all that came out of it."""
+        for kind, slot, *args in steps:
+            conn = self.slots.get(slot, ConnId(0))
+            is_open = conn in self.slots.values() and conn not in self.closed
+            if kind == "switch":
+                self.switch(*slot)
+            elif kind == "wait":
+                self.advance(slot)
+            elif kind == "open" and not is_open:
+                self.slots[slot] = self.open()
+                self.receive(self.slots[slot], upgrade(SUPABASE))
+            elif kind == "lose" and is_open:
+                self.drop(conn)
+            elif kind == "say" and is_open:
+                self.receive(conn, SAID[args[0]])
         if isinstance(self.hub, FaultyHub):
-            self.switch(("heal",))
-            self.drain()
-        self.switch(("shutdown",))
-        self.wait(1000.0)
-        self.drain()
+            self.switch("heal")
+        self.switch("shutdown")
+        self.advance(1000.0)
         assert self.hub.is_closed
         assert self.hub.next_deadline() is None
-        return self.outputs
+        return self.events, self.sent, self.closed
 
-    def drain(self) -> None:
-        for output in self.contract.drain(self.now):
-            self.outputs.append(output)
-            if isinstance(output, CloseTransport):
-                self.slots = {slot: conn for slot, conn in self.slots.items() if conn != output.conn}
-
-    def open(self, slot: int) -> None:
-        if slot not in self.slots:
-            self.last += 1
-            conn = self.slots[slot] = ConnId(self.last)
-            self.contract.accepted(conn)
-            self.hub.transport_opened(conn, now=self.now)
-            self.hub.receive_data(conn, upgrade(SUPABASE), now=self.now)
-
-    def lose(self, slot: int) -> None:
-        if slot in self.slots:
-            conn = self.slots.pop(slot)
-            self.contract.closed(conn)
-            self.hub.transport_closed(conn, now=self.now)
-
-    def say(self, slot: int, what: str) -> None:
-        if slot in self.slots:
-            self.hub.receive_data(self.slots[slot], SAID[what], now=self.now)
-
-    def wait(self, seconds: float) -> None:
-        end = self.now + seconds
-        while (deadline := self.hub.next_deadline()) is not None and deadline <= end:
-            self.now = deadline
-            self.hub.tick(now=deadline)
-            self.drain()
-        self.now = end
-        self.hub.tick(now=end)
-
-    def switch(self, command: tuple[Any, ...]) -> None:
-        name, *args = command
-        options = args.pop() if name == "set_faults" else {}
+    def switch(self, name: str, *args: Any) -> None:
+        options = args[-1] if name == "set_faults" else {}
+        args = args[:-1] if name == "set_faults" else args
         try:
             getattr(self.hub, name)(*args, now=self.now, **options)
         except LocalProtocolError as error:
             if "thaw it first" not in str(error):
                 raise
+        self.settle()
 
 
 @given(steps=STEPS)

@@ -23,6 +23,7 @@ from presence_proto import (
 from presence_proto.testing import ContractError, ModelServer, play
 from presence_proto.testing import server_script as steps
 from presence_proto.testing.server_script import (
+    Call,
     Connect,
     Crash,
     Cut,
@@ -30,6 +31,7 @@ from presence_proto.testing.server_script import (
     Echo,
     Refuse,
     RepeatDiff,
+    Restart,
     Retrack,
     Say,
     SendBinary,
@@ -42,6 +44,7 @@ from presence_proto.testing.server_script import (
     ServeOne,
     Sleep,
     Stall,
+    Together,
     Track,
     Untrack,
     Wait,
@@ -116,6 +119,46 @@ def test_who_comes_and_goes() -> None:
     assert told == [["Connected"], ["UserOnline"], [], ["ActivityChanged"], *gone]
     assert server.client.online_count == 1
     assert server.online(ROOM).keys() == {"me"}
+
+
+@pytest.mark.parametrize("chunk", [None, 7])
+@pytest.mark.parametrize(
+    ("merged", "diffs"), [(True, [["ann", "cy"]]), (False, [["ann"], ["bob"], ["ann"], ["bob"], ["cy"]])]
+)
+def test_what_happens_together_is_told_in_one_diff_or_one_read(
+    merged: bool, diffs: list[list[str]], chunk: int | None
+) -> None:
+    changes = (Track("ann"), Track("bob"), Retrack(0, {"n": 1}), Untrack(1), Track("cy"))
+    server = play([Together(changes, merged)], realtime(), chunk=chunk)
+    told = [[change.key for change in event.changes] for event in server.take() if hasattr(event, "changes")]
+    assert told[-len(diffs) :] == diffs
+    assert server.fold.presence["realtime:a"].keys() == {"me", "ann", "cy"}
+
+
+def test_changes_that_cancel_each_other_are_no_diff() -> None:
+    server = play([Together((Track("ann"), Untrack(0)))], presence(), deflate=True)
+    assert names(server) == ["Connected"]
+    dead = play([Die(), Together((Track("ann"),), merged=False)], presence())
+    assert names(dead) == ["Connected"]
+
+
+@pytest.mark.parametrize("restart", [[Restart()], [Cut(), Restart()]])
+def test_a_server_that_restarts_knows_nobody(restart: list[Any]) -> None:
+    script = [Track("ann"), *restart, Untrack(0), Retrack(0, {"n": 1}), RepeatDiff(), Wait(1.0)]
+    server = play(script, presence())
+    assert server.online(ROOM).keys() == {"me"}
+    assert server.client.is_user_stale("ann"), "a new server may not have met her yet"
+    assert play([*script, Wait(50.0)], presence()).client.online_count == 1
+
+
+def test_the_application_calls() -> None:
+    poke = Call("send_poke", ("ann",))
+    server = play([poke, Call("disconnect"), poke, Call("connect")], presence())
+    assert [call.method for call, _ in server.calls] == ["send_poke", "disconnect", "connect"]
+    assert len(server.sent("broadcast")) == 1
+    server = play([Call("push", ("room:b", "ask", {}), {"timeout": 5.0})], realtime())
+    [(_, push_id)] = server.calls
+    assert server.fold.outcomes.keys() == {push_id}
 
 
 def test_what_somebody_says() -> None:

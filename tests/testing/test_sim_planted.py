@@ -9,8 +9,8 @@ import pytest
 
 from presence_proto import events
 from presence_proto.channel import Channel, Tracker
-from presence_proto.config import HubConfig
 from presence_proto.connection import Connection, HeartbeatDue
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.hub import Hub
 from presence_proto.hub.jarvis import JarvisUsers
 from presence_proto.hub.phoenix import PhoenixSession

@@ -83,7 +83,7 @@ def naive(data: str | bytes, role: ps.Role) -> tuple[Any, ...]:
 def test_every_malformed_frame_is_refused(role: ps.Role, vsn: ps.Vsn) -> None:
     reader = serializer_for(vsn, server=role == "client")
 
-    @settings(max_examples=150)
+    @settings(max_examples=100)
     @given(ps.malformed_frames(role, vsn=vsn))
     def check(malformed: MalformedFrame) -> None:
         with pytest.raises(RemoteProtocolError):
@@ -108,6 +108,7 @@ def test_the_protocol_occurs() -> None:
     assert not any(isinstance(payload, bytes | UserBroadcast) for payload in payloads)
 
 
+@pytest.mark.long
 def test_every_kind_of_binary_frame_occurs() -> None:
     for role, kinds in (("client", {0, 3}), ("server", {0, 1, 2, 4})):
         assert {data[0] for data in sample(ps.binary_frames(role), 200)} == kinds  # type: ignore[arg-type]  # a role

@@ -2,7 +2,9 @@
 
 - `hub.py`: transports and timers;
 - `peer.py`: one transport;
-- `admission.py`: which connections are accepted;
+- `config.py`: the settings;
+- `admission.py`, `origins.py`: which connections are accepted, and from which web pages;
+- `authorization.py`: the rule that accepts or refuses joins;
 - `limits.py`: limits on the work and the memory that one client may cause;
 - `phoenix.py`: one Phoenix connection;
 - `channels.py`: the two kinds of channels on a Phoenix connection;

@@ -12,11 +12,11 @@ from attrs import field, frozen
 
 from presence_proto.config import AUTH_TOKEN_PREFIX, auth_token
 from presence_proto.errors import RemoteProtocolError
-from presence_proto.origins import page_fault
+from presence_proto.hub.origins import page_fault
 from presence_proto.serializer import Serializer, serializer_for
 
 if TYPE_CHECKING:
-    from presence_proto.config import HubConfig
+    from presence_proto.hub.config import HubConfig
     from presence_proto.websocket import HandshakeRequest
 
 

@@ -14,9 +14,9 @@ from zlib import crc32
 
 from msgspec import Raw
 
-from presence_proto.authorization import Allow, JoinRequest
 from presence_proto.errors import LocalProtocolError
 from presence_proto.events import TopicJoined, TopicLeft
+from presence_proto.hub.authorization import Allow, JoinRequest
 from presence_proto.hub.limits import (
     TOO_FAST,
     TOO_MANY_JOINS,
@@ -44,8 +44,8 @@ from presence_proto.serializer import Message, Ref, UserBroadcast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from presence_proto.authorization import AuthorizeRule
     from presence_proto.endpoint import ConnId
+    from presence_proto.hub.authorization import AuthorizeRule
     from presence_proto.hub.limits import Allowance, Rates
     from presence_proto.hub.topic import Topic, Topics
 

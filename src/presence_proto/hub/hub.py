@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from presence_proto.config import HubConfig
 from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport, Outbox, SansIO, SendData
 from presence_proto.errors import LocalProtocolError, PresenceError
 from presence_proto.events import ClientConnected, ClientDisconnected, ClientRefused, HubEvent
 from presence_proto.hub import limits
 from presence_proto.hub.admission import STOPPING, Admission, Places, Refusal, judge
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.jarvis import JarvisSession, JarvisUsers
 from presence_proto.hub.peer import ABNORMAL, Peer, Phase, Session
 from presence_proto.hub.phoenix import PhoenixSession

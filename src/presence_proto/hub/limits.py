@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from presence_proto.errors import LocalProtocolError
 
 if TYPE_CHECKING:
-    from presence_proto.config import HubConfig
+    from presence_proto.hub.config import HubConfig
     from presence_proto.timers import Clock
 
 

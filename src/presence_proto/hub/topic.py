@@ -27,9 +27,9 @@ from presence_proto.websocket.protocol import server_frame
 if TYPE_CHECKING:
     from random import Random
 
-    from presence_proto.config import HubConfig
     from presence_proto.endpoint import Outbox
     from presence_proto.events import HubEvent
+    from presence_proto.hub.config import HubConfig
     from presence_proto.timers import Clock, Timers
 
 

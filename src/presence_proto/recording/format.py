@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 import msgspec
 
-from presence_proto.authorization import Allow
-from presence_proto.config import (
-    BroadcastReplay,
-    ChannelConfig,
-    HubConfig,
-    Identity,
-    PresenceConfig,
-    RealtimeConfig,
-    join_params_are_the_meta,
-)
+from presence_proto.config import BroadcastReplay, ChannelConfig, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.endpoint import CloseTransport, OpenTransport, SendData
+from presence_proto.hub.authorization import Allow
+from presence_proto.hub.config import HubConfig, join_params_are_the_meta
 from presence_proto.json_text import DECODE_ERRORS
 from presence_proto.recording.frames import (
     BINARY,

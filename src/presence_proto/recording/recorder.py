@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import evolve, frozen
 
-from presence_proto.config import HubConfig, join_params_are_the_meta
 from presence_proto.endpoint import CloseTransport, OpenTransport, SansIO
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig, join_params_are_the_meta
 from presence_proto.presence_client import PresenceClient
 from presence_proto.realtime_client import RealtimeClient
 from presence_proto.recording.format import (

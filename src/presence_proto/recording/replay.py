@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from presence_proto.config import HubConfig, Identity, PresenceConfig, RealtimeConfig
+from presence_proto.config import Identity, PresenceConfig, RealtimeConfig
 from presence_proto.errors import PresenceError, RecordingError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.presence_client import PresenceClient
 from presence_proto.realtime_client import RealtimeClient
 from presence_proto.recording.format import (

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from attrs import Attribute
 
-    from presence_proto.config import HubConfig
     from presence_proto.events import HubEvent
     from presence_proto.hub.admission import Admission
     from presence_proto.hub.channels import PhoenixMember
+    from presence_proto.hub.config import HubConfig
     from presence_proto.hub.peer import Peer, Session
     from presence_proto.hub.topic import EncodedMessage, SharedMessage
     from presence_proto.serializer import Message

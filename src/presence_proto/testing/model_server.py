@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -12,7 +13,7 @@ from presence_proto.testing.contract import Fold, fold_of
 from presence_proto.testing.scripted_servers import ScriptedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from presence_proto.presence import Meta
     from presence_proto.serializer import Message
@@ -76,6 +77,7 @@ class ModelServer(ScriptedServer):
         self.joins: dict[str, list[Any]] = {}  # topic -> join_refs of all joins on this connection
         self.unanswered: deque[Message] = deque()
         self.refusals: deque[int] = deque()  # HTTP statuses for the next upgrade requests
+        self.calls: list[tuple[Any, Any]] = []  # the steps `Call` that did not raise, and their results
         self.stalls = False  # the server reads, but neither accepts nor replies
         self.dead = False  # no bytes arrive on either side
         # Joins that wait for their presence_state. The state is that of the join, so diffs may overtake it.
@@ -87,6 +89,7 @@ class ModelServer(ScriptedServer):
         self._refs = 0
         self._followed = 0  # number of events that `fold` has followed
         self._busy = False
+        self._collects = False  # diffs wait for the end of `one_diff`
 
     # ---------------------------------------------------------------- presence
 
@@ -98,14 +101,39 @@ class ModelServer(ScriptedServer):
 
     def retrack(self, device: Device, meta: Mapping[str, Any]) -> None:
         """Replace the meta of a device. Do nothing after the device has left."""
-        if device.ref is not None:
+        if self._is_online(device):
             self._track(device, meta)
 
     def untrack(self, device: Device) -> None:
         """Take a device offline. Do nothing after the device has left."""
-        if device.ref is not None:
+        if self._is_online(device):
             left = self._remove(device)
             self._diff(device.topic, {}, _entry(device.key, left))
+
+    @contextmanager
+    def one_diff(self) -> Iterator[None]:
+        """Merge the diffs of a `with` block into one diff for each topic, as a server with a window does."""
+        before = {topic: _copied(entries) for topic, entries in self.presence.items()}
+        self._collects = True
+        try:
+            yield
+        finally:
+            self._collects = False
+            for topic in [*self.presence]:
+                old, new = before.get(topic, {}), self.presence[topic]
+                joins, leaves = _minus(new, old), _minus(old, new)
+                if joins or leaves:
+                    self._diff(topic, joins, leaves)
+
+    @contextmanager
+    def one_read(self) -> Iterator[None]:
+        """Deliver all bytes that the server sends in a `with` block at once."""
+        was_silent, self.silent = self.silent, True
+        try:
+            yield
+        finally:
+            if not was_silent:
+                self.release()
 
     def online(self, topic: str) -> dict[str, tuple[Meta, ...]]:
         """Return the presence of a topic as `Hub.online` and `PresenceMap` do: key -> metas, latest last."""
@@ -187,6 +215,14 @@ class ModelServer(ScriptedServer):
         """End the transport, or let its connect fail. The server notices the end at once."""
         self.hang_up()
         super().cut(reason)
+
+    def restart(self) -> None:
+        """Forget all presence, and end the transport if there is one, as a server that restarts."""
+        self.hang_up(noticed=False)
+        self.presence.clear()
+        self._last_diff = None
+        if self.conn is not None:
+            self.cut()
 
     def die(self) -> None:
         """Let the network fail silently. The client must detect the failure on its own."""
@@ -357,7 +393,10 @@ class ModelServer(ScriptedServer):
         self._asked.pop(topic, None)
         if topic in self._seen:
             self._seen.remove(topic)
-            self._stale[topic] = {key: {**metas} for key, metas in self.presence.get(topic, {}).items()}
+            self._stale[topic] = _copied(self.presence.get(topic, {}))
+
+    def _is_online(self, device: Device) -> bool:
+        return device.ref in self.presence.get(device.topic, {}).get(device.key, {})
 
     def _track(self, device: Device, meta: Mapping[str, Any]) -> None:
         self._refs += 1
@@ -380,8 +419,9 @@ class ModelServer(ScriptedServer):
         return meta
 
     def _diff(self, topic: str, joins: Any, leaves: Any) -> None:
-        self._last_diff = topic, {"joins": joins, "leaves": leaves}
-        self._tell_diff(*self._last_diff)
+        if not self._collects:
+            self._last_diff = topic, {"joins": joins, "leaves": leaves}
+            self._tell_diff(*self._last_diff)
 
     def _tell_diff(self, topic: str, payload: Any) -> None:
         channel = self.channels.get(topic)
@@ -395,6 +435,16 @@ _NO_PUSHES = ("phx_join", "phx_leave", "access_token", "presence", "track", "unt
 
 def _entry(key: str, meta: Meta) -> dict[str, Any]:
     return {key: {"metas": [meta]}}
+
+
+def _copied(entries: Entries) -> Entries:
+    return {key: {**metas} for key, metas in entries.items()}
+
+
+def _minus(one: Entries, other: Entries) -> dict[str, Any]:
+    """Return the metas of `one` that are not in `other`, as in a payload."""
+    left = {key: [metas[ref] for ref in metas if ref not in other.get(key, {})] for key, metas in one.items()}
+    return {key: {"metas": metas} for key, metas in left.items() if metas}
 
 
 def _metas(entries: Entries) -> dict[str, tuple[Meta, ...]]:

@@ -10,6 +10,7 @@ that came online. Both indexes wrap around.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 __all__ = [
+    "Call",
     "Connect",
     "Crash",
     "Cut",
@@ -32,6 +34,7 @@ __all__ = [
     "Echo",
     "Refuse",
     "RepeatDiff",
+    "Restart",
     "Retrack",
     "Say",
     "SendBinary",
@@ -44,6 +47,7 @@ __all__ = [
     "ServeOne",
     "Sleep",
     "Stall",
+    "Together",
     "Track",
     "Untrack",
     "Wait",
@@ -60,8 +64,8 @@ T = TypeVar("T")
 class ScriptContext:
     """State of one script: the client, its `ModelServer`, and the topics and devices that steps refer to."""
 
-    def __init__(self, client: Any) -> None:
-        self.server = ModelServer(client)
+    def __init__(self, client: Any, **options: Any) -> None:
+        self.server = ModelServer(client, **options)
         self.devices: list[Device] = []
 
     def topic(self, number: int) -> str:
@@ -90,16 +94,21 @@ def _one_of(items: list[T], number: int) -> T:
 
 
 def play(
-    script: Iterable[Step], client: Any, *, after_step: Callable[[ModelServer], None] | None = None
+    script: Iterable[Step],
+    client: Any,
+    *,
+    after_step: Callable[[ModelServer], None] | None = None,
+    **options: Any,
 ) -> ModelServer:
     """Run a script on a `RealtimeClient` or `PresenceClient`, and return the server.
 
     A closed client connects first. Each step is followed by a check: the client keeps the driver contract,
     reports only documented events, has the state that follows from its events, and reports at most 1000
     events per step. Otherwise `ContractError` is raised. After the check, `after_step(server)` is called. Use
-    it to pass `server.take()` to an application and to check that application.
+    it to pass `server.take()` to an application and to check that application. `options` are those of
+    `ModelServer`: `now`, `deflate` and `chunk`.
     """
-    context = ScriptContext(client)
+    context = ScriptContext(client, **options)
     for step in (Connect(), *script):
         context.do(step)
         if after_step is not None:
@@ -143,6 +152,21 @@ class Connect(_Printed):
             context.server.connect()
 
 
+@frozen(repr=False)
+class Call(_Printed):
+    """The application calls a method of the client: `Call("send_poke", ("ann",))`."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = MappingProxyType({})
+
+    def happen(self, context: ScriptContext) -> None:
+        """Call the method with `now`. Append the step and the result to `calls` of the server."""
+        server = context.server
+        result = server.do(getattr(server.client, self.method), *self.args, **self.kwargs)
+        server.calls.append((self, result))
+
+
 # ---------------------------------------------------------------------------------------------- presence
 
 
@@ -183,6 +207,21 @@ class Untrack(_Printed):
 
 
 @frozen(repr=False)
+class Together(_Printed):
+    """Several changes of presence reach the client in one read: as one diff if `merged`, else as one each."""
+
+    changes: tuple[Track | Retrack | Untrack, ...]
+    merged: bool = True
+
+    def happen(self, context: ScriptContext) -> None:
+        """Send the diffs. A change that is impossible ends the list."""
+        server = context.server
+        with server.one_read(), server.one_diff() if self.merged else nullcontext():
+            for change in self.changes:
+                change.happen(context)
+
+
+@frozen(repr=False)
 class SendBroadcast(_Printed):
     """Another client sends a broadcast."""
 
@@ -212,6 +251,15 @@ class Cut(_Printed):
             raise LocalProtocolError("there is no connection")
         context.devices += context.server.hang_up(noticed=self.noticed)
         context.server.cut()
+
+
+@frozen(repr=False)
+class Restart(_Printed):
+    """The server restarts. The new one knows nobody."""
+
+    def happen(self, context: ScriptContext) -> None:
+        """End the connection and all presence."""
+        context.server.restart()
 
 
 @frozen(repr=False)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, TypeAlias
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, invariant, precondition, rule
 
-from presence_proto.config import HubConfig
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.phoenix import OVERTAKING
 from presence_proto.testing.contract import require
 from presence_proto.testing.machines.brief import BriefMachine

@@ -11,7 +11,8 @@ from attrs import define, frozen
 
 from presence_proto import events
 from presence_proto.channel import ChannelState
-from presence_proto.config import ChannelConfig, join_params_are_the_meta
+from presence_proto.config import ChannelConfig
+from presence_proto.hub.config import join_params_are_the_meta
 from presence_proto.testing.contract import ContractError, PresenceFold, RealtimeFold
 from presence_proto.testing.sim.laws import (
     ALIVE,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from presence_proto.config import HubConfig, PresenceConfig
+from presence_proto.config import PresenceConfig
 from presence_proto.errors import LocalProtocolError
 from presence_proto.hub import Hub
+from presence_proto.hub.config import HubConfig
 from presence_proto.hub.hub import SECOND_CHANCE
 from presence_proto.phoenix_socket import PATIENCE
 from presence_proto.testing.faulty_hub import Faults, FaultyHub
