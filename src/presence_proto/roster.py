@@ -35,11 +35,12 @@ from presence_proto.presence import (
     ABOVE_STATE,
     ChangeKind,
     PresenceChange,
-    by_ref,
     check_nesting,
+    check_state,
     continues,
     diff_entries,
     parse_entries,
+    refs_of,
     state_entries,
     too_many_keys,
     too_many_metas,
@@ -267,10 +268,10 @@ class Roster:
         happened: list[RosterEvent] = []
         entries, leaving = diff_entries(payload)
         levels = self._max_nesting - ABOVE_ENTRY
-        parsed, _, _ = parse_entries(entries, "presence_diff joins", levels)
-        left, _, _ = parse_entries(leaving, "presence_diff leaves", levels)
-        joins = {key: _by_ref(key, by_ref(metas).values()) for key, metas in parsed.items()}
-        leaves = {key: tuple(by_ref(metas)) for key, metas in left.items()}
+        joining, _ = parse_entries(entries, "presence_diff joins", levels)
+        left, _ = parse_entries(leaving, "presence_diff leaves", levels)
+        joins = {key: _by_ref(key, entry.metas) for key, entry in joining.items()}
+        leaves = {key: refs_of(entry) for key, entry in left.items()}
         self._check_size(joins, leaves)
         for key, devices in joins.items():
             self._merge(key, devices, leaves.pop(key, ()), happened)
@@ -295,16 +296,11 @@ class Roster:
                     for key, entry in refs.items()
                     if not self._holds(key, entry.metas) or nests_deeper(bytes(there[key]), levels - 1)
                 }
-        state, _, most = parse_entries(entries, "presence_state", self._max_nesting - ABOVE_STATE - 1)
-        if most > self._max_metas:
-            key = next(key for key, metas in state.items() if len(by_ref(metas)) == most)
-            raise too_many_metas(key, self._max_metas)
-        more = len(there) - len(state)
-        if len(there) > self._max_keys and sum(map(bool, state.values())) + more > self._max_keys:
-            raise too_many_keys(self._max_keys)
+        state, most = parse_entries(entries, "presence_state", self._max_nesting - ABOVE_STATE - 1)
+        check_state(state, most, len(there) - len(state), self._max_keys, self._max_metas)
         changes = []
-        for key, metas in state.items():
-            if change := self._become(key, by_ref(metas)):
+        for key, entry in state.items():
+            if change := self._become(key, entry.metas):
                 changes.append(change)
         for key in self._entries:
             if key not in there and (devices := self._devices(key)):
@@ -353,11 +349,12 @@ class Roster:
         if joined or left:
             self._changed(DeviceChange(key, "updated", joined, left), happened)
 
-    def _become(self, key: str, metas: Mapping[str, Meta]) -> DeviceChange | None:
+    def _become(self, key: str, metas: Iterable[Meta]) -> DeviceChange | None:
         """Return the change after which a user has exactly `metas`; `None` if nothing changes."""
         mine = self._devices(key)
-        left = [ref for ref in mine if ref not in metas]
-        new = [meta for ref, meta in metas.items() if ref not in mine]
+        there = {meta["phx_ref"] for meta in metas}
+        left = [ref for ref in mine if ref not in there]
+        new = [meta for meta in metas if meta["phx_ref"] not in mine]
         if not new and not left:
             return None
         joined = tuple(_by_ref(key, new).values())

@@ -82,15 +82,15 @@ def leaves_before_joins(monkeypatch: MonkeyPatch) -> None:
     quick=True,
 )
 def no_dedup_by_ref(monkeypatch: MonkeyPatch) -> None:
-    join = PresenceMap._join
+    merge = PresenceMap._merge
 
-    def again(self: PresenceMap, key: str, entry: Any, metas: Any, extra: Any, leaves: Any) -> Any:
-        change = join(self, key, entry, metas, extra, leaves)
-        if change is None and leaves is None:
+    def again(self: PresenceMap, key: str, joining: Any, leaving: Any) -> Any:
+        change = merge(self, key, joining, leaving)
+        if change is None and leaving is None:
             return PresenceChange(key, "updated", self[key], ())  # as if they had not been held
         return change
 
-    monkeypatch.setattr(PresenceMap, "_join", again)
+    monkeypatch.setattr(PresenceMap, "_merge", again)
 
 
 @bug(
