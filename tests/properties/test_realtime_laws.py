@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
     "max_pending_pushes": 3,
     "max_pending_diffs": 3,
     "max_roster": 4,
-    "max_message_size": 4096,
+    "max_message_size": 1 << 14,
     "jitter": 0.5,
 }
 
