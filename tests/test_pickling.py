@@ -91,7 +91,7 @@ def test_exceptions_events_and_outputs_survive(name: str, way: str) -> None:
     assert content(WAYS[way](value)) == content(value)
 
 
-MODULES = ("presence_proto.config", "presence_proto.config")
+MODULES = ("presence_proto.config", "presence_proto.hub.config")
 CONFIGS = [
     Identity("alice-123", "Alice", "token"),
     RealtimeConfig(
@@ -119,7 +119,8 @@ def test_configs_survive(config: Any, way: str) -> None:
 
 
 def test_no_config_is_forgotten() -> None:
-    defined = {cls for cls in vars(presence_proto).values() if isinstance(cls, type) and attrs.has(cls)}
+    public = [getattr(presence_proto, name) for name in presence_proto.__all__]
+    defined = {cls for cls in public if isinstance(cls, type) and attrs.has(cls)}
     of_config = {cls for cls in defined if cls.__module__ in MODULES}
     assert of_config == {type(config) for config in CONFIGS}
 

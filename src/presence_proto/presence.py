@@ -378,7 +378,8 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         """Add the metas of `joining` to the key, then remove the refs of `leaving`."""
         held = self._held.get(key)
         if (
-            joining is not None
+            held is not None
+            and joining is not None
             and leaving is not None
             and joining.json is not None
             and leaving.json == held

@@ -50,7 +50,7 @@ def test_no_faults_and_hours() -> None:
 
 def test_the_log() -> None:
     result = run("--seed", "1", "--minutes", "1", "--clients", "2", "--log")
-    assert "00:00:00.000000  hub" not in result.stdout
+    assert "00:00:00.000000  hub      calls set_faults(states_late=True)" in result.stdout
     assert re.search(r"^00:00:0\d\.\d{6}  \w+ +opens connection 1$", result.stdout, re.MULTILINE)
     assert (
         run("--seed", "1", "--minutes", "1", "--clients", "2", "--log").stdout.splitlines()[:-1]

@@ -69,7 +69,7 @@ class Story(World):
     def play(self, steps: list[tuple[Any, ...]]) -> Any:
         """Run the steps, and end the hub. Return all that came out of it."""
         for kind, slot, *args in steps:
-            conn = self.slots.get(slot, ConnId(0))
+            conn = ConnId(0) if kind == "switch" else self.slots.get(slot, ConnId(0))
             is_open = conn in self.slots.values() and conn not in self.closed
             if kind == "switch":
                 self.switch(*slot)
@@ -91,10 +91,9 @@ class Story(World):
         return self.events, self.sent, self.closed
 
     def switch(self, name: str, *args: Any) -> None:
-        options = args[-1] if name == "set_faults" else {}
-        args = args[:-1] if name == "set_faults" else args
+        options = args[0] if name == "set_faults" else {}
         try:
-            getattr(self.hub, name)(*args, now=self.now, **options)
+            getattr(self.hub, name)(*([] if options else args), now=self.now, **options)
         except LocalProtocolError as error:
             if "thaw it first" not in str(error):
                 raise

@@ -120,14 +120,14 @@ def the_close_of_an_old_connection_counts(patch: Patch) -> None:
 
 @bug(laws.QUIET, faults=SimFaults.NONE)
 def no_heartbeats_are_sent(patch: Patch) -> None:
-    next_event = Connection.next_event
+    read = Connection.read
 
     def skip(self: Connection, now: float) -> Any:
-        while isinstance(event := next_event(self, now), HeartbeatDue):
+        while isinstance(event := read(self, now), HeartbeatDue):
             self.heartbeat_acked(now)
         return event
 
-    patch(Connection, "next_event", skip)
+    patch(Connection, "read", skip)
 
 
 @bug(laws.QUIET, faults=SimFaults.NONE)

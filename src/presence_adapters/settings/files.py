@@ -18,8 +18,8 @@ from presence_adapters.settings.keys import (
     BLANK,
     KEYS,
     PAIRS,
-    Entry,
     Origin,
+    SourcedValue,
     nearest,
     shown,
     unknown_key,
@@ -175,7 +175,7 @@ class ConfigFile:
     """The content of a settings file. `problems` and `warnings` are lines for people, in the file's order."""
 
     path: Path
-    entries: dict[str, Entry] = field(default=Factory(dict), repr=False)
+    entries: dict[str, SourcedValue] = field(default=Factory(dict), repr=False)
     problems: list[str] = Factory(list)
     warnings: list[str] = Factory(list)
 
@@ -255,7 +255,7 @@ def _take(document: dict[str, Any], lines: dict[tuple[str, ...], int], found: Co
                 faults = [(line, str(exc))]
             else:
                 if checked is not BLANK:
-                    found.entries[name] = Entry(checked, Origin("file", str(found.path), line))
+                    found.entries[name] = SourcedValue(checked, Origin("file", str(found.path), line))
             problems += faults
     found.problems += [f"{found.path}:{line}: {fault}" for line, fault in sorted(problems)]
 

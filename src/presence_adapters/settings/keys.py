@@ -459,7 +459,7 @@ class Origin:
 
 
 @frozen
-class Entry:
+class SourcedValue:
     """A value of a setting, and its source."""
 
     value: Any = field(repr=False)

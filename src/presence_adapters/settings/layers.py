@@ -32,8 +32,8 @@ from presence_adapters.settings.keys import (
     ALTERNATIVES,
     BLANK,
     KEYS,
-    Entry,
     Origin,
+    SourcedValue,
     field_value,
     nearest,
     server_fields,
@@ -75,7 +75,7 @@ class Settings:
 
     path: Path | None
     warnings: tuple[str, ...]
-    _entries: Mapping[str, Entry] = field(repr=False)
+    _entries: Mapping[str, SourcedValue] = field(repr=False)
     _config: PresenceConfig | None = field(repr=False)
 
     @property
@@ -223,7 +223,7 @@ def load_settings(
 
 def _file_layer(
     path: Path | None, env: Mapping[str, str], problems: list[str], warnings: list[str]
-) -> tuple[Path | None, dict[str, Entry]]:
+) -> tuple[Path | None, dict[str, SourcedValue]]:
     who, needed = "", True
     if path is None and env.get(PATH_VARIABLE):
         path, who = Path(env[PATH_VARIABLE]), f"{PATH_VARIABLE}: "
@@ -241,14 +241,14 @@ def _file_layer(
     return path, {name: _based(entry, path.parent) for name, entry in file.entries.items()}
 
 
-def _based(entry: Entry, folder: Path) -> Entry:
+def _based(entry: SourcedValue, folder: Path) -> SourcedValue:
     # A relative path in a settings file is relative to the file's folder.
-    return Entry(folder / entry.value, entry.origin) if isinstance(entry.value, Path) else entry
+    return SourcedValue(folder / entry.value, entry.origin) if isinstance(entry.value, Path) else entry
 
 
-def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str]) -> dict[str, Entry]:
+def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str]) -> dict[str, SourcedValue]:
     variables = {key.variable: key for key in KEYS.values()}
-    found: dict[str, Entry] = {}
+    found: dict[str, SourcedValue] = {}
     for name, text in env.items():
         key = variables.get(name)
         if key is not None:
@@ -260,8 +260,8 @@ def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str])
     return found
 
 
-def _flag_layer(flags: Mapping[str, Any], problems: list[str]) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+def _flag_layer(flags: Mapping[str, Any], problems: list[str]) -> dict[str, SourcedValue]:
+    found: dict[str, SourcedValue] = {}
     for name, value in flags.items():
         key = KEYS[name]
         if isinstance(value, os.PathLike):
@@ -275,7 +275,7 @@ def _flag_layer(flags: Mapping[str, Any], problems: list[str]) -> dict[str, Entr
 
 
 def _take(
-    found: dict[str, Entry], name: str, check: Any, value: Any, origin: Origin, problems: list[str]
+    found: dict[str, SourcedValue], name: str, check: Any, value: Any, origin: Origin, problems: list[str]
 ) -> None:
     try:
         checked = check(value)
@@ -283,12 +283,12 @@ def _take(
         problems.append(f"{origin}: {exc}")
     else:
         if checked is not BLANK:
-            found[name] = Entry(checked, origin)
+            found[name] = SourcedValue(checked, origin)
 
 
-def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, Entry]:
+def _merged(layers: list[dict[str, SourcedValue]], problems: list[str]) -> dict[str, SourcedValue]:
     """Merge layers. A setting overrides earlier layers, also the other settings of its `ALTERNATIVES`."""
-    merged: dict[str, Entry] = {}
+    merged: dict[str, SourcedValue] = {}
     for layer in layers:
         for names in ALTERNATIVES:
             given = [name for name in names if name in layer]
@@ -304,7 +304,7 @@ def _merged(layers: list[dict[str, Entry]], problems: list[str]) -> dict[str, En
 # ---------------------------------------------------------------------------------------------- combination
 
 
-def _read_secret_files(entries: dict[str, Entry], problems: list[str], warnings: list[str]) -> None:
+def _read_secret_files(entries: dict[str, SourcedValue], problems: list[str], warnings: list[str]) -> None:
     """Read the API key from its file, and check that the access token's file can be read, too.
 
     The token is read again at each use.
@@ -319,10 +319,10 @@ def _read_secret_files(entries: dict[str, Entry], problems: list[str], warnings:
             else:
                 warnings += more
                 if target is not None:
-                    entries[target] = Entry(secret, Origin("file", str(path)))
+                    entries[target] = SourcedValue(secret, Origin("file", str(path)))
 
 
-def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig | None:
+def _config(entries: Mapping[str, SourcedValue], problems: list[str]) -> PresenceConfig | None:
     fields = {
         name: field_value(name, entry.value)
         for name, entry in entries.items()
@@ -344,7 +344,9 @@ def _config(entries: Mapping[str, Entry], problems: list[str]) -> PresenceConfig
         return None
 
 
-def _delays_agree(fields: Mapping[str, Any], entries: Mapping[str, Entry], problems: list[str]) -> bool:
+def _delays_agree(
+    fields: Mapping[str, Any], entries: Mapping[str, SourcedValue], problems: list[str]
+) -> bool:
     names = ("max_reconnect_delay", "reconnect_delay")
     longest, first = (fields.get(name, _FIELDS[name].default) for name in names)
     if longest >= first:

@@ -305,11 +305,14 @@ class FaultyHub(Hub):
         """Abort every transport, like a failing network. Delayed bytes are lost."""
         self._advance(now)
         self._collect()
-        closing = [output.conn for _, output in self._late if isinstance(output, CloseTransport)]
-        self._late.clear()
-        for conn in (*closing, *(conn for conn, peer in self._peers.items() if peer.lost is None)):
-            self._ready.put(CloseTransport(conn, abort=True))
+        cut = [output.conn for _, output in self._late if isinstance(output, CloseTransport)]
+        cut += [conn for conn, peer in self._peers.items() if peer.lost is None]
+        for conn in cut:
             super().transport_closed(conn, now=now, reason="cut for a test")
+        self._collect()
+        self._late.clear()
+        for conn in cut:  # last: an abort also removes the diffs that the ends of other transports caused
+            self._ready.put(CloseTransport(conn, abort=True))
 
     def shutdown(self, *, now: float) -> None:
         """Heal, then close every connection with close code 1012."""
