@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import socket
 import threading
 from typing import Any
@@ -10,7 +11,14 @@ from typing import Any
 import pytest
 
 from presence_adapters.testing import DUTIES, DutyError, check_driver, driver_check, driver_lab
-from presence_adapters.testing.driver_lab import DriverLab, ScriptedEndpoint, localhost_is
+from presence_adapters.testing.driver_lab import (
+    DriverLab,
+    DutyFailedError,
+    NotTriedError,
+    ScriptedEndpoint,
+    localhost_is,
+    other_address,
+)
 from presence_proto.endpoint import CloseTransport, ConnId, OpenTransport
 
 CONN = ConnId(1)
@@ -74,18 +82,18 @@ def test_a_driver_that_raises_fails() -> None:
     def work(endpoint: Any) -> None:
         raise KeyError("oh")
 
-    with pytest.raises(DutyError, match=r"run\(\) raised KeyError"):
-        DriverLab("some duty", lambda: Obedient(work), None).run(ScriptedEndpoint())
+    with pytest.raises(DutyFailedError, match=r"run\(\) raised KeyError"):
+        DriverLab(lambda: Obedient(work), None).run(ScriptedEndpoint())
 
 
 def test_a_fault_of_the_server_is_told_from_one_of_the_driver() -> None:
-    lab = DriverLab("some duty", Obedient, None)
+    lab = DriverLab(Obedient, None)
 
     def handler(sock: socket.socket) -> None:
         raise ZeroDivisionError("the server's")
 
     with (
-        pytest.raises(DutyError, match="the server failed: ZeroDivisionError"),
+        pytest.raises(DutyFailedError, match="the server failed: ZeroDivisionError"),
         lab.server(handler) as server,
         socket.create_connection(("127.0.0.1", server.port)) as sock,
     ):
@@ -108,7 +116,7 @@ def test_what_is_left_behind_once_may_be_kept(monkeypatch: pytest.MonkeyPatch, p
         if patience == 1:
             check_driver(Obedient, duties=["leave a thread"])
         else:
-            with pytest.raises(DutyError, match="leave a thread: the driver left a thread open"):
+            with pytest.raises(DutyError, match="failed: leave a thread: the driver left a thread open"):
                 check_driver(Obedient, duties=["leave a thread"])
     finally:
         stop.set()
@@ -156,13 +164,15 @@ def _carry_out(endpoint: Any, sock: socket.socket) -> None:
             sock.sendall(output.data)
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_the_dead_address_is_one_that_the_machine_has(
-    is_there: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("there", "found"), [({"::1", "127.0.0.2"}, "::1"), ({"127.0.0.2"}, "127.0.0.2"), (set(), None)]
+)
+def test_the_other_address_is_one_that_the_machine_has(
+    there: set[str], found: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Socket:
         def __init__(self, family: int) -> None:
-            assert family == socket.AF_INET6
+            pass
 
         def __enter__(self) -> Socket:
             return self
@@ -171,19 +181,83 @@ def test_the_dead_address_is_one_that_the_machine_has(
             pass
 
         def bind(self, address: tuple[str, int]) -> None:
-            assert address == ("::1", 0)
-            if not is_there:
+            if address[0] not in there:
                 raise OSError
 
     monkeypatch.setattr(driver_lab.socket, "socket", Socket)
-    assert driver_lab._has("::1") is is_there
+    if found is None:
+        with pytest.raises(NotTriedError, match="only one loopback address"):
+            other_address()
+    else:
+        assert other_address() == found
+
+
+def test_every_duty_is_checked_and_all_failures_are_reported() -> None:
+    names = ["connect talk and close", "a certificate for another host is refused"]
+    with pytest.raises(DutyError) as caught:
+        check_driver(Obedient, duties=[*names, "the core reconnects", "a core at rest needs no driver"])
+    outcomes = {result.duty: result.outcome for result in caught.value.results}
+    assert list(outcomes.values()) == ["failed", "not tried", "failed", "passed"]
+    assert caught.value.duties == [names[0], "the core reconnects"]
+    assert str(caught.value).splitlines() == [
+        "2 of 4 duties failed",
+        "failed: connect talk and close: transport_opened was not called exactly once",
+        "not tried: a certificate for another host is refused: this check has no server_context",
+        "failed: the core reconnects: b'' was received over four connections",
+    ]
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (copy.results, str(copy)) == (caught.value.results, str(caught.value))
+
+
+def test_duties_that_do_not_fail_are_returned() -> None:
+    results = check_driver(
+        Obedient, duties=["a core at rest needs no driver", "a certificate for another host is refused"]
+    )
+    assert [str(result) for result in results] == [
+        "passed: a core at rest needs no driver",
+        "not tried: a certificate for another host is refused: this check has no server_context",
+    ]
+
+
+def test_a_resolver_that_cannot_be_patched_is_reported() -> None:
+    def work(endpoint: Any) -> None:
+        endpoint.drain()
+        with socket.create_connection(("127.0.0.1", endpoint.port)):
+            endpoint.transport_opened(CONN, now=1.0)
+            endpoint.drain()
+
+    (result,) = check_driver(
+        lambda: Obedient(_with_port(work)), duties=["a dead address does not hold up the others"]
+    )
+    assert (result.outcome, result.reason) == (
+        "not tried",
+        "the driver does not look up names with Python's `socket.getaddrinfo`",
+    )
+
+
+def test_a_run_that_does_not_return_is_shown_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+
+    def wait_in_vain(endpoint: Any) -> None:
+        stop.wait()
+
+    lab = DriverLab(lambda: Obedient(wait_in_vain), None)
+    monkeypatch.setattr(driver_lab, "PROMPT", 0.05)
+    try:
+        with pytest.raises(DutyFailedError, match=r"(?s)did not return .* it stands here:.*wait_in_vain"):
+            lab.run(ScriptedEndpoint(), within=0.05)
+        with pytest.raises(DutyFailedError, match=r"(?s)after cancel\(\); it stands here:.*wait_in_vain"):
+            lab.start(ScriptedEndpoint()).cancel()
+    finally:
+        stop.set()
 
 
 def test_only_localhost_has_another_address() -> None:
     def addresses(host: str) -> list[Any]:
         return [info[4][0] for info in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)]
 
-    with localhost_is("127.0.0.2", "127.0.0.1"):
+    with localhost_is("127.0.0.2", "127.0.0.1") as names:
         assert addresses("localhost") == ["127.0.0.2", "127.0.0.1"]
         assert addresses("127.0.0.9") == ["127.0.0.9"]
+        assert names == ["localhost"]
     assert "127.0.0.2" not in addresses("localhost")

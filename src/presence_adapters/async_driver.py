@@ -95,6 +95,7 @@ class AsyncDriver(ABC, Generic[C]):
         self.error: Exception | None = None
         self.connections: dict[ConnId, C] = {}  # not dropped by the core; a client has at most one
         self.existing: set[C] = set()  # connections with a socket, or still connecting
+        self._next: OpenTransport | None = None  # to open when `existing` is empty
         self.room = self.event_type()  # set while the write buffer is below its limit
         self.room.set()
         self._pong: SendData | None = None  # the latest pong, kept while `room` is not set
@@ -285,10 +286,14 @@ class AsyncDriver(ABC, Generic[C]):
                 self._send(output.conn, output.data)
             case CloseTransport():
                 logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
+                self._next = None
                 self._close(output.conn, output.abort)
             case OpenTransport():
                 log_opening(logger, output, self._proxy)
-                self._open(output)
+                if self.existing:
+                    self._next = output  # the server must see the end of the old connection first
+                else:
+                    self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
                 # If the provider is already running, its result also answers this request.
                 if not self._is_asking:
@@ -332,14 +337,20 @@ class AsyncDriver(ABC, Generic[C]):
     def _gone(self, connection: C) -> None:
         """Remove a connection that has no socket any more."""
         self.existing.discard(connection)
-        if not self.existing:
+        if self.existing:
+            return
+        wanted, self._next = self._next, None
+        if wanted is None:
             self._emptied.set()
+        else:
+            self._open(wanted)
 
     def end(self, error: Exception | None) -> None:
         """End the driver: the core is closed, or has failed with `error`. Later calls do nothing."""
         if self.ended.is_set():
             return
         self.error = error
+        self._next = None
         self.ended.set()
         self._set_timer(None)
         if error is not None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -114,12 +116,22 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         """Write `data` after all earlier data."""
         if self.transport is None or self.transport.is_closing():
             return  # the connection has ended; the loop will call `connection_lost`
-        self.transport.write(data)
+        sock = self.transport.get_extra_info("socket")
+        if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.fate = why_lost(OSError(number, os.strerror(number)))
+        if self.fate is None:  # else the write would fail, and the loop would drop data that has arrived
+            self.transport.write(data)
 
     def finish(self) -> None:
-        """Close the connection after its pending data is written."""
+        """Close the connection after its pending data is written, and after the peer has closed its side."""
         assert self.transport is not None
-        self.transport.close()
+        try:
+            self.transport.write_eof()
+        except (
+            NotImplementedError,
+            OSError,
+        ):  # TLS (where `close` waits for the peer), or a reset
+            self.transport.close()
 
     def cut(self) -> None:
         """Drop the connection at once."""
@@ -229,6 +241,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
             raise PresenceError("it was cancelled") from None  # by the provider, not by the driver
 
     def _cut(self) -> None:
+        self._next = None
         for connection in list(self.existing):
             connection.cut()
 

@@ -13,6 +13,7 @@ group.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -125,6 +126,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
     async def stop(self) -> None:
         """Cancel the tasks and close the nursery. This cannot be cancelled, but takes only a moment."""
         # Without the shield, an outer cancellation would replace the exception of the body.
+        self._next = None
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
         try:
@@ -210,6 +212,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             with self._alarm:
                 await trio.sleep_forever()
             self._alarm = trio.CancelScope()
+            await trio.lowlevel.checkpoint()  # the reading task goes first: a reply that is there is in time
             self.fact(self.endpoint.tick)
 
     @trio.lowlevel.enable_ki_protection
@@ -245,6 +248,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
                 nursery.start_soon(self._read, connection, stream)
                 await self._write(connection, stream)
                 nursery.cancel_scope.cancel()
+            await _say_goodbye(stream)
 
     async def _connect(self, connection: TrioConnection) -> trio.abc.Stream:
         wanted = connection.wanted
@@ -311,6 +315,18 @@ class TrioDriver(AsyncDriver[TrioConnection]):
                 self.has_room()
             if not connection.outgoing and not connection.forgotten:
                 connection.news = trio.Event()
+
+
+async def _say_goodbye(stream: trio.abc.Stream) -> None:
+    """Shut down the sending side, and wait until the peer has closed its side, too."""
+    with suppress(trio.BrokenResourceError):
+        if isinstance(stream, trio.SSLStream):
+            tcp, _ = await stream.unwrap()
+            await trio.aclose_forcefully(tcp)
+        elif isinstance(stream, trio.abc.HalfCloseableStream):
+            await stream.send_eof()
+            async for _ in stream:
+                pass
 
 
 def _unwrapped(error: BaseException) -> BaseException:

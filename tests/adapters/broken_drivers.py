@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import time
@@ -27,6 +28,7 @@ class Link:
         self.unsent = bytearray()
         self.is_open = False
         self.is_closing = False  # the core wants to hear no more of it
+        self.until = math.inf  # when a closing link is dropped
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -35,8 +37,11 @@ class Link:
 class SmallDriver:
     """Plain TCP in a select loop. It tries all addresses of a host at once, each with a link of its own."""
 
+    linger = 2.0  # seconds
+
     def __init__(self) -> None:
         self.links: list[Link] = []
+        self.wanted: OpenTransport | None = None  # to be opened when there is no link
         self.failures: list[tuple[ConnId, str]] = []  # to find a host, not told yet
         self.deadline: float | None = None
         self.alarm, self.cancelled = socket.socketpair()
@@ -45,7 +50,7 @@ class SmallDriver:
         self.endpoint = endpoint
         try:
             self.drain()
-            while (self.links or not endpoint.is_closed) and self.step():
+            while (self.links or self.wanted or not endpoint.is_closed) and self.step():
                 pass
         finally:
             self.clean_up()
@@ -58,6 +63,9 @@ class SmallDriver:
             sock.close()
 
     def step(self) -> bool:
+        if self.wanted is not None and self.may_open():
+            wanted, self.wanted = self.wanted, None
+            self.open(wanted)
         writers = [link for link in self.links if link.unsent or not link.is_open]
         readers = [self.cancelled, *(link for link in self.links if link.is_open)]
         readable, writable, _ = select.select(readers, writers, [], self.delay())
@@ -66,18 +74,30 @@ class SmallDriver:
         while self.failures:
             conn, reason = self.failures.pop(0)
             self.tell(self.endpoint.transport_closed, conn, reason=reason)
+        self.move(readable, writable)
+        self.keep_time()
+        return True
+
+    def move(self, readable: list[Link], writable: list[Link]) -> None:
         for link in writable:
             (self.write if link.is_open else self.connected)(link)
         for link in readable:
             self.read(link)
+
+    def keep_time(self) -> None:
+        for link in [link for link in self.links if time.monotonic() >= link.until]:
+            self.drop(link)
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self.tell(self.endpoint.tick)
-        return True
+
+    def may_open(self) -> bool:
+        return not self.links
 
     def delay(self) -> float | None:
         if self.failures:
             return 0.0
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        times = [link.until for link in self.links] + [math.inf if self.deadline is None else self.deadline]
+        return None if min(times) == math.inf else max(0.0, min(times) - time.monotonic())
 
     # -- facts
 
@@ -121,7 +141,9 @@ class SmallDriver:
         while outputs := self.endpoint.drain():
             for output in outputs:
                 if isinstance(output, OpenTransport):
-                    self.open(output)
+                    self.wanted = output
+                elif isinstance(output, CloseTransport):
+                    self.wanted = None
                 for link in [link for link in self.links if link.conn == output.conn]:
                     if isinstance(output, SendData):
                         link.unsent += output.data
@@ -146,7 +168,18 @@ class SmallDriver:
 
     def close(self, link: Link, abort: bool) -> None:
         link.is_closing = True
-        if abort or not link.unsent:
+        if abort or not link.is_open:
+            self.drop(link)
+            return
+        link.until = time.monotonic() + self.linger
+        if not link.unsent:
+            self.finish(link)
+
+    def finish(self, link: Link) -> None:
+        """Everything is written. What comes now is the end of the other side, which `read` sees."""
+        try:
+            link.sock.shutdown(socket.SHUT_WR)
+        except OSError:
             self.drop(link)
 
     def write(self, link: Link) -> None:
@@ -157,7 +190,7 @@ class SmallDriver:
         except OSError:
             link.unsent.clear()  # the reader hears why
         if link.is_closing and not link.unsent:
-            self.drop(link)
+            self.finish(link)
 
     def drop(self, link: Link) -> None:
         link.sock.close()
@@ -212,6 +245,55 @@ class IsSilentAboutUnknownNames(SmallDriver):
 class TriesTheFirstAddressOnly(SmallDriver):
     def look_up(self, wanted: OpenTransport) -> list[Any]:
         return super().look_up(wanted)[:1]
+
+
+class StopsAtARefusal(SmallDriver):
+    """Takes the first answer of an address for that of all."""
+
+    def connected(self, link: Link) -> None:
+        if link not in self.links:
+            return
+        if link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            for other in self.rivals(link):
+                self.drop(other)
+            self.lost(link, "refused")
+        else:
+            super().connected(link)
+
+
+class DoesNotWaitForTheClosing(SmallDriver):
+    def may_open(self) -> bool:
+        return True
+
+
+class TicksBeforeItReads(SmallDriver):
+    def move(self, readable: list[Link], writable: list[Link]) -> None:
+        self.keep_time()
+        super().move(readable, writable)
+
+
+class ReadsWithoutEnd(SmallDriver):
+    def read(self, link: Link) -> None:
+        super().read(link)
+        while link in self.links and select.select([link], [], [], 0)[0]:
+            super().read(link)
+
+
+class LingersForEver(SmallDriver):
+    linger = math.inf
+
+
+class LeavesBeforeThePeer(SmallDriver):
+    def finish(self, link: Link) -> None:
+        self.drop(link)
+
+
+class GivesUpAfterAFailedWrite(SmallDriver):
+    def write(self, link: Link) -> None:
+        if error := link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.lost(link, f"error {error}")
+        else:
+            super().write(link)
 
 
 class WaitsForTheConnect(SmallDriver):
@@ -383,6 +465,13 @@ BROKEN: dict[type[SmallDriver], str] = {
     IsSilentAboutRefusals: "a refused connection is reported",
     IsSilentAboutUnknownNames: "a name that does not resolve is reported",
     TriesTheFirstAddressOnly: "a dead address does not hold up the others",
+    StopsAtARefusal: "all addresses of a name are tried",
+    DoesNotWaitForTheClosing: "a new connection waits for the closing one",
+    TicksBeforeItReads: "data that has arrived comes before the tick",
+    ReadsWithoutEnd: "endless data does not stop the clock",
+    LingersForEver: "a peer that does not end cannot hold up a close",
+    LeavesBeforeThePeer: "a close waits for the end of the peer",
+    GivesUpAfterAFailedWrite: "data that arrived before a failed write is received",
     WaitsForTheConnect: "a connect that never finishes is given up",
     NeverGivesUpAConnect: "a connect that never finishes is given up",
     NeverTicks: "a connect that never finishes is given up",
@@ -402,4 +491,4 @@ BROKEN: dict[type[SmallDriver], str] = {
     LeaksAnIdleConnection: "a cancelled idle connection leaves nothing",
     LeaksAWrite: "a cancelled write leaves nothing",
 }
-"""The first duty that each of them does not do."""
+"""A duty that each of them does not do."""

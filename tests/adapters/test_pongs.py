@@ -38,7 +38,7 @@ def heard_by_a_slow_peer(make: Any, *after: SendData) -> bytes:
         sock.sendall(b"x")
         heard.append(read_all(sock))
 
-    lab = DriverLab("pongs", lambda: make(None), None)
+    lab = DriverLab(lambda: make(None), None)
     with lab.server(handler) as server:
         exam = ScriptedEndpoint(lab.open(CONN, server.port))
         left = iter(PONGS)
@@ -77,7 +77,7 @@ def test_the_latest_comes_before_what_is_sent_after_it(make: Any) -> None:
 @on_all
 def test_while_there_is_room_every_ping_is_answered(make: Any) -> None:
     heard: list[bytes] = []
-    lab = DriverLab("pongs", lambda: make(None), None)
+    lab = DriverLab(lambda: make(None), None)
     with lab.server(lambda sock: heard.append(read_all(sock))) as server:
         exam = ScriptedEndpoint(lab.open(CONN, server.port))
         pongs = [SendData(CONN, payload, is_pong=True) for payload in PONGS[:100]]

@@ -343,7 +343,8 @@ class AcceptedConnection(AsyncioConnection):
     def finish(self) -> None:
         """Close the connection after all pending writes."""
         if self._backlog is None:
-            super().finish()
+            assert self.transport is not None
+            self.transport.close()
         else:
             self._is_finishing = True
 

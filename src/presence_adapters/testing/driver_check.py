@@ -9,15 +9,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from attrs import frozen
 
 from presence_adapters.testing.driver_lab import (
     PATIENCE,
     PROMPT,
     Driver,
     DriverLab,
-    DutyError,
+    DutyFailedError,
+    NotTriedError,
     ScriptedEndpoint,
+    fill,
+    other_address,
     read_all,
     reset,
 )
@@ -27,14 +32,47 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-__all__ = ["DUTIES", "Driver", "DutyError", "check_driver"]
+__all__ = ["DUTIES", "Driver", "DutyError", "DutyResult", "check_driver"]
 
+KIB = 1 << 10
 MIB = 1 << 20
+IN_FLIGHT = 32 * KIB  # the most bytes that `fill` leaves to the sending system
 ON_TIME = 0.5  # the most seconds by which a tick may be late, on a busy host
+LAG = 0.5  # seconds that a peer takes for its end of a connection
+ROUNDS = 12  # repetitions of a duty that a wrong driver may fulfil by chance
 
 Duty: TypeAlias = Callable[[DriverLab], None]
 DUTIES: dict[str, Duty] = {}
 """Duty name -> check, in the order of the checks."""
+
+
+@frozen
+class DutyResult:
+    """Result of one duty. `reason` says why the driver failed, or why the duty was not tried."""
+
+    duty: str
+    outcome: Literal["passed", "failed", "not tried"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.duty}" + (f": {self.reason}" if self.reason else "")
+
+
+class DutyError(AssertionError):
+    """A driver failed duties. `results` has the result of every duty that was checked."""
+
+    def __init__(self, results: list[DutyResult]) -> None:
+        self.results = results
+        lines = [str(result) for result in results if result.outcome != "passed"]
+        super().__init__(f"{len(self.duties)} of {len(results)} duties failed\n" + "\n".join(lines))
+
+    @property
+    def duties(self) -> list[str]:
+        """Names of the failed duties."""
+        return [result.duty for result in self.results if result.outcome == "failed"]
+
+    def __reduce__(self) -> tuple[type[DutyError], tuple[list[DutyResult]]]:
+        return type(self), (self.results,)
 
 
 def check_driver(
@@ -42,26 +80,38 @@ def check_driver(
     *,
     server_context: ssl.SSLContext | None = None,
     duties: Iterable[str] | None = None,
-) -> None:
-    """Check a driver against all duties, or the named `duties`. Raise `DutyError` for the first failure.
+) -> list[DutyResult]:
+    """Check a driver against all duties, or the named `duties`. Return the result of each.
 
-    `make_driver` is called for every run. With a `server_context` (a certificate for 127.0.0.1), connections
-    use TLS, and the drivers must trust it. All duties take about half a minute. Linux and macOS only.
+    Raise `DutyError` after the last duty if the driver failed any. `make_driver` is called for every run.
+    With a `server_context` (a certificate for 127.0.0.1), connections use TLS, and the drivers must trust it.
+    Without it, the duties about certificates are not tried. All duties take about a minute. Linux and macOS
+    only.
     """
-    for name in DUTIES if duties is None else duties:
+    names = DUTIES if duties is None else duties
+    results = [_result(name, DriverLab(make_driver, server_context)) for name in names]
+    if any(result.outcome == "failed" for result in results):
+        raise DutyError(results)
+    return results
+
+
+def _result(name: str, lab: DriverLab) -> DutyResult:
+    try:
         # Report a leak only if a second run leaks, too: a driver may keep resources, such as a thread pool.
-        if _leftover(name, make_driver, server_context) is not None:
-            leftover = _leftover(name, make_driver, server_context)
-            if leftover is not None:
-                raise DutyError(name, f"the driver left a {leftover} open")
+        leftover = _leftover(name, lab) and _leftover(name, lab)
+    except DutyFailedError as failure:
+        return DutyResult(name, "failed", str(failure))
+    except NotTriedError as obstacle:
+        return DutyResult(name, "not tried", str(obstacle))
+    if leftover is not None:
+        return DutyResult(name, "failed", f"the driver left a {leftover} open")
+    return DutyResult(name, "passed")
 
 
-def _leftover(
-    name: str, make_driver: Callable[[], Driver], server_context: ssl.SSLContext | None
-) -> str | None:
+def _leftover(name: str, lab: DriverLab) -> str | None:
     """Check a duty. Return the kind of the leaked resource, or `None`."""
     threads, files = threading.active_count(), _open_files()
-    DUTIES[name](DriverLab(name, make_driver, server_context))
+    DUTIES[name](lab)
     if not _wait_until(lambda: threading.active_count() <= threads):
         return "thread"
     return None if _wait_until(lambda: _open_files() <= files) else "socket or file"
@@ -127,8 +177,26 @@ def a_name_that_does_not_resolve_is_reported(lab: DriverLab) -> None:
     _expect_no_connection(lab, "no-such-host.invalid", 80)
 
 
+@duty
+def a_certificate_of_an_unknown_authority_is_refused(lab: DriverLab) -> None:
+    """A server with a self-signed certificate is reported as `transport_closed`, with a reason."""
+    lab.require_tls()
+    with lab.server(read_all, lab.untrusted()) as server:
+        _expect_no_connection(lab, "127.0.0.1", server.port)
+
+
+@duty
+def a_certificate_for_another_host_is_refused(lab: DriverLab) -> None:
+    """A server whose trusted certificate is for another host is reported as `transport_closed`."""
+    lab.require_tls()
+    host = other_address()
+    with lab.server(read_all, host=host) as server:
+        _expect_no_connection(lab, host, server.port)
+
+
 def _expect_no_connection(lab: DriverLab, host: str, port: int) -> None:
     exam = ScriptedEndpoint(lab.open(1, port, host))
+    exam.on_opened = lambda: exam.end(lab.close(1, abort=True))
     exam.on_closed = exam.end
     lab.run(exam, within=3 * PATIENCE)
     lab.require(
@@ -140,7 +208,17 @@ def _expect_no_connection(lab: DriverLab, host: str, port: int) -> None:
 @duty
 def a_dead_address_does_not_hold_up_the_others(lab: DriverLab) -> None:
     """The driver tries the second address of a name when the first one does not respond (RFC 8305)."""
-    with lab.half_dead_host(read_all) as server:
+    _expect_the_second_address(lab, first_is_dead=True)
+
+
+@duty
+def all_addresses_of_a_name_are_tried(lab: DriverLab) -> None:
+    """The driver tries the second address of a name when the first one refuses the connection."""
+    _expect_the_second_address(lab, first_is_dead=False)
+
+
+def _expect_the_second_address(lab: DriverLab, *, first_is_dead: bool) -> None:
+    with lab.host_with_two_addresses(read_all, first_is_dead=first_is_dead) as server:
         exam = ScriptedEndpoint(OpenTransport(ConnId(1), "localhost", server.port, tls=False))
         exam.on_opened = lambda: exam.end(lab.close(1))
         exam.on_closed = exam.end
@@ -221,6 +299,31 @@ def outputs_are_carried_out_in_order(lab: DriverLab) -> None:
         lab.run(exam)
         _wait_until(lambda: len(heard) == 2)
     lab.require(sorted(heard) == [b"first", b"second"], f"the server received {heard!r}")
+
+
+@duty
+def a_new_connection_waits_for_the_closing_one(lab: DriverLab) -> None:
+    """After an orderly close, the driver connects again only when the old connection has ended."""
+    overtaken: list[bool] = []
+    with lab.server(lambda sock: overtaken.append(linger(sock))) as server:
+
+        def linger(sock: socket.socket) -> bool:
+            if read_all(sock) == b"first":
+                time.sleep(LAG)
+            return server.accepted > 1
+
+        exam = ScriptedEndpoint(lab.open(1, server.port))
+
+        def on_opened() -> None:
+            if exam.facts.count("transport_opened") == 1:
+                exam.put(lab.send(1, b"first"), lab.close(1), lab.open(2, server.port))
+            else:
+                exam.end(lab.send(2, b"second"), lab.close(2))
+
+        exam.on_opened = on_opened
+        lab.run(exam)
+        _wait_until(lambda: len(overtaken) == 2)
+    lab.require(overtaken[0] is False, "the new connection came before the end of the closing one")
 
 
 # ---------------------------------------------------------------------------------------------- the stream
@@ -316,6 +419,8 @@ def a_blocked_write_blocks_nothing_else(lab: DriverLab) -> None:
 
         def on_tick() -> None:
             ticks[0] += 1
+            if ticks[0] == 1:
+                exam.late = 0.0  # until now, a TLS library may have encrypted all the data
             exam.after(0.05, on_tick)
 
         def on_opened() -> None:
@@ -351,6 +456,50 @@ def the_end_of_the_stream_is_reported(lab: DriverLab) -> None:
     lab.require(exam.received == b"last words", f"{bytes(exam.received)!r} was received before the end")
     lab.require(exam.facts.count("transport_closed") == 1, "transport_closed was not called exactly once")
     lab.require(bool(exam.reason), "transport_closed had no reason")
+
+
+@duty
+def data_that_arrived_before_a_failed_write_is_received(lab: DriverLab) -> None:
+    """After a failed write the driver reads on until the stream ends, and reports the end then."""
+    asked, gone = threading.Event(), threading.Event()
+    sent: list[int] = []  # bytes of each connection
+    lost: list[int] = []
+    limit = 0 if lab.tls else IN_FLIGHT
+
+    def handler(sock: socket.socket) -> None:
+        asked.wait(PATIENCE)
+        asked.clear()
+        # More than one read. Over TLS, libraries refuse to read on after a failed write; they have read this.
+        sent.append(fill(sock, 256 * KIB) if not lab.tls else sock.send(b"last words"))
+        reset(sock)
+        gone.set()
+
+    with lab.server(handler) as server:
+        exam = ScriptedEndpoint(lab.open(1, server.port))
+
+        def on_tick() -> None:
+            asked.set()
+            gone.wait(PATIENCE)
+            gone.clear()
+            conn = exam.facts.count("transport_opened")
+            exam.put(lab.send(conn, b"too late"), lab.send(conn, b"later"))
+
+        def on_closed() -> None:
+            lost.append(sum(sent) - len(exam.received))
+            exam.received.clear()
+            sent.clear()
+            if len(lost) < ROUNDS and lost[-1] <= limit:
+                exam.put(lab.open(len(lost) + 1, server.port))
+            else:
+                exam.end()
+
+        exam.on_opened = lambda: exam.after(0.02, on_tick)
+        exam.on_closed = on_closed
+        lab.run(exam)
+    lab.require(
+        max(lost, default=0) <= limit,
+        "transport_closed was called before the data that arrived ahead of a failed write",
+    )
 
 
 @duty
@@ -410,6 +559,76 @@ def waiting_costs_nothing(lab: DriverLab) -> None:
 
 
 @duty
+def data_that_has_arrived_comes_before_the_tick(lab: DriverLab) -> None:
+    """When data has arrived and the deadline has passed, the driver reports the data first."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def handler(sock: socket.socket) -> None:
+        for _ in range(ROUNDS):
+            asked.wait(PATIENCE)
+            asked.clear()
+            sock.sendall(b"x")
+            answered.set()
+        read_all(sock)
+
+    with lab.server(handler) as server:
+        exam = ScriptedEndpoint(lab.open(1, server.port))
+        in_time: list[bool] = []
+
+        def stall() -> None:
+            """Block the driver until the data has arrived and the deadline has passed."""
+            exam.after(0.02, judge)
+            asked.set()
+            answered.wait(PATIENCE)
+            answered.clear()
+            time.sleep(0.05)
+
+        def judge() -> None:
+            in_time.append(len(exam.received) == len(in_time) + 1)
+            if len(in_time) < ROUNDS:
+                exam.after(0.02, stall)
+            else:
+                exam.end(lab.close(1))
+
+        exam.on_opened = lambda: exam.after(0.02, stall)
+        lab.run(exam)
+    lab.require(all(in_time), "tick was called before receive_data, though the data had arrived")
+
+
+@duty
+def endless_data_does_not_stop_the_clock(lab: DriverLab) -> None:
+    """While data arrives faster than the core handles it, ticks are on time."""
+    chunk = bytes(MIB)
+
+    def handler(sock: socket.socket) -> None:
+        while True:  # until the driver drops the connection
+            sock.sendall(chunk)
+
+    with lab.server(handler) as server:
+        exam, ticks = ScriptedEndpoint(lab.open(1, server.port)), [0]
+
+        def on_data() -> None:
+            exam.received.clear()
+            time.sleep(0.005)  # more data arrives meanwhile
+            if time.monotonic() > limit:
+                exam.end(lab.close(1, abort=True))
+
+        def on_tick() -> None:
+            ticks[0] += 1
+            if ticks[0] < 10:
+                exam.after(0.05, on_tick)
+            else:
+                exam.end(lab.close(1, abort=True))
+
+        exam.on_opened = lambda: exam.after(0.05, on_tick)
+        exam.on_data = on_data
+        limit = time.monotonic() + PROMPT
+        lab.run(exam)
+    lab.require(ticks[0] == 10, f"only {ticks[0]} of 10 ticks came while data arrived without end")
+    lab.require(exam.late < ON_TIME, f"a tick was {exam.late:.2f} s late while data arrived without end")
+
+
+@duty
 def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
     """A new, earlier deadline takes effect at once. The driver calls no `tick` for the replaced deadline."""
 
@@ -427,6 +646,64 @@ def a_deadline_that_moves_is_followed(lab: DriverLab) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- the end
+
+
+@duty
+def a_close_waits_for_the_end_of_the_peer(lab: DriverLab) -> None:
+    """After an orderly close, the driver closes its socket only when the peer has closed its side."""
+    heard: list[tuple[bytes, bool]] = []
+
+    def handler(sock: socket.socket) -> None:
+        data = read_all(sock)
+        time.sleep(LAG)
+        if not lab.tls:  # over TLS, not every library reads on after its own close_notify
+            for _ in range(2):  # after a reset, the second one fails
+                sock.sendall(b"x")
+                time.sleep(LAG / 5)
+        heard.append((data, run.is_running))
+
+    with lab.server(handler) as server:
+        exam = ScriptedEndpoint(lab.open(1, server.port))
+        exam.on_opened = lambda: exam.end(lab.send(1, b"goodbye"), lab.close(1))
+        run = lab.start(exam)
+        run.finish()
+        _wait_until(lambda: bool(heard))
+    lab.require(heard == [(b"goodbye", True)], "the driver closed the connection before the peer did")
+
+
+@duty
+def a_peer_that_does_not_read_cannot_hold_up_a_close(lab: DriverLab) -> None:
+    """After an orderly close, the driver writes for some seconds at most, and then drops the rest."""
+    _expect_an_end(lab, bytes(64 * MIB), lambda sock, stop: stop.wait())
+
+
+@duty
+def a_peer_that_does_not_end_cannot_hold_up_a_close(lab: DriverLab) -> None:
+    """After an orderly close, the driver waits some seconds for the peer's end, even if data arrives."""
+
+    def be_silent(sock: socket.socket, stop: threading.Event) -> None:
+        stop.wait()
+
+    def go_on(sock: socket.socket, stop: threading.Event) -> None:
+        while not stop.wait(0.2):
+            sock.sendall(b"x")
+
+    _expect_an_end(lab, b"goodbye", be_silent)
+    _expect_an_end(lab, b"goodbye", go_on)
+
+
+def _expect_an_end(
+    lab: DriverLab, data: bytes, peer: Callable[[socket.socket, threading.Event], object]
+) -> None:
+    """Close in order after `data`. The driver must not wait until the event that `peer` gets is set."""
+    stop = threading.Event()
+    with lab.server(lambda sock: peer(sock, stop)) as server:
+        exam = ScriptedEndpoint(lab.open(1, server.port))
+        exam.on_opened = lambda: exam.end(lab.send(1, data), lab.close(1))
+        try:
+            lab.run(exam)
+        finally:
+            stop.set()
 
 
 @duty

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import _socket
 import math
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from presence_proto import CloseTransport, ConnId, OpenTransport, SendData
@@ -25,16 +29,16 @@ PATIENCE = 10.0  # seconds; the default time limit
 PROMPT = 3.0  # seconds; the time limit for a driver that must stop
 
 
-class DutyError(AssertionError):
-    """A driver failed the duty named by `duty`."""
+UNTRUSTED = Path(__file__).with_name("untrusted.pem")
+"""Self-signed certificate for 127.0.0.1, with its key. It is valid until 2126, and no client trusts it."""
 
-    def __init__(self, duty: str, reason: str) -> None:
-        super().__init__(f"{duty}: {reason}")
-        self.duty = duty
-        self.reason = reason
 
-    def __reduce__(self) -> tuple[type[DutyError], tuple[str, str]]:
-        return type(self), (self.duty, self.reason)
+class DutyFailedError(Exception):
+    """The driver under test failed the duty that runs."""
+
+
+class NotTriedError(Exception):
+    """The duty that runs cannot be checked on this machine or with this driver."""
 
 
 class Driver(Protocol):
@@ -179,6 +183,7 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(address, family=family, backlog=0 if handler is None else 16)
         self.errors: list[Exception] = []
+        self.accepted = 0  # number of accepted connections
         self.port: int = self._listener.getsockname()[1]
         if handler is None:
             # Fill the backlog: further connections are neither accepted nor refused.
@@ -220,6 +225,7 @@ class Server:
         with suppress(OSError):
             while True:
                 sock = self._listener.accept()[0]
+                self.accepted += 1
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets.append(sock)
                 self._start(self._serve, sock)
@@ -240,25 +246,29 @@ class Server:
 
 
 @contextmanager
-def localhost_is(first: str, second: str) -> Iterator[None]:
-    """Patch `socket.getaddrinfo` so that `localhost` resolves to these two addresses, in this order."""
-    real = socket.getaddrinfo
+def localhost_is(first: str, second: str) -> Iterator[list[str]]:
+    """Make `localhost` resolve to these two addresses, in this order. Yields a list of the names looked up.
+
+    This patches `_socket.getaddrinfo`, which `socket.getaddrinfo` calls, and the resolver of gevent, too.
+    """
+    real = _socket.getaddrinfo
+    names: list[str] = []
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
-        found: list[Any] = real(host, port, *args, **kwargs)
         if host not in ("localhost", b"localhost"):
-            return found
-        found = []
+            return real(host, port, *args, **kwargs)
+        names.append("localhost")
+        found: list[Any] = []
         for address in (first, second):
             with suppress(socket.gaierror):  # the address is not of the requested family
                 found += real(address, port, *args, **kwargs)
         return found
 
-    socket.getaddrinfo = getaddrinfo
+    _socket.getaddrinfo = getaddrinfo
     try:
-        yield
+        yield names
     finally:
-        socket.getaddrinfo = real
+        _socket.getaddrinfo = real
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -270,6 +280,17 @@ def read_all(sock: socket.socket) -> bytes:
     return bytes(data)
 
 
+def fill(sock: socket.socket, size: int) -> int:
+    """Send up to `size` bytes, as far as the peer's system takes them. Return the number of bytes sent."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # hardly more is on the way at the end
+    sock.settimeout(0.1)
+    sent = 0
+    with suppress(TimeoutError):
+        while sent < size:
+            sent += sock.send(bytes(min(4096, size - sent)))
+    return sent
+
+
 def reset(sock: socket.socket) -> None:
     """Close the socket with a TCP reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -279,53 +300,71 @@ def reset(sock: socket.socket) -> None:
         sock.close()
 
 
-def _has(address: str) -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
+def other_address() -> str:
+    """Return a loopback address of this machine that is not 127.0.0.1. Raise `NotTriedError` without one."""
+    for address, family in ("::1", socket.AF_INET6), ("127.0.0.2", socket.AF_INET):
+        with suppress(OSError), socket.socket(family) as sock:
             sock.bind((address, 0))
-    except OSError:
-        return False
-    return True
+            return address
+    raise NotTriedError("this machine has only one loopback address")
 
 
 class DriverLab:
     """Environment of one duty: servers, and the driver under test in its own thread."""
 
-    def __init__(self, duty: str, make_driver: Callable[[], Driver], context: ssl.SSLContext | None) -> None:
-        self.duty = duty
+    def __init__(self, make_driver: Callable[[], Driver], context: ssl.SSLContext | None) -> None:
         self.tls = context is not None
         self._make_driver = make_driver
         self._context = context
 
     @contextmanager
-    def half_dead_host(self, handler: Handler) -> Iterator[Server]:
+    def host_with_two_addresses(self, handler: Handler, *, first_is_dead: bool) -> Iterator[Server]:
         """Context manager: a plain TCP server at the second address of `localhost`.
 
-        The first address neither accepts nor refuses connections. A driver that does not resolve names with
-        Python's `socket` may find only the second address.
+        The first address refuses connections. If it `is_dead`, it neither accepts nor refuses them. Raise
+        `NotTriedError` if the driver gets the addresses from a resolver that cannot be patched.
         """
-        dead_address = "::1" if _has("::1") else "127.0.0.2"
+        first = other_address()
         server = Server(handler, None)
+        dead: Server | None = None
         try:
-            dead = Server(None, None, (dead_address, server.port))
-            try:
-                with localhost_is(dead_address, "127.0.0.1"):
-                    yield server
-            finally:
-                dead.close()
+            if first_is_dead:
+                dead = Server(None, None, (first, server.port))
+            with localhost_is(first, "127.0.0.1") as names:
+                yield server
+            if not names:
+                raise NotTriedError("the driver does not look up names with Python's `socket.getaddrinfo`")
         finally:
             server.close()
+            if dead is not None:
+                dead.close()
 
     @contextmanager
-    def server(self, handler: Handler | None) -> Iterator[Server]:
-        """Context manager: a server that runs `handler`. Raise `DutyError` when the handler failed."""
-        server = Server(handler, self._context)
+    def server(
+        self,
+        handler: Handler | None,
+        context: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+    ) -> Iterator[Server]:
+        """Context manager: a server that runs `handler`. Raise `DutyFailedError` when the handler failed."""
+        server = Server(handler, context or self._context, (host, 0))
         try:
             yield server
         finally:
             server.close()
         if server.errors:
-            raise self.failed(f"the server failed: {server.errors[0]!r}")
+            raise DutyFailedError(f"the server failed: {server.errors[0]!r}")
+
+    def untrusted(self) -> ssl.SSLContext:
+        """Return the context of a server whose certificate the driver must refuse."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(UNTRUSTED)
+        return context
+
+    def require_tls(self) -> None:
+        """Raise `NotTriedError` unless the check uses TLS."""
+        if not self.tls:
+            raise NotTriedError("this check has no server_context")
 
     def open(self, conn: int, port: int, host: str = "127.0.0.1") -> OpenTransport:
         """Return the output that opens a connection."""
@@ -339,14 +378,10 @@ class DriverLab:
         """Return the output that closes a connection."""
         return CloseTransport(ConnId(conn), abort)
 
-    def failed(self, reason: str) -> DutyError:
-        """Return the error that reports a failure of this duty."""
-        return DutyError(self.duty, reason)
-
     def require(self, condition: bool, reason: str) -> None:
-        """Raise `DutyError` unless `condition`."""
+        """Raise `DutyFailedError` unless `condition`."""
         if not condition:
-            raise self.failed(reason)
+            raise DutyFailedError(reason)
 
     def start(self, exam: ScriptedEndpoint) -> DriverRun:
         """Start a driver on `exam`."""
@@ -374,30 +409,46 @@ class DriverRun:
         except BaseException as exc:
             self.error = exc
 
+    @property
+    def is_running(self) -> bool:
+        """Whether `run` has not returned yet."""
+        return self._thread.is_alive()
+
     def cancel(self) -> None:
         """Cancel the driver, and wait for the end of `run`."""
-        self._lab.require(self._thread.is_alive(), f"run() ended before it was cancelled: {self.error!r}")
+        self._lab.require(self.is_running, f"run() ended before it was cancelled: {self.error!r}")
         self._driver.cancel()
         self._thread.join(PROMPT)
-        self._lab.require(not self._thread.is_alive(), f"run() continued for {PROMPT:g} s after cancel()")
+        if self.is_running:
+            raise DutyFailedError(f"run() continued for {PROMPT:g} s after cancel(){self._position()}")
         self._find_faults()
 
     def finish(self, *, within: float = PATIENCE) -> None:
         """Wait for the end of `run`. It must return, and not raise."""
         self.join(within=within)
         if self.error is not None:
-            raise self._lab.failed(f"run() raised {self.error!r}") from self.error
+            raise DutyFailedError(f"run() raised {self.error!r}") from self.error
 
     def join(self, *, within: float = PATIENCE) -> None:
-        """Wait for the end of `run`. Raise `DutyError` after `within` seconds, or for a driver fault."""
+        """Wait for the end of `run`, at most `within` seconds. Raise `DutyFailedError` for a driver fault."""
         self._thread.join(within)
-        if self._thread.is_alive():
+        if self.is_running:
+            position = self._position()
             self._driver.cancel()
             self._thread.join(PROMPT)
             seen = ", ".join(dict.fromkeys(self._exam.facts)) or "none"
-            raise self._lab.failed(f"run() did not return within {within:g} s; facts so far: {seen}")
+            raise DutyFailedError(f"run() did not return within {within:g} s; facts so far: {seen}{position}")
         self._find_faults()
+
+    def _position(self) -> str:
+        """Return the stack of the thread of `run`, from the call of `run`, as the end of an error text."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        stack = [entry for entry in traceback.extract_stack(frame) if entry.filename not in _FRAMES_OF_OURS]
+        return "; it stands here:\n" + "".join(traceback.format_list(stack)).rstrip()
 
     def _find_faults(self) -> None:
         if self._exam.faults:
-            raise self._lab.failed(self._exam.faults[0])
+            raise DutyFailedError(self._exam.faults[0])
+
+
+_FRAMES_OF_OURS = {__file__, threading.__file__}
