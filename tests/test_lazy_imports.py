@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import presence_proto
+from presence_proto import websocket
 
 LEFT_OUT = ("presence_proto.hub", "presence_proto.recording", "presence_proto.testing")
 
@@ -36,3 +37,10 @@ def test_all_public_names_are_there_and_listed() -> None:
     assert all(hasattr(presence_proto, name) for name in presence_proto.__all__)
     with pytest.raises(AttributeError, match="module 'presence_proto' has no attribute 'Hubb'"):
         presence_proto.Hubb  # noqa: B018
+
+
+def test_the_websocket_is_there_when_it_is_asked_for() -> None:
+    assert set(websocket.__all__) <= set(dir(websocket))
+    assert all(hasattr(websocket, name) for name in websocket.__all__)
+    with pytest.raises(AttributeError, match=r"module 'presence_proto.websocket' has no attribute 'Socket'"):
+        websocket.Socket  # noqa: B018

@@ -19,6 +19,7 @@ from presence_proto.serializer import (
     Message,
     Ref,
     Serializer,
+    SupabasePush,
     UserBroadcast,
     V1Serializer,
     V2Serializer,
@@ -414,3 +415,8 @@ def test_presence_that_is_malformed(event: str) -> None:
             V2_CLIENT.decode_text(text)
     with pytest.raises(RemoteProtocolError, match="a V1 message is malformed"):
         V1_CLIENT.decode_text(in_v1("1", None, 1, event, DIFF))
+
+
+def test_the_repr_of_a_push_to_supabase_hides_its_payload() -> None:
+    push = SupabasePush("broadcast", "shout", msgspec.Raw(b'{"secret":"s3cr3t"}'))
+    assert repr(push) == "SupabasePush(type='broadcast', event='shout', payload=<JSON>)"
