@@ -53,7 +53,7 @@ class Event(Protocol):
 class DriverConnection(Protocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later events of the connection.
+    `forgotten`: the core has dropped the connection, so the driver ignores all later events of it.
     """
 
     forgotten: bool
@@ -67,8 +67,8 @@ class AsyncDriver(ABC, Generic[C]):
 
     - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
       does not get requests for tokens either.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised an
-      exception (a bug). After the call of `on_end`, the driver does nothing more.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception that the core raised (a
+      bug). After the call of `on_end`, the driver does nothing more.
     - `proxy`: the proxy for all connections; `None` for direct connections.
     - `provider` returns access tokens. An `async` provider may take at most `patience` seconds.
     - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.
@@ -190,7 +190,7 @@ class AsyncDriver(ABC, Generic[C]):
             raise self.monitor.ended()
 
     async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core once the transport can take data. Raises the errors of `check_running`."""
+        """Run a command of the core once the transport takes data. Raises the errors of `check_running`."""
         self.check()
         await self.writable()
         self.check_running()
@@ -227,7 +227,7 @@ class AsyncDriver(ABC, Generic[C]):
         return result
 
     def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Report a network or timer event to the core. An exception of the core is a bug and ends the driver."""
+        """Report a network or timer event to the core. An exception is a bug and ends the driver."""
         if self.error is not None:
             return
         try:

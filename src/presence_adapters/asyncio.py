@@ -59,7 +59,7 @@ _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDict
 class AsyncioConnection(asyncio.BufferedProtocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later events of the connection.
+    `forgotten`: the core has dropped the connection, so the driver ignores all later events of it.
     """
 
     early_data = b""  # bytes from the server that arrived together with the proxy's reply
@@ -226,7 +226,7 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise PresenceError("it was cancelled") from None  # the provider was cancelled, but not by the driver
+            raise PresenceError("it was cancelled") from None  # cancelled, but not by the driver
 
     def _cut(self) -> None:
         for connection in list(self.existing):

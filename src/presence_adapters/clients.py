@@ -134,7 +134,7 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
 
     @property
     def identity(self) -> core.Identity:
-        """The identity that was passed to the constructor, without a replaced access token."""
+        """The identity of the user, from the arguments of the constructor."""
         return self._core.identity
 
     @property

@@ -150,7 +150,7 @@ def _lies_in(number: ipaddress.IPv4Network | ipaddress.IPv6Network, network: obj
 
 
 def _variable(name: str) -> str | None:
-    """Return an environment variable. The lower-case variable, even if empty, overrides the upper-case one."""
+    """Return an environment variable. The lower-case name, even if empty, overrides the upper-case name."""
     if name in os.environ:
         return os.environ[name]
     if name == "http_proxy" and "REQUEST_METHOD" in os.environ:

@@ -79,7 +79,7 @@ def forked(what: str) -> str:
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """Return `timeout` (seconds or `None`). Raises `LocalProtocolError` if it is not valid."""
+    """Return `timeout` (seconds or `None`). Raises `LocalProtocolError` if `timeout` is not valid."""
     if timeout is not None:
         is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not is_number or math.isnan(timeout) or timeout < 0:
