@@ -67,8 +67,8 @@ class AsyncDriver(ABC, Generic[C]):
 
     - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
       does not get requests for tokens either.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception that the core raised (a
-      bug). After the call of `on_end`, the driver does nothing more.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
+      an exception (a bug). After the call of `on_end`, the driver does nothing more.
     - `proxy`: the proxy for all connections; `None` for direct connections.
     - `provider` returns access tokens. An `async` provider may take at most `patience` seconds.
     - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.

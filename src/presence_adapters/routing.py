@@ -161,7 +161,7 @@ class Routes(Generic[Queue]):
                 self._deliver(event)
 
     def end(self, error: Exception | None) -> None:
-        """Close all queues and finish all waiters, because the client has ended. `None`: no error."""
+        """Close all queues and finish all waiters, because the client has ended, with `error` if any."""
         self._ended = True
         reason = error or ConnectError(self._last_words)
         for route in [

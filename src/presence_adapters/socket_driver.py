@@ -54,9 +54,10 @@ class SocketDriver:
 
     - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
       does not get requests for tokens either.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception that the core raised (a
-      bug). After the call of `on_end`, the driver does nothing more. The running `step` or `call` raises
-      the exception. Ctrl-C during a `step` or `call` also ends the driver and raises `KeyboardInterrupt`.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
+      an exception (a bug). After the call of `on_end`, the driver does nothing more. The running `step` or
+      `call` raises the exception. Ctrl-C during a `step` or `call` also ends the driver, and the `step` or
+      `call` raises the exception.
     - `proxy`: the proxy for all connections; `None` for direct connections.
     - `provider` returns access tokens. The driver calls `provider` in a thread.
     - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.

@@ -289,7 +289,7 @@ class Channel(SocketChannel):
 
         The error of the `Reply` is a `PushError` when the server's status is not `"ok"`, or when no reply
         arrives within `timeout` seconds (default: `push_timeout` of the config). This time includes waiting
-        until a lost channel is rejoined. The push fails at once if the channel crashes or the connection ends.
+        until a lost channel is rejoined. The push fails at once if the channel crashes or is disconnected.
         """
         return Reply(self._push(event, payload, timeout))
 
