@@ -82,7 +82,7 @@ class PhoenixSession:
         return self._peer.last_seen + self.topics.config.idle_timeout
 
     def on_idle(self) -> int:
-        """Return the close code for an idle connection: Cowboy's on Supabase's mount, else Bandit's."""
+        """Return the close code for an idle connection: Cowboy's code on Supabase's path, or Bandit's."""
         return _NORMAL if self._supabase else _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
