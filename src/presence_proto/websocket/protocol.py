@@ -129,7 +129,7 @@ class WebSocket:
         self.is_read = False
         """Whether all received data was read. If so, `next_event` returns `None` until more data arrives."""
         self.deflate_bits: int | None = None
-        """Compression window of sent messages. `None` without permessage-deflate, and when CLOSED."""
+        """Compression window of sent messages in bits. `None` without permessage-deflate or when CLOSED."""
 
     @classmethod
     def client(

@@ -91,7 +91,7 @@ class SocksConnect:
         return data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Process bytes from the proxy. Raises `ProxyError` if it refuses or does not speak SOCKS 5."""
+        """Process bytes from the proxy. Raises `ProxyError` for a refusal or a malformed answer."""
         self._unread += data
         while self._stage is not _Stage.DONE and (answer := self._next_answer()) is not None:
             if self._stage is _Stage.METHOD:
