@@ -199,7 +199,7 @@ class PresenceDiffed(_Event, frozen=True):
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server sent no presence state of a topic within `state_timeout`. `reason` includes a remedy.
+    """The server sent no presence state of a topic within `state_timeout`. `reason` has the likely cause.
 
     On Supabase, `PresenceMissing` follows two joins without a presence state. On plain Phoenix,
     `PresenceMissing` follows presence diffs without a presence state.
