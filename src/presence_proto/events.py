@@ -199,7 +199,8 @@ class PresenceDiffed(_Event, frozen=True):
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server sent no presence state of a topic within `state_timeout`. `reason` has the likely cause.
+    """The server sent no presence state of a topic within `state_timeout`. `reason` has the likely cause or a
+    remedy.
 
     On Supabase, `PresenceMissing` follows two joins without a presence state. On plain Phoenix,
     `PresenceMissing` follows presence diffs without a presence state.

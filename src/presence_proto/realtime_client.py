@@ -107,8 +107,7 @@ class RealtimeClient(SansIO):
         return ChannelState.CLOSED if channel is None else channel.state
 
     def presence(self, topic: str) -> PresenceMap:
-        """Return a topic's presence, which later messages change. Raises `LocalProtocolError` without a
-        channel."""
+        """Return a topic's presence. Raises `LocalProtocolError` if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
@@ -119,8 +118,7 @@ class RealtimeClient(SansIO):
         return presence
 
     def is_synced(self, topic: str) -> bool:
-        """Whether a topic's presence matches the server's current state. Otherwise, the presence is stale or
-        missing."""
+        """Whether a topic's presence matches the server's current state, and is not stale or missing."""
         channel = self._channels.get(topic)
         return channel is not None and channel.is_synced
 
@@ -462,11 +460,9 @@ class RealtimeClient(SansIO):
                 self._too_deep(*deep, now)
 
     def _too_deep(self, exc: RemoteProtocolError, message: Message | None, now: float) -> None:
-        """Report a message that nests too deeply. Apply a presence message without the too deeply nested
-        values.
+        """Report a message that nests too deeply. Apply presence without too deeply nested values.
 
-        If the client dropped the whole message, the meta of one user could hide the presence of all other
-        users.
+        If the client dropped the whole message, the meta of one user could hide the presence of all others.
         """
         topic = None if message is None else message.topic
         if message is None or message.event not in ("presence_state", "presence_diff"):

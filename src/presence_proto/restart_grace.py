@@ -68,7 +68,7 @@ class RestartGrace:
         self._paused, self.deadline, self._here_since = self.deadline, inf, None
 
     def left(self, now: float) -> None:
-        """Stop the timer, because the application leaves: the time away then predicts nothing about other
+        """Stop the timer. After the application leaves, the time away predicts nothing about other
         clients."""
         self.lost(now)
         self.applies, self._paused = False, -inf

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class Synced(Struct, frozen=True):
     """The client is in the room and knows all users. `changes` are the differences from the previous users.
 
-    `forgotten` is true if the server may have been restarted and have lost its presence. Missing users may
-    return.
+    `forgotten` is true if the server may have lost its presence in a restart. Missing users may return.
     """
 
     changes: tuple[PresenceChange, ...]
@@ -37,8 +36,7 @@ class ActivityReported(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True):
-    """The server accepted a message. `sent_to` are the receivers' display names, if the server sends
-    names."""
+    """The server accepted a message. `sent_to` are the receivers' display names, if known."""
 
     message_id: int
     sent_to: tuple[str, ...] | None = None
@@ -96,15 +94,13 @@ class Room(Protocol):
         ...
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Show the data in `own` as this user. Returns the message's id, or `None` if the message gets no
-        reply."""
+        """Show the data in `own` as this user. Returns the message's id, or `None` if no reply follows."""
         ...
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
         """Send a `game_invite`, `poke` or `chat_message`, and return the message's id.
 
-        `Delivered` or `Undelivered` follows. Raises `LocalProtocolError` if the protocol does not have the
-        event.
+        `Delivered` or `Undelivered` follows. Raises `LocalProtocolError` if the protocol has no such event.
         """
         ...
 
