@@ -162,7 +162,7 @@ class Resident:
         return self._client is None
 
     async def live(self) -> None:
-        """Join the room, react to some events, and stay until `leave`."""
+        """Join the room, react to some events, and stay until `leave` is called."""
         me = self.character
         async with PresenceClient(Identity(me.user_id, me.name), self._config, rng=self._rng) as self._client:
             async for event in self._client:
@@ -301,7 +301,7 @@ class Director:
 
 
 # ------------------------------------------------------------------------------------------------------- view
-# The views of the room: a live view for a terminal, and lines for any other output.
+# The views of the room: a live view for a terminal, and lines of text for any other output.
 
 
 SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and events side by side

@@ -1,4 +1,4 @@
-"""Exit statuses of `presence`, and the exceptions that set them."""
+"""Exit statuses of `presence`, and the exceptions that cause each exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class Exit(IntEnum):
-    """The exit statuses. `MEANINGS` explains them."""
+    """The exit statuses of the commands. `MEANINGS` has the explanations."""
 
     OK = 0
     FAILED = 1

@@ -23,7 +23,7 @@ from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
     help="Print lines instead of the live view. Without a terminal, or with NO_COLOR, this is the default.",
 )
 def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
-    """Watch a small demo room: a hub, a few simulated users, and a client that shows what they do.
+    """Watch a small demo room: a hub, a few simulated users, and a client that shows their actions.
 
     All connections are real sockets on loopback, on a free port. The demo ends after --seconds or on Ctrl-C,
     with a summary and exit status 0.

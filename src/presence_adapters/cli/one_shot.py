@@ -79,7 +79,7 @@ async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None =
 
 
 # ------------------------------------------------------------------------------------------------------ visit
-# A short visit to a room: join invisibly, send a command, wait for its result, leave.
+# A short visit to a room: join invisibly, send a command, wait for the result of the command, leave.
 #
 #     async with visit(settings, timeout) as client:
 #         await confirmed(client, await client.send_poke("bob-1"))
@@ -110,7 +110,7 @@ def run(main: Coroutine[None, None, T]) -> T:
 
 
 def client_of(settings: Settings, **changes: Any) -> PresenceClient:
-    """Create a client from the settings. `changes` override fields of its config."""
+    """Create a client from the settings. `changes` override fields of `settings.config`."""
     return PresenceClient(
         settings.identity(),
         evolve(settings.config, **changes),
@@ -199,7 +199,7 @@ NARROWEST = 80
 
 
 async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:
-    """Print the users who are online."""
+    """Print the users who are online, as a table or as lines of JSON."""
     from rich.console import Console
 
     async with visit(settings, timeout) as client:

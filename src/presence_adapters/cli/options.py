@@ -59,7 +59,7 @@ class Duration(click.FloatRange):
         super().__init__(min=0.001, max=1e6)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Raises `click.BadParameter`."""
+        """Return the number. Raises `click.BadParameter` for a value that is not a duration in the range."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -70,7 +70,7 @@ _PREFIX = "setting_"  # prefix of parameter names, because a command's argument 
 
 
 def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) -> Callable[[Command], Command]:
-    """Add the options to a command, and pass it the loaded `Settings` as the keyword `settings`.
+    """Add the options to a command, and pass the loaded `Settings` to the command as the keyword `settings`.
 
     Warnings are printed on stderr. When the settings or the command raise `ConfigError` or `IdentityError`,
     the process prints one line for each problem and exits with status 2. The setting `enabled = false` causes

@@ -1,4 +1,4 @@
-"""Output of the commands: events in words, JSON lines, users as a table or JSON, and logs on stderr."""
+"""Output of the commands: events as text or JSON lines, users as a table or JSON, and logs on stderr."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- wording
-# Events in words, and statuses in colour. Text from other users is made safe for a terminal.
+# Events as text, and statuses in colour. Text from other users is made safe for a terminal.
 
 
 STATUS = {
@@ -157,7 +157,7 @@ def print_event(event: PresenceEvent | EventsDropped) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- people
-# Users: find one by id or name, and show them as a table or as JSON.
+# Users: functions that find a user by id or name, and that show users as a table or as JSON.
 
 
 MOST_NAMED = 5  # maximum number of users that an error message lists
@@ -277,10 +277,10 @@ LOGGER = "presence_adapters"
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log formatter that makes messages and tracebacks printable. Both may contain text from a peer."""
+    """Log formatter that makes messages and tracebacks printable: untrusted peers may have sent the text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line of a record, with a printable message."""
+        """Return the formatted log record, with a printable message."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 

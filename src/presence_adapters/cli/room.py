@@ -1,6 +1,6 @@
 """The commands that join a room, and their options.
 
-A command imports its implementation only when it runs, so that `--help` is fast.
+Each command imports its implementation only when the command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ timeout_option = click.option(
 @json_option
 @settings_options()
 def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
-    """Show the users and events of the room, live.
+    """Show the users and events of the room in a live view.
 
     You are in the room while the command runs. Keys set your status, and send pokes, invites and chat
     messages. The bottom line lists the keys. q or Ctrl-C quits.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 HEARTBEAT = 0.25
-"""Heartbeat interval of the check-up, in seconds. The normal interval would take too long."""
+"""Heartbeat interval of the check-up, in seconds. A check-up with the normal interval would take too long."""
 
 PATIENCE = 10
 """Ratio of the core's own timeouts to the time limit of a step. The limit of the step must expire first."""
@@ -85,7 +85,7 @@ class Checkup:
         self._trial: Trial[Any] | None = None
 
     async def findings(self) -> AsyncGenerator[Finding]:
-        """Run the steps, and yield the finding of each step. A grave fault ends the check-up."""
+        """Run the steps, and yield the finding of each step. Stop after the first grave fault."""
         steps: dict[CheckupStep, Callable[[], Awaitable[str | float | NotNeeded]]] = {
             CheckupStep.CONFIG: self._check_config,
             CheckupStep.DNS: self._check_name,

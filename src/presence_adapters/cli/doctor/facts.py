@@ -106,7 +106,7 @@ class Facts:
 
     unknown_name: bool = False  # DNS: the host name does not exist
     refused: bool = False  # TCP: the connection was refused
-    silent: bool = False  # no answer in time
+    silent: bool = False  # the server or proxy did not answer in time
     ended: bool = False  # the server or proxy closed the connection
     tls_trouble: TlsTrouble | None = None
     clock_ahead: float | None = None
@@ -178,7 +178,7 @@ class Facts:
 
 
 # ----------------------------------------------------------------------------------------------------- claims
-# The claims of a JWT that the diagnosis needs.
+# A function that reads the claims of a JWT that the diagnosis needs.
 
 
 def claims_of(token: str | None) -> Claims:

@@ -45,7 +45,7 @@ class Fault:
 
 
 def always(facts: Facts) -> bool:
-    """Return `True`: the condition of the last fault of each step."""
+    """Return `True`. The last fault of each step has this condition."""
     return True
 
 
@@ -661,5 +661,5 @@ def _words(facts: Facts) -> dict[str, str]:
 
 
 def _without_stop(words: str) -> str:
-    """Strip the final period of an error text, because the templates add a period."""
+    """Remove the final period of an error text, because the templates add a period."""
     return words.rstrip(" .")

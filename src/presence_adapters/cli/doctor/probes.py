@@ -82,7 +82,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
-    """Whether a TLS server with any certificate listens at `address`, even if it rejects the handshake."""
+    """Whether a TLS server with any certificate listens at `address`. A rejected handshake counts, too."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(

@@ -150,7 +150,7 @@ _LONGEST = 200  # maximum number of quoted characters of a join reply without a 
 
 
 class StepError(Exception):
-    """A failed step. `facts`: the fields of `Facts` that the step found."""
+    """Error of a failed step. `facts`: the fields of `Facts` that the step found, with their values."""
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(facts)
@@ -237,11 +237,11 @@ class PhoenixTrial(Trial[RealtimeClient]):
 
     @property
     def is_open(self) -> bool:
-        """See `Trial`."""
+        """See `Trial.is_open`."""
         return self.heard(SocketConnected) is not None
 
     async def join(self) -> str:
-        """Join the channel. See `Trial`."""
+        """Join the channel. See `Trial.join`."""
         self.talk.core.join(self._topic, self._params, now=self.talk.now())
         answer = await self.hear(ChannelJoined, JoinFailed, ProtocolViolation)
         if isinstance(answer, ChannelJoined):
@@ -251,14 +251,14 @@ class PhoenixTrial(Trial[RealtimeClient]):
         raise self.failure(unreadable=answer is not None)
 
     async def presence(self) -> str:
-        """Wait for the `presence_state` message. See `Trial`."""
+        """Wait for the `presence_state` message. See `Trial.presence`."""
         if not isinstance(await self.hear(PresenceSynced, ChannelDown), PresenceSynced):
             raise self._end_of_channel()
         count = len(self.talk.core.presence(self._topic))
         return f"{count} {'user' if count == 1 else 'users'} online"
 
     async def heartbeat(self) -> float:
-        """See `Trial`. Raises `StepError` also when the channel has ended in the meantime."""
+        """See `Trial.heartbeat`. Raises `StepError` also when the channel has ended in the meantime."""
         latency = await super().heartbeat()
         if self.heard(ChannelDown) is not None:
             raise self._end_of_channel()
@@ -290,11 +290,11 @@ class JarvisTrial(Trial[PresenceClient]):
 
     @property
     def is_open(self) -> bool:
-        """See `Trial`."""
+        """See `Trial.is_open`."""
         return self.talk.writes > 1  # the second write introduces the user
 
     async def join(self) -> str:
-        """Wait for the welcome message (`welcome`). See `Trial`."""
+        """Wait for the welcome message (`welcome`). See `Trial.join`."""
         answer = await self.hear(Connected, Error)
         if isinstance(answer, Connected):
             return "welcomed"
@@ -303,6 +303,6 @@ class JarvisTrial(Trial[PresenceClient]):
         raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
 
     async def presence(self) -> str:
-        """Count the users in the welcome message. See `Trial`."""
+        """Count the users in the welcome message (`welcome`). See `Trial.presence`."""
         count = self.talk.core.online_count
         return f"{count} {'user' if count == 1 else 'users'} online, including you"

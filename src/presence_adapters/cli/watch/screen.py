@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 KEPT = 1000  # maximum number of events that the feed keeps for scrolling back
 
 LONGEST = 1000
-"""Maximum number of shown characters of an event. Wrapping a message of millions of them takes seconds."""
+"""Maximum number of shown characters of an event. Wrapping millions of characters takes seconds."""
 
 
 class Feed(RichLog):
@@ -96,7 +96,7 @@ class Field:
 
 
 class FieldsDialog(ModalScreen[Answers | None]):
-    """Dialog whose result is the stripped texts of its fields, or `None` when cancelled."""
+    """Dialog that returns the stripped texts of its fields, or `None` when the user cancels."""
 
     CSS = """
     FieldsDialog { align: center middle; }
@@ -212,7 +212,7 @@ class RosterTable(DataTable[Text]):
         self._choose(chosen)
 
     def update_room(self) -> None:
-        """Show the current state of the room."""
+        """Show the current users of the room, and whether the list may be out of date."""
         stale = self._client.is_stale
         self._was_seen |= not stale
         self.set_class(stale, "stale")
@@ -309,7 +309,7 @@ class ConnectionLine(Static):
 
 FRAME = 0.25  # seconds between two updates of the view
 SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and feed side by side
-HIGH = 14  # minimum terminal height, in rows, for full frames; users and events need the rows below that
+HIGH = 14  # minimum terminal height, in rows, for full frames; a lower terminal has no room for them
 
 
 async def show_room(settings: Settings) -> None:
@@ -384,7 +384,7 @@ class RoomApp(App[str]):
         self._connection.update_state()
 
     async def _watch(self) -> None:
-        with suppress(ConnectError):  # raised after the fatal Error
+        with suppress(ConnectError):  # raised after a fatal `Error` event
             async for event in self._client:
                 for line in news(event, self._client.identity.user_id):
                     self._feed.add(line)
