@@ -48,7 +48,7 @@ def with_token(config: Config, access_token: TokenProvider | str | None) -> Conf
 
 
 def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
-    """Return `access_token` if it is a plain function, else `None`. Raises `ConfigError` if it is `async`."""
+    """Return `access_token` if callable, else `None`. Raises `ConfigError` for an `async` function."""
     if is_async(access_token):
         raise ConfigError(
             "access_token must be a plain function here: only asyncio and trio clients accept an async one"

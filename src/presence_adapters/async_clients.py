@@ -10,7 +10,7 @@ heartbeats, enforces timeouts and reconnects by itself, even if the application 
 
 The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When the
 queue is full, the oldest events are dropped, and the consumer gets `EventsDropped` instead. After an
-`EventsDropped`, read the roster again. If two consumers read the same queue, each event goes to one of them.
+`EventsDropped`, read the roster again. If two consumers read the same queue, only one gets each event.
 
 A command is delayed while the transport's write buffer is over its limit. A command that is cancelled during
 this delay has no effect.

@@ -1,6 +1,6 @@
 """Common part of the drivers for asyncio and trio.
 
-A driver reports network events to the core, carries out the core's outputs, and keeps one timer. The core
+A driver reports network events to the core, processes the core's outputs, and keeps one timer. The core
 decides when to reconnect and when to send heartbeats.
 """
 
@@ -53,7 +53,7 @@ class Event(Protocol):
 class DriverConnection(Protocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later events of it.
+    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
     """
 
     forgotten: bool
@@ -65,8 +65,8 @@ C = TypeVar("C", bound=DriverConnection)
 class AsyncDriver(ABC, Generic[C]):
     """Base of the drivers that run a core (`endpoint`) on an event loop until the core is closed or fails.
 
-    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
-      does not get requests for tokens either.
+    - `on_event` receives every output of the core that does not concern a connection. With a `provider`,
+      `on_event` receives no token requests.
     - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
       an exception (a bug). After the call of `on_end`, the driver does nothing more.
     - `proxy`: the proxy for all connections; `None` for direct connections.
@@ -123,7 +123,7 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     def _is_here(self) -> bool:
-        """Whether the calling code runs in the loop in which the client was entered."""
+        """Whether the caller runs in the same event loop as the client."""
 
     @abstractmethod
     async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
@@ -197,7 +197,7 @@ class AsyncDriver(ABC, Generic[C]):
         return self.call(command, *args, **kwargs)
 
     async def writable(self) -> None:
-        """Wait until the write buffer is below its limit."""
+        """Wait until the write buffer is smaller than the limit."""
         await self.room.wait()
         while not self.room.is_set():
             await self.room.wait()
@@ -208,7 +208,7 @@ class AsyncDriver(ABC, Generic[C]):
             await self._emptied.wait()
 
     def has_room(self) -> None:
-        """Resume writing, because the write buffer is below its limit again."""
+        """Resume writing, because the write buffer is below the limit again."""
         self.room.set()
         self._send_pong()
 
@@ -238,7 +238,7 @@ class AsyncDriver(ABC, Generic[C]):
             self._was_told()
 
     def drain(self) -> None:
-        """Carry out the outputs of the core, and set the timer.
+        """Process the outputs of the core, and set the timer to the core's next deadline.
 
         A call from inside `on_event` returns at once, and the running call then drains the core once more.
         """
@@ -274,7 +274,7 @@ class AsyncDriver(ABC, Generic[C]):
             self.end(None)
 
     _was_told = drain
-    """Called after each fact or command. A subclass may override it to drain once for several calls."""
+    """This method is called after each fact or command. A subclass may drain once for several calls."""
 
     def _carry_out(self, output: Any) -> None:
         match output:
@@ -315,7 +315,7 @@ class AsyncDriver(ABC, Generic[C]):
                 self.fact(answer, client, provided)
 
     def _begin(self, connection: C) -> None:
-        """Register a connection that starts to connect."""
+        """Register a new connection."""
         self.existing.add(connection)
         if self._emptied.is_set():
             self._emptied = self.event_type()

@@ -59,7 +59,7 @@ _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDict
 class AsyncioConnection(asyncio.BufferedProtocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later events of it.
+    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
     """
 
     early_data = b""  # bytes from the server that arrived together with the proxy's reply
@@ -117,7 +117,7 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         self.transport.write(data)
 
     def finish(self) -> None:
-        """Close the connection after its pending data is written."""
+        """Close the connection after all pending data is written."""
         assert self.transport is not None
         self.transport.close()
 
@@ -298,7 +298,7 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
 
 
 async def in_daemon_thread(name: str, function: Callable[[], T]) -> T:
-    """Return the result of `function`, or raise its exception. See `DaemonCall`."""
+    """Return the result of `function`, or raise the exception of `function`. See `DaemonCall`."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     call = DaemonCall(name, function, lambda: _tell(loop, over.set))
     await over.wait()

@@ -75,10 +75,10 @@ LONGEST_SLEEP = 3600.0
 
 
 class BlockingDriver(SocketDriver):
-    """`SocketDriver` that any number of threads may `wait` on.
+    """`SocketDriver` for any number of threads that call `wait`.
 
-    One of the waiting threads drives the core and sleeps in a selector. The other threads sleep until the
-    driving thread stops driving.
+    One of the waiting threads drives the core and sleeps in a selector. The other waiting threads
+    sleep until the driving thread stops.
 
     `lock` is held for everything except the sleep in the selector. A thread that changes the state under
     `lock` wakes the driving thread. No code releases and reacquires `lock` by hand, because Ctrl-C may arrive
@@ -101,7 +101,7 @@ class BlockingDriver(SocketDriver):
     how_to_start = "enter it with `with`"
 
     def start(self) -> None:
-        """Prepare for `wait`. Raises `LocalProtocolError` on a second start."""
+        """Prepare the driver for `wait`. Raises `LocalProtocolError` on a second start."""
         if self._alarm is not None or self.ended:
             raise LocalProtocolError("a client can be entered only once: create a new one")
         super().start()
@@ -178,7 +178,7 @@ class BlockingDriver(SocketDriver):
                         self._changed.notify_all()
 
     def make_room(self) -> None:
-        """Wait until at most `MAX_UNSENT` bytes are left to be written, or until the client has ended."""
+        """Wait until at most `MAX_UNSENT` bytes are unsent, or until the client has ended."""
         self.wait(lambda: self.is_writable or self.ended)
 
     @property
@@ -232,10 +232,10 @@ class _Blocking(SocketClient[Core, Event]):
         return self._driver.ended
 
     def events(self, timeout: float | None = None) -> Iterator[Event | EventsDropped]:
-        """Yield events as they arrive.
+        """Yield each event on arrival.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
-        also ends when the client has ended and all events have been read.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty).
+        The iteration also ends when the client has ended and all events have been read.
 
         Raises `ConnectError` after the last event if the server has refused the client permanently. Also
         raises `ConnectError` if an earlier iteration has already read all events of a client that has ended.
@@ -267,7 +267,7 @@ class _Blocking(SocketClient[Core, Event]):
                 self._driver.monitor.abort(connected)
 
     def drive_in_background(self) -> None:
-        """Start a thread that drives the client until it has ended."""
+        """Start a thread that drives the client until the client has ended."""
         if not self._driver.is_running:
             raise core.LocalProtocolError("the client is not running: enter it with `with`")
         if self._background is None:
@@ -461,11 +461,11 @@ class Channel(SocketChannel):
         self._wait(left)
 
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
-        """Yield the events of the channel as they arrive.
+        """Yield each event of the channel on arrival.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
-        also ends when the channel was left or the client has ended, and all events have been read. Raises
-        `ConnectError` after the last event if the server has refused the client permanently.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty).
+        The iteration also ends when the channel was left or the client has ended, and all events have been
+        read. Raises `ConnectError` after the last event if the server has refused the client permanently.
         """
         self._driver.check()
         if self._route.queue.is_finished:

@@ -86,13 +86,13 @@ class AnyClient(Generic[Core]):
         return waiter
 
     def _make_queue(self, limit: int, meter: ReadMeter) -> Any:
-        """Return an `EventQueue`, or a subclass of it."""
+        """Return an instance of `EventQueue` or of a subclass."""
         raise NotImplementedError
 
     def _provider_options(
         self, access_token: TokenProvider | str | None, config: core.RealtimeConfig
     ) -> dict[str, Any]:
-        """Return the options of the driver that concern the token provider."""
+        """Return the driver options for the token provider."""
         raise NotImplementedError
 
 
@@ -139,12 +139,12 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
 
     @property
     def status(self) -> core.UserStatus:
-        """The status that this client last set for its user."""
+        """The latest status that this client has set."""
         return self._core.status
 
     @property
     def activity(self) -> str | None:
-        """The activity that this client last set for its user, or `None`."""
+        """The latest activity that this client has set, or `None`."""
         return self._core.activity
 
     @property
@@ -173,7 +173,7 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
         return self._core.is_stale
 
     def user(self, user_id: str) -> core.OnlineUser | None:
-        """Return the user with this id as other users see it, or `None` if no such user is in the room."""
+        """Return the user with this id as shown to other users, or `None` if the user is not in the room."""
         return self._core.user(user_id)
 
     def is_user_stale(self, user_id: str) -> bool:
@@ -187,8 +187,8 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
     def device_count(self, user_id: str) -> int:
         """Return the number of online devices of a user.
 
-        The number is 0 for users who are offline or stale, and for this client's user until other users can
-        see it. With a Jarvis server, the number is 1 for all other online users.
+        The number is 0 for users who are offline or stale, and for this client's user until other users
+        can see this user. With a Jarvis server, the number is 1 for all other online users.
         """
         return self._core.device_count(user_id)
 

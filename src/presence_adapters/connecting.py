@@ -222,7 +222,7 @@ _NAME_ERRORS = {
     if hasattr(socket, name)
 }
 
-# Verification errors of X.509 certificates, by their number in OpenSSL's x509_vfy.h.
+# Verification errors of X.509 certificates, by number in OpenSSL's x509_vfy.h.
 _CERTIFICATE_ERRORS = {
     9: "it is not valid yet",
     10: "it has expired",

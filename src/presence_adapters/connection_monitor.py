@@ -1,7 +1,7 @@
 """`ConnectionMonitor`: logs connection failures of a client, even if the application reads no events.
 
-The first failed attempt to connect is logged at WARNING, the next success at INFO, a final refusal at ERROR.
-The module does not depend on an event loop.
+The first failed attempt to connect is logged at WARNING, the next success at INFO, and a permanent refusal at
+ERROR. The module does not depend on an event loop.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConnectionMonitor:
         self._waiters: list[Waiter] = []
 
     def wait(self, waiter: Waiter) -> None:
-        """Finish `waiter` when the client is connected. Fail `waiter` if the client ends before."""
+        """Finish `waiter` when the client is connected. Fail `waiter` if the client ends first."""
         self._waiters.append(waiter)
 
     def abort(self, waiter: Waiter) -> None:

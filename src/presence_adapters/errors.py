@@ -1,4 +1,4 @@
-"""Exceptions that the adapters raise, and helpers that create them."""
+"""Exceptions that the adapters raise, and functions that create these exceptions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PushError(PresenceError):
 
 
 class WaitTimeoutError(PresenceError, TimeoutError):
-    """A wait took longer than its `timeout`. The client continues to try. `reason` is the latest failure."""
+    """A wait took longer than `timeout`. The client continues to try. `reason` is the latest failure."""
 
     def __init__(self, text: str, reason: str | None = None) -> None:
         super().__init__(text if reason is None else f"{text}: {reason}")

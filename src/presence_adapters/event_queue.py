@@ -1,4 +1,4 @@
-"""`EventQueue`: the bounded queue between a core and the consumer of its events, for any event loop."""
+"""`EventQueue`: the bounded queue between a core and the consumer of events, for any event loop."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class EventQueue(Generic[Event]):
     """Queue of at most `limit` events with at most `MAX_QUEUED_BYTES` received bytes.
 
     When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. A waiting
-    consumer sets `wake`. The queue calls `wake` once and removes it, at the next event or at the close.
+    consumer sets `wake`. The queue calls and removes `wake` at the next event or at the close.
 
     When `meter` has more than `CHUNK` bytes, all these bytes count towards the next event. If several queues
     share a meter, the bytes count towards the queue that gets this event. Each byte is counted once, and the

@@ -103,7 +103,7 @@ def who_and_where(
 
     In `settings`, `user_id`, `display_name` and `access_token` (optional) belong to the identity. All other
     keywords, such as `server_url` and `api_key`, belong to the config. Raises `ConfigError` when objects and
-    keywords are mixed, or when one of them is incomplete. Raises `TypeError` for an unknown keyword.
+    keywords are mixed, or when a required value is missing. Raises `TypeError` for an unknown keyword.
     """
     if identity is not None and config is not None and not settings:
         return identity, config

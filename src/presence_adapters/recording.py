@@ -89,7 +89,7 @@ class Recording:
     # ---------------------------------------------------------------- the file
 
     def open(self) -> None:
-        """Open the target. Call this before the core is used. Raises `ConfigError` if it is not writable."""
+        """Open the target before the core is used. Raises `ConfigError` if the target is not writable."""
         target = self._target
         if target is None or self._was_opened:
             return

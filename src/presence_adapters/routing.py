@@ -66,7 +66,7 @@ class Route(Generic[Queue]):
         self.channel: Any = None  # the public `Channel` object of the client, once created
         self.response: Any = None  # the server's response to the latest join
         self.was_joined = False
-        self.leaving = False  # `leave` was called, or the server closed the channel for good
+        self.leaving = False  # `leave` was called, or the server closed the channel permanently
         self.trouble: str | None = None  # why the latest join failed
         self.joiners: list[Waiter] = []  # waiters for the join
         self.syncers: list[Waiter] = []  # waiters for the complete presence
@@ -76,8 +76,8 @@ class Route(Generic[Queue]):
 class Routes(Generic[Queue]):
     """All `Route`s of one client, by topic.
 
-    `stream` is the queue of the events without a topic. `leave` makes the core leave a topic. `refusal`
-    returns the exception to raise if the server has refused the client permanently, otherwise `None`.
+    `stream` is the queue of the events without a topic. `leave(topic)` makes the core leave a topic.
+    `refusal()` returns the exception to raise if the server has refused the client permanently, else `None`.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Routes(Generic[Queue]):
             route.syncers.append(waiter)
 
     def leave(self, route: Route[Queue], waiter: Waiter | None = None) -> None:
-        """Leave the topic, unless it was left before. Finish `waiter` when the topic is left."""
+        """Leave the topic, unless this was done before. Finish `waiter` when the leave is complete."""
         if self._ended or route.queue.closed:
             if waiter is not None:
                 waiter.set_result(None)
@@ -148,7 +148,7 @@ class Routes(Generic[Queue]):
     # ---------------------------------------------------------------- events
 
     def handle(self, event: RealtimeEvent) -> None:
-        """Put an event into the queue of its topic, or pass the event to the waiter for the push."""
+        """Put an event into the queue of the topic, or pass a push reply to the waiting caller."""
         match event:
             case PushReplied():
                 self.stream.meter.pass_over()  # the reply goes to a waiter, so no queue holds the bytes

@@ -22,7 +22,7 @@ Event = TypeVar("Event")
 
 
 class SocketClient(AnyClient[Core], Generic[Core, Event]):
-    """Client on a plain socket: a core, its driver and its event queue."""
+    """Client on a plain socket, made of a core, a driver and an event queue."""
 
     _driver_type: ClassVar[type[SocketDriver]] = SocketDriver
     _driver: SocketDriver

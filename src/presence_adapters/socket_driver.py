@@ -52,8 +52,8 @@ LOOK_AGAIN = 0.05
 class SocketDriver:
     """Driver that runs a core (`endpoint`) on a plain socket until the core is closed or fails.
 
-    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
-      does not get requests for tokens either.
+    - `on_event` receives every output of the core that does not concern a connection. With a `provider`,
+      `on_event` receives no token requests.
     - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
       an exception (a bug). After the call of `on_end`, the driver does nothing more. The running `step` or
       `call` raises the exception. Ctrl-C during a `step` or `call` also ends the driver, and the `step` or
@@ -151,7 +151,7 @@ class SocketDriver:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the driver has ended and its socket is closed."""
+        """Whether the driver has ended and the socket is closed."""
         return self.ended and self._link is None
 
     def next_delay(self) -> float | None:

@@ -83,7 +83,7 @@ class _Stepped(SocketClient[Core, Event]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended and its socket is closed, so that `step` has no more work."""
+        """Whether the client has ended and the socket is closed, so that `step` has no more work."""
         return self._driver.is_quiet
 
     def connect(self) -> None:
@@ -194,7 +194,7 @@ class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPr
     def step(self, budget: int = CHUNK) -> None:
         """Do the work that is possible now, and read at most `budget` bytes. Before `connect`, do nothing.
 
-        If `on_notification` is set, `step` calls it for every event. The callback may call commands.
+        If `on_notification` is set, call it for every event. The callback may run commands.
         """
         super().step(budget)
         if self.on_notification is not None:

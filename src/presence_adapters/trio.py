@@ -82,7 +82,7 @@ WRITE_BUFFER = 65536
 class TrioConnection:
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later events of it.
+    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
     """
 
     def __init__(self, wanted: OpenTransport) -> None:

@@ -30,7 +30,7 @@ PIECE = 64 * 1024
 """Maximum bytes passed to a transport at once. A transport copies bytes that the socket does not accept."""
 
 PATIENCE = 1.0
-"""Age in seconds at which unsent bytes become old, so that they count as overdue."""
+"""Age in seconds at which unsent bytes become old and count as overdue."""
 
 
 class WriteBuffers:
@@ -59,8 +59,8 @@ class WriteBuffers:
 class WriteBacklog:
     """Queue of writes that wait for a transport, oldest first. `now` is a monotonic time in seconds.
 
-    The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, whatever
-    its size, because a client that is still reading a large message is not slow.
+    The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, of
+    any size, because a client that is still reading a large message is not slow.
     """
 
     __slots__ = (
@@ -466,7 +466,7 @@ class HubDriver(AsyncioDriver):
         # Not at the end of the coroutine: a task that is cancelled before its first step runs no code.
         task.add_done_callback(lambda _: peer.not_welcome())
         if ssl_context is not None:
-            # The core counts only open connections, but handshakes must count against the limits, too.
+            # The core counts only open connections, but handshakes must also count towards the limits.
             opened = len(self.connections)
             for oldest in self._handshakes.begin(peer, peer.address, opened=opened, now=self.now()):
                 oldest.cut()
@@ -513,7 +513,7 @@ class HubDriver(AsyncioDriver):
         connection.cut()
 
     def cut_all(self, *, reset: bool) -> None:
-        """Drop all connections at once, including those that are not open yet."""
+        """Drop all connections at once, including connections that are not open yet."""
         self.cut_unopened()
         self.drain()
         for conn in tuple(self.connections):
@@ -582,7 +582,7 @@ class HubDriver(AsyncioDriver):
             self._drain_soon = self._loop.call_soon(self.drain)
 
     def drain(self) -> None:
-        """Carry out the core's outputs, set the timer, and disconnect slow peers."""
+        """Process the core's outputs, set the timer, and disconnect slow peers."""
         if self._drain_soon is not None:
             self._drain_soon.cancel()
             self._drain_soon = None

@@ -290,7 +290,7 @@ class HubServer:
         self._driver.cut(conn, reset=reset)
 
     def cut_all(self, *, reset: bool = False) -> None:
-        """Break all connections like `cut`, including those that are not open yet."""
+        """Break all connections as `cut` does, including connections that are not open yet."""
         self._driver.cut_all(reset=reset)
 
     # ---------------------------------------------------------------- inside

@@ -116,7 +116,7 @@ class HubThread:
     def stop(self, *, orderly: bool = False) -> None:
         """Stop as abruptly as a killed process. Do nothing if the hub is already stopped.
 
-        With `orderly`, send close code 1012 to all clients and wait for their close frames. `stop` blocks
+        With `orderly`, send close code 1012 to all clients and wait for all close frames. `stop` blocks
         the thread, so call `stop` with `asyncio.to_thread` in an event loop that runs one of the clients. If
         an internal error has stopped the hub before, `stop` raises this error.
         """
@@ -162,7 +162,7 @@ class HubThread:
 
     @property
     def url(self) -> str:
-        """The URL for Supabase clients: the `server_url` of this library, or the URL for official clients."""
+        """The URL for Supabase clients: `server_url` for this library, or the URL for official clients."""
         return f"{self._base}/realtime/v1"
 
     @property
@@ -195,7 +195,7 @@ class HubThread:
 
     @_command
     def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a copy of the metas in a topic such as `realtime:room` by presence key, newest last."""
+        """Return a copy of the presence metas of a topic, such as `realtime:room`, by key, newest last."""
         found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
         return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
 
@@ -246,12 +246,12 @@ class HubThread:
 
     @_command
     def close_channel(self, topic: str, reason: str = "closed by the server") -> None:
-        """Close a channel for all its members (`phx_close`)."""
+        """Close a channel for all members with `phx_close`."""
         self._do(FaultyHub.close_channel, topic, reason=reason)
 
     @_command
     def crash_channel(self, topic: str) -> None:
-        """Crash a channel for all its members (`phx_error`)."""
+        """Crash a channel for all members with `phx_error`."""
         self._do(FaultyHub.crash_channel, topic)
 
     @_command
@@ -290,7 +290,7 @@ class HubThread:
 
     @_command
     def ignore_joins(self, on: bool = True) -> None:
-        """Ignore joins without a reply."""
+        """Ignore joins, and send no reply to a join."""
         self.set_faults(joins_ignored=on)
 
     @_command
@@ -300,7 +300,7 @@ class HubThread:
 
     @_command
     def drop_broadcasts(self, on: bool = True) -> None:
-        """Acknowledge the broadcasts of members, but do not deliver them."""
+        """Acknowledge the broadcasts of members without delivering the broadcasts."""
         self.set_faults(broadcasts_dropped=on)
 
     @_command

@@ -54,7 +54,7 @@ class NotAFileError(OSError):
 def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_result]:
     """Return the content of a file, and the `stat` result with the permissions. Raises `OSError`.
 
-    With `pipes` the path may also be a pipe, such as the shell's `<(command)`.
+    With `pipes=True`, the path may also be a pipe, such as the shell's `<(command)`.
     """
     with open(path, "rb", opener=_at_once) as file:
         status = os.fstat(file.fileno())

@@ -287,7 +287,7 @@ class Key:
         return f"--{self.name.replace('_', '-')}"
 
     def from_toml(self, value: Any) -> Any:
-        """Check and convert a TOML value. Return the value, or `BLANK`. Raises `ConfigError`."""
+        """Check and convert a TOML value. May return `BLANK`. Raises `ConfigError`."""
         if value == "" and self.blank and self.kind.is_string:
             return BLANK
         try:
@@ -299,7 +299,7 @@ class Key:
             raise self._unexpected(value, hint) from None
 
     def from_text(self, text: str) -> Any:
-        """Check and convert the text of a variable or option, and return it, or `BLANK`. Raises `ConfigError`."""
+        """Check and convert the text of a variable or option. May return `BLANK`. Raises `ConfigError`."""
         if not text:
             return BLANK
         if self.kind.from_text is None:
@@ -401,7 +401,7 @@ _ALL = [
     Key("max_metas", COUNT),
 ]
 KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
-"""The settings by name, in the order of the documentation."""
+"""All settings by name, in the order used in the documentation."""
 
 ALTERNATIVES = [
     ("api_key", "api_key_file"),

@@ -58,8 +58,8 @@ _FIELDS: dict[str, Any] = fields_dict(PresenceConfig)
 
 
 class SettingsError(ConfigError):
-    """The settings are invalid. Each line in `problems` names a place and says what is valid there; the
-    message contains all of them."""
+    """The settings are invalid. Each line in `problems` names a place and the valid values. The message
+    contains all these lines."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -120,7 +120,7 @@ class Settings:
         return Identity(stored.user_id, self._value("display_name", stored.display_name))
 
     def rename(self, display_name: str) -> StoredIdentity:
-        """Store another display name. A `display_name` in the settings overrides it: see `source_of`.
+        """Store a new display name. A `display_name` in the settings takes precedence: see `source_of`.
 
         Raises `ConfigError` for a name that is empty or not printable, and `IdentityError`.
         """
