@@ -1,5 +1,5 @@
-"""Presence for Python: which users are online, and the activity of each user. The core is sans-IO: it works
-with any event loop.
+"""Presence for Python: which users are online, and the activity of each user. The sans-IO core works with any
+event loop.
 
 The package has two clients: `PresenceClient` (a room of users with a status) and `RealtimeClient` (any
 Phoenix or Supabase channel). `Hub` is the server for both clients. The clients and the hub are `Endpoint`s: a
@@ -8,7 +8,7 @@ has ready-made drivers.
 
 This module exports the commonly used names. The other public modules are `presence_proto.hub` (the events of
 a hub), `.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub`
-and its settings are imported on first access (PEP 562), because clients do not need them.
+and its settings are imported on first access (PEP 562), because clients need neither.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 class ChannelState(Enum):
     """The state of a channel."""
 
-    WAITING = auto()  #: The channel is wanted, but no join is under way.
+    WAITING = auto()  #: No join is under way: the next join waits for a connection or a delay.
     JOINING = auto()  #: `phx_join` was sent.
     JOINED = auto()  #: The server accepted the join.
     LEAVING = auto()  #: `phx_leave` was sent.
@@ -151,7 +151,7 @@ class ReplayFilter:
         self._ids: dict[str, None] = {}  # oldest first
 
     def __call__(self, broadcast: Broadcast) -> None:
-        """Emit the broadcast if it is new."""
+        """Emit a broadcast that is new to the application."""
         if self.is_new(broadcast.meta):
             self._emit(broadcast)
 
@@ -240,14 +240,13 @@ class Channel:
         self._is_held = False  # whether the join waits for the reply to an earlier join of the topic
         renews_token = config.asks_for_token and isinstance(params, ChannelConfig)
         self._refusals = Refusals(config.max_final_refusals, renews_token=renews_token)
-        self.is_parked = False  # whether the channel is WAITING, and no timer of this connection joins it
+        self.is_parked = False  # whether the channel is WAITING without a join timer
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_synced(self) -> bool:
-        """Whether the presence matches the server's current state. Otherwise the presence is stale or
-        missing."""
+        """Whether the presence matches the server's current state, and is not stale or missing."""
         return self._current is not None and self._current.synced
 
     @property
@@ -288,7 +287,7 @@ class Channel:
             self._current.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
-        """End the channel: make it CLOSED, and report `ChannelLeft`."""
+        """End the channel: set the state to CLOSED, and report `ChannelLeft`."""
         self._cancel_timers()
         if self._current is not None:
             self._socket.channel_ended(self._current.join_ref, "the channel was left", crashed=False)
@@ -579,7 +578,7 @@ class Channel:
         elif current.diff_bytes > config.max_pending_bytes:
             fault = "too many bytes of presence diffs before the presence state (max_pending_bytes)"
         while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
-            # Drop the oldest diff: the state that follows most likely includes it.
+            # Drop the oldest diff: the state that follows most likely includes the diff.
             current.diff_bytes -= diff_size(current.diffs.pop(0))
         if fault:
             raise RemoteProtocolError(fault)

@@ -295,7 +295,7 @@ class RealtimeConfig:
 
     heartbeat_interval: float = field(default=25.0, validator=check.seconds)
     heartbeat_timeout: float = field(default=10.0, validator=check.seconds)
-    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: TCP, TLS and upgrade together
+    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: for TCP, TLS and upgrade together
     join_timeout: float = field(default=10.0, validator=check.seconds)
     push_timeout: float = field(default=10.0, validator=check.seconds)
     state_timeout: float = field(default=10.0, validator=check.seconds)  #: from a join to its presence_state
@@ -446,7 +446,7 @@ class RealtimeConfig:
         except ValueError:
             raise ConfigError("server_url is not a URL: its host or port is malformed") from None
         if parts.scheme not in _SCHEMES:
-            # Quote the text only if it starts with a host and a port. Otherwise it may be a misplaced key.
+            # Quote the text only if it starts with a host and a port. Any other text may be a misplaced key.
             quoted = f", not {_redacted_url(url)}" if _HOST_AND_PORT.match(url) else ""
             raise ConfigError(f"server_url must start with ws://, wss://, http:// or https://{quoted}")
         if not host or port == 0:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 MAX_TARGET = 200  # characters; texts quote at most this much of a redirect's target
 
-# RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent them for decades.
+# RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent such dates for decades.
 _DATE = re.compile(
     r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
@@ -405,7 +405,7 @@ class Connection:
         self._tokens.need(now)
 
     def token_failed(self, reason: str, now: float) -> None:
-        """Handle the answer that no token is available now. Other calls have no effect."""
+        """Handle a failed token request. Without an unanswered request, the call has no effect."""
         if not isinstance(reason, str):
             raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         if self._tokens.is_open:

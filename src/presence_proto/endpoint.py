@@ -113,7 +113,7 @@ class _Pongs(_Chunks):
 
 
 class Outbox(Generic[Event]):
-    """Queue of outputs, oldest first. Bytes for one connection are merged until they are drained.
+    """Queue of outputs, oldest first. Bytes for one connection are merged until the next drain.
 
     Therefore, a burst of frames to one connection is a single write. The merged `SendData` has the position
     of its first byte in the queue. Bytes are not merged across a `CloseTransport` of the connection, or
@@ -121,7 +121,7 @@ class Outbox(Generic[Event]):
     each receiver.
     """
 
-    # Not a deque: a deque takes more memory than a list, and never releases it.
+    # Not a deque: a deque takes more memory than a list, and never releases memory.
     __slots__ = ("_open", "_queue", "_sent", "bytes_received", "emit", "emit_all")
 
     def __init__(self) -> None:

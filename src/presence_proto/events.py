@@ -27,7 +27,7 @@ class _Answer(_Event, frozen=True):
     """Base of the events that report a server's answer. `response` is the answer as received.
 
     The repr of a refusal hides the response, because the response may quote the client's credentials. The
-    `reason`, if the event has one, is the server's human-readable text.
+    field `reason` of an event is the server's human-readable text.
     """
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ _EXTRA = ("extra", "meta")
 
 
 class SocketConnected(_Event, frozen=True):
-    """The WebSocket is open. The client now joins the wanted channels."""
+    """The WebSocket is open. The client now joins its channels."""
 
 
 class SocketDisconnected(_Event, frozen=True):
@@ -199,8 +199,7 @@ class PresenceDiffed(_Event, frozen=True):
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server sent no presence state of a topic within `state_timeout`. `reason` has the likely cause or a
-    remedy.
+    """The server sent no presence state within `state_timeout`. `reason` has the likely cause or a remedy.
 
     On Supabase, `PresenceMissing` follows two joins without a presence state. On plain Phoenix,
     `PresenceMissing` follows presence diffs without a presence state.
@@ -307,7 +306,7 @@ class Connected(_Event, frozen=True):
     """The client is in the room. `users` are all users in the room, this user first. `online_count` is the
     number of users.
 
-    `resumed` is true if the client was in the room before. Events for the net differences since then follow.
+    `resumed` is true if the client was in the room before. Events for the net differences follow.
     """
 
     online_count: int

@@ -192,7 +192,7 @@ class PhoenixSocket:
         wants_reply: bool = True,
         is_track: bool = False,
     ) -> Push:
-        """Return a push with a new id, and set the timer that fails it at `expires`.
+        """Return a push with a new id, and set the timer that fails the push at `expires`.
 
         Raises `LocalProtocolError` if the push cannot be encoded, although the push may be sent later.
         """

@@ -1,7 +1,8 @@
 """The presence of one channel: the server's presence states and diffs, merged by `phx_ref`.
 
-The merge rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A key, usually a user
-id, has one meta for each of its connections. A `phx_ref` identifies a meta and is never reused.
+The merge rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A presence key,
+usually a user id, has one meta for each connection of the user. A `phx_ref` identifies a meta and is never
+reused.
 
 - A join appends its metas to the metas of the key. If a ref is already present, the new meta replaces the old
   one and moves to the end. If one list has a ref twice, the last meta counts.
@@ -153,10 +154,10 @@ ABOVE_STATE, ABOVE_ENTRY = 1, 3
 class PresenceChange(Struct, frozen=True, gc=False):
     """The change of one presence key by a state or a diff.
 
-    `kind` is `"joined"` if the key is new, `"left"` if it was removed, and `"updated"` otherwise. The new
-    metas of the key are the old metas without `left`, followed by `joined`. If the server replaced or moved a
-    meta under the same ref, `left` has the old meta and `joined` has the new meta. Both tuples are empty if
-    only `PresenceMap.extra` changed.
+    `kind` is `"joined"` if the key is new, `"left"` if the key was removed, and `"updated"` otherwise. The
+    new metas of the key are the old metas without `left`, followed by `joined`. If the server replaced or
+    moved a meta under the same ref, `left` has the old meta and `joined` has the new meta. Both tuples are
+    empty if only `PresenceMap.extra` changed.
     """
 
     # Not an attrs class: creating a struct takes a quarter of the time, and a diff needs one per key.
@@ -233,7 +234,8 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return held_meta(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
-        """Return the entry's fields besides `metas`: Phoenix's `fetch/2` adds fields. Raises `KeyError`."""
+        """Return the entry's fields besides `metas`, for example from Phoenix's `fetch/2`. Raises
+        `KeyError`."""
         if key not in self._held:
             raise KeyError(key)
         return self._extras.get(key, _NOTHING)

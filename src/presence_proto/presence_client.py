@@ -106,7 +106,8 @@ class PresenceClient(SansIO):
 
     @property
     def online_users(self) -> tuple[OnlineUser, ...]:
-        """All users in the room, this user first. While `is_stale` is true, the last known users."""
+        """All users in the room, this user first. If `is_stale` is true, the tuple has the last known
+        users."""
         return self._roster.users()
 
     @property
@@ -127,9 +128,9 @@ class PresenceClient(SansIO):
     def is_user_stale(self, user_id: str) -> bool:
         """Whether the data of a user may be out of date. The result for users outside the room is `False`.
 
-        While `is_stale` is true, all users are stale. Otherwise a user is stale if a restarted server has not
-        reported the user yet. A stale user returns, or goes offline after `PresenceConfig.restart_grace`. The
-        return of an unchanged user causes no event.
+        If `is_stale` is true, the data of all users may be out of date. Otherwise the data of a user may be
+        out of date if a restarted server has not reported the user yet. Such a user returns, or goes offline
+        after `PresenceConfig.restart_grace`. The return of an unchanged user causes no event.
         """
         if self._connected:
             return self._roster.is_stale(user_id)
@@ -176,7 +177,7 @@ class PresenceClient(SansIO):
     # ---------------------------------------------------------------- commands
 
     def connect(self, *, now: float) -> None:
-        """Enter the room, and stay in it until `disconnect`."""
+        """Enter the room, and stay in the room until `disconnect`."""
         self._clock.advance(now)
         self._room.connect(self._own, now=now)
         self._settle()

@@ -142,7 +142,7 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Close the connection without reconnecting. The next `connect` joins the wanted channels again."""
+        """Close the connection without reconnecting. The next `connect` joins the channels again."""
         now = self._clock.advance(now)
         was_open = self._socket.is_open
         self._connection.close(now)
@@ -153,7 +153,7 @@ class RealtimeClient(SansIO):
     def join(
         self, topic: str, params: Mapping[str, Any] | ChannelConfig | None = None, *, now: float
     ) -> None:
-        """Join a topic, and stay in it until `leave`.
+        """Join a topic, and rejoin after every loss of the connection until `leave`.
 
         `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix. The default is
         `ChannelConfig()` for a `realtime:` topic, and `{}` for any other topic. Only a `realtime:` topic

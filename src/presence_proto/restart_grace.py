@@ -10,7 +10,8 @@ clients still need:
 
 Each delay of the backoff is about as long as the sum of the previous delays. A client whose last attempt was
 just before the server was up therefore reconnects after another `reconnect_delay + away`. The factor 2 allows
-for jitter and slow attempts. `PresenceConfig.restart_grace` limits the whole grace; 0 disables it.
+for jitter and slow attempts. `PresenceConfig.restart_grace` limits the grace, and a limit of 0 disables the
+grace.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class Roster:
 
     @property
     def has_stale(self) -> bool:
-        """Whether any user is stale."""
+        """Whether the roster has a stale user."""
         return bool(self._stale)
 
     def apply(self, changes: Iterable[AnyChange]) -> list[RosterEvent]:

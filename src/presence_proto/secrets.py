@@ -23,7 +23,7 @@ HIDDEN = "…"
 """The text that replaces a secret in human-readable text."""
 
 MIN_SECRET = 8
-"""Shortest secret to search for in texts, in characters. Shorter texts occur in other words by chance."""
+"""Shortest secret to search for in texts, in characters. Shorter secrets may occur in words by chance."""
 
 MAX_TEXT = 200
 """Longest quotation of a server's text in a human-readable text, in characters."""

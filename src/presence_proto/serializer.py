@@ -97,7 +97,7 @@ Ref: TypeAlias = str | int | None
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """One Phoenix message, in V1 or V2. `payload` is JSON, `bytes` or a `UserBroadcast`.
 
-    A struct, not an attrs class, because msgspec decodes V2 messages with a `Shallow` payload to structs.
+    `Message` is a struct because msgspec decodes V2 messages with a `Shallow` payload directly to structs.
     """
 
     join_ref: Ref
@@ -115,8 +115,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 
 
 class UserBroadcast(Struct, frozen=True):
-    """The payload of a `broadcast` in a binary frame of kind 3 or 4. Its data, `payload`, is JSON or
-    `bytes`."""
+    """The payload of a `broadcast` in a binary frame of kind 3 or 4. `payload` is JSON or `bytes`."""
 
     event: str
     payload: Any
@@ -281,7 +280,7 @@ class _Reader:
 class V1Serializer(_Reader):
     """The serializer of `vsn=1.0.0`, which uses JSON objects, and no binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
+    `server` is true on the server. `max_nesting` is the maximum nesting of a decoded message, in levels.
     """
 
     __slots__ = ("_messages", "_required")
@@ -340,7 +339,7 @@ class V1Serializer(_Reader):
 class V2Serializer(_Reader):
     """The serializer of `vsn=2.0.0`, which uses JSON arrays, and binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
+    `server` is true on the server. `max_nesting` is the maximum nesting of a decoded message, in levels.
     """
 
     __slots__ = ("_reads", "_writes")
@@ -360,7 +359,7 @@ class V2Serializer(_Reader):
 
         The frame is binary if the payload is `bytes` or a `UserBroadcast`. On a server, the frame is also
         binary for a `phx_reply` whose payload is `{"status": str, "response": bytes}`. Each field of a binary
-        frame has at most 255 bytes. A binary frame of a server has a ref only if it is a reply.
+        frame has at most 255 bytes. A binary frame of a server has a ref only if the frame is a reply.
         """
         payload = message.payload
         if type(payload) in _ENCODED and type(message.topic) is type(message.event) is str:
@@ -531,7 +530,7 @@ class UserReader:
 _FORMS: dict[str, type[Serializer]] = {form.vsn: form for form in (V1Serializer, V2Serializer)}
 
 
-# Serializers have no state, so all connections share them.
+# Serializers have no state, so all connections share the serializers.
 _shared: dict[tuple[str, bool, int], Serializer] = {}
 
 
