@@ -53,7 +53,7 @@ TopicAndTokenRule: TypeAlias = Callable[[str, "str | None"], "Allow | str | None
 
 @frozen
 class _TopicAndToken:
-    """An adapter that calls an older rule with topic and token."""
+    """An adapter that calls a rule of the older form with topic and token."""
 
     rule: TopicAndTokenRule
 

@@ -107,7 +107,7 @@ def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
 
 
 def reply_to(message: Message, join_ref: Ref, status: str, response: Any) -> Message:
-    """Return a `phx_reply` to a message."""
+    """Return the `phx_reply` message that answers `message`."""
     payload: Any = {"status": status, "response": response}
     if payload == _PLAIN_OK:
         payload = _ENCODED_OK
@@ -130,10 +130,10 @@ class ChannelSocket(Protocol):
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the client's connection."""
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
+        """Send a message. Raises `LocalProtocolError` when the message cannot be encoded."""
 
     def send_shared(self, shared: SharedMessage) -> None:
         """Send a message that is shared with other connections."""
@@ -145,7 +145,7 @@ class ChannelSocket(Protocol):
         """Return the number of bytes released when the channel of `topic` ends."""
 
     def forget(self, channel: PhoenixMember) -> None:
-        """Remove a channel that has ended."""
+        """Remove an ended channel from the connection."""
 
 
 CHANNEL_COST = 256  # bytes counted per channel in addition to its names
@@ -177,7 +177,7 @@ class PhoenixMember(ABC):
     @property
     @abstractmethod
     def key(self) -> str | None:
-        """The presence key."""
+        """The presence key of the channel, or `None` for a channel without presence."""
 
     @abstractmethod
     def response(self, message: Message) -> Mapping[str, Any]:
@@ -189,7 +189,7 @@ class PhoenixMember(ABC):
 
     @abstractmethod
     def receive(self, message: Message) -> None:
-        """Handle a message from the client other than join and leave."""
+        """Handle a message from the client that is neither a join nor a leave."""
 
     # -- from join to end
 
@@ -228,7 +228,7 @@ class PhoenixMember(ABC):
     # -- messages to the client
 
     def reply(self, message: Message, status: str, response: Any) -> None:
-        """Reply to a message."""
+        """Send the reply to a message from the client."""
         self._session.send(reply_to(message, self.ref, status, response))
 
     def push(self, event: str, payload: Any) -> None:
@@ -244,7 +244,7 @@ class PhoenixMember(ABC):
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the client's connection."""
         return self._session.conn
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
@@ -281,7 +281,7 @@ class PlainMember(PhoenixMember):
     __slots__ = ("_key", "_meta")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError` when the join is refused."""
+        """Create the channel for a join `message`. Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if not isinstance(message.payload, Mapping):
             raise JoinRefusedError("join crashed", " (the payload is not an object)")
@@ -302,7 +302,7 @@ class PlainMember(PhoenixMember):
         return self._key
 
     def response(self, message: Message) -> Mapping[str, Any]:
-        """Return an empty response."""
+        """Return an empty `response`, because a plain Phoenix channel reports nothing to a join."""
         return {}
 
     def welcome(self, message: Message) -> None:
@@ -361,9 +361,10 @@ class PlainMember(PhoenixMember):
 
 
 def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None, Meta]:
-    """Check the presence rule's answer, and return its key and meta. Call it before the join is accepted.
+    """Check the presence rule's answer, and return the key and the meta.
 
-    `levels` is the maximum nesting of the meta. Raises `JoinRefusedError` for an invalid answer.
+    The caller must call this function before accepting the join. `levels` is the maximum nesting of the meta.
+    Raises `JoinRefusedError` for an invalid answer.
     """
     if answer is None:
         return None, {}
@@ -415,7 +416,7 @@ class SupabaseMember(PhoenixMember):
     )
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError` when the join is refused."""
+        """Create the channel for a join `message`. Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if self.name == SUPABASE_PREFIX:
             raise JoinRefusedError("TopicNameRequired: You must provide a topic name")
@@ -465,7 +466,7 @@ class SupabaseMember(PhoenixMember):
         return {"postgres_changes": [{"id": _id_of(change)} | change for change in changes]}
 
     def enter(self, message: Message) -> None:
-        """See `PhoenixMember`."""
+        """Implement `PhoenixMember.enter`."""
         # First flush the leave of this channel's previous join: Supabase does not send that leave to the new
         # join.
         self._session.topics.settle()
@@ -621,7 +622,7 @@ class SupabaseMember(PhoenixMember):
         return f"You do not have permissions to read from this Channel topic: {channel}"
 
     def _authorized(self, token: object) -> str | None:
-        """Return the presence key from the rule or from the join, if any. Raises `JoinRefusedError`."""
+        """Return the key from the rule or from the join, if any. Raises `JoinRefusedError` if refused."""
         rule = self._session.topics.config.authorize
         return authorize(rule, join_request(self.name, token, self._asked_key))
 
@@ -635,7 +636,7 @@ def _digest(token: object) -> bytes | None:
 
 
 def _object(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return the object `name` of the join's payload; `{}` when it is missing. Raises `JoinRefusedError`."""
+    """Return the object `name` of a payload; `{}` if missing. Raises `JoinRefusedError` if not an object."""
     value = payload.get(name)
     if value is None:
         return {}
@@ -650,7 +651,7 @@ def _boolean(payload: Mapping[str, Any], name: str) -> bool:
 
 
 def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
-    """Refuse the replay options that Supabase refuses. Raises `JoinRefusedError`.
+    """Raise `JoinRefusedError` for the replay options that Supabase refuses.
 
     The rules are in `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub has no database of
     messages and replays nothing.

@@ -124,7 +124,7 @@ class HubConfig:
     max_connections: int = field(default=10_000, validator=check.positive_int)
     #: Maximum number of connections from one IPv4 address, or from one IPv6 /64 network.
     max_connections_per_address: int | None = field(default=None, validator=check.positive_int_or_none)
-    max_channels: int = field(default=100, validator=check.positive_int)  #: per connection
+    max_channels: int = field(default=100, validator=check.positive_int)  #: maximum per connection
     max_message_size: int = field(default=1024 * 1024, validator=check.positive_int)
     #: Maximum size of a Supabase broadcast in bytes. Supabase's limit is 3,000 KB for a broadcast, and
     #: 5,000,000 bytes for a whole message.

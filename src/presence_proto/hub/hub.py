@@ -101,7 +101,7 @@ class Hub(SansIO):
 
     @property
     def has_backlog(self) -> bool:
-        """Whether received bytes wait for a turn. If so, a `tick` is due now and handles some bytes."""
+        """Whether received bytes wait for a turn. If so, a `tick` is due and handles a part of the bytes."""
         return bool(self._backlog)
 
     def wants_data(self, conn: ConnId) -> bool:
@@ -269,7 +269,10 @@ class Hub(SansIO):
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """Return the time of the next `tick`, or `None`. While received bytes wait for a turn, it is now."""
+        """Return the time of the next `tick`, or `None`.
+
+        While received bytes wait for a turn, the result is the current time.
+        """
         return self._clock.now if self._backlog else self._timers.next_deadline()
 
     # ---------------------------------------------------------------- turns
@@ -379,7 +382,10 @@ class Hub(SansIO):
             self._forget(peer, self._disconnected(peer, event.reason or "closed by the client", event.code))
 
     def _expired(self, peer: Peer, *, in_time: bool) -> None:
-        """Handle the timer of a transport. `in_time`: whether the hub read all sockets until it was due."""
+        """Handle the timer of a transport.
+
+        `in_time` says whether the hub was reading the sockets until the timer was due.
+        """
         if peer.session is not None and peer.session.deadline > self._clock.now:
             # The timer is not reset for every frame; the hub checks the last frame's time here instead.
             self._timers.set(peer.conn, peer.session.deadline)

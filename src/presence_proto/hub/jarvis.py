@@ -83,13 +83,13 @@ class JarvisConnection(Protocol):
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the user's connection."""
 
     def send_shared(self, form: EncodedMessage) -> None:
         """Send a message that is shared with other connections."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End the membership in a topic on the hub's behalf."""
+        """End the user's membership in `topic` on the hub's behalf."""
 
     def supersede(self) -> None:
         """Close this connection, because the same client run has a later connection."""
@@ -216,7 +216,7 @@ class JarvisUsers:
         self._topics.leave(JARVIS_TOPIC, user)
 
     def clear(self) -> None:
-        """Take all users offline when the hub stops. All connections must be closed before."""
+        """Take all users offline when the hub stops. All connections must be closed before this call."""
         for user in tuple(self._users.values()):
             self.forget(user)
 
@@ -484,7 +484,7 @@ class JarvisSession:
 
     @property
     def conn(self) -> ConnId:
-        """See `JarvisConnection`."""
+        """Implement `JarvisConnection.conn`."""
         return self._peer.conn
 
     # -- calls from the hub
@@ -503,7 +503,7 @@ class JarvisSession:
         return _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
-        """Handle one message from the client."""
+        """Handle one WebSocket message from the client."""
         self._heard = self._topics.clock.now
         if isinstance(frame, BinaryMessage):
             self._close(_UNSUPPORTED, "binary message")
@@ -537,11 +537,11 @@ class JarvisSession:
         return False
 
     def supersede(self) -> None:
-        """See `JarvisConnection`. Later messages on this connection are ignored."""
+        """Implement `JarvisConnection.supersede`. Later messages on this connection are ignored."""
         self._close(_NORMAL, "superseded by a later connection")
 
     def end(self, reason: str) -> None:
-        """See `Session`."""
+        """Implement `Session.end`."""
         if self._user is not None:
             self._room.leave(self._user, self, reason, for_good=self._for_good)
 
@@ -630,7 +630,7 @@ class JarvisSession:
     # -- messages to the client
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """See `JarvisConnection`."""
+        """Implement `JarvisConnection.send_shared`."""
         self._peer.send_shared(form)
 
     def _send(self, message: Mapping[str, Any]) -> None:

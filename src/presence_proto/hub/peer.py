@@ -42,13 +42,13 @@ class Session(Protocol):
         """Time in seconds at which the client counts as idle if it sends nothing until then."""
 
     def on_idle(self) -> int:
-        """Prepare the close of an idle connection. Return the close code."""
+        """Prepare to close an idle connection. Return the close code for the connection."""
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client. Raises `PresenceError` when the connection must be closed."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End the client's membership in a topic and notify the client. Without a membership, do nothing."""
+        """If the client is a member of `topic`, end the membership and notify the client."""
 
     def end(self, reason: str) -> None:
         """Leave every topic without a message to the client: the connection has ended or is about to end."""
@@ -106,7 +106,7 @@ class Peer:
         self.phase = Phase.OPEN
 
     def send(self, frame: EncodedFrame) -> None:
-        """Send a message. Only a session calls `send`, and the session ends before the WebSocket closes."""
+        """Send a message. Only a session may call `send`. A session ends before its WebSocket closes."""
         data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
         self.outbox.send(self.conn, data)
 

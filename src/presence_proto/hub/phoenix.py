@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _UNMATCHED = {"reason": "unmatched topic"}
 OVERTAKING = 0.01
-"""Delay of a leave on Supabase's path, in seconds. During the delay, a join of the same topic overtakes it.
+"""Delay of a leave on Supabase's path, in seconds. A join of the same topic overtakes the leave.
 
 In Supabase's server, the socket's process handles joins, and the channel's process handles the leave.
 """
@@ -140,7 +140,7 @@ class PhoenixSession:
             channel.close("left")
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """See `Session`."""
+        """Implement `Session.stop`."""
         channel = self._channels.get(topic)
         if channel is not None:
             channel.stop(reason, crashed=crashed)
@@ -152,7 +152,7 @@ class PhoenixSession:
         return self._supabase
 
     def end(self, reason: str) -> None:
-        """See `Session`."""
+        """Implement `Session.end`."""
         if self._join is not None:
             self.topics.cancel_timer(SlowJoin(self.conn))
         self.topics.cancel_timer(Leave(self.conn))
@@ -183,8 +183,8 @@ class PhoenixSession:
     def _on_next(self, message: Message, leave: Message) -> None:
         """Handle the delayed leave when the next message arrives.
 
-        A join of the same topic overtakes the leave, which then gets no reply. Before all other messages, the
-        leave is executed.
+        A join of the same topic overtakes the leave, which then gets no reply. The hub executes the leave
+        before any other message.
         """
         self.topics.cancel_timer(Leave(self.conn))
         if message.event == "phx_join" and message.topic == leave.topic:
@@ -273,11 +273,11 @@ class PhoenixSession:
 
     @property
     def conn(self) -> ConnId:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.conn`."""
         return self._peer.conn
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
+        """Send a message. Raises `LocalProtocolError` when the message cannot be encoded."""
         self._peer.send(self._serializer.encode(message))
 
     def send_shared(self, shared: SharedMessage) -> None:
@@ -288,15 +288,15 @@ class PhoenixSession:
             self._peer.outbox.send(self._peer.conn, frame)
 
     def freed_by(self, topic: str) -> int:
-        """See `ChannelSocket`. Return 0 if there is no channel of `topic`."""
+        """Implement `ChannelSocket.freed_by`. Return 0 if there is no channel of `topic`."""
         channel = self._channels.get(topic)
         return 0 if channel is None else channel.size + channel.charge
 
     def keep(self, size: int) -> None:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.keep`."""
         self.allowance.held += size
         self.topics.total.held += size
 
     def forget(self, channel: PhoenixMember) -> None:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.forget`."""
         del self._channels[channel.name]

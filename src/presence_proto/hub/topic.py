@@ -155,12 +155,12 @@ class SharedMessage:
         self.message = message
         self.content = content
         self.frames: dict[Encoding, bytes] = {}
-        """The frames built so far. `PhoenixSession.send_shared` looks here before it calls `frame`."""
+        """All frames built so far. `PhoenixSession.send_shared` looks here before it calls `frame`."""
         self._forms: dict[str, EncodedMessage | None] = {_V2.vsn: EncodedMessage(_V2.encode(message))}
 
     @property
     def size(self) -> int:
-        """Size in bytes of the message as V2 encodes it."""
+        """Size in bytes of the message in V2's encoding."""
         form = self._forms[_V2.vsn]
         return 0 if form is None else len(form.encoded.data)
 
@@ -245,7 +245,7 @@ class Listener(Protocol):
     """A receiver of the messages of a topic, for clients of any protocol."""
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Receive a message to the topic. `speaker` is the sender's presence key, or `None` without a key.
+        """Receive a message. `speaker` is the presence key of the sender, or `None` without such a key.
 
         The method must not raise an exception and must not change the topic.
         """
@@ -313,7 +313,7 @@ class Topic:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All members, in join order."""
+        """All members of the topic, in join order."""
         return tuple(self._members)
 
     @property
@@ -654,7 +654,7 @@ class Topics:
     def check(
         self, name: str, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> None:
-        """Raise the exception of `Topic.track` if the topic, existing or not, cannot track `payload`.
+        """Raise the exception that `Topic.track` would raise for `payload`. The topic need not exist yet.
 
         `freed` is the number of bytes that the caller releases before it tracks the payload.
         """

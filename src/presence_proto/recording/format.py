@@ -109,7 +109,7 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "") -> Any:
-    """Convert a mapping with the name `above`. If this is the name of a secret, all strings are secrets."""
+    """Convert a mapping with the name `above`. Below a secret's name, all strings are secrets."""
     names = [_to_json(name, secrets, "") for name in value]
     inside = above if is_secret_name(above) else None
     items = [_to_json(item, secrets, inside or str(name)) for name, item in value.items()]
@@ -377,7 +377,7 @@ class OutputTeller:
         self._over: set[ConnId] = set()
 
     def closed(self, conn: ConnId) -> None:
-        """Record that this connection has ended. Outputs for the connection may still wait to be drained."""
+        """Record the end of a connection. Outputs for the connection may still wait to be drained."""
         self._over.add(conn)
 
     def drained(self) -> None:

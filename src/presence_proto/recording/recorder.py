@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId, Endpoint
 
 MAX_HELD = 64 * 1024 * 1024
-"""Limit of the characters in lines that wait for the end of a message. Above it, the recording ends."""
+"""Maximum number of characters in lines that wait for the end of a message. With more, recording stops."""
 
 E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
 
@@ -191,8 +191,8 @@ class Recorder:
                 return
             case "transport_opened":
                 if (address := told.get("address")) is not None:
-                    # Addresses are private. Equal addresses get equal stand-ins, so a replaying core counts
-                    # alike.
+                    # Addresses are private. Equal addresses get equal stand-ins, so a replay counts in the
+                    # same way.
                     told["address"] = self._secrets.hide(address, seek=False)
                 if conn in self._wanted or (self._is_hub and conn > self._last_conn):
                     self._wanted.discard(conn)

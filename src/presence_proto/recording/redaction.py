@@ -37,7 +37,7 @@ _WINDOW = 8  # bytes; the minimum length of each form of a secret
 _BLOCK = 4  # bytes, an unsigned int; a window at any offset contains at least one whole aligned block
 
 MAX_NUMBERED = 16_384
-"""Maximum number of remembered stand-ins, newest first. A forgotten secret gets a new stand-in."""
+"""Maximum number of remembered stand-ins, the newest ones. A forgotten secret gets a new stand-in."""
 
 VOCABULARY = (
     "HTTP/1.1 Switching Protocols Upgrade upgrade websocket Bearer Basic permessage-deflate phx_join "
@@ -249,7 +249,7 @@ class _Forms:
 
 
 class Secrets:
-    """The secrets known so far. The methods `hide…` replace a secret in place, and add it to this object.
+    """The secrets known so far. The methods `hide…` replace secrets in place and add these secrets.
 
     Memory and time are bounded: at most `MAX_SOUGHT` secrets are searched for, plus the secrets that `keep`
     keeps.
@@ -272,7 +272,7 @@ class Secrets:
     # ---------------------------------------------------------------- hide a known secret in place
 
     def hide(self, secret: str, *, seek: bool = True) -> str:
-        """Return the stand-in of a secret. With `seek`, later data is searched for the secret, too."""
+        """Return the stand-in of a secret. With `seek`, the secret is also searched for in later data."""
         return _text(self.hide_bytes(_bytes(secret), seek=seek))
 
     def hide_in_query(self, value: bytes, *, seek: bool = True) -> bytes:
@@ -281,14 +281,17 @@ class Secrets:
         return escaped.rewritten(self.hide_bytes(escaped.plain, seek=seek))
 
     def hide_in_json(self, value: bytes) -> bytes:
-        """Return the stand-in of an escaped JSON string without its quotes. Search later data for it, too."""
+        """Return the stand-in of an escaped JSON string without its quotes.
+
+        The string is also searched for in later data.
+        """
         escaped = _Escaped(value, _JSON)
         return escaped.rewritten(self.hide_bytes(escaped.plain))
 
     def hide_words(self, words: bytes) -> bytes:
         """Replace each word of a header's value, except words of the protocols, such as `Bearer`.
 
-        Later data is not searched for the replaced words, because a word may not be a secret.
+        The replaced words are not searched for in later data, because a word may not be a secret.
         """
         return re.sub(
             rb"\S+",
@@ -354,7 +357,7 @@ class Secrets:
         return _text(self.redact(_bytes(text)))
 
     def redact_json(self, data: bytes) -> bytes:
-        """Redact a message. All strings inside JSON fields with a secret's name are secrets."""
+        """Redact a JSON message. All strings inside fields with a secret's name are secrets."""
         try:
             self._learn(json.loads(data), is_secret=False)
         except (ValueError, RecursionError):
@@ -384,7 +387,7 @@ class Secrets:
         return data
 
     def _may_hold(self, data: bytes) -> bool:
-        """Whether `data` may contain a form.
+        """Whether `data` may contain a form of a secret.
 
         Each form starts with a window, and a window contains an aligned block.
         """
@@ -411,7 +414,7 @@ class Secrets:
         return field[0]
 
     def _learn(self, value: Any, *, is_secret: bool) -> None:
-        """Add the secrets in a parsed message. Only a parser recognizes names that contain escapes."""
+        """Add the secrets in a parsed JSON message. Only a parser recognizes names that contain escapes."""
         if isinstance(value, str) and is_secret:
             self.hide(value)
         elif isinstance(value, dict):
@@ -525,7 +528,7 @@ def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
 def redact_url(url: bytes, secrets: Secrets) -> bytes:
     """Redact all query values except `vsn` in a URL, or in a request line after the method.
 
-    Later data is searched only for values that have a secret's name or have no name.
+    Only values that have no name or a secret's name are searched for in later data.
     """
     address, question_mark, rest = url.partition(b"?")
     query = re.match(rb"\S*", rest)

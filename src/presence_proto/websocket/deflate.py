@@ -166,7 +166,7 @@ class Deflate(MessageLimit):
         return self._inflate(held + _TAIL if fin else held, fin)
 
     def inflate(self, payload: bytes) -> bytes | CloseReason:
-        """Inflate a whole compressed message. Call this only between messages. `fault` describes an error."""
+        """Inflate a whole compressed message, only between messages. After an error, `fault` describes it."""
         return self._inflate(payload + _TAIL, True)
 
     def _inflate(self, data: bytes | bytearray, fin: bool) -> bytes | CloseReason:
@@ -263,7 +263,7 @@ def parse_extensions(header: str) -> Iterator[tuple[str, _Params]]:
 
 
 def _check(params: _Params) -> dict[str, int | None]:
-    """Return the checked parameters of a permessage-deflate element. Raises `RemoteProtocolError`."""
+    """Return the checked parameters of permessage-deflate. Raises `RemoteProtocolError` if illegal."""
     checked: dict[str, int | None] = {}
     for name, value in params:
         if name in checked:

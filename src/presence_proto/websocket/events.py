@@ -10,9 +10,9 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class HandshakeRequest(Struct, frozen=True):
-    """A client's upgrade request. The server answers it with `accept` or `reject`.
+    """A client's upgrade request. The server answers the request with `accept` or `reject`.
 
-    `target` is path and query. Header names are lower-case, values are decoded as Latin-1.
+    `target` is the path and the query of the URL. Header names are lower-case, values are decoded as Latin-1.
     """
 
     target: str
@@ -52,7 +52,7 @@ class Opened(Struct, frozen=True):
 
 
 class TextMessage(Struct, frozen=True):
-    """A received, complete text message. The fragments of a fragmented message are joined."""
+    """A complete text message from the peer. The fragments of a fragmented message are joined."""
 
     data: str
 
@@ -62,7 +62,7 @@ class TextMessage(Struct, frozen=True):
 
 
 class BinaryMessage(Struct, frozen=True):
-    """A received, complete binary message. The fragments of a fragmented message are joined."""
+    """A complete binary message from the peer. The fragments of a fragmented message are joined."""
 
     data: bytes
 
@@ -71,13 +71,13 @@ class BinaryMessage(Struct, frozen=True):
 
 
 class PingReceived(Struct, frozen=True):
-    """A received ping. `data_to_send` already has the pong, unless this side has sent a close frame."""
+    """A ping from the peer. `data_to_send` already has the pong, unless this side has sent a close frame."""
 
     payload: bytes
 
 
 class PongReceived(Struct, frozen=True):
-    """A received pong, solicited or unsolicited."""
+    """A pong from the peer, solicited or unsolicited."""
 
     payload: bytes
 

@@ -92,17 +92,17 @@ class FrameReader:
         self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
         self.broken: CloseReason | None = None
         self.is_empty = False
-        """Whether this reader or wsproto has read all bytes without a fault. `False` if uncertain."""
+        """Whether this reader or wsproto has certainly read all received bytes without a fault."""
 
     def receive(self, data: bytes) -> None:
-        """Buffer received bytes."""
+        """Add bytes from the peer to the buffer."""
         self.is_empty = False
         self._waits = False
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
     def receive_eof(self) -> None:
-        """Report the end of the stream. The reader then passes an incomplete frame to wsproto."""
+        """Report the end of the stream. After this call, wsproto gets the incomplete last frame."""
         self._waits, self._eof, self.is_empty = False, True, False
 
     def take(self) -> str | bytes | None:
@@ -298,7 +298,7 @@ class FrameReader:
         return struct.pack(">BBH", first, self._mask_bit | 126, size) + mask + payload
 
     def hand_over(self) -> bytes:
-        """Return the next bytes for wsproto, up to the end of a frame. `b""` means: wait for more data."""
+        """Return the next bytes for wsproto, up to the end of a frame, or `b""` to wait for more data."""
         data, at, end = self._data, self._at, len(self._data)
         if at == end:
             self._data, self._at = b"", 0  # an idle connection keeps no buffer

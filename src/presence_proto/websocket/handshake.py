@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ http stream
-# HTTP/1.1 on a byte stream, based on h11. The handshakes and the proxy tunnel share this class.
+# HTTP/1.1 on a byte stream, based on h11. The handshakes and the proxy tunnel share `HttpStream`.
 
 
 MAX_HEADER_SIZE = 16 * 1024  # maximum number of bytes of the request or status line with the headers
@@ -50,7 +50,7 @@ class HttpStream:
         self._unread = bytearray()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer received bytes."""
+        """Add bytes from the peer to the buffer."""
         self._unread += data
 
     def _next_event(self) -> Any:
@@ -285,7 +285,7 @@ class ServerHandshake(HttpStream):
         return HandshakeRequest(request.target.decode("ascii"), headers, self._subprotocols)
 
     def accept(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> tuple[bytes, Upgraded]:
-        """Return the bytes and the result of an upgrade. Raises `LocalProtocolError` if illegal in HTTP."""
+        """Return an upgrade's bytes and result. Raises `LocalProtocolError` for an illegal answer."""
         key = self._waiting()
         lines = [
             (b"Upgrade", b"websocket"),
@@ -309,7 +309,7 @@ class ServerHandshake(HttpStream):
         return self._h11.send(response), Upgraded(limit, subprotocol, bytes(self._unread))
 
     def reject(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """Return the bytes of a refusal. Raises `LocalProtocolError` if illegal in HTTP."""
+        """Return the bytes of a refusal. Raises `LocalProtocolError` for an illegal answer."""
         self._waiting()
         if not 300 <= status <= 599:
             raise LocalProtocolError(f"the status of a refusal must be from 300 to 599, not {status!r}")

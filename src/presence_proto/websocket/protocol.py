@@ -125,11 +125,11 @@ class WebSocket:
         self._eof = False
         self._state = State.CONNECTING
         self.has_unread = False
-        """Whether `next_event` may have received frames to read."""
+        """Whether there may be received frames that `next_event` has not read yet."""
         self.is_read = False
         """Whether all received data was read. If so, `next_event` returns `None` until more data arrives."""
         self.deflate_bits: int | None = None
-        """Compression window of sent messages in bits. `None` without permessage-deflate or when CLOSED."""
+        """Compression window of sent messages in bits. The value is `None` if not compressing."""
 
     @classmethod
     def client(
@@ -181,7 +181,7 @@ class WebSocket:
 
     @property
     def uses_deflate(self) -> bool:
-        """Whether permessage-deflate is in use. `False` when CLOSED."""
+        """Whether permessage-deflate is in use. The value is `False` in the state CLOSED."""
         return self.deflate_bits is not None
 
     @property
@@ -192,7 +192,7 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ input
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer received bytes. Empty data, and data after the end of the stream, are ignored."""
+        """Buffer received bytes. The method ignores empty data, and data after the end of the stream."""
         if not data or self._eof:
             return
         if self._reader is not None:
@@ -388,7 +388,7 @@ class WebSocket:
         self._open(upgraded)
 
     def reject(self, status: int, *, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Refuse a `HandshakeRequest` with an HTTP response of status 300 to 599. No event follows.
+        """Refuse a `HandshakeRequest` with an HTTP response of status 300 to 599, without a further event.
 
         Raises `LocalProtocolError` for an illegal answer, or when no request is waiting for an answer.
         """
@@ -440,7 +440,7 @@ class WebSocket:
         return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a ping with at most 125 bytes. Raises `LocalProtocolError` if longer, or if not OPEN."""
+        """Send a ping. Raises `LocalProtocolError` for more than 125 bytes, or if the state is not OPEN."""
         connection = self._opened()
         if len(payload) > 125:
             raise LocalProtocolError("a ping carries at most 125 bytes")
