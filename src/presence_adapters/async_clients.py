@@ -6,11 +6,11 @@
 
 Entering the `async with` block starts to connect and returns at once. Leaving the block disconnects
 gracefully. A cancellation closes the connection at once. Inside the block, the client connects, sends
-heartbeats, enforces timeouts and reconnects by itself, even if the application reads no events.
+heartbeats, enforces timeouts and reconnects automatically, even if the application reads no events.
 
 The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When the
 queue is full, the oldest events are dropped, and the consumer gets `EventsDropped` instead. After an
-`EventsDropped`, read the roster again. If two consumers read the same queue, only one gets each event.
+`EventsDropped`, read the roster again. If two consumers read the same queue, each event goes to one consumer.
 
 A command is delayed while the transport's write buffer is over its limit. A command that is cancelled during
 this delay has no effect.
@@ -332,7 +332,7 @@ class Channel(AnyChannel):
         """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
         Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
-        seconds (default: `push_timeout` of the config). This time includes waiting until a lost
+        seconds (default: `push_timeout` of the config). The timeout includes the time until a lost
         channel is rejoined. The push fails at once when the channel crashes or the connection ends.
         """
         return await self._push(self._core.push, event, payload, timeout=timeout)

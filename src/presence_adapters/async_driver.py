@@ -53,7 +53,7 @@ class Event(Protocol):
 class DriverConnection(Protocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
     forgotten: bool

@@ -59,7 +59,7 @@ _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDict
 class AsyncioConnection(asyncio.BufferedProtocol):
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
     early_data = b""  # bytes from the server that arrived together with the proxy's reply

@@ -95,7 +95,7 @@ class BlockingDriver(SocketDriver):
 
     @property
     def is_running(self) -> bool:
-        """Whether `start` was called and `release` was not."""
+        """Whether `start` was called and `release` was not called yet."""
         return self._alarm is not None
 
     how_to_start = "enter it with `with`"
@@ -145,7 +145,7 @@ class BlockingDriver(SocketDriver):
 
         Return `True` when `is_over()` is true, or `False` after `timeout` seconds. `is_over` is called under
         `lock`, and never again after a true result. An exception in the core is a bug and ends the client.
-        This exception is passed to `on_end`, and `wait` does not raise it.
+        The exception is passed to `on_end`, and is not raised by `wait`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -420,7 +420,7 @@ class Channel(SocketChannel):
         """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
         Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
-        seconds (default: `push_timeout` of the config). This time includes waiting until a lost
+        seconds (default: `push_timeout` of the config). The timeout includes the time until a lost
         channel is rejoined. The push fails at once when the channel crashes or the connection ends.
         """
         return self._wait(self._push(event, payload, timeout))

@@ -100,7 +100,7 @@ METHODS = {
 
 
 def refuse(cls: type[Any], advice: str, *statements: str) -> None:
-    """Make these statements (keys of `METHODS`) raise a `TypeError` with `advice` for instances of `cls`.
+    """Make the named statements (keys of `METHODS`) raise a `TypeError` with `advice` for instances of `cls`.
 
     The methods are not defined in the class body, because type checkers would then accept the wrong
     statement.

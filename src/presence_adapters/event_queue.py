@@ -18,11 +18,11 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 """Maximum bytes (received and decompressed) of all events in a queue. The newest event always stays."""
 
 CHUNK = 64 * 1024
-"""Up to `CHUNK` received bytes count towards a later event, which makes most calls of `put` fast."""
+"""Up to `CHUNK` received bytes count towards a later event, so that most calls of `put` are fast."""
 
 
 class EventsDropped(Struct, frozen=True):
-    """`count` events were dropped because the consumer was slow. All are older than the next event.
+    """`count` events were dropped because the consumer was slow. The next event is newer than these.
 
     Read the roster (`online_users`, `presence`) again, because the roster is always up to date.
     """
@@ -34,7 +34,7 @@ class ReadMeter:
     """Counter of the bytes that a client has received and that do not count towards an event yet.
 
     The driver and all queues of a client share one meter. The driver adds newly received bytes to `bytes`
-    before carrying out outputs. The queues then count these bytes towards events.
+    before processing outputs. The queues then count these bytes towards events.
     """
 
     __slots__ = ("bytes", "seen")
@@ -53,7 +53,7 @@ class EventQueue(Generic[Event]):
     """Queue of at most `limit` events with at most `MAX_QUEUED_BYTES` received bytes.
 
     When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. A waiting
-    consumer sets `wake`. The queue calls and removes `wake` at the next event or at the close.
+    consumer sets `wake`. The queue calls `wake` once, at the next event or at the close.
 
     When `meter` has more than `CHUNK` bytes, all these bytes count towards the next event. If several queues
     share a meter, the bytes count towards the queue that gets this event. Each byte is counted once, and the

@@ -57,7 +57,7 @@ class SocketDriver:
     - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
       an exception (a bug). After the call of `on_end`, the driver does nothing more. The running `step` or
       `call` raises the exception. Ctrl-C during a `step` or `call` also ends the driver, and the `step` or
-      `call` raises the exception.
+      `call` raises `KeyboardInterrupt`.
     - `proxy`: the proxy for all connections; `None` for direct connections.
     - `provider` returns access tokens. The driver calls `provider` in a thread.
     - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.
@@ -245,7 +245,7 @@ class SocketDriver:
 
     def _drain(self) -> None:
         if self.error is not None or self._is_draining:
-            return  # the running call also carries out the outputs of commands in event handlers
+            return  # the running call also processes the outputs of commands in event handlers
         self._is_draining = True
         try:
             if (meter := self._meter) is not None:

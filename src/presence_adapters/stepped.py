@@ -288,8 +288,9 @@ class Channel(SocketChannel):
         """Push an event with a JSON payload or `bytes`. Return a `Reply` for the server's response.
 
         The error of the `Reply` is a `PushError` when the server's status is not `"ok"`, or when no reply
-        arrives within `timeout` seconds (default: `push_timeout` of the config). This time includes waiting
-        until a lost channel is rejoined. The push fails at once if the channel crashes or is disconnected.
+        arrives within `timeout` seconds (default: `push_timeout` of the config). The timeout includes the
+        time until a lost channel is rejoined. The push fails at once when the channel crashes or the
+        connection ends.
         """
         return Reply(self._push(event, payload, timeout))
 

@@ -82,7 +82,7 @@ WRITE_BUFFER = 65536
 class TrioConnection:
     """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver ignores all later network events.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
     def __init__(self, wanted: OpenTransport) -> None:
@@ -314,7 +314,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """Return the cause inside trio's `BrokenResourceError`."""
+    """Return the cause of trio's `BrokenResourceError`."""
     return error.__cause__ or error if isinstance(error, trio.BrokenResourceError) else error
 
 

@@ -59,8 +59,8 @@ class WriteBuffers:
 class WriteBacklog:
     """Queue of writes that wait for a transport, oldest first. `now` is a monotonic time in seconds.
 
-    The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, of
-    any size, because a client that is still reading a large message is not slow.
+    The transport receives the writes in pieces. The oldest unfinished write, of any size, never counts
+    as overdue, because a client that is still reading a large message is not slow.
     """
 
     __slots__ = (
@@ -403,7 +403,7 @@ class HubDriver(AsyncioDriver):
     """The asyncio driver of a hub, for many accepted connections.
 
     The driver drains the core once per iteration of the event loop, for all events and commands together. A
-    busy hub therefore writes once to each peer. The order of outputs stays the same. The core's limits for
+    busy hub therefore writes once to each peer. The order of outputs is unchanged. The core's limits for
     connections also apply to TLS handshakes. The driver does not read from a peer while received bytes of
     this peer wait in the hub.
 

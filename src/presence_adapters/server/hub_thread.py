@@ -211,7 +211,7 @@ class HubThread:
     ) -> dict[str, list[dict[str, Any]]]:
         """Wait until exactly `count` keys are present in a topic, and return the result of `online`.
 
-        Raises `TimeoutError` after `timeout` seconds. This call blocks the calling thread: see `wait_for`.
+        Raises `TimeoutError` after `timeout` seconds. The call blocks the current thread: see `wait_for`.
         """
         try:
             self.wait_for(lambda: len(self.online(topic)) == count, timeout)
@@ -280,7 +280,7 @@ class HubThread:
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
-        """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0` ends this."""
+        """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0` means none."""
         self.set_faults(handshakes_to_refuse=count, refusal_status=status, refusal_body=body)
 
     @_command

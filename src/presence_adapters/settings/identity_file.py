@@ -152,7 +152,7 @@ def _written(path: Path, identity: StoredIdentity) -> Iterator[Path]:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Rename a temporary file to `path`, which must not exist. Raises `FileExistsError` and `IdentityError`."""
+    """Rename a temporary file to `path`. Raises `FileExistsError` if `path` exists, or `IdentityError`."""
     with _in_words(path):
         if sys.platform == "win32":
             os.rename(temporary, path)  # on Windows, a rename never replaces an existing file
