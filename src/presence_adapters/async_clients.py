@@ -325,7 +325,7 @@ class Channel(AnyChannel):
 
     @property
     def presence(self) -> PresenceMap:
-        """The current presence metas by key. After `leave` the map keeps the last known state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         return self._presence
 
     async def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:

@@ -412,7 +412,7 @@ class Channel(SocketChannel):
 
     @property
     def presence(self) -> dict[str, tuple[Meta, ...]]:
-        """The current presence metas by key. After `leave`, the last known state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         with self._driver.lock:
             return dict(self._presence)
 

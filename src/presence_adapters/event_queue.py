@@ -22,7 +22,7 @@ CHUNK = 64 * 1024
 
 
 class EventsDropped(Struct, frozen=True):
-    """`count` events were dropped because the consumer was slow. The next event is newer than these.
+    """`count` events, older than the next event, were dropped because the consumer was slow.
 
     Read the roster (`online_users`, `presence`) again, because the roster is always up to date.
     """

@@ -281,7 +281,7 @@ class Channel(SocketChannel):
 
     @property
     def presence(self) -> PresenceMap:
-        """The current presence metas by key. After `leave`, the last known state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         return self._presence
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:

@@ -146,7 +146,7 @@ class Settings:
     def token_provider(self) -> Callable[[], str | None] | None:
         """The `access_token` argument of a client: the method `access_token` if a file or command is set.
 
-        Otherwise `None`, because `config` has the token if a setting contains the token itself.
+        Otherwise the value is `None`, because `config` contains a token that a setting contains directly.
         """
         keys = ("access_token_command", "access_token_file")
         return self.access_token if any(key in self._entries for key in keys) else None
