@@ -269,7 +269,7 @@ class JarvisUsers:
         return len(self._shown) + (user.user_id not in self._shown)
 
     def update(self, user: JarvisUser, status: UserStatus, activity: str | None, metadata: Any) -> None:
-        """Change the status and activity of a user.
+        """Change the status and the activity of a user, and report the change to all other users.
 
         Raises `LocalProtocolError` when the metadata cannot be encoded, and `NoRoomError` when the metadata
         is too large.

@@ -174,7 +174,7 @@ class SharedMessage:
         return frame
 
     def form(self, serializer: Serializer) -> EncodedMessage | None:
-        """Return the message as encoded by `serializer`, or `None`: V1 cannot encode binary messages."""
+        """Return the message as encoded by `serializer`, or `None` if V1 cannot encode a binary message."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
@@ -564,9 +564,9 @@ JARVIS_TOPIC = "realtime:jarvis-presence"
 def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMessage:
     """Return a message from the hub's user to all members of a topic.
 
-    `payload` is JSON with up to `levels` levels of nesting, or bytes. A Supabase topic receives the message
-    as a broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain
-    and `event` is reserved.
+    `payload` is a JSON value with up to `levels` levels of nesting, or bytes. A Supabase topic receives the
+    message as a broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic
+    is plain and `event` is reserved.
     """
     if isinstance(payload, (bytearray, memoryview)):
         payload = bytes(payload)

@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 
 
 KIND = "$"
-"""The key that marks a JSON object as the form of a value without a JSON type. Its value names the type."""
+"""The key that marks a JSON object as the form of a value without a JSON type.
+
+The value of this key is the name of the type.
+"""
 
 _BYTES = (bytes, bytearray, memoryview)
 

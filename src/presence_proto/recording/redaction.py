@@ -81,7 +81,7 @@ _FIRST_OF_KIND = bytes(map(_first_of_kind, range(256)))
 """Table for `bytes.translate` of ASCII text: each character becomes the first of its alphabet."""
 
 _TAIL = 64
-"""Number of last characters of a stand-in that encode its number. Earlier characters encode nothing."""
+"""Maximum number of characters at the end of a stand-in that encode the stand-in's number."""
 
 
 def _stand_in(secret: bytes, number: int) -> bytes:
@@ -369,7 +369,7 @@ class Secrets:
         return _text(self.redact_end(self.redact(_bytes(text))))
 
     def redact_end(self, data: bytes) -> bytes:
-        """Return `data`, which was cut off, after replacing the beginning of a known secret at its end."""
+        """Return `data`, which was cut off, with a known secret's beginning replaced at the end of `data`."""
 
         return _at_all_levels(data, self._replace_beginning)
 

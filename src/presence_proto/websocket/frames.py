@@ -106,7 +106,7 @@ class FrameReader:
         self._waits, self._eof, self.is_empty = False, True, False
 
     def take(self) -> str | bytes | None:
-        """Return the message in the next frame; `None` if the frame is incomplete or for wsproto."""
+        """Return the message in the next frame, or `None` if incomplete or not readable by this reader."""
         data, at = self._data, self._at
         available = len(data) - at
         if available < 2 or not self._at_border:
@@ -237,7 +237,7 @@ class FrameReader:
         return first == _PING, payload
 
     def take_fragments(self) -> str | bytes | None:
-        """Return the next message, if complete, valid and in small fragments, or `None`."""
+        """Return the next message if it is complete, valid and in small fragments, otherwise `None`."""
         data, at = self._data, self._at
         if len(data) - at < 2 or not self._at_border or data[at] not in (_TEXT_START, _BINARY_START):
             return None
