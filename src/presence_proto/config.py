@@ -1,4 +1,4 @@
-"""Settings: frozen, validated on creation, and without secrets in their repr.
+"""The settings classes, which are frozen, validated on creation, and have a repr without secrets.
 
 Times are in seconds, sizes in bytes. `validators.py` has the checks of single values.
 """
@@ -295,7 +295,7 @@ class RealtimeConfig:
 
     heartbeat_interval: float = field(default=25.0, validator=check.seconds)
     heartbeat_timeout: float = field(default=10.0, validator=check.seconds)
-    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: for TCP, TLS and upgrade together
+    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: for TCP, TLS and upgrade
     join_timeout: float = field(default=10.0, validator=check.seconds)
     push_timeout: float = field(default=10.0, validator=check.seconds)
     state_timeout: float = field(default=10.0, validator=check.seconds)  #: from a join to its presence_state

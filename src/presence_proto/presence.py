@@ -234,8 +234,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return held_meta(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
-        """Return the entry's fields besides `metas`, for example from Phoenix's `fetch/2`. Raises
-        `KeyError`."""
+        """Return the entry's fields besides `metas`, such as fields from `fetch/2`. Raises `KeyError`."""
         if key not in self._held:
             raise KeyError(key)
         return self._extras.get(key, _NOTHING)
@@ -321,7 +320,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                 gone += not continues(change.joined, {meta["phx_ref"] for meta in change.left})
         return gone == before
 
-    # -- fast paths: most diffs change one key, and take half the time here. If a fast path does not apply, it
+    # -- fast paths: most diffs change one key, and take half the time here. A fast path that does not apply
     # -- changes nothing and returns `None`.
 
     def _comes(self, joins: dict[str, Raw]) -> PresenceChange | None:

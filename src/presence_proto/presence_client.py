@@ -106,8 +106,7 @@ class PresenceClient(SansIO):
 
     @property
     def online_users(self) -> tuple[OnlineUser, ...]:
-        """All users in the room, this user first. If `is_stale` is true, the tuple has the last known
-        users."""
+        """All users in the room, this user first. If `is_stale` is true, the users are the last known."""
         return self._roster.users()
 
     @property

@@ -210,9 +210,9 @@ class RealtimeClient(SansIO):
         """Push an event with a JSON payload (default `{}`) or, on V2, with bytes. Returns the id of the push.
 
         `PushReplied` or `PushFailed` follows. A push to a channel that is not joined yet waits for the join.
-        The push fails after `timeout` seconds (default `push_timeout`). A sent push fails at once if the
-        channel crashes or the connection ends. If the server closes the channel normally, the reply may still
-        arrive.
+        The push fails if no reply arrives within `timeout` seconds (default `push_timeout`) of the call. A
+        sent push fails at once if the channel crashes or the connection ends. If the server closes the
+        channel normally, the reply may still arrive.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
             raise LocalProtocolError(

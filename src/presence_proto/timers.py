@@ -50,7 +50,7 @@ class _Timer(Struct, order=True):
 
 
 class Timers(Generic[Name]):
-    """A set of named deadlines in seconds. Setting a name again replaces its deadline.
+    """A set of named deadlines in seconds. Setting a timer again replaces the deadline.
 
     A change takes O(log n) time: an outdated entry stays in the heap until the entry is the first. `first` is
     the earliest deadline in seconds, or infinity without timers. `first` is an attribute for speed: every
