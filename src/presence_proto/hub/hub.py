@@ -449,7 +449,7 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _may_have_more(self, peer: Peer) -> bool:
-        """Whether a silent peer may have sent data that is still unread. `False` after one extension."""
+        """Whether a silent peer may have unread data. The timeout of a peer is extended only once."""
         is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
         return is_listened_to and peer.chance_after != peer.last_seen
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 KIND = "$"
-"""The key that marks a JSON object as the form of a value without a JSON type.
+"""The key of every JSON object that stands for a value without a JSON type.
 
 The value of this key is the name of the type.
 """
