@@ -449,7 +449,7 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _may_have_more(self, peer: Peer) -> bool:
-        """Whether a silent peer may have unread data. The timeout of a peer is extended only once."""
+        """Whether a silent peer may have unread data. Each silence extends the timeout only once."""
         is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
         return is_listened_to and peer.chance_after != peer.last_seen
 
