@@ -503,7 +503,7 @@ class JarvisSession:
         return _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
-        """Handle one WebSocket message from the client."""
+        """Handle one message from the client."""
         self._heard = self._topics.clock.now
         if isinstance(frame, BinaryMessage):
             self._close(_UNSUPPORTED, "binary message")

@@ -174,7 +174,7 @@ class FrameReader:
                 return message.decode()
             except UnicodeDecodeError:
                 self.broken = CloseReason.INVALID_FRAME_PAYLOAD_DATA
-        self._at_border = False  # no message is read after this fault
+        self._at_border = False  # read no message after this fault
         return None
 
     def take_all(self) -> list[str | bytes]:
