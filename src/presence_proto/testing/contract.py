@@ -186,9 +186,9 @@ class RealtimeFold:
 
 
 class PresenceFold:
-    """State of one `PresenceClient`, rebuilt from its events. `users` has the other users of the roster.
+    """State of one `PresenceClient`, rebuilt from its events. `users` holds the other users of the roster.
 
-    - The client reports no change of a user while it is disconnected.
+    - No user joins, leaves or changes while the client is disconnected.
     - After a `Connected` event with `resumed=True`, one event follows for each change since the old roster.
     - No user joins twice without leaving. `UserOffline.user` and `ActivityChanged.previous` equal the user's
       last reported state. An `ActivityChanged` event always contains a change.

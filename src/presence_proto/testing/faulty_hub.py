@@ -73,8 +73,8 @@ def _seconds(instance: object, attribute: Attribute[Any], value: Any) -> None:
 class Faults:
     """The current faults of a hub. By default, all faults are off.
 
-    A fault takes effect at once and stays until it is changed. Turning a fault off does not undo its earlier
-    effects. Invalid values raise `LocalProtocolError`.
+    A fault takes effect at once, and lasts until its field is changed. Turning a fault off does not undo its
+    earlier effects. Invalid values raise `LocalProtocolError`.
     """
 
     handshakes_to_refuse: int = field(default=0, validator=_count)
@@ -108,15 +108,15 @@ class Faults:
     begun keeps its delay.
     """
     refusal_delay: float = field(default=0.0, validator=_seconds)
-    """Additional delay of a refused join, in seconds, besides `HubConfig.refusal_delay`. Supabase's is 5."""
+    """Delay of a refused join in seconds, in addition to `HubConfig.refusal_delay`. Supabase uses 5."""
     presence_limit: int | None = field(default=None, validator=_count_or_none)
-    """Maximum number of presence calls of a Supabase channel in 30 seconds, or `None`. Supabase's limit is 5.
+    """Maximum presence calls per Supabase channel in 30 seconds, `None` for no limit. Supabase's limit is 5.
 
     A channel that exceeds a limit gets a `system` error and is closed. Calls made while no limit was set, or
     in an earlier join of the channel, do not count towards the limit.
     """
     broadcast_limit: int | None = field(default=None, validator=_count_or_none)
-    """Maximum number of broadcasts of a Supabase channel in a second, or `None`. Supabase's limit is 100."""
+    """Maximum broadcasts per Supabase channel in one second, `None` for no limit. Supabase's limit is 100."""
     delay: float = field(default=0.0, validator=_seconds)
     """Delay of all sent bytes, in seconds. Bytes keep their order. The value 0 sends delayed bytes at once.
 
@@ -260,7 +260,7 @@ class FaultyHub(Hub):
 
     @property
     def faults(self) -> Faults:
-        """The current faults."""
+        """The current fault settings of the hub."""
         return self._faults
 
     @property
@@ -383,7 +383,7 @@ class FaultyHub(Hub):
         return due if deadline is None else min(due, deadline)
 
     def _collect(self) -> None:
-        """Take the outputs of the hub, and delay the bytes and the orderly closes among them."""
+        """Take the outputs of the hub, and delay their bytes and orderly closes."""
         now, delay = self._clock.now, self._faults.delay
         while self._late and (not delay or self._late[0][0] <= now):
             self._put(self._late.popleft()[1])

@@ -157,7 +157,7 @@ class InMemoryPair(ABC):
     # ---------------------------------------------------------------- client to server
 
     def take(self) -> list[Any]:
-        """Return the events since the last `take`."""
+        """Return the client's events since the last `take`."""
         events = self.events[self._taken :]
         self._taken = len(self.events)
         return events

@@ -24,7 +24,7 @@ Entries = dict[str, dict[str, "Meta"]]  # key -> phx_ref -> meta
 
 @define(eq=False)
 class Device:
-    """One presence of a user in a topic. `ref` is the `phx_ref` of the meta, or `None` after a leave."""
+    """One presence of a user in a topic. `ref` is the `phx_ref` of its meta, or `None` when offline."""
 
     topic: str
     key: str
@@ -80,7 +80,8 @@ class ModelServer(ScriptedServer):
         self.calls: list[tuple[Any, Any]] = []  # the steps `Call` that did not raise, and their results
         self.stalls = False  # the server reads, but neither accepts nor replies
         self.dead = False  # no bytes arrive on either side
-        # Joins that wait for their presence_state. The state is that of the join, so diffs may overtake it.
+        # Joins that wait for their presence_state, taken at the time of the join. Diffs may overtake this
+        # state.
         self._owed: deque[tuple[ServerJoin, Any]] = deque()
         self._asked: dict[str, Any] = {}  # topic -> join_ref of the client's latest join
         self._seen: set[str] = set()  # topics whose state and diffs the client receives
@@ -112,7 +113,7 @@ class ModelServer(ScriptedServer):
 
     @contextmanager
     def one_diff(self) -> Iterator[None]:
-        """Merge the diffs of a `with` block into one diff for each topic, like a presence window."""
+        """Merge the diffs of a `with` block into one diff for each topic, as a presence window does."""
         before = {topic: _copied(entries) for topic, entries in self.presence.items()}
         self._collects = True
         try:
@@ -200,7 +201,7 @@ class ModelServer(ScriptedServer):
             self.say(channel.join_ref, channel.join_ref, topic, event, {})
 
     def echo(self, topic: str, event: str = "phx_close") -> None:
-        """Send `event` for the previous join of the topic. Do nothing if only one join was sent."""
+        """Send `event` for the previous join of the topic. Do nothing if the client joined only once."""
         earlier = self.joins.get(topic, [])[:-1]
         if earlier and self.is_open:
             payload = {"status": "ok", "response": {}} if event == "phx_reply" else {}
@@ -249,7 +250,7 @@ class ModelServer(ScriptedServer):
         return [] if noticed else own
 
     def check(self) -> None:
-        """Raise `ContractError` unless the folded events equal the client's state."""
+        """Raise `ContractError` unless the state rebuilt from the events equals the client's state."""
         self.fold.check()
 
     # ---------------------------------------------------------------- the connection
@@ -294,7 +295,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Process one waiting task: a connection, a state to send or a message. Return whether one waited."""
+        """Process one waiting task: a connection, a state to send or a message. Return whether a task was waiting."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:
@@ -366,7 +367,7 @@ class ModelServer(ScriptedServer):
         self.say(channel.join_ref, None, channel.topic, "presence_state", state)
 
     def _own(self, channel: ServerJoin, meta: Mapping[str, Any] | None) -> None:
-        """Track the client's own presence; `None` untracks it."""
+        """Track `meta` as the client's own presence, or untrack if `meta` is `None`."""
         if meta is None:
             if channel.own is not None:
                 self.untrack(channel.own)
@@ -381,7 +382,7 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- bookkeeping
 
     def _end(self, topic: str) -> ServerJoin | None:
-        """End a join, and untrack the client's own presence in it."""
+        """End a join, and untrack the client's own presence in the topic."""
         channel = self.channels.pop(topic, None)
         if channel is not None:
             if self._asked.get(topic) == channel.join_ref:

@@ -198,7 +198,7 @@ class ScriptedClient:
             self.world.receive(self.conn, data)
 
     def bytes_of(self, *message: Any) -> bytes:
-        """Return the WebSocket frame of a message without sending it."""
+        """Encode a message as a WebSocket frame, and return the frame without sending."""
         frame = self.serializer.encode(Message(*message))
         (self.websocket.send_text if frame.text else self.websocket.send_binary)(frame.data)
         return self.websocket.data_to_send()
@@ -235,7 +235,7 @@ class ScriptedClient:
 def supabase_join(
     key: str = "", *, presence: Any = True, ack: Any = False, echo: Any = False, **more: Any
 ) -> dict[str, Any]:
-    """Return the join payload of a Supabase channel, as realtime-js sends it."""
+    """Return the join payload of a Supabase channel in the form that realtime-js sends."""
     config = {
         "broadcast": {"ack": ack, "self": echo},
         "presence": {"key": key, "enabled": presence},

@@ -49,7 +49,7 @@ class ScriptedServer(InMemoryPair):
         self.say_text(frame.data) if frame.text else self.say_binary(frame.data)
 
     def reply(self, to: Message, status: str = "ok", response: Any = None) -> None:
-        """Reply to a message of the client."""
+        """Reply to a message from the client."""
         payload = {"status": status, "response": {} if response is None else response}
         self.say(to.join_ref, to.ref, to.topic, "phx_reply", payload)
 
@@ -72,7 +72,7 @@ class ScriptedServer(InMemoryPair):
         self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
 
     def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> None:
-        """Send a Supabase broadcast as from another client, in the encoding of V1 or V2."""
+        """Send a Supabase broadcast as if from another client, in the encoding of V1 or V2."""
         message: Any = UserBroadcast(event, payload)
         if isinstance(self._serializer, V1Serializer):
             message = {"type": "broadcast", "event": event, "payload": payload}
@@ -81,7 +81,7 @@ class ScriptedServer(InMemoryPair):
     # ---------------------------------------------------------------- client to server
 
     def sent(self, event: str | None = None, topic: str | None = None) -> list[Message]:
-        """Return the client's messages, oldest first. Heartbeats are included only if `event` names them."""
+        """Return the client's messages, oldest first. Only `event="heartbeat"` includes heartbeats."""
         return [
             message
             for message in self.received
@@ -148,7 +148,7 @@ class ScriptedJarvisServer(InMemoryPair):
         self.say_text(json.dumps({"type": kind, **fields}))
 
     def said(self, kind: str | None = None) -> list[Any]:
-        """Return the client's messages, oldest first. Pings are included only if `kind` names them."""
+        """Return the client's messages, oldest first. Only `kind="ping"` includes pings."""
         return [
             one for one in self.received if (one["type"] != "ping" if kind is None else one["type"] == kind)
         ]

@@ -2,10 +2,10 @@
 
     play([Track("ann"), Cut(), Track("bob"), Wait(1.0)], client)
 
-A script is a list of steps. The repr of a step is the expression that creates it, so a failing script can be
-pasted into a test. An impossible step does nothing, so every part of a script is a valid script. `topic` is
-an index into the topics that the client has joined. `device` is an index into the devices that came online.
-An index that is too large wraps around.
+A script is a list of steps. The repr of a step is the expression that creates the step, so a failing script
+can be pasted into a test. An impossible step does nothing, so every part of a script is a valid script.
+`topic` is an index into the topics that the client has joined. `device` is an index into the devices that
+came online. Indexes that are too large wrap around.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def play(
 
 
 class Step(Protocol):
-    """One step of a script."""
+    """Interface of the steps of a script."""
 
     def happen(self, context: ScriptContext) -> None:
         """Run the step. Raise `LocalProtocolError` when the step is impossible at that moment."""

@@ -48,7 +48,7 @@ HEALED = 200.0  # seconds without faults, after which every request of the appli
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
+    """Return a strategy that reads the machine's attributes, which subclasses can override."""
     return st.runner().flatmap(strategy)
 
 

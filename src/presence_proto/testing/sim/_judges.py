@@ -104,7 +104,7 @@ class Truth:
         return not any(began < since and until < ended for began, ended in presences)
 
     def look(self, hub: Hub, now: float) -> None:
-        """Update the truth from the hub's state at `now`."""
+        """Update the presence and its history from the hub's state at `now`."""
         self._wait(frozenset(hub.waiting), now)
         names = hub.topics
         for topic in names:
@@ -206,7 +206,7 @@ class Watch(ABC):
         """Record that the application called a command, which returned `result`."""
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """Check the client's events. `sent` is the sending time of the bytes that caused them, or `None`."""
+        """Check the client's events. `sent` is the sending time of the bytes behind the events, or `None`."""
         try:
             for event in happened:
                 self.saw(event, sent)
@@ -217,7 +217,7 @@ class Watch(ABC):
 
     @abstractmethod
     def saw(self, event: Any, sent: float | None) -> None:
-        """Check one event against the laws."""
+        """Check one event against the laws of the simulated world."""
 
     @abstractmethod
     def wrong_view(self) -> str | None:
@@ -252,7 +252,7 @@ class Watch(ABC):
 
     @abstractmethod
     def _is_pending(self, number: int) -> bool:
-        """Whether the client still holds the command as pending."""
+        """Whether the client still reports the command as pending."""
 
     def _succeeded(self, number: int) -> None:
         del self._open[number]
@@ -653,7 +653,7 @@ def _wrong_truth(truth: Truth, hosts: tuple[ClientHost, ...]) -> str | None:
 
 
 def _share(wanted: dict[str, list[Any]], user_id: str, devices: list[Any], there: list[Any]) -> None:
-    """Add the single presence that all Jarvis devices of a user share. It may show any of the devices."""
+    """Add the single presence that all Jarvis devices of a user share, with the state of any device."""
     online = [seen for seen in devices if seen is not None]
     if online:
         mine = wanted.setdefault(user_id, [])

@@ -1,4 +1,4 @@
-"""Simulated drivers: `ClientHost` runs a client, `HubHost` runs the hub and restarts it."""
+"""Simulated drivers: `ClientHost` runs a client, `HubHost` runs and restarts the hub."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Host(ABC):
 
     @property
     def told(self) -> float:
-        """The latest `now` that the endpoint has received. The endpoint uses it instead of an earlier `now`."""
+        """The latest `now` that the endpoint has received. Endpoints ignore earlier times."""
         return self._told
 
     # ---------------------------------------------------------------- commands of the application
@@ -92,7 +92,7 @@ class Host(ABC):
             self._fact("transport_opened", end.conn)
 
     def opened_too_late(self, end: End) -> None:
-        """Handle a connection that opened after the endpoint had closed the connection: a stale fact."""
+        """Report, as a stale fact, a connection that opened after the endpoint had closed the connection."""
         self._stage.stale(self, "transport_opened", end.conn)
 
     def received(self, end: End, data: bytes, sent: float) -> None:
@@ -112,7 +112,7 @@ class Host(ABC):
             self.settle(sent)
 
     def closed(self, end: End, reason: str) -> None:
-        """Report to the endpoint that a connection has closed, or that a connect has failed."""
+        """Report to the endpoint that a connection was closed, or that a connection attempt failed."""
         if not self._later(self.closed, end, reason) and self.ends.pop(end.conn, None) is not None:
             self._log.note(self.name, "loses connection {}: {}", end.conn, reason)
             self._contract.closed(end.conn)
@@ -396,7 +396,7 @@ class HubHost(Host):
             self._fact("transport_opened", end.conn)
 
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """Update the truth, unless the outputs show that presence has not changed (see `SMALL`)."""
+        """Update `truth`, unless the outputs show that presence has not changed (see `SMALL`)."""
         if sent is None or len(outputs) > 1 or (outputs and not self._is_small(outputs[0])):
             self.truth.look(self.endpoint, self._agenda.now)
             for event in happened:

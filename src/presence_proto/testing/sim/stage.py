@@ -227,7 +227,7 @@ class Stage:
         return near
 
     def stale(self, host: Host, fact: str, conn: ConnId) -> None:
-        """Schedule, at random, a stale `fact` about a closed connection, as a faulty driver may report it."""
+        """Schedule, at random, a stale `fact` about a closed connection, like a faulty driver."""
         if self.stale_facts and self.rng.random() < self.stale_facts:
             self.stats.faults["stale fact"] += 1
             self.agenda.after(self.rng.expovariate(1 / 60), host.stale_fact, fact, conn)

@@ -251,7 +251,7 @@ class SimWorld:
                 one.fail("eof" if how == "fin" else "connection reset by peer")
 
     def silence(self, name: str, seconds: float, *, way: str = "both") -> None:
-        """For `seconds`, hold back bytes to the hub (`"up"`), to the client (`"down"`) or in `"both"` ways."""
+        """For `seconds`, hold back bytes to the hub (`"up"`), to the client (`"down"`) or both (`"both"`)."""
         end = self._clients[name].end
         if end is not None:
             self._struck(f"silence {way}", name)
@@ -290,7 +290,7 @@ class SimWorld:
         self.hub_do("crash_channel" if crash else "close_channel", topic, conn=conn)
 
     def kick(self, name: str, *, code: int = 1001) -> None:
-        """Make the hub close the connection of a client with a close code."""
+        """Make the hub close a client's connection with the WebSocket close code `code`."""
         end = self._clients[name].end
         if end is not None and end.peer.conn in self._hub_host.ends:
             self._struck("kicked", name)

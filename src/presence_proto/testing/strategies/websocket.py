@@ -250,7 +250,7 @@ class Speaker:
         self._mask = bytes(4)
 
     def say(self, saying: Saying) -> None:
-        """Append the frames of a message or control frame, and record it in `heard`."""
+        """Append a message or control frame to `frames`, and record its content in `heard`."""
         self._mask = saying.mask
         match saying.said:
             case Text(data):
@@ -448,7 +448,7 @@ def _length_in_too_many_bytes(speaker: Breaker) -> None:
 
 
 def _length_of_64_bits(speaker: Breaker) -> None:
-    """RFC 6455, section 5.2: the most significant bit of a length of 64 bits must be 0."""
+    """Set the most significant bit of a 64-bit length, which RFC 6455, section 5.2 forbids."""
     speaker.between()
     speaker.frame(speaker.draw(_DATA), length=b"\x80" + bytes(7))
 
@@ -480,7 +480,7 @@ def _close_reason_that_is_not_utf_8(speaker: Breaker) -> None:
 
 
 def _bad_deflate(speaker: Breaker) -> None:
-    """A block of the reserved type 3 (RFC 1951, section 3.2.3), with or without the final bit."""
+    """Send a block of the reserved type 3 (RFC 1951, section 3.2.3), with or without the final bit."""
     speaker.frame(speaker.draw(_DATA), speaker.draw(st.sampled_from([b"\x07", b"\x06"])), rsv=4)
 
 
