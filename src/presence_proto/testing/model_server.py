@@ -295,7 +295,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Process one waiting task: a connection, a state to send or a message. Return whether a task was waiting."""
+        """Process one waiting connection, presence state or message. Return whether a task was waiting."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:

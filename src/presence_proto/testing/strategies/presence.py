@@ -229,7 +229,7 @@ class Cluster:
             self._tell_each(lost, self._remove, burst)
 
     def heal(self, index: int, burst: bool, again: bool) -> None:
-        """A lost node returns, and its devices join, with their old refs if `again`, else with new refs."""
+        """A lost node returns. Its devices join with their old refs if `again`, otherwise with new refs."""
         if self._away:
             node = sorted(self._away)[index % len(self._away)]
             back = self._away.pop(node)
@@ -303,7 +303,7 @@ ODDITIES: frozenset[Oddity] = frozenset(get_args(Oddity))
 - `"merged"`: One diff contains several changes. A `phx_ref_prev` may name a ref that was never sent.
 - `"netsplits"`: All devices of a node join, leave in one or more diffs, and return with old or new refs.
 - `"overlaps"`: The presence state already contains the changes of the next diffs.
-- `"resyncs"`: Some diffs are lost. Then another presence state arrives, as after a reconnect.
+- `"resyncs"`: Some diffs are lost before another presence state arrives, as after a reconnect.
 - `"unknown leaves"`: A ref leaves, although its join was never sent.
 """
 
