@@ -104,7 +104,7 @@ class End:
             self._agenda.at(self._arrival(size), self.peer._arrived, data, now)
 
     def close(self, *, abort: bool = False) -> None:
-        """Close the socket. The other end sees the close after all bytes. With `abort`, sent bytes may be lost."""
+        """Close the socket. The other end sees the close after all bytes. `abort` may lose sent bytes."""
         self.is_open, self.was_closed = False, True
         if abort:
             self._drops = self._rng.random() < 0.5
