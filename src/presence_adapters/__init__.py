@@ -1,1 +1,1 @@
-"""All I/O of the project: drivers for the cores of `presence_proto`, a hub server, and a command line."""
+"""All I/O of this project: network drivers for `presence_proto`, a hub server, and a command line."""

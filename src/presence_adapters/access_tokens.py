@@ -1,8 +1,8 @@
-"""Access tokens from a function of the application, the token provider.
+"""Access tokens from the token provider, which is a function of the application.
 
-The provider is called before connects and joins, and before the last token expires. The core gets each token
-together with its remaining lifetime, which is read from the JWT. Signatures are not checked here, because
-only the server can verify them.
+The provider is called before connects and joins, and before the current token expires. The core gets each
+token together with the remaining lifetime, which is read from the JWT. Signatures are not checked, because
+only the server can verify a signature.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ logger = logging.getLogger(__name__)
 TokenProvider: TypeAlias = Callable[[], str | Awaitable[str | None] | None]
 """A plain or `async` function that returns the current access token, or `None` for no token.
 
-A plain function is called in its own thread, so it may block. `blocking` and `stepped` clients accept only a
-plain function.
+A plain function may block, because a separate thread calls the function. `blocking` and `stepped` clients
+accept only a plain function.
 """
 
 Config = TypeVar("Config", bound=RealtimeConfig)
 
 
 def with_token(config: Config, access_token: TokenProvider | str | None) -> Config:
-    """Return the config with `access_token`.
+    """Return `config` with `access_token`, or with `asks_for_token` if `access_token` is a function.
 
     Raises `ConfigError` if the config has `asks_for_token` and `access_token` is not a function.
     """
@@ -48,7 +48,7 @@ def with_token(config: Config, access_token: TokenProvider | str | None) -> Conf
 
 
 def plain_provider(access_token: TokenProvider | str | None) -> Callable[[], Any] | None:
-    """Return `access_token` if it is a function, else `None`. Raises `ConfigError` if it is `async`."""
+    """Return `access_token` if callable, else `None`. Raises `ConfigError` for an `async` function."""
     if is_async(access_token):
         raise ConfigError(
             "access_token must be a plain function here: only asyncio and trio clients accept an async one"
@@ -64,8 +64,8 @@ def is_async(function: Any) -> bool:
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a JWT, without verification; `{}` for any other string."""
-    import jwt  # imported late: few clients need it
+    """Return the claims of a JWT, without verification; `{}` for a string that is not a JWT."""
+    import jwt  # imported late, because few clients need this module
 
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
@@ -75,7 +75,7 @@ def unverified_claims(token: str) -> dict[str, Any]:
 
 
 def time_claim(claims: dict[str, Any], name: str) -> float | None:
-    """Return a time claim in seconds since 1970, or `None` if it is not a finite number."""
+    """Return a time claim in seconds since 1970, or `None` if the claim is not a finite number."""
     value = claims.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
@@ -112,7 +112,7 @@ def answer(client: RealtimeClient | PresenceClient, provided: Any, *, now: float
 def refuse(client: RealtimeClient | PresenceClient, error: Exception, *, now: float) -> None:
     """Report to the core that a token provider has failed.
 
-    An exception of the application may have a secret in its text, so only its type and line are reported.
+    The text of an application's exception may contain a secret, so only the type and the line are reported.
     """
     words = str(error) if isinstance(error, PresenceError) else _where(error)
     logger.warning("the token provider failed: %s", words)
@@ -125,13 +125,13 @@ def too_late(seconds: float) -> PresenceError:
 
 
 def ask(provider: Callable[[], Any]) -> Any:
-    """Call a plain provider in its thread, and return its result. Raises only subclasses of `Exception`."""
+    """Call a plain provider in this thread, and return the result. Raises only subclasses of `Exception`."""
     try:
         return provider()
     except Exception:
         raise
     except BaseException as exc:
-        # An exception such as SystemExit must end only this call, not the program.
+        # SystemExit and similar exceptions must end only this call, not the program.
         raise PresenceError(_where(exc)) from None
 
 

@@ -5,12 +5,12 @@
             ...
 
 Entering the `async with` block starts to connect and returns at once. Leaving the block disconnects
-gracefully. After a cancellation it closes the connection at once. In between, the client connects, sends
-heartbeats, enforces timeouts and reconnects by itself, even if the application reads no events.
+gracefully. A cancellation closes the connection at once. Inside the block, the client connects, sends
+heartbeats, enforces timeouts and reconnects automatically, even if the application reads no events.
 
-The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When a slow
-consumer lets it fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster
-again then. Two consumers of the same events share them: each event goes to one consumer.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When the
+queue is full, the oldest events are dropped, and the consumer gets `EventsDropped` instead. After an
+`EventsDropped`, read the roster again. If two consumers read the same queue, each event goes to one consumer.
 
 A command is delayed while the transport's write buffer is over its limit. A command that is cancelled during
 this delay has no effect.
@@ -46,7 +46,8 @@ logger = logging.getLogger(__name__)
 class AsyncQueue(EventQueue[E]):
     """An event queue that is an asynchronous iterator, for the async library of `driver_type`.
 
-    `check` raises an exception where waiting is not possible, for example in another loop.
+    `check` is called before each wait. `check` raises an exception if the caller must not wait,
+    for example because the caller runs in another loop.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class AsyncQueue(EventQueue[E]):
 
     async def __anext__(self) -> E | EventsDropped:
         """Return the next event. After the last event, raise the client's error or `StopAsyncIteration`."""
-        if not self._checkpoints and (event := self.get()) is not None:  # nearly always
+        if not self._checkpoints and (event := self.get()) is not None:  # the usual case
             return event
         if not self._news.is_set():
             self._check()
@@ -78,7 +79,7 @@ class AsyncQueue(EventQueue[E]):
             if self.closed:
                 self.end()
                 raise StopAsyncIteration
-            if self._news.is_set():  # otherwise another consumer has replaced it: wait for the same event
+            if self._news.is_set():  # otherwise another consumer has replaced `_news`
                 self._expect_news()
             self._check()
             await self._news.wait()
@@ -101,7 +102,7 @@ class AsyncWaiter(Waiter):
         self._event.set()
 
     async def wait(self) -> Any:
-        """Wait for the result and return it. Raises the exception that came in its place."""
+        """Wait until a result or an exception is set. Return the result or raise the exception."""
         await self._event.wait()
         return self.result()
 
@@ -124,18 +125,18 @@ class AsyncClient(AnyClient[Core], Generic[Core, E]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended, after `disconnect` or a final refusal. It cannot be restarted."""
+        """Whether the client has ended for good, after `disconnect` or a permanent refusal by the server."""
         return self._driver.ended.is_set()
 
     async def set_access_token(self, token: str | None) -> None:
-        """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
+        """Replace the access token in all joined channels now, and in later joins and connection URLs."""
         await self._driver.command(self._core.set_access_token, token)
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
 
-        Raises `WaitTimeoutError` after `timeout` seconds. Its `reason` says why there is no connection. The
-        client goes on trying after that. Raises `ConnectError` when the client ends.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the `reason` why there is no connection. After
+        a timeout the client continues to connect. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         connected = self._until_connected(AsyncWaiter(self._driver))
@@ -168,7 +169,7 @@ class AsyncClient(AnyClient[Core], Generic[Core, E]):
         if self._driver.is_forked:
             return  # the connection belongs to the parent process
         try:
-            # A cancellation must end the block at once. Any other end leaves time to disconnect gracefully.
+            # A cancellation must end the `async with` block at once. Otherwise, disconnect gracefully.
             if error is None or isinstance(error, Exception):
                 await self.disconnect()
             elif not self._driver.ended.is_set():
@@ -179,7 +180,7 @@ class AsyncClient(AnyClient[Core], Generic[Core, E]):
         if bug is None or bug is error or self._events.was_told:
             return
         if error is None:
-            raise bug  # no consumer has read the events up to the bug
+            raise bug  # no consumer has received this exception yet
         logger.error("the client has failed", exc_info=bug)
 
     def __aiter__(self) -> AsyncIterator[E | EventsDropped]:
@@ -200,28 +201,28 @@ refuse(AsyncClient, "use `async with` and `async for`, or presence_adapters.bloc
 
 
 class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent], AnyPresenceClient):
-    """Client of one presence room: who is online and what they are doing.
+    """Client of a presence room, where users see who is online and what each user is doing.
 
-    Create it from an `Identity` and a `PresenceConfig`, or from the keywords of both:
+    Create a client from an `Identity` and a `PresenceConfig`, or from the keywords of these two classes:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`.
 
-    - `ssl_context`: a TLS context in place of the default one, which verifies certificates.
-    - `proxy`: the URL of a proxy, or `""` for none. The default is read from the environment (`https_proxy`,
-      `http_proxy`, `all_proxy`, `no_proxy`).
-    - `access_token`: a token, or a plain or `async` function that returns a token. The function is called
-      before connects and joins, and before the last token expires.
-    - `rng`: random numbers for the backoff jitter.
-    - `online_at`: the time that others see as the start of the presence; default: now.
-    - `record`: a path or text file for a recording that `presence replay` reads.
+    - `ssl_context`: a TLS context to use instead of the default context, which verifies certificates.
+    - `proxy`: the URL of a proxy, or `""` for a direct connection. The default proxy is read from the
+      environment variables `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`.
+    - `access_token`: a token, or a plain or `async` function that returns a token. The client calls
+      the function before each connect and join, and before the current token expires.
+    - `rng`: the random number generator for the jitter of reconnect delays.
+    - `online_at`: the time that other users see as the start of this presence; default: the current time.
+    - `record`: a path or text file for a recording of the client, which `presence replay` reads.
 
     Iterating over the client yields `PresenceEvent`s and `EventsDropped`. The iteration ends after
-    `disconnect` or a fatal `Error`, when all queued events were read.
+    `disconnect` or a fatal `Error`, when all queued events have been read.
 
-    Commands return an id, which `CommandFailed` repeats if the command fails. They raise `LocalProtocolError`
-    when they are not legal, and `ConnectError` when the client has ended.
+    Each command returns an id, and a `CommandFailed` event with this id reports a failure. A command raises
+    `LocalProtocolError` when the command is not legal, and `ConnectError` when the client has ended.
 
-    To get events by callback instead, set `on_notification` and `await run()`, without `async with`. The
-    callback is a plain or `async` function of the event type and the data of an event; see `notifications`.
+    To receive events in a callback, set `on_notification` and `await run()`, without `async with`. The
+    callback is a plain or `async` function that takes an event type and event data; see `notifications`.
     """
 
     async def run(self) -> None:
@@ -239,7 +240,7 @@ class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent], 
                             await result
 
     async def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
-        """Show this status and activity to others, now and after every reconnect."""
+        """Show this status and activity to the other users, now and after every reconnect."""
         return await self._driver.command(self._core.update_activity, status, activity)
 
     async def send_invite(self, game: str, code: str | None = None) -> int:
@@ -247,7 +248,7 @@ class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent], 
         return await self._driver.command(self._core.send_invite, game, code)
 
     async def send_poke(self, user_id: str) -> int:
-        """Poke a user."""
+        """Send a poke to the user with this id."""
         return await self._driver.command(self._core.send_poke, user_id)
 
     async def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
@@ -264,10 +265,10 @@ class AsyncPresenceClient(AsyncClient[core.PresenceClient, core.PresenceEvent], 
 class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent], AnyRealtimeClient):
     """Client of many Phoenix or Supabase channels on one connection.
 
-    Iterating over the client yields the events without a channel (`SocketConnected`, `SocketDisconnected`,
-    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own events, in its
-    own queue of `max_queued_events`. All iterations end after `disconnect` or a fatal refusal. For the
-    parameters see `PresenceClient`.
+    Iterating over the client yields the events that belong to no channel (`SocketConnected`,
+    `SocketDisconnected`, `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has
+    its own queue of at most `max_queued_events` events. All iterations end after `disconnect` or a permanent
+    refusal by the server. `PresenceClient` describes the parameters.
     """
 
     _routes: Routes[AsyncQueue[core.RealtimeEvent]]
@@ -278,11 +279,11 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent], 
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic and wait until the server accepts. A second call returns the same `Channel`.
+        """Join a topic and wait until the server accepts the join. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call waits through
-        lost connections, late replies and temporary refusals. Raises `JoinError` when the server refuses for
-        good, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call continues
+        to wait after lost connections, late replies and temporary refusals. Raises `JoinError` on a permanent
+        refusal, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
         exception or a cancellation the client leaves the topic.
         """
         checked_timeout(timeout)
@@ -312,11 +313,11 @@ class AsyncRealtimeClient(AsyncClient[core.RealtimeClient, core.RealtimeEvent], 
 
 
 class Channel(AnyChannel):
-    """Channel of one topic, created by `RealtimeClient.join`. It is rejoined after every loss until `leave`.
+    """Channel of one topic, created by `RealtimeClient.join`. The client rejoins lost channels until `leave`.
 
     Iterating over the channel yields all events of the topic except replies to pushes: `Broadcast`,
-    `ChannelMessage`, `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin, and
-    others, and also `EventsDropped`. The iteration ends after `leave` and when the client ends.
+    `ChannelMessage`, `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin,
+    other event classes, and `EventsDropped`. The iteration ends after `leave` and when the client ends.
     """
 
     _driver: AsyncDriver[Any]
@@ -324,23 +325,23 @@ class Channel(AnyChannel):
 
     @property
     def presence(self) -> PresenceMap:
-        """The current presence: the metas of every key. After `leave` it keeps its last state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         return self._presence
 
     async def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Any:
         """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
         Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
-        seconds (default: `push_timeout` of the config). That time includes the wait for a channel that is
-        down. The push fails at once when the channel crashes or the connection ends.
+        seconds (default: `push_timeout` of the config). The timeout includes the time until a lost
+        channel is rejoined. The push fails at once when the channel crashes or the connection ends.
         """
         return await self._push(self._core.push, event, payload, timeout=timeout)
 
     async def broadcast(self, event: str, payload: Any = None) -> None:
-        """Broadcast an event to the others in a Supabase channel.
+        """Broadcast an event to the other members of a Supabase channel.
 
-        If the channel was joined with `broadcast_ack`, wait for the server's acknowledgement, and raise
-        `PushError` when it fails.
+        If the channel was joined with `broadcast_ack`, wait until the server acknowledges the broadcast.
+        Raises `PushError` when the server does not acknowledge the broadcast.
         """
         if self._is_acked:
             await self._push(self._core.broadcast, event, payload)
@@ -359,7 +360,7 @@ class Channel(AnyChannel):
         """Wait until `presence` is complete (`is_synced`), for at most `timeout` seconds (`None`: no limit).
 
         Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
-        after `timeout` seconds, `ConnectError` when the client ends.
+        after `timeout` seconds, and `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         synced = self._until_synced(AsyncWaiter(self._driver))
@@ -373,7 +374,7 @@ class Channel(AnyChannel):
             self._routes.abort(self._route, synced)
 
     async def leave(self) -> None:
-        """Leave the topic and wait until it is left. A second call does nothing."""
+        """Leave the topic and wait until the leave is complete. A second call does nothing."""
         self._driver.check()
         left = AsyncWaiter(self._driver)
         self._routes.leave(self._route, left)

@@ -1,7 +1,7 @@
 """Common part of the drivers for asyncio and trio.
 
-A driver reports facts to the core, carries out the core's outputs, and keeps one timer. The core itself
-decides about retries and heartbeats.
+A driver reports network events to the core, processes the core's outputs, and keeps one timer. The core
+decides when to reconnect and when to send heartbeats.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Event(Protocol):
 
 
 class DriverConnection(Protocol):
-    """State of one connection, from the request to open it until its end.
+    """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
     forgotten: bool
@@ -65,14 +65,14 @@ C = TypeVar("C", bound=DriverConnection)
 class AsyncDriver(ABC, Generic[C]):
     """Base of the drivers that run a core (`endpoint`) on an event loop until the core is closed or fails.
 
-    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
-      does not get requests for tokens either.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception if a fact or a drain
-      raised one (a bug). After that, the driver does nothing more.
-    - `proxy`: the proxy to connect through.
+    - `on_event` receives every output of the core that does not concern a connection. With a `provider`,
+      `on_event` receives no token requests.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
+      an exception (a bug). After the call of `on_end`, the driver does nothing more.
+    - `proxy`: the proxy for all connections; `None` for direct connections.
     - `provider` returns access tokens. An `async` provider may take at most `patience` seconds.
-    - `linger`: the most seconds that a gracefully closed connection may take to send its pending data.
-    - `monitor` gets the events about a client's connection. `meter` gets the number of received bytes.
+    - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.
+    - `monitor` receives the connection events of a client. `meter` receives the number of received bytes.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class AsyncDriver(ABC, Generic[C]):
         self.ended = self.event_type()
         self.error: Exception | None = None
         self.connections: dict[ConnId, C] = {}  # not dropped by the core; a client has at most one
-        self.existing: set[C] = set()  # connections with a socket, or still connecting
+        self.existing: set[C] = set()  # connections that have a socket or are connecting
         self._next: OpenTransport | None = None  # to open when `existing` is empty
         self.room = self.event_type()  # set while the write buffer is below its limit
         self.room.set()
@@ -124,7 +124,7 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     def _is_here(self) -> bool:
-        """Whether the calling code runs in the loop in which the client was entered."""
+        """Whether the caller runs in the same event loop as the client."""
 
     @abstractmethod
     async def within(self, timeout: float | None, wait: Callable[[], Awaitable[T]]) -> T:
@@ -132,7 +132,7 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Drop all connections and tasks, and wait until they have ended."""
+        """Drop all connections and tasks, and wait until all of them have ended."""
 
     @abstractmethod
     def _open(self, wanted: OpenTransport) -> None: ...
@@ -152,7 +152,7 @@ class AsyncDriver(ABC, Generic[C]):
 
     @abstractmethod
     async def _in_thread(self, provider: TokenProvider) -> Any:
-        """Return the result of a plain provider. Call it in a thread, because it may block or hang."""
+        """Call a plain provider in a thread, because the provider may block or hang. Return the result."""
 
     @abstractmethod
     async def _in_time(self, provided: Awaitable[Any]) -> Any:
@@ -185,20 +185,20 @@ class AsyncDriver(ABC, Generic[C]):
             raise LocalProtocolError(f"the {self.what} belongs to {self.elsewhere}")
 
     def check_running(self) -> None:
-        """Raise as `check` does, and raise `ConnectError` after the end."""
+        """Raise the errors of `check`, and raise `ConnectError` if the client has ended."""
         self.check()
         if self.ended.is_set():
             raise self.monitor.ended()
 
     async def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core when the transport takes more data. Raises as `check_running` does."""
+        """Run a command of the core once the transport takes data. Raises the errors of `check_running`."""
         self.check()
         await self.writable()
         self.check_running()
         return self.call(command, *args, **kwargs)
 
     async def writable(self) -> None:
-        """Wait while the write buffer is over its limit."""
+        """Wait until the write buffer is smaller than the limit."""
         await self.room.wait()
         while not self.room.is_set():
             await self.room.wait()
@@ -209,7 +209,7 @@ class AsyncDriver(ABC, Generic[C]):
             await self._emptied.wait()
 
     def has_room(self) -> None:
-        """Report that the write buffer is below its limit again."""
+        """Resume writing, because the write buffer is below the limit again."""
         self.room.set()
         self._send_pong()
 
@@ -219,7 +219,7 @@ class AsyncDriver(ABC, Generic[C]):
             self._send(pong.conn, pong.data)
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
+        """Run a command of the core. If the command raises an exception, the core is unchanged."""
         self.check()
         if self.ended.is_set():
             raise LocalProtocolError(f"the {self.what} has ended") from self.error
@@ -228,7 +228,7 @@ class AsyncDriver(ABC, Generic[C]):
         return result
 
     def fact(self, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Report a fact to the core. An exception is a bug, and ends the driver."""
+        """Report a network or timer event to the core. An exception is a bug and ends the driver."""
         if self.error is not None:
             return
         try:
@@ -239,9 +239,9 @@ class AsyncDriver(ABC, Generic[C]):
             self._was_told()
 
     def drain(self) -> None:
-        """Carry out the outputs of the core, and set the timer.
+        """Process the outputs of the core, and set the timer to the core's next deadline.
 
-        A call from inside `on_event` returns at once. The call that is already running then drains once more.
+        A call from inside `on_event` returns at once, and the running call then drains the core once more.
         """
         if self.error is not None:
             return
@@ -260,7 +260,7 @@ class AsyncDriver(ABC, Generic[C]):
                 for output in self.endpoint.drain():
                     if type(output) in _SPECIAL:
                         self._carry_out(output)
-                    else:  # nearly always
+                    else:  # the usual case
                         on_event(output)
                 if not self._has_more:
                     break
@@ -275,14 +275,14 @@ class AsyncDriver(ABC, Generic[C]):
             self.end(None)
 
     _was_told = drain
-    """Called after each fact or command. A subclass may override it to drain once for several calls."""
+    """This method is called after each fact or command. A subclass may drain once for several calls."""
 
     def _carry_out(self, output: Any) -> None:
         match output:
             case SendData() if output.is_pong and not self.room.is_set():
                 self._pong = output
             case SendData():
-                self._send_pong()  # first, because `output` may be a close frame, which must be the last one
+                self._send_pong()  # before `output`, which may be a close frame; a close frame must be last
                 self._send(output.conn, output.data)
             case CloseTransport():
                 logger.debug("connection %d: closing", output.conn, extra={"conn": output.conn})
@@ -295,7 +295,7 @@ class AsyncDriver(ABC, Generic[C]):
                 else:
                     self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # If the provider is already running, its result also answers this request.
+                # If a call of the provider is running, the result of that call also answers this request.
                 if not self._is_asking:
                     self._is_asking = True
                     self._start_asking(self._provider)
@@ -304,7 +304,7 @@ class AsyncDriver(ABC, Generic[C]):
                 self._on_event(output)
 
     async def _ask(self, provider: TokenProvider) -> None:
-        """Get a token from the provider and report it to the core. Drop it if the client has ended."""
+        """Get a token from the provider and report the token to the core, unless the client has ended."""
         client: Any = self.endpoint
         try:
             provided = provider() if is_async(provider) else await self._in_thread(provider)
@@ -320,13 +320,13 @@ class AsyncDriver(ABC, Generic[C]):
                 self.fact(answer, client, provided)
 
     def _begin(self, connection: C) -> None:
-        """Register a connection that starts to connect."""
+        """Register a new connection."""
         self.existing.add(connection)
         if self._emptied.is_set():
             self._emptied = self.event_type()
 
     def _forget(self, conn: ConnId) -> C | None:
-        """Stop reporting facts about a connection. Return it, or `None` if this was done before."""
+        """Ignore all later events of a connection. Return the connection, or `None` if already forgotten."""
         connection = self.connections.pop(conn, None)
         if connection is not None:
             connection.forgotten = True
@@ -335,7 +335,7 @@ class AsyncDriver(ABC, Generic[C]):
         return connection
 
     def _gone(self, connection: C) -> None:
-        """Remove a connection that has no socket any more."""
+        """Remove a connection whose socket is closed."""
         self.existing.discard(connection)
         if self.existing:
             return
@@ -346,7 +346,7 @@ class AsyncDriver(ABC, Generic[C]):
             self._open(wanted)
 
     def end(self, error: Exception | None) -> None:
-        """End the driver: the core is closed, or has failed with `error`. Later calls do nothing."""
+        """End the driver, because the core is closed or has failed with `error`. Later calls do nothing."""
         if self.ended.is_set():
             return
         self.error = error

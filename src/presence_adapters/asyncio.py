@@ -4,7 +4,7 @@
         async for event in client:
             ...
 
-For the behaviour that asyncio and trio clients share see `presence_adapters.async_clients`.
+`presence_adapters.async_clients` describes the behaviour that asyncio and trio clients share.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ T = TypeVar("T")
 
 
 READ_SIZE = 64 * 1024
-"""The most bytes read at once. asyncio's default of 256 KiB is slower: its events exceed the CPU caches."""
+"""Maximum size of one read, in bytes. asyncio's 256 KiB are slower, because they exceed the CPU caches."""
 
 
 _buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
 class AsyncioConnection(asyncio.BufferedProtocol):
-    """State of one connection, from the request to open it until its end.
+    """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
-    early_data = b""  # bytes from the server that arrived together with the reply of the proxy
+    early_data = b""  # bytes from the server that arrived together with the proxy's reply
 
     def __init__(self, driver: AsyncioDriver, conn: ConnId) -> None:
         self.driver = driver
@@ -74,14 +74,14 @@ class AsyncioConnection(asyncio.BufferedProtocol):
         self.lingering: asyncio.TimerHandle | None = None
         self.forgotten = False
         self.is_over = False
-        self.fate: str | None = None  # why the connection ended, if the driver knows more than the loop
+        self.fate: str | None = None  # why the connection ended, if the loop does not know the reason
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         if self.forgotten or self.driver.ended.is_set():
-            # During the last step of connecting, the core has dropped the connection or was closed.
+            # The core dropped the connection or was closed during the last step of connecting.
             self.transport.abort()
-            # Do not wait for `connection_lost`: uvloop omits it if the connect was cancelled just now.
+            # Do not wait for `connection_lost`: uvloop omits this call if the connect was just cancelled.
             self.driver.lost(self, "too late")
         else:
             logger.debug("connection %d: open", self.conn, extra={"conn": self.conn})
@@ -159,13 +159,13 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
         await super().start()
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
-        # All connections of the loop can share a buffer, because its data is copied before the next read. A
-        # new buffer for each read would have to be filled with zeros. That alone takes 69,000 of the 174,000
-        # CPU instructions for reading one presence diff.
+        # All connections of the loop can share a buffer, because the data is copied before the next read. A
+        # new buffer for each read would have to be filled with zeros. Filling a buffer takes 69,000 of the
+        # 174,000 CPU instructions for reading one presence diff.
         self.buffer = _buffers.setdefault(self._loop, memoryview(bytearray(READ_SIZE)))
 
     async def stop(self) -> None:
-        """Drop all connections and tasks, and wait until they have ended."""
+        """Drop all connections and tasks, and wait until all of them have ended."""
         try:
             self._cut()
             if self._asking is not None:
@@ -232,13 +232,13 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
                 return await provided
         except TimeoutError:
             if not limit.expired():
-                raise  # the provider itself raised it
+                raise  # the provider itself raised this exception
             raise too_late(self._patience) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            raise PresenceError("it was cancelled") from None  # by the provider, not by the driver
+            raise PresenceError("it was cancelled") from None  # cancelled, but not by the driver
 
     def _cut(self) -> None:
         self._next = None
@@ -252,12 +252,12 @@ class AsyncioDriver(AsyncDriver[AsyncioConnection]):
     ) -> asyncio.Task[str | None]:
         self._begin(connection)
         connection.making = self._loop.create_task(making)
-        # Not at the end of the coroutine: if the task is cancelled before its first step, no code of it runs.
+        # Not at the end of the coroutine: a task that is cancelled before its first step runs no code.
         connection.making.add_done_callback(lambda task: self._made(connection, task))
         return connection.making
 
     async def _connect(self, connection: AsyncioConnection, wanted: OpenTransport) -> str | None:
-        """Connect. Return the reason if that fails, `None` otherwise."""
+        """Connect. Return the reason of a failure, or `None` after success."""
         try:
             if wanted.tls and self._ssl_context is None:
                 self._ssl_context = client_context(None)
@@ -311,7 +311,7 @@ def _tell(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
 
 
 async def in_daemon_thread(name: str, function: Callable[[], T]) -> T:
-    """Return the result of `function`, or raise its exception. See `DaemonCall`."""
+    """Return the result of `function`, or raise the exception of `function`. See `DaemonCall`."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     call = DaemonCall(name, function, lambda: _tell(loop, over.set))
     await over.wait()

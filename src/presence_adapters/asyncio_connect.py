@@ -1,4 +1,4 @@
-"""TCP connections on any asyncio loop: to the first address that answers (RFC 8305), or through a proxy."""
+"""TCP connects on any asyncio loop, to the first address that answers (RFC 8305) or through a proxy."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def _attempt(found: Found) -> socket.socket:
 
 
 async def _abandon(attempts: set[asyncio.Task[socket.socket]]) -> None:
-    """Cancel the attempts and wait for them: a loop that stops now would log them as pending."""
+    """Cancel the attempts and wait for their end, because a stopping loop logs pending tasks."""
     for attempt in attempts:
         attempt.add_done_callback(_close)
         attempt.cancel()
@@ -73,13 +73,13 @@ async def _abandon(attempts: set[asyncio.Task[socket.socket]]) -> None:
 
 
 def _close(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close the socket of an abandoned attempt that succeeded in spite of its cancellation."""
+    """Close the socket of an abandoned attempt that succeeded despite the cancellation."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
 
 
 async def open_through(proxy: Proxy, wanted: OpenTransport) -> tuple[socket.socket, bytes]:
-    """Return a socket that leads through `proxy` to the host of `wanted`, and the bytes already received.
+    """Connect through `proxy` to the host of `wanted`. Return the socket and the bytes already received.
 
     Raises `ProxyError`. A cancelled call leaves nothing open.
     """

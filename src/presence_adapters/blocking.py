@@ -5,20 +5,20 @@
             ...
 
 Entering the `with` block starts to connect and returns at once. Leaving the block disconnects gracefully.
-After Ctrl-C it closes the connection at once.
+Ctrl-C closes the connection at once.
 
 **The client does I/O only while a thread waits** in `events`, `run`, `join`, `push`, `leave` or `disconnect`.
-Any of these methods, in any thread, is enough. A program that does other work for longer than a heartbeat
-interval must call `drive_in_background()` first. Otherwise the server drops the client as dead.
+One thread that waits in one of these methods is enough. A program that does other work for longer than a
+heartbeat interval must call `drive_in_background()` first. Otherwise the server disconnects the client.
 
 All methods may be called from any thread. A command runs at once, in the calling thread. `close` and
-`disconnect` end the waits of all other threads. Threads that read the same events share them: each event goes
-to one thread. A signal handler must not call the client. It should raise an exception, as the handler of
+`disconnect` end the waits of all other threads. If several threads read the same queue, each event goes to
+one of the threads. A signal handler must not call the client, but may raise an exception, as the handler of
 Ctrl-C does.
 
-The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When a slow
-consumer lets it fill up, the oldest events are dropped and `EventsDropped` takes their place. Read the roster
-again then.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When the
+queue is full, the oldest events are dropped, and the consumer gets `EventsDropped` instead. After an
+`EventsDropped`, read the roster again.
 """
 
 from __future__ import annotations
@@ -71,23 +71,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LONGEST_SLEEP = 3600.0
-"""The longest single sleep of a waiting thread, in seconds, because a selector limits its timeout."""
+"""Maximum duration of one sleep of a waiting thread, in seconds. Selectors limit their timeout."""
 
 
 class BlockingDriver(SocketDriver):
-    """`SocketDriver` that any number of threads may `wait` on.
+    """`SocketDriver` for any number of threads that call `wait`.
 
-    One of the waiting threads drives the core and sleeps in a selector. The other threads sleep until the
-    driving thread stops driving.
+    One of the waiting threads drives the core and sleeps in a selector. The other waiting threads
+    sleep until the driving thread stops.
 
-    `lock` is held for everything except the sleep in the selector. A thread that changes something under
-    `lock` wakes the driving thread. No code releases and retakes `lock` by hand, because Ctrl-C may arrive in
-    between.
+    `lock` is held for everything except the sleep in the selector. A thread that changes the state under
+    `lock` wakes the driving thread. No code releases and reacquires `lock` by hand, because Ctrl-C may arrive
+    between the two steps.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Not the condition: its `with` runs Python code, which Ctrl-C can interrupt halfway.
+        # Not the `Condition`: entering a `Condition` runs Python code, which Ctrl-C can interrupt halfway.
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)  # notified when `_driven_by` changes
         self._driven_by: int | None = None  # id of the driving thread
@@ -95,13 +95,13 @@ class BlockingDriver(SocketDriver):
 
     @property
     def is_running(self) -> bool:
-        """Whether `start` was called and `release` was not."""
+        """Whether `start` was called and `release` was not called yet."""
         return self._alarm is not None
 
     how_to_start = "enter it with `with`"
 
     def start(self) -> None:
-        """Prepare for `wait`. Raises `LocalProtocolError` on a second start."""
+        """Prepare the driver for `wait`. Raises `LocalProtocolError` on a second start."""
         if self._alarm is not None or self.ended:
             raise LocalProtocolError("a client can be entered only once: create a new one")
         super().start()
@@ -110,7 +110,7 @@ class BlockingDriver(SocketDriver):
             end.setblocking(False)
 
     def release(self) -> None:
-        """Free the resources after the end of the client. First wait until no thread drives any more."""
+        """Free the resources after the end of the client. First wait until no thread drives the client."""
         with self.lock:
             self.wake()
             self._changed.wait_for(lambda: not self._is_driven)
@@ -119,7 +119,7 @@ class BlockingDriver(SocketDriver):
             self._alarm = None
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core, from any thread. Its exceptions reach the caller."""
+        """Run a command of the core, from any thread. Raises the exceptions of the command."""
         with self.lock:
             try:
                 return super().call(command, *args, **kwargs)
@@ -135,17 +135,17 @@ class BlockingDriver(SocketDriver):
                 self.wake()
 
     def wake(self) -> None:
-        """Wake the sleeping thread, so that it checks for changes. The caller holds `lock`."""
+        """Wake the driving thread, so that this thread checks for changes. The caller holds `lock`."""
         if self._driven_by is not None and self._alarm is not None:
-            with suppress(BlockingIOError):  # the buffer is full of unread wake-ups; one is enough
+            with suppress(BlockingIOError):  # the buffer is full of unread wake-ups, and one is enough
                 self._alarm[1].send(b"\0")
 
     def wait(self, is_over: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Drive the core until `is_over()`, or sleep while another thread drives it.
+        """Drive the core until `is_over()`, or sleep while another thread drives the core.
 
         Return `True` when `is_over()` is true, or `False` after `timeout` seconds. `is_over` is called under
-        `lock`, and never again after it has returned true. A bug in the core ends the client. Its exception
-        is passed to `on_end` and is not raised here.
+        `lock`, and never again after a true result. An exception in the core is a bug and ends the client.
+        The exception is passed to `on_end`, and is not raised by `wait`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -178,12 +178,12 @@ class BlockingDriver(SocketDriver):
                         self._changed.notify_all()
 
     def make_room(self) -> None:
-        """Wait until at most `MAX_UNSENT` bytes are left to be written, or until the client has ended."""
+        """Wait until at most `MAX_UNSENT` bytes are unsent, or until the client has ended."""
         self.wait(lambda: self.is_writable or self.ended)
 
     @property
     def _is_driven(self) -> bool:
-        # This thread's own id does not count: it may be left over from a `wait` that Ctrl-C interrupted.
+        # Ignore the id of the current thread: a `wait` that Ctrl-C interrupted may have left the id behind.
         return self._driven_by not in (None, threading.get_ident())
 
 
@@ -228,17 +228,17 @@ class _Blocking(SocketClient[Core, Event]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended, after `disconnect` or a final refusal. It cannot be restarted."""
+        """Whether the client has ended for good, after `disconnect` or a permanent refusal by the server."""
         return self._driver.ended
 
     def events(self, timeout: float | None = None) -> Iterator[Event | EventsDropped]:
-        """Yield events as they arrive.
+        """Yield each event on arrival.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
-        also ends when the client has ended and all events were read.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty).
+        The iteration also ends when the client has ended and all events have been read.
 
-        Raises `ConnectError` after the last event if the server has refused the client for good. Also raises
-        `ConnectError` if an earlier iteration has already read everything up to the end of the client.
+        Raises `ConnectError` after the last event if the server has refused the client permanently. Also
+        raises `ConnectError` if an earlier iteration has already read all events of a client that has ended.
         """
         self._driver.check()
         if self._events.is_finished:
@@ -251,8 +251,8 @@ class _Blocking(SocketClient[Core, Event]):
     def wait_connected(self, timeout: float | None = None) -> None:
         """Wait until `is_connected`, for at most `timeout` seconds (`None`: no limit).
 
-        Raises `WaitTimeoutError` after `timeout` seconds. Its `reason` says why there is no connection. The
-        client goes on trying after that. Raises `ConnectError` when the client ends.
+        Raises `WaitTimeoutError` after `timeout` seconds, with the `reason` why there is no connection. After
+        a timeout the client continues to connect. Raises `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._driver.check()
@@ -267,7 +267,7 @@ class _Blocking(SocketClient[Core, Event]):
                 self._driver.monitor.abort(connected)
 
     def drive_in_background(self) -> None:
-        """Start a thread that drives the client until it has ended."""
+        """Start a thread that drives the client until the client has ended."""
         if not self._driver.is_running:
             raise core.LocalProtocolError("the client is not running: enter it with `with`")
         if self._background is None:
@@ -275,7 +275,7 @@ class _Blocking(SocketClient[Core, Event]):
                 target=self._driver.wait, args=(lambda: self._driver.is_quiet,), name="presence", daemon=True
             )
             thread.start()
-            # Not before `start`: if Ctrl-C came in between, `__exit__` would join an unstarted thread.
+            # Not before `start`: after a Ctrl-C in between, `__exit__` would join an unstarted thread.
             self._background = thread
 
     def disconnect(self) -> None:
@@ -295,7 +295,7 @@ class _Blocking(SocketClient[Core, Event]):
 
     def __enter__(self) -> Self:
         if (loop := _running_loop()) is not None:
-            # Not `warnings.warn`: with `-W error` it would break programs that work, although badly.
+            # Not `warnings.warn`: with `-W error` a warning would break programs that work, although slowly.
             logger.warning(
                 "the blocking client was entered where %s runs, which stands still while the client waits:"
                 " use presence_adapters.%s",
@@ -313,7 +313,7 @@ class _Blocking(SocketClient[Core, Event]):
         if self._driver.is_forked:
             return  # the connection and the threads to wait for belong to the parent process
         try:
-            # Ctrl-C must end the block at once. Any other end leaves time to disconnect gracefully.
+            # Ctrl-C must end the `with` block at once. Otherwise, disconnect gracefully.
             if error is None or isinstance(error, Exception):
                 self.disconnect()
         finally:
@@ -327,7 +327,7 @@ class _Blocking(SocketClient[Core, Event]):
         if not isinstance(bug, Exception) or bug is error or self._events.was_told:
             return
         if error is None:
-            raise bug  # no consumer has read the events up to the bug
+            raise bug  # no consumer has received this exception yet
         logger.error("the client has failed", exc_info=bug)
 
 
@@ -344,20 +344,20 @@ class PresenceClient(_Blocking[core.PresenceClient, core.PresenceEvent], SocketP
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """All users in the room, this client's user first. It already includes changes of queued events."""
+        """All users in the room, this client's user first. The list already reflects queued events."""
         with self._driver.lock:
             return self._core.online_users
 
     @property
     def pending_commands(self) -> frozenset[int]:
-        """Ids of the commands that the server has neither acknowledged nor refused yet."""
+        """Ids of the commands that the server has not acknowledged or refused yet."""
         with self._driver.lock:
             return self._core.pending_commands
 
     def run(self) -> None:
-        """Drive the client until it ends, and call `on_notification` for every event.
+        """Drive the client until the client ends, and call `on_notification` for every event.
 
-        `run` also enters and leaves the client, unless the caller has entered it already.
+        `run` also enters and exits the client, unless the caller has already entered the client.
         """
         with nullcontext() if self._driver.is_running else self:
             for event in self.events():
@@ -369,7 +369,7 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Topics that were joined and not left, oldest first."""
+        """Topics that the client has joined and not left, oldest first."""
         with self._driver.lock:
             return self._core.channels
 
@@ -379,11 +379,11 @@ class RealtimeClient(_Blocking[core.RealtimeClient, core.RealtimeEvent], SocketR
         params: Mapping[str, Any] | core.ChannelConfig | None = None,
         timeout: float | None = None,
     ) -> Channel:
-        """Join a topic and wait until the server accepts. A second call returns the same `Channel`.
+        """Join a topic and wait until the server accepts the join. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call waits through
-        lost connections, late replies and temporary refusals. Raises `JoinError` when the server refuses for
-        good, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The call continues
+        to wait after lost connections, late replies and temporary refusals. Raises `JoinError` on a permanent
+        refusal, `JoinTimeoutError` after `timeout` seconds, and `ConnectError` when the client ends. After an
         exception the client leaves the topic.
         """
         checked_timeout(timeout)
@@ -412,7 +412,7 @@ class Channel(SocketChannel):
 
     @property
     def presence(self) -> dict[str, tuple[Meta, ...]]:
-        """Current presence: the metas of every key. After `leave` it keeps its last state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         with self._driver.lock:
             return dict(self._presence)
 
@@ -420,16 +420,16 @@ class Channel(SocketChannel):
         """Push an event with a JSON payload or `bytes`, and return the response of the server.
 
         Raises `PushError` when the reply status is not `"ok"`, or when no reply arrives within `timeout`
-        seconds (default: `push_timeout` of the config). That time includes the wait for a channel that is
-        down. The push fails at once when the channel crashes or the connection ends.
+        seconds (default: `push_timeout` of the config). The timeout includes the time until a lost
+        channel is rejoined. The push fails at once when the channel crashes or the connection ends.
         """
         return self._wait(self._push(event, payload, timeout))
 
     def broadcast(self, event: str, payload: Any = None) -> None:
-        """Broadcast an event to the others in a Supabase channel.
+        """Broadcast an event to the other members of a Supabase channel.
 
-        If the channel was joined with `broadcast_ack`, wait for the server's acknowledgement, and raise
-        `PushError` when it fails.
+        If the channel was joined with `broadcast_ack`, wait until the server acknowledges the broadcast.
+        Raises `PushError` when the server does not acknowledge the broadcast.
         """
         self._wait(self._broadcast(event, payload))
 
@@ -437,7 +437,7 @@ class Channel(SocketChannel):
         """Wait until `presence` is complete (`is_synced`), for at most `timeout` seconds (`None`: no limit).
 
         Raises `PresenceError` when the server does not send the presence of this topic, `WaitTimeoutError`
-        after `timeout` seconds, `ConnectError` when the client ends.
+        after `timeout` seconds, and `ConnectError` when the client ends.
         """
         checked_timeout(timeout)
         self._driver.check()
@@ -453,7 +453,7 @@ class Channel(SocketChannel):
                 self._routes.abort(self._route, synced)
 
     def leave(self) -> None:
-        """Leave the topic and wait until it is left. A second call does nothing."""
+        """Leave the topic and wait until the leave is complete. A second call does nothing."""
         self._driver.check()
         left = Waiter()
         with self._driver.lock:
@@ -461,11 +461,11 @@ class Channel(SocketChannel):
         self._wait(left)
 
     def events(self, timeout: float | None = None) -> Iterator[core.RealtimeEvent | EventsDropped]:
-        """Yield the events of the channel as they arrive.
+        """Yield each event of the channel on arrival.
 
-        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty). It
-        also ends when the channel was left or the client has ended, and all events were read. Raises
-        `ConnectError` after the last event if the server has refused the client for good.
+        The iteration ends when no event has arrived for `timeout` seconds (0: when the queue is empty).
+        The iteration also ends when the channel was left or the client has ended, and all events have been
+        read. Raises `ConnectError` after the last event if the server has refused the client permanently.
         """
         self._driver.check()
         if self._route.queue.is_finished:
@@ -501,7 +501,7 @@ def _read(
 
 
 def _running_loop() -> str | None:
-    # Import only a library that is loaded already: a library that is not in `sys.modules` cannot be running.
+    # Import only a library that is loaded already: a library outside `sys.modules` cannot be running.
     if "asyncio" in sys.modules:
         import asyncio
 

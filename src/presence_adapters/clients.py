@@ -1,7 +1,7 @@
 """Common part of all clients and channels, for any event loop.
 
-A client has two bases. `AnyPresenceClient` or `AnyRealtimeClient` says what it can do. `AsyncClient` or
-`SocketClient` says which driver it has and how its callers wait.
+A client has two bases. `AnyPresenceClient` or `AnyRealtimeClient` defines the commands and getters.
+`AsyncClient` or `SocketClient` defines the driver and how callers wait.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 
 class AnyClient(Generic[Core]):
-    """A core, and the driver that keeps it connected."""
+    """Base of all clients: a protocol core, and the driver that connects the core to the server."""
 
     _driver_type: ClassVar[type[Any]]
     _driver: Any  # of `_driver_type`
@@ -68,7 +68,7 @@ class AnyClient(Generic[Core]):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client is connected, in this process."""
+        """Whether the client is connected. Always false in a forked child process."""
         return self._core.is_connected and not self._driver.is_forked
 
     @property
@@ -86,18 +86,18 @@ class AnyClient(Generic[Core]):
         return waiter
 
     def _make_queue(self, limit: int, meter: ReadMeter) -> Any:
-        """Return an `EventQueue`, or a subclass of it."""
+        """Return an instance of `EventQueue` or of a subclass."""
         raise NotImplementedError
 
     def _provider_options(
         self, access_token: TokenProvider | str | None, config: core.RealtimeConfig
     ) -> dict[str, Any]:
-        """Return the options of the driver that concern the token provider."""
+        """Return the driver options for the token provider."""
         raise NotImplementedError
 
 
 class AnyPresenceClient(AnyClient[core.PresenceClient]):
-    """Common part of the `PresenceClient`s. The getters already include the changes of queued events."""
+    """Common part of the `PresenceClient`s. The properties already reflect events that are still queued."""
 
     def __init__(
         self,
@@ -134,27 +134,27 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
 
     @property
     def identity(self) -> core.Identity:
-        """Identity of this client's user."""
+        """The identity of the user, from the arguments of the constructor."""
         return self._core.identity
 
     @property
     def status(self) -> core.UserStatus:
-        """Status of this client's user, as last set."""
+        """The latest status that this client has set."""
         return self._core.status
 
     @property
     def activity(self) -> str | None:
-        """Activity of this client's user, as last set."""
+        """The latest activity that this client has set, or `None`."""
         return self._core.activity
 
     @property
     def online_users(self) -> tuple[core.OnlineUser, ...]:
-        """All users in the room, this client's user first."""
+        """All users in the room. The user of this client is the first item."""
         return self._core.online_users
 
     @property
     def online_count(self) -> int:
-        """Number of users in the room, this client's user included."""
+        """Number of users in the room, including the user of this client."""
         return self._core.online_count
 
     @property
@@ -164,31 +164,31 @@ class AnyPresenceClient(AnyClient[core.PresenceClient]):
 
     @property
     def pending_commands(self) -> frozenset[int]:
-        """Ids of the commands that the server has neither acknowledged nor refused yet."""
+        """Ids of the commands that the server has not acknowledged or refused yet."""
         return self._core.pending_commands
 
     @property
     def is_stale(self) -> bool:
-        """Whether the client is disconnected, so that the roster is its last known state."""
+        """Whether the client is disconnected. The roster then shows the last known state."""
         return self._core.is_stale
 
     def user(self, user_id: str) -> core.OnlineUser | None:
-        """Return the user with this id as others see them, or `None` if they are not in the room."""
+        """Return the user with this id as shown to other users, or `None` if the user is not in the room."""
         return self._core.user(user_id)
 
     def is_user_stale(self, user_id: str) -> bool:
         """Whether the data of a user in the room may be out of date.
 
-        While `is_stale`, this is true for all users. Otherwise it is true for users who were in the room
-        before the server restarted and have not returned yet.
+        The result is true for all users while `is_stale` is true. Otherwise the result is true only for users
+        who were in the room before the server restarted and have not returned yet.
         """
         return self._core.is_user_stale(user_id)
 
     def device_count(self, user_id: str) -> int:
         """Return the number of online devices of a user.
 
-        It is 0 for users who are offline or stale, and for this client's user until others see it. On a
-        Jarvis server it is 1 for all other online users.
+        The number is 0 for users who are offline or stale, and for this client's user until other users
+        can see this user. With a Jarvis server, the number is 1 for all other online users.
         """
         return self._core.device_count(user_id)
 
@@ -233,13 +233,13 @@ class AnyRealtimeClient(AnyClient[core.RealtimeClient]):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Topics that were joined and not left, oldest first."""
+        """Topics that the client has joined and not left, oldest first."""
         return self._core.channels
 
     def _joining(
         self, topic: str, params: Mapping[str, Any] | core.ChannelConfig | None, joined: Waiter
     ) -> Callable[..., Route[Any]]:
-        """Return a command that joins the topic and returns its route."""
+        """Return a command that joins the topic and returns the `Route` of the topic."""
 
         def join(*, now: float) -> Route[Any]:
             self._core.join(topic, params, now=now)
@@ -249,7 +249,7 @@ class AnyRealtimeClient(AnyClient[core.RealtimeClient]):
 
 
 class AnyChannel:
-    """Common part of the `Channel`s. `params` are those of the join."""
+    """Common part of the `Channel`s. `params` are the parameters of the join."""
 
     _driver: Any
 
@@ -261,7 +261,7 @@ class AnyChannel:
         route: Route[Any],
         params: Mapping[str, Any] | core.ChannelConfig | None,
     ) -> None:
-        self.topic = route.topic  #: The topic of the channel.
+        self.topic = route.topic  #: The topic that was passed to `join`.
         self._presence = endpoint.presence(route.topic)
         self._core = endpoint
         self._driver = driver
@@ -274,21 +274,21 @@ class AnyChannel:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the channel is joined now. After a loss the client rejoins by itself."""
+        """Whether the channel is joined now. The client rejoins a lost channel automatically."""
         return not self._route.leaving and self._core.state_of(self.topic) is core.ChannelState.JOINED
 
     @property
     def is_synced(self) -> bool:
-        """Whether `presence` matches the server's current state. `False`: it is stale or not received yet."""
+        """Whether `presence` matches the server's current state. `False`: `presence` is stale or unknown."""
         return not self._route.leaving and self._core.is_synced(self.topic)
 
     @property
     def response(self) -> Any:
-        """The server's response to the latest join."""
+        """The response from the server's reply to the latest join."""
         return self._route.response
 
     def _until_synced(self, waiter: W) -> W:
-        """Return `waiter`, which finishes when `is_synced` and fails when the presence can no longer come."""
+        """Return `waiter`. The waiter finishes when `is_synced`, and fails if the presence cannot arrive."""
         self._driver.check_running()
         if self.is_synced:
             waiter.set_result(None)
@@ -297,7 +297,7 @@ class AnyChannel:
         return waiter
 
     def _on_topic(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> Callable[..., T]:
-        """Return a command that runs `command` for the topic, or raises if the topic was left before."""
+        """Return a command that runs `command` for the topic. Raises an exception if the topic was left."""
 
         def checked(*, now: float) -> T:
             if self._route.leaving:
@@ -309,6 +309,6 @@ class AnyChannel:
     def _pushing(
         self, answer: Waiter, push: Callable[..., int], *args: Any, **kwargs: Any
     ) -> Callable[..., None]:
-        """Return a command that runs `push` for the topic. The reply finishes `answer`."""
+        """Return a command that runs `push` for the topic. The server's reply finishes `answer`."""
         command = self._on_topic(push, *args, **kwargs)
         return lambda *, now: self._routes.expect_reply(command(now=now), answer)

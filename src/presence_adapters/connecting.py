@@ -1,4 +1,4 @@
-"""Parts of connecting for all drivers: address order, choice of the proxy, TLS context, error texts."""
+"""Connection helpers for all drivers: address order, choice of the proxy, TLS context, error texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Found: TypeAlias = tuple[Any, ...]  # family, type, protocol, name, address: an item of `getaddrinfo`
 
 STAGGER = 0.25
-"""Seconds after which the next address is tried in parallel (RFC 8305 §5)."""
+"""Delay in seconds before the next address is tried in parallel (RFC 8305 §5)."""
 
 
 def look_up(host: str, port: int, flags: int = 0) -> list[Found]:
@@ -39,7 +39,7 @@ def look_up(host: str, port: int, flags: int = 0) -> list[Found]:
 
 
 def numeric(host: str, port: int) -> list[Found]:
-    """Return the address if `host` is an IP address, or an empty list if it is a name. Never blocks."""
+    """Return the address if `host` is an IP address, or `[]` if `host` is a name. Never blocks."""
     try:
         return look_up(host, port, socket.AI_NUMERICHOST)
     except (OSError, UnicodeError):
@@ -47,7 +47,7 @@ def numeric(host: str, port: int) -> list[Found]:
 
 
 def in_turn(found: Iterable[Found]) -> list[Found]:
-    """Sort addresses so that the families alternate (RFC 8305 §4): broken IPv6 costs only one `STAGGER`."""
+    """Sort addresses so that IPv4 and IPv6 alternate (RFC 8305 §4). Broken IPv6 then costs one `STAGGER`."""
     families: dict[Any, list[Found]] = {}
     for one in found:
         families.setdefault(one[0], []).append(one)
@@ -55,20 +55,20 @@ def in_turn(found: Iterable[Found]) -> list[Found]:
 
 
 def none_works(errors: Sequence[OSError]) -> OSError:
-    """Return the exception to raise when all addresses have failed, or (no `errors`) when there is none."""
+    """Return the exception to raise when all addresses have failed, or when there is no address."""
     if not errors:
         return socket.gaierror(socket.EAI_NONAME, "it has no address")
     if len(errors) == 1:
         return errors[0]
     failure = OSError("no address of the host works")
-    failure.__cause__ = ExceptionGroup("the addresses", list(errors))  # as in trio
+    failure.__cause__ = ExceptionGroup("the addresses", list(errors))  # trio raises the same structure
     return failure
 
 
 def one_peer(address: str) -> str:
     """Return a key that is equal for all addresses of one peer: the IPv4 address, or the IPv6 /64 network.
 
-    An IPv6 customer has at least a /64 (RFC 6177), and may use a new address from it for each connection.
+    A customer has at least an IPv6 /64 network (RFC 6177), and may use a new address for each connection.
     """
     try:
         ip = ip_address(address.partition("%")[0])
@@ -83,15 +83,15 @@ def one_peer(address: str) -> str:
 # Choice of the proxy for a server: from the argument, or from the environment.
 
 
-_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")  # host and port; a host with colons is in brackets
+_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):([0-9]+)")  # host and port; brackets enclose a host with colons
 
 
 def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
     """Return the proxy for the server of `config`, or `None` for a direct connection.
 
     `given`: a proxy URL, `""` for a direct connection, or `None` to read the environment: `https_proxy` with
-    TLS, `http_proxy` without, else `all_proxy`, in lower or upper case. A proxy from the environment is not
-    used for loopback and the hosts of `no_proxy`. Raises `ConfigError` for a proxy that cannot be used.
+    TLS, `http_proxy` without TLS, else `all_proxy`, in lower or upper case. A proxy from the environment is
+    not used for loopback and the hosts of `no_proxy`. Raises `ConfigError` for an invalid proxy.
     """
     if given is not None:
         return Proxy.from_url(given) if given else None
@@ -110,11 +110,11 @@ def find_proxy(given: str | None, config: RealtimeConfig) -> Proxy | None:
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether the list `no_proxy` contains the server, so that it is reached without a proxy.
+    """Whether the list `no_proxy` contains the server, so that the client must connect without a proxy.
 
     Items are separated by commas or spaces. An item is `*`, a host or domain, an IP address, or a network
     such as `10.0.0.0/8`. A domain includes its subdomains; a leading dot or `*.` changes nothing. All items
-    except networks may end in a port. An IPv6 address with a port is in brackets.
+    except networks may end in a port. Brackets enclose an IPv6 address that has a port.
     """
     return any(_names(item, host.rstrip(".").lower(), port) for item in no_proxy.replace(",", " ").split())
 
@@ -133,12 +133,12 @@ def _names(item: str, host: str, port: int) -> bool:
     try:
         domain = domain.encode("idna").decode("ascii")
     except UnicodeError:
-        pass  # not a valid host name: compared as it is
+        pass  # not a valid host name: compare the text unchanged
     return bool(domain) and (host == domain or host.endswith(f".{domain}"))
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """Parse a network. A single address is a network of one address."""
+    """Parse a network. A single address is parsed as a network of one address."""
     try:
         return ipaddress.ip_network(text.partition("%")[0], strict=False)
     except ValueError:
@@ -150,7 +150,7 @@ def _lies_in(number: ipaddress.IPv4Network | ipaddress.IPv6Network, network: obj
 
 
 def _variable(name: str) -> str | None:
-    """Return an environment variable. Its lower-case name, even if empty, overrides the upper-case name."""
+    """Return an environment variable. The lower-case name, even if empty, overrides the upper-case name."""
     if name in os.environ:
         return os.environ[name]
     if name == "http_proxy" and "REQUEST_METHOD" in os.environ:
@@ -166,10 +166,10 @@ def _is_loopback(host: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ error words
-# Texts for errors of the operating system and of TLS.
+# Error texts for failures of the operating system and of TLS.
 #
-# The texts of the system, Python and OpenSSL are not used, because they differ between machines and releases.
-# Error numbers and names do not differ. An error that is not in these tables is reported by number or name.
+# The texts of the system, Python and OpenSSL are not used, because the texts differ between machines and
+# releases. An error that is not in these tables is reported by number or name.
 
 
 _OS_ERRORS = {
@@ -206,7 +206,7 @@ _OS_ERRORS = {
     errno.EAGAIN: "resource temporarily unavailable",
 }
 for _name, _words in (("EDQUOT", "disk quota exceeded"), ("EHOSTDOWN", "host is down")):
-    if hasattr(errno, _name):  # Windows lacks some of these names
+    if hasattr(errno, _name):  # Windows lacks some of these error names
         _OS_ERRORS[getattr(errno, _name)] = _words
 
 _NAME_ERRORS = {
@@ -222,7 +222,7 @@ _NAME_ERRORS = {
     if hasattr(socket, name)
 }
 
-# Verification errors of X.509 certificates, by their number in OpenSSL's x509_vfy.h.
+# Verification errors of X.509 certificates, by number in OpenSSL's x509_vfy.h.
 _CERTIFICATE_ERRORS = {
     9: "it is not valid yet",
     10: "it has expired",
@@ -259,7 +259,7 @@ _TLS_ERRORS = {
 
 
 def os_error_words(error: OSError) -> str:
-    """Return why a system call failed, without its path or address."""
+    """Return the reason of a failed system call, without the path or address."""
     if isinstance(error, ssl.SSLError):
         return tls_error_words(error)
     number = error.errno
@@ -271,7 +271,7 @@ def os_error_words(error: OSError) -> str:
 
 
 def tls_error_words(error: ssl.SSLError) -> str:
-    """Return why TLS failed."""
+    """Return the reason of a TLS failure, as an error text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         code: int | None = getattr(error, "verify_code", None)
         return _CERTIFICATE_ERRORS.get(code or 0) or f"verification error {code}"
@@ -288,7 +288,7 @@ _CLOSED_IN_TLS = "the connection was closed during the TLS handshake"
 
 
 def log_opening(logger: logging.Logger, wanted: OpenTransport, proxy: Proxy | None) -> None:
-    """Log the target of a new connection at DEBUG."""
+    """Log the target of a new connection at level DEBUG."""
     logger.debug(
         "connection %d: opening %s:%d%s%s",
         wanted.conn,
@@ -310,7 +310,7 @@ async def open_tunnel(
     send: Callable[[bytes], Awaitable[object]],
     receive: Callable[[], Awaitable[bytes | bytearray]],
 ) -> None:
-    """Request `tunnel` on a stream to its proxy. Raises `ProxyError`, and the exceptions of the stream."""
+    """Open `tunnel` on a stream to the proxy. Raises `ProxyError`, and the exceptions of the stream."""
     while not tunnel.is_open:
         await send(tunnel.data_to_send())
         if not (data := await receive()):
@@ -319,7 +319,7 @@ async def open_tunnel(
 
 
 def why_not_connected(error: BaseException, host: str, port: int) -> str:
-    """Return why a connection to `host`:`port` could not be made."""
+    """Return the reason why a connection to `host`:`port` could not be made."""
     where = f"{host}:{port}"
     match error:
         case PresenceError():
@@ -348,9 +348,9 @@ def out_of_reach(error: BaseException, proxy: Proxy) -> ProxyError:
 
 
 def why_lost(error: BaseException | None) -> str:
-    """Return why an open connection ended. `None` means a normal end of the stream."""
+    """Return the reason why an open connection ended. `error=None` means a normal end of the stream."""
     match error:
-        case None | ssl.SSLEOFError():  # a TLS stream that ends without close_notify
+        case None | ssl.SSLEOFError():  # a TLS stream has ended without close_notify
             return "eof"
         case ssl.SSLError():
             return f"TLS failed ({tls_error_words(error)})"
@@ -363,7 +363,7 @@ def why_lost(error: BaseException | None) -> str:
 def _in_words(error: OSError) -> str:
     if error.errno is not None:
         return os_error_words(error)
-    # Without errno, several addresses have failed. `none_works` and trio put their errors into `__cause__`.
+    # Without errno, several addresses have failed. Here and in trio, `__cause__` contains their errors.
     errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
     numbers = {exc.errno for exc in errors if isinstance(exc, OSError) and exc.errno is not None}
     faults = [os_error_words(OSError(number, "")) for number in sorted(numbers)]

@@ -1,7 +1,7 @@
-"""`ConnectionMonitor`: logs the failures of a client's connection, even if the application reads no events.
+"""`ConnectionMonitor`: logs connection failures of a client, even if the application reads no events.
 
-The first failed attempt to connect is logged at WARNING, the next success at INFO, a final refusal at ERROR.
-The module does not depend on an event loop.
+The first failed attempt to connect is logged at WARNING, the next success at INFO, and a permanent refusal at
+ERROR. The module does not depend on an event loop.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ logger = logging.getLogger(__name__)
 WATCHED: frozenset[type] = frozenset(
     {AccessTokenFailed, Connected, Disconnected, Error, SocketConnected, SocketDisconnected}
 )
-"""Event classes that the driver passes to `saw`. Events of these classes are rare."""
+"""The event classes that the driver passes to `saw`. Events of these classes are rare."""
 
 
 class ConnectionMonitor:
-    """State of a client's connection to `where` (host and port), and the callers that wait to be connected.
+    """State of a client's connection to `where` (host and port), and the callers that wait for a connect.
 
     `trouble` is the reason why there is no connection, if known. `refusal` is the exception to raise if the
-    server has refused the client for good.
+    server has refused the client permanently.
     """
 
     def __init__(self, where: str) -> None:
@@ -47,7 +47,7 @@ class ConnectionMonitor:
         self._waiters: list[Waiter] = []
 
     def wait(self, waiter: Waiter) -> None:
-        """Finish `waiter` when the client is connected. Fail it if the client ends before that."""
+        """Finish `waiter` when the client is connected. Fail `waiter` if the client ends first."""
         self._waiters.append(waiter)
 
     def abort(self, waiter: Waiter) -> None:
@@ -69,7 +69,7 @@ class ConnectionMonitor:
                     self._disconnected(event.reason, will_retry=event.retry_in is not None)
 
     def end(self, error: Exception | None) -> None:
-        """Fail all waiters: the client has ended, by a bug, a refusal or a disconnect (`None`)."""
+        """Fail all waiters, because the client has ended with `error` or by a disconnect (`None`)."""
         self._is_connected, self._cause = False, error
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
@@ -77,7 +77,7 @@ class ConnectionMonitor:
                 waiter.set_exception(error or self.ended())
 
     def ended(self) -> ConnectError:
-        """Return the exception for any use of the client after its end."""
+        """Return the exception to raise when a client that has ended is used."""
         if self._cause is None or isinstance(self._cause, ConnectError):
             reason = self.trouble or "it was disconnected"
         else:
@@ -98,7 +98,7 @@ class ConnectionMonitor:
 
     def _disconnected(self, reason: str, *, will_retry: bool) -> None:
         was_connected, self._is_connected, self.trouble = self._is_connected, False, reason
-        # Do not log the loss of a connection: an event reports it, and most reconnects take about a second.
+        # Do not log a lost connection: an event reports the loss, and most reconnects take about a second.
         if will_retry and not was_connected and not self._is_failing:
             self._is_failing = True
             logger.warning("%s; trying again", self._in_words(reason))

@@ -1,4 +1,4 @@
-"""`DaemonCall`: a call of a function that may block or hang, in a thread of its own."""
+"""`DaemonCall`: calls a function that may block or hang in a separate thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class DaemonCall(Generic[T]):
-    """One call of `function` in a daemon thread called `name`. At the end, that thread calls `on_end`.
+    """One call of `function` in a daemon thread named `name`. The thread calls `on_end` at the end.
 
-    Not a thread pool: a program waits for the threads of a pool before it exits.
+    A thread pool is not used, because a program waits for the threads of a pool before exiting.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class DaemonCall(Generic[T]):
             on_end()
 
     def result(self) -> T:
-        """Return the result of the function, or raise its exception. Legal if `is_over`."""
+        """Return the result of the function, or raise the function's exception. Legal only if `is_over`."""
         if self._error is not None:
             raise self._error
         return self._result

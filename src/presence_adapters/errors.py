@@ -1,4 +1,4 @@
-"""Exceptions that the adapters raise, and helpers that create them."""
+"""Exceptions that the adapters raise, and functions that create these exceptions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class ConnectError(PresenceError):
-    """The client has ended and does not reconnect: the server refused it for good, or it was disconnected.
+    """The client has ended and does not reconnect, after a permanent refusal or a disconnect.
 
-    `reason` is the cause; if the server refused, it quotes the server. `status` is the HTTP status with which
-    the server refused, if known.
+    `reason` is the cause. After a refusal, `reason` quotes the server. `status` is the HTTP status of the
+    refusal, if known.
     """
 
     def __init__(self, text: str, reason: str | None = None, status: int | None = None) -> None:
@@ -27,7 +27,7 @@ class ConnectError(PresenceError):
 class JoinError(PresenceError):
     """A topic could not be joined, for example because the server refused. The client has left the topic.
 
-    `response` is the server's reply, or `None` without a reply.
+    `response` is the server's reply, or `None` if no reply arrived.
     """
 
     def __init__(self, topic: str, reason: str, response: Any = None) -> None:
@@ -38,9 +38,9 @@ class JoinError(PresenceError):
 
 
 class PushError(PresenceError):
-    """A push failed: its reply has a status other than `"ok"`, or no reply arrived.
+    """A push failed, because the reply status is not `"ok"` or because no reply arrived.
 
-    `status` and `response` are those of the server's reply. `status` is `None` without a reply.
+    `status` and `response` are fields of the server's reply. `status` is `None` if no reply arrived.
     """
 
     def __init__(self, topic: str, reason: str, status: str | None = None, response: Any = None) -> None:
@@ -52,7 +52,7 @@ class PushError(PresenceError):
 
 
 class WaitTimeoutError(PresenceError, TimeoutError):
-    """A wait took longer than its `timeout`. The client goes on trying. `reason` is the latest failure."""
+    """A wait took longer than `timeout`. The client continues to try. `reason` is the latest failure."""
 
     def __init__(self, text: str, reason: str | None = None) -> None:
         super().__init__(text if reason is None else f"{text}: {reason}")
@@ -60,7 +60,7 @@ class WaitTimeoutError(PresenceError, TimeoutError):
 
 
 class JoinTimeoutError(JoinError, TimeoutError):
-    """A join took longer than its `timeout` (seconds). The client has left the topic."""
+    """A join took longer than `timeout` seconds. The client has left the topic."""
 
     def __init__(self, topic: str, timeout: float, trouble: str | None = None) -> None:
         super().__init__(
@@ -69,17 +69,17 @@ class JoinTimeoutError(JoinError, TimeoutError):
 
 
 def left_already(topic: str) -> LocalProtocolError:
-    """Return the exception for any use of a channel that was left."""
+    """Return the exception to raise when a channel that was left is used."""
     return LocalProtocolError(f"{topic!r} was left: join it again")
 
 
 def forked(what: str) -> str:
-    """Return the error text for a use in a forked process."""
+    """Return the error text for using an object in a forked process."""
     return f"the {what} belongs to the process that this one was forked from: create another {what} here"
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """Return `timeout` (seconds or `None`). Raises `LocalProtocolError` for any other value."""
+    """Return `timeout` (seconds or `None`). Raises `LocalProtocolError` if `timeout` is not valid."""
     if timeout is not None:
         is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
         if not is_number or math.isnan(timeout) or timeout < 0:
@@ -88,7 +88,7 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 # -------------------------------------------------------------------------------------------- wrong statement
-# The error for a class in a statement of another adapter, such as `async with` on a blocking client.
+# The error when a statement belongs to another adapter, such as `async with` on a blocking client.
 
 
 METHODS = {
@@ -100,10 +100,10 @@ METHODS = {
 
 
 def refuse(cls: type[Any], advice: str, *statements: str) -> None:
-    """Make these statements of `METHODS` raise a `TypeError` with `advice` for instances of `cls`.
+    """Make the named statements (keys of `METHODS`) raise a `TypeError` with `advice` for instances of `cls`.
 
-    The methods are not defined in the class body, because type checkers would then see them and not report
-    the mistake.
+    The methods are not defined in the class body, because type checkers would then accept the wrong
+    statement.
     """
 
     for statement in statements:
@@ -124,7 +124,7 @@ def _refusing(statement: str, advice: str) -> Callable[..., NoReturn]:
 
 
 def missing(error: ModuleNotFoundError, extra: str) -> ModuleNotFoundError:
-    """Return the exception to raise in place of `error`. It names the extra to install."""
+    """Return the exception to raise instead of `error`. The message names the extra to install."""
     package = str(error.name).partition(".")[0]
     return ModuleNotFoundError(
         f"{package} is missing. Install it: pip install 'presence-proto[{extra}]'", name=package

@@ -1,4 +1,4 @@
-"""DEBUG log of events: the class and the topic of each. For their content see `wire_log`."""
+"""DEBUG log of the class and topic of every event. `wire_log` logs the content of events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def logged_events(on_event: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Wrap `on_event` so that it also logs each event. If DEBUG is off now, return it unchanged."""
+    """Wrap `on_event` in a function that also logs each event. If DEBUG is off, return `on_event` itself."""
     if not logger.isEnabledFor(logging.DEBUG):
         return on_event
 

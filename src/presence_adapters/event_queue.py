@@ -1,4 +1,4 @@
-"""`EventQueue`: the bounded queue between a core and the consumer of its events, for any event loop."""
+"""`EventQueue`: the bounded queue between a core and the consumer of events, for any event loop."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 Event = TypeVar("Event")
 
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""The most bytes, as received and decompressed, of all events in one queue. The newest event always stays."""
+"""Maximum bytes (received and decompressed) of all events in a queue. The newest event always stays."""
 
 CHUNK = 64 * 1024
-"""Up to this number of bytes are not charged now, but to a later event. So most calls of `put` are fast."""
+"""Up to `CHUNK` received bytes count towards a later event, so that most calls of `put` are fast."""
 
 
 class EventsDropped(Struct, frozen=True):
-    """A slow consumer has lost `count` events, all older than the next event that it reads.
+    """`count` events, older than the next event, were dropped because the consumer was slow.
 
-    Read the roster (`online_users`, `presence`) again: it is always up to date.
+    Read the roster (`online_users`, `presence`) again, because the roster is always up to date.
     """
 
     count: int
 
 
 class ReadMeter:
-    """Counter of the bytes that a client has received and not yet charged to an event.
+    """Counter of the bytes that a client has received and that do not count towards an event yet.
 
-    A client has one meter for its driver and all its queues. Before the driver carries out outputs, it adds
-    the newly received bytes to `bytes`. The queues charge them to events.
+    The driver and all queues of a client share one meter. The driver adds newly received bytes to `bytes`
+    before processing outputs. The queues then count these bytes towards events.
     """
 
     __slots__ = ("bytes", "seen")
@@ -44,7 +44,7 @@ class ReadMeter:
         self.seen = 0  # the core's total `bytes_received` when the driver last read it
 
     def pass_over(self) -> None:
-        """Report that no queue stores the last message. If there are more than `CHUNK` bytes, drop them."""
+        """Record that no queue stores the last message. Reset the meter if `bytes` is over `CHUNK`."""
         if self.bytes > CHUNK:
             self.bytes = 0
 
@@ -52,12 +52,12 @@ class ReadMeter:
 class EventQueue(Generic[Event]):
     """Queue of at most `limit` events with at most `MAX_QUEUED_BYTES` received bytes.
 
-    When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. A consumer that
-    waits sets `wake`. It is called once and removed, at the next event or when the queue is closed.
+    When the queue is full, the oldest events are dropped, and `get` returns `EventsDropped`. A waiting
+    consumer sets `wake`. The queue calls `wake` once, at the next event or at the close.
 
-    When `meter` has more than `CHUNK` bytes, the next event is charged with all of them. If several queues
-    share a meter, the queue that gets this event is charged. So each byte is charged once, and the sum of
-    each queue is exact to about `CHUNK` bytes.
+    When `meter` has more than `CHUNK` bytes, all these bytes count towards the next event. If several queues
+    share a meter, the bytes count towards the queue that gets this event. Each byte is counted once, and the
+    sum of each queue is exact to about `CHUNK` bytes.
     """
 
     __slots__ = (
@@ -80,18 +80,18 @@ class EventQueue(Generic[Event]):
         self.wake: Callable[[], object] | None = None
         self.meter = ReadMeter() if meter is None else meter
         self._events: deque[Event] = deque()
-        self._heavy: deque[tuple[Event, int]] = deque()  # the charged events of `_events`, with their bytes
+        self._heavy: deque[tuple[Event, int]] = deque()  # the events of `_events` with a size, and the size
         self._held = 0  # sum of the bytes in `_heavy`
         self._dropped = 0
         self.closed = False
         self.error: BaseException | None = None  # the argument of `close`
-        self.was_told = False  # a consumer has read to the end
+        self.was_told = False  # a consumer has read the queue to the end
 
     def __len__(self) -> int:
         return len(self._events)
 
     def put(self, event: Event) -> None:
-        """Add an event."""
+        """Append an event to the queue."""
         events = self._events
         if len(events) >= self._limit:
             self._drop_oldest()
@@ -119,13 +119,13 @@ class EventQueue(Generic[Event]):
         return self.was_told and not self._events and not self._dropped
 
     def end(self) -> None:
-        """Report that a consumer has read a closed queue to the end. Raises `error`, if any."""
+        """Record that a consumer has read a closed queue to the end. Raises `error`, if any."""
         self.was_told = True
         if self.error is not None:
             raise self.error
 
     def close(self, error: BaseException | None = None) -> None:
-        """Accept no more events. Queued events can still be read; after them, `end` raises `error`."""
+        """Accept no more events. Queued events can still be read, and then `end` raises `error`."""
         if not self.closed:
             self.closed = True
             self.error = error
@@ -137,7 +137,7 @@ class EventQueue(Generic[Event]):
             wake()
 
     def _charge(self, event: Event) -> None:
-        """Charge the bytes of the meter to the newest event. Drop older events while the sum is too large."""
+        """Add the bytes of the meter to the newest event. Drop older events while the sum is too large."""
         weight, self.meter.bytes = self.meter.bytes, 0
         self._heavy.append((event, weight))
         self._held += weight
@@ -149,6 +149,6 @@ class EventQueue(Generic[Event]):
         self._dropped += 1
 
     def _release(self, event: Event) -> None:
-        """Subtract the bytes of an event that was the oldest and has been removed."""
+        """Subtract the size of the oldest event, which has been removed."""
         if self._heavy and self._heavy[0][0] is event:
             self._held -= self._heavy.popleft()[1]

@@ -1,10 +1,10 @@
-"""Callback interface: every event as an `(event_type, data)` pair, and clients created from keywords.
+"""Callback interface: passes every event as `(event_type, data)`, and creates clients from keywords.
 
     client = PresenceClient(server_url="wss://…", user_id="alice-123", display_name="alice")
     client.on_notification = handle_notification
 
-This module does not depend on an event loop. The client calls the callback inside `logged`, and an
-asynchronous client also awaits its result.
+This module does not depend on an event loop. The client calls the callback inside `logged`. An
+asynchronous client also awaits the result of the callback.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from presence_proto import (
 logger = logging.getLogger(__name__)
 
 OnNotification: TypeAlias = Callable[[str, dict[str, Any]], object]
-"""Callback for every event. In an asynchronous adapter it may return an awaitable."""
+"""Callback for every event. The callback of an asynchronous client may return an awaitable."""
 
 EVENT_TYPES: Mapping[type, str] = {
     Connected: "connected",
@@ -56,18 +56,18 @@ EVENT_TYPES: Mapping[type, str] = {
     InviteSent: "invite_sent",
     EventsDropped: "events_dropped",
 }
-"""Event type for each event class."""
+"""The event type, a string, for each event class."""
 
 IDENTITY_FIELDS = ("user_id", "display_name", "access_token")
 
 
 def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, Any]]:
-    """Return the event type and the data of an event. The data is a dict of the fields, ready for JSON.
+    """Return the event type and the data of an event. The data is a JSON-serializable dict of fields.
 
     The fields of a user (`user_id`, `display_name`, `status`, `activity`, `online_at`) are at the top level
-    of the dict. So are extra fields of the payload, unless a field of the event has the same name.
-    `connected` has the key `users`: a list with one such dict for each user. `activity_changed` also has
-    `previous_status` and `previous_activity`.
+    of the dict. Extra fields of the payload are also at the top level, unless a field of the event has the
+    same name. For `connected`, the dict has the key `users`, a list with one dict of fields for each user.
+    For `activity_changed`, the dict also has `previous_status` and `previous_activity`.
     """
     match event:
         case Connected():
@@ -89,7 +89,7 @@ def notification(event: PresenceEvent | EventsDropped) -> tuple[str, dict[str, A
 
 @contextmanager
 def logged(event_type: str) -> Iterator[None]:
-    """Log the exceptions of a callback, so that they do not end the client."""
+    """Log an exception of a callback, so that the exception does not end the client."""
     try:
         yield
     except Exception:
@@ -99,11 +99,11 @@ def logged(event_type: str) -> Iterator[None]:
 def who_and_where(
     identity: Identity | None, config: PresenceConfig | None, settings: Mapping[str, Any]
 ) -> tuple[Identity, PresenceConfig]:
-    """Return the identity and config of a client: the given ones, or new ones from keywords.
+    """Return the given identity and config of a client, or create both from keywords.
 
     In `settings`, `user_id`, `display_name` and `access_token` (optional) belong to the identity. All other
     keywords, such as `server_url` and `api_key`, belong to the config. Raises `ConfigError` when objects and
-    keywords are mixed, or when one of them is incomplete. Raises `TypeError` for an unknown keyword.
+    keywords are mixed, or when a required value is missing. Raises `TypeError` for an unknown keyword.
     """
     if identity is not None and config is not None and not settings:
         return identity, config

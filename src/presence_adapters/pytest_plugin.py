@@ -1,6 +1,6 @@
 """Pytest fixture `presence_hub`: a `presence_adapters.server.HubThread` for one test.
 
-Every pytest run loads this module if the package is installed, so it imports the hub only on use.
+Every pytest run loads this module if the package is installed, so the module imports the hub only on use.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def presence_hub(request: pytest.FixtureRequest) -> Iterator[HubThread]:
     """Server for Phoenix, Supabase and Jarvis clients, on a free port of 127.0.0.1, with fault switches.
 
-    Clients need its `api_key`. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of `HubConfig`.
+    Clients need the `api_key` of the hub. `@pytest.mark.presence_hub(presence_window=0.1)` sets options of
+    `HubConfig`.
     """
     from presence_adapters.server.hub_thread import HubThread, new_api_key
     from presence_proto import ConfigError, HubConfig
 
     options: dict[str, Any] = {"api_keys": [new_api_key()]}
-    for marker in reversed(list(request.node.iter_markers("presence_hub"))):  # the closest one wins
+    for marker in reversed(list(request.node.iter_markers("presence_hub"))):  # the closest marker wins
         if marker.args:
             pytest.fail(
                 "the marker presence_hub takes only keyword arguments: options of HubConfig", pytrace=False

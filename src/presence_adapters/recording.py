@@ -1,7 +1,7 @@
 """`Recording`: creates a core, with or without a recording, and owns the file of the recording.
 
-It implements the `record` option of all adapters, and feeds the wire log. `presence_proto.recording.Recorder`
-defines the content of a recording. `presence replay` reads it.
+The class implements the `record` option of all adapters, and feeds the wire log. The content of a recording
+is defined by `presence_proto.recording.Recorder`. The command `presence replay` reads recordings.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 class TextFile(Protocol):
-    """File-like target of a recording."""
+    """Interface of a text file to which a recording is written."""
 
     def write(self, text: str, /) -> object: ...
     def flush(self) -> object: ...
 
 
 Record: TypeAlias = str | os.PathLike[str] | TextFile
-"""Target of a recording: a path, or a text file open for writing, which the recording does not close."""
+"""Target of a recording: a path, or a text file open for writing. The recording does not close this file."""
 
 
 class Recording:
-    """Factory of the core of one client or hub, with an optional recording.
+    """Factory for the core of one client or hub. The core can be recorded.
 
     The core is recorded line by line if there is a `target`, or if the wire log is enabled. If the target is
     a path, `open` opens the file and overwrites an existing file. The file is closed when the driver has
@@ -52,7 +52,7 @@ class Recording:
         is_wanted = target is not None or self._wire_log is not None
         self._recorder: Recorder | None = None
         if is_wanted:
-            from presence_proto.recording import Recorder  # imported late: few clients are recorded
+            from presence_proto.recording import Recorder  # imported late, because few clients are recorded
 
             self._recorder = Recorder(self._write)
 
@@ -89,7 +89,7 @@ class Recording:
     # ---------------------------------------------------------------- the file
 
     def open(self) -> None:
-        """Open the target. Call this before the core is used. Raises `ConfigError` if it is not writable."""
+        """Open the target before the core is used. Raises `ConfigError` if the target is not writable."""
         target = self._target
         if target is None or self._was_opened:
             return
@@ -107,7 +107,7 @@ class Recording:
         self._was_opened = True
 
     def until(self, on_end: Callable[[Exception | None], None]) -> Callable[[Exception | None], None]:
-        """Wrap the `on_end` callback of a driver so that the recording ends after it."""
+        """Wrap the `on_end` callback of a driver so that the recording ends after the callback."""
         recorder = self._recorder
         if recorder is None:
             return on_end
@@ -134,12 +134,12 @@ class Recording:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None and file is not self._target:
-            with suppress(OSError):  # the disk is full, which `_write` has logged
+            with suppress(OSError):  # the disk may be full; `_write` has logged the error
                 file.close()  # type: ignore[attr-defined]  # `open` returned it, so it has `close`
 
 
 def _for_us_alone(path: str, flags: int) -> int:
-    """Open a file for writing that only the owner can read. Do not follow symbolic links."""
+    """Open a file for writing that only the file's owner can read. Do not follow symbolic links."""
     # Not O_TRUNC: a file that cannot be made private must keep its content.
     flags &= ~os.O_TRUNC
     handle = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o600)
@@ -148,7 +148,7 @@ def _for_us_alone(path: str, flags: int) -> int:
             os.fchmod(handle, 0o600)
             os.ftruncate(handle, 0)
         elif os.name == "posix":
-            os.set_blocking(handle, True)  # a FIFO: O_NONBLOCK has made sure that it has a reader
+            os.set_blocking(handle, True)  # a FIFO: O_NONBLOCK has made sure that a reader exists
         else:
             os.ftruncate(handle, 0)
     except BaseException:

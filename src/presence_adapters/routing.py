@@ -1,6 +1,6 @@
 """`Routes`: distributes the events of a core `RealtimeClient` to channel queues and waiting callers.
 
-It does not depend on an event loop: the client supplies the queues and the waiters.
+This module does not depend on an event loop, because the client supplies the queues and the waiters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Queue = TypeVar("Queue", bound=EventQueue[Any])
 
 
 class Waiter:
-    """One caller's wait for a result. It is also `done` when the caller has stopped waiting."""
+    """A caller's wait for a result. A waiter is also `done` when the caller has stopped waiting."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None
@@ -38,19 +38,19 @@ class Waiter:
         self._is_done = False
 
     def done(self) -> bool:
-        """Whether the result, or an exception in its place, has arrived."""
+        """Whether a result or an exception has been set."""
         return self._is_done
 
     def set_result(self, result: Any) -> None:
-        """Finish with this result."""
+        """Finish the wait with this result."""
         self._result, self._is_done = result, True
 
     def set_exception(self, exception: Exception) -> None:
-        """Finish with this exception, which `result` raises."""
+        """Finish the wait with this exception, which `result` then raises."""
         self.error, self._is_done = exception, True
 
     def result(self) -> Any:
-        """Return the result. Raises the exception that came in its place."""
+        """Return the result, or raise the exception that was set."""
         assert self._is_done
         if self.error is not None:
             raise self.error
@@ -58,7 +58,7 @@ class Waiter:
 
 
 class Route(Generic[Queue]):
-    """State of one topic, from its join until it is left: the queue of its events, and its waiters."""
+    """State of one topic, from the join to the end of the leave: the event queue, and the waiting callers."""
 
     def __init__(self, topic: str, queue: Queue) -> None:
         self.topic = topic
@@ -66,7 +66,7 @@ class Route(Generic[Queue]):
         self.channel: Any = None  # the public `Channel` object of the client, once created
         self.response: Any = None  # the server's response to the latest join
         self.was_joined = False
-        self.leaving = False  # `leave` was called, or the server closed the channel for good
+        self.leaving = False  # `leave` was called, or the server closed the channel permanently
         self.trouble: str | None = None  # why the latest join failed
         self.joiners: list[Waiter] = []  # waiters for the join
         self.syncers: list[Waiter] = []  # waiters for the complete presence
@@ -74,10 +74,10 @@ class Route(Generic[Queue]):
 
 
 class Routes(Generic[Queue]):
-    """All routes of one client.
+    """All `Route`s of one client, by topic.
 
-    `stream` is the queue of the events without a topic. `leave` makes the core leave a topic. `refusal`
-    returns the exception to raise if the server has refused the client for good, otherwise `None`.
+    `stream` is the queue of the events without a topic. `leave(topic)` makes the core leave a topic.
+    `refusal()` returns the exception to raise if the server has refused the client permanently, else `None`.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Routes(Generic[Queue]):
         self._leave = leave
         self._refusal = refusal
         self._routes: dict[str, Route[Queue]] = {}
-        self._leaving: dict[str, deque[Route[Queue]]] = {}  # left, but ChannelLeft has not arrived yet
-        self._pushes: dict[int, Waiter] = {}  # by push id
+        self._leaving: dict[str, deque[Route[Queue]]] = {}  # topics for which ChannelLeft has not arrived
+        self._pushes: dict[int, Waiter] = {}  # waiters for replies, by push id
         self._ended = False
         self._last_words = "the client was disconnected"  # reason of the latest disconnect
 
@@ -110,7 +110,7 @@ class Routes(Generic[Queue]):
         return route
 
     def abort(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Remove `waiter`. Leave the topic if it has no `Channel` yet and no other joiner waits for it."""
+        """Remove `waiter`. Leave the topic if no `Channel` exists and no other caller waits for the join."""
         for waiters in (route.joiners, route.syncers):
             if waiter in waiters:
                 waiters.remove(waiter)
@@ -118,14 +118,14 @@ class Routes(Generic[Queue]):
             self.leave(route)
 
     def await_sync(self, route: Route[Queue], waiter: Waiter) -> None:
-        """Finish `waiter` when the complete presence of the topic arrives next."""
+        """Finish `waiter` when the complete presence of the topic arrives."""
         if route.queue.closed:
             waiter.set_exception(left_already(route.topic))
         else:
             route.syncers.append(waiter)
 
     def leave(self, route: Route[Queue], waiter: Waiter | None = None) -> None:
-        """Leave the topic, unless it was left before. Finish `waiter` when the topic is left."""
+        """Leave the topic, unless this was done before. Finish `waiter` when the leave is complete."""
         if self._ended or route.queue.closed:
             if waiter is not None:
                 waiter.set_result(None)
@@ -142,16 +142,16 @@ class Routes(Generic[Queue]):
             self._leave(route.topic)
 
     def expect_reply(self, push_id: int, waiter: Waiter) -> None:
-        """Give the reply to this push to `waiter`."""
+        """Pass the reply to the push with this id to `waiter`."""
         self._pushes[push_id] = waiter
 
     # ---------------------------------------------------------------- events
 
     def handle(self, event: RealtimeEvent) -> None:
-        """Put an event into the queue of its topic, or give it to the waiter for its push."""
+        """Put an event into the queue of the topic, or pass a push reply to the waiting caller."""
         match event:
             case PushReplied():
-                self.stream.meter.pass_over()  # the reply goes to a waiter, so no queue holds its bytes
+                self.stream.meter.pass_over()  # the reply goes to a waiter, so no queue holds the bytes
                 self._answer(event.push_id, event)
             case PushFailed() if event.push_id in self._pushes:
                 self._answer(event.push_id, event)
@@ -161,7 +161,7 @@ class Routes(Generic[Queue]):
                 self._deliver(event)
 
     def end(self, error: Exception | None) -> None:
-        """Close all queues and finish all waiters, because the client has ended. `None`: no error."""
+        """Close all queues and finish all waiters, because the client has ended, with `error` if any."""
         self._ended = True
         reason = error or ConnectError(self._last_words)
         for route in [
@@ -197,7 +197,7 @@ class Routes(Generic[Queue]):
             route.trouble = event.reason
             if event.refused and not event.passing and not route.was_joined:
                 # Fail the joiners only on a permanent refusal. After a late reply, a temporary refusal or a
-                # lost connection, the next join may still succeed, so the joiners go on waiting.
+                # lost connection, the next join may still succeed, so the joiners continue to wait.
                 _fail(route.joiners, JoinError(event.topic, event.reason, event.response))
                 self.leave(route)
 

@@ -22,7 +22,7 @@ Event = TypeVar("Event")
 
 
 class SocketClient(AnyClient[Core], Generic[Core, Event]):
-    """Client on a plain socket: a core, its driver and its event queue."""
+    """Client on a plain socket, made of a core, a driver and an event queue."""
 
     _driver_type: ClassVar[type[SocketDriver]] = SocketDriver
     _driver: SocketDriver
@@ -37,7 +37,7 @@ class SocketClient(AnyClient[Core], Generic[Core, Event]):
         return {"provider": plain_provider(access_token)}
 
     def set_access_token(self, token: str | None) -> None:
-        """Replace the access token: at once in every joined channel, in later joins and in the next URL."""
+        """Replace the access token in all joined channels now, and in later joins and connection URLs."""
         self._driver.command(self._core.set_access_token, token)
 
     def _begin(self) -> None:
@@ -51,29 +51,29 @@ class SocketClient(AnyClient[Core], Generic[Core, Event]):
 
 
 class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent], AnyPresenceClient):
-    """Client of one presence room: who is online and what they are doing.
+    """Client of a presence room, where users see who is online and what each user is doing.
 
-    Create it from an `Identity` and a `PresenceConfig`, or from the keywords of both:
+    Create a client from an `Identity` and a `PresenceConfig`, or from the keywords of these two classes:
     `PresenceClient(server_url=…, user_id=…, display_name=…)`.
 
-    - `ssl_context`: a TLS context in place of the default one, which verifies certificates.
-    - `proxy`: the URL of a proxy, or `""` for none. The default is read from the environment (`https_proxy`,
-      `http_proxy`, `all_proxy`, `no_proxy`).
-    - `access_token`: a token, or a function that returns a token. The function is called in a thread, before
-      connects and joins, and before the last token expires.
-    - `rng`: random numbers for the backoff jitter.
-    - `online_at`: the time that others see as the start of the presence; default: now.
-    - `record`: a path or text file for a recording that `presence replay` reads.
+    - `ssl_context`: a TLS context to use instead of the default context, which verifies certificates.
+    - `proxy`: the URL of a proxy, or `""` for a direct connection. The default proxy is read from the
+      environment variables `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`.
+    - `access_token`: a token, or a function that returns a token. The client calls the function in a
+      thread, before each connect and join, and before the current token expires.
+    - `rng`: the random number generator for the jitter of reconnect delays.
+    - `online_at`: the time that other users see as the start of this presence; default: the current time.
+    - `record`: a path or text file for a recording of the client, which `presence replay` reads.
 
-    Commands return an id, which `CommandFailed` repeats if the command fails. They raise `LocalProtocolError`
-    when they are not legal, and `ConnectError` when the client has ended.
+    Each command returns an id, and a `CommandFailed` event with this id reports a failure. A command raises
+    `LocalProtocolError` when the command is not legal, and `ConnectError` when the client has ended.
 
-    `on_notification(event_type, data)`, if set, is called for every event; see `notifications`. Its
-    exceptions are logged.
+    `on_notification(event_type, data)`, if set, is called for every event; see `notifications`. Exceptions
+    of this callback are logged.
     """
 
     def update_activity(self, status: core.UserStatus, activity: str | None = None) -> int:
-        """Show this status and activity to others, now and after every reconnect."""
+        """Show this status and activity to the other users, now and after every reconnect."""
         return self._driver.command(self._core.update_activity, status, activity)
 
     def send_invite(self, game: str, code: str | None = None) -> int:
@@ -81,7 +81,7 @@ class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent]
         return self._driver.command(self._core.send_invite, game, code)
 
     def send_poke(self, user_id: str) -> int:
-        """Poke a user."""
+        """Send a poke to the user with this id."""
         return self._driver.command(self._core.send_poke, user_id)
 
     def send_chat(self, channel: str, content: str, reply_to: str | None = None) -> int:
@@ -98,20 +98,20 @@ class SocketPresenceClient(SocketClient[core.PresenceClient, core.PresenceEvent]
 class SocketRealtimeClient(SocketClient[core.RealtimeClient, core.RealtimeEvent], AnyRealtimeClient):
     """Client of many Phoenix or Supabase channels on one connection.
 
-    The events of the client are those without a channel (`SocketConnected`, `SocketDisconnected`,
-    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own events, in its
-    own queue of `max_queued_events`. For the parameters see `PresenceClient`.
+    The client yields the events that belong to no channel (`SocketConnected`, `SocketDisconnected`,
+    `AccessTokenFailed`, `ProtocolViolation`) and `EventsDropped`. Each `Channel` has its own queue of at most
+    `max_queued_events` events. `PresenceClient` describes the parameters.
     """
 
     _routes: Routes[EventQueue[core.RealtimeEvent]]
 
 
 class SocketChannel(AnyChannel):
-    """Channel of one topic, created by `RealtimeClient.join`. It is rejoined after every loss until `leave`.
+    """Channel of one topic, created by `RealtimeClient.join`. The client rejoins lost channels until `leave`.
 
-    Its events are all events of the topic except replies to pushes: `Broadcast`, `ChannelMessage`,
-    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin, and others, and also
-    `EventsDropped`.
+    The channel yields all events of the topic except replies to pushes: `Broadcast`, `ChannelMessage`,
+    `PresenceSynced`, `PresenceDiffed`, `ChannelDown`, `ChannelJoined` after a rejoin, other event classes,
+    and `EventsDropped`.
     """
 
     _driver: SocketDriver
@@ -131,7 +131,7 @@ class SocketChannel(AnyChannel):
         return answer
 
     def _broadcast(self, event: str, payload: Any) -> Waiter:
-        """Return a waiter for the acknowledgement. Without `broadcast_ack` it is done at once."""
+        """Return a waiter for the acknowledgement. Without `broadcast_ack` the waiter is done at once."""
         answer = Waiter()
         if self._is_acked:
             self._driver.command(self._pushing(answer, self._core.broadcast, event, payload))

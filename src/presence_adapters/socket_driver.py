@@ -1,6 +1,6 @@
-"""`SocketDriver`: runs the core of one client on a plain socket. It never waits; a loop calls `step`.
+"""`SocketDriver`: runs the core of one client on a plain socket, and never waits. A loop calls `step`.
 
-The core itself decides about retries and heartbeats.
+The core decides when to reconnect and when to send heartbeats.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _SPECIAL = WATCHED | {SendData, CloseTransport, OpenTransport, AccessTokenNeeded
 """Output classes for which the driver does more than call `on_event`."""
 
 MAX_UNSENT = 1024 * 1024
-"""The most pending bytes with which the connection counts as writable."""
+"""Maximum number of pending bytes of a connection that counts as writable."""
 
 LOOK_AGAIN = 0.05
 """Polling interval in seconds while a call of the access token provider runs."""
@@ -52,17 +52,18 @@ LOOK_AGAIN = 0.05
 class SocketDriver:
     """Driver that runs a core (`endpoint`) on a plain socket until the core is closed or fails.
 
-    - `on_event` gets every output that does not concern a transport. If there is a `provider`, `on_event`
-      does not get requests for tokens either.
-    - `on_end` is called once: with `None` when the core is closed, or with the exception if a fact or a drain
-      raised one (a bug). After that, the driver does nothing more. The running `step` or `call` raises the
-      exception. Ctrl-C during a `step` or `call` also ends the driver, and `step` or `call` raises it.
-    - `proxy`: the proxy to connect through.
-    - `provider` returns access tokens. It is called in a thread.
-    - `linger`: the most seconds that a gracefully closed connection may take to send its pending data.
-    - `monitor` gets the events about a client's connection. `meter` gets the number of received bytes.
+    - `on_event` receives every output of the core that does not concern a connection. With a `provider`,
+      `on_event` receives no token requests.
+    - `on_end` is called once: with `None` when the core is closed, or with the exception if the core raised
+      an exception (a bug). After the call of `on_end`, the driver does nothing more. The running `step` or
+      `call` raises the exception. Ctrl-C during a `step` or `call` also ends the driver, and the `step` or
+      `call` raises `KeyboardInterrupt`.
+    - `proxy`: the proxy for all connections; `None` for direct connections.
+    - `provider` returns access tokens. The driver calls `provider` in a thread.
+    - `linger`: the maximum time in seconds for sending pending data while a connection closes gracefully.
+    - `monitor` receives the connection events of a client. `meter` receives the number of received bytes.
 
-    The driver has one connection at a time. It opens the next one only after the last one is closed.
+    The driver has one connection at a time, and closes this connection before opening the next.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class SocketDriver:
         self._linger = linger
         self.monitor = monitor or ConnectionMonitor("")
         self._link: Link | None = None
-        self._next: OpenTransport | None = None  # to open when `_link` has finished closing
+        self._next: OpenTransport | None = None  # the connection to open once `_link` is closed
         self._pong = b""  # the latest pong, kept while the socket is not writable
         self._deadline: float | None = None  # the deadline of the core
         self._lingers_until: float | None = None  # deadline for the pending data of a closing `_link`
@@ -106,7 +107,7 @@ class SocketDriver:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this process was forked after the start, so that the socket belongs to the parent."""
+        """Whether this process was forked after the start, so that the parent process owns the socket."""
         return self.process not in (None, os.getpid())
 
     def check(self) -> None:
@@ -121,15 +122,15 @@ class SocketDriver:
             raise LocalProtocolError(forked("client"))
 
     def check_running(self) -> None:
-        """Raise as `check` does, and raise `ConnectError` after the end."""
+        """Raise the errors of `check`, and raise `ConnectError` if the client has ended."""
         self.check()
         if self.ended:
             raise self.monitor.ended()
 
     def fileno(self) -> int:
-        """Return the descriptor to wait for; -1 if there is none.
+        """Return the file descriptor to wait on, or -1 if there is no descriptor.
 
-        It belongs to the socket, or to a helper socket while the address is being looked up.
+        The descriptor belongs to the socket or, while the address is being looked up, to a helper socket.
         """
         return -1 if self._link is None else self._link.fileno()
 
@@ -144,13 +145,13 @@ class SocketDriver:
         return self._link is None or self._link.unsent <= MAX_UNSENT
 
     def make_room(self) -> None:
-        """Called before a command: raise `LocalProtocolError` unless `is_writable`."""
+        """Raise `LocalProtocolError` unless `is_writable`. Called before each command."""
         if not self.is_writable:
             raise LocalProtocolError("the server does not read what was sent to it: wait until it does")
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the driver has ended and its socket is closed."""
+        """Whether the driver has ended and the socket is closed."""
         return self.ended and self._link is None
 
     def next_delay(self) -> float | None:
@@ -169,14 +170,14 @@ class SocketDriver:
         self.process = os.getpid()
 
     def command(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core when the driver takes more data. Raises as `check_running` does."""
+        """Run a command of the core once the driver takes data. Raises the errors of `check_running`."""
         self.check_running()
         self.make_room()
         self.check_running()
         return self.call(command, *args, **kwargs)
 
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
+        """Run a command of the core. If the command raises an exception, the core is unchanged."""
         if self.ended:
             raise ConnectError("the client has ended: create a new one") from self.error
         with self._failing(but=Exception):
@@ -194,7 +195,7 @@ class SocketDriver:
                 self._work(self._link, budget)
             if self._asking is not None and self._asking.is_over:
                 self._answer(self._asking)
-            # Only after reading: a reply that has arrived must not time out.
+            # Only after reading, because a reply that has already arrived must not time out.
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self.endpoint.tick(now=time.monotonic())
             self._drain()
@@ -235,7 +236,7 @@ class SocketDriver:
             self._remove(link)
 
     def _tell(self, link: Link, fact: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        """Report a fact to the core, unless the core has dropped the link."""
+        """Report a network event to the core, unless the core has dropped the connection."""
         if self._link is link and not link.is_closing:
             fact(link.conn, *args, now=time.monotonic(), **kwargs)
             self._drain()
@@ -244,7 +245,7 @@ class SocketDriver:
 
     def _drain(self) -> None:
         if self.error is not None or self._is_draining:
-            return  # the running call also carries out the outputs of commands in event handlers
+            return  # the running call also processes the outputs of commands in event handlers
         self._is_draining = True
         try:
             if (meter := self._meter) is not None:
@@ -256,7 +257,7 @@ class SocketDriver:
                 for output in outputs:
                     if type(output) in _SPECIAL:
                         self._carry_out(output)
-                    else:  # nearly always
+                    else:  # the usual case
                         self._on_event(output)
         finally:
             self._is_draining = False
@@ -284,7 +285,7 @@ class SocketDriver:
                 log_opening(logger, output, self._proxy)
                 self._open(output)
             case AccessTokenNeeded() if self._provider is not None:
-                # If the provider is already running, its result also answers this request.
+                # If a call of the provider is running, the result of that call also answers this request.
                 provider = self._provider
                 self._asking = self._asking or DaemonCall("access token", lambda: ask(provider))
             case _:
@@ -292,7 +293,7 @@ class SocketDriver:
                 self._on_event(output)
 
     def _send(self, link: Link, data: bytes) -> None:
-        # First the pong, because `data` may end with a close frame, which must be the last frame.
+        # Send the pong first, because `data` may end with a close frame, which must be the last frame.
         link.send(self._pong + data)
         self._pong = b""
 

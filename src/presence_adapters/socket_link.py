@@ -1,7 +1,7 @@
 """`Link`: one connection on a non-blocking socket, with an optional proxy and TLS.
 
 TLS runs in memory (`ssl.MemoryBIO`). All received bytes are decrypted at once, so no data is left unread
-while the socket is not readable. An open connection waits to be writable only while it has bytes to write.
+while the socket is not readable. An open connection waits for writability only while data is pending.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # Non-blocking connect to the first address that answers (RFC 8305).
 
 
-# Not epoll or kqueue: they need a file descriptor, and may keep the registration of a closed socket.
+# Not epoll or kqueue: both need a file descriptor, and may keep the registration of a closed socket.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 LOOK_AT_ALL = 0.05
@@ -49,9 +49,9 @@ LOOK_AT_ALL = 0.05
 
 
 class Lookup(DaemonCall["tuple[list[Found], ssl.SSLContext | None]"]):
-    """The slow steps of a connect, in a thread: look up the host, and load the certificates for TLS.
+    """Thread for the slow steps of a connect: looking up the host, and loading the TLS certificates.
 
-    The result has the addresses and the TLS context. `signal` becomes readable when `is_over`.
+    The result contains the addresses and the TLS context. `signal` becomes readable when `is_over`.
     """
 
     def __init__(self, wanted: OpenTransport, context: ssl.SSLContext | None) -> None:
@@ -63,15 +63,15 @@ class Lookup(DaemonCall["tuple[list[Found], ssl.SSLContext | None]"]):
         )
 
     def cancel(self) -> None:
-        """Drop the result. The thread itself ends when the system call returns."""
+        """Ignore the result. The thread ends when the system call returns."""
         self.signal.close()
         self._done.close()
 
 
 class SocketConnect:
-    """TCP connect to the host of `wanted`. Call `step` until it returns a socket or raises.
+    """TCP connect to the host of `wanted`. Call `step` until a call returns a socket or raises.
 
-    The connects to the addresses run in parallel, started `STAGGER` seconds apart. The first to succeed wins.
+    The connects to all addresses run in parallel and start `STAGGER` seconds apart. The first success wins.
     `context`: the TLS context; if `None` and TLS is wanted, the look-up thread creates it.
     """
 
@@ -85,10 +85,10 @@ class SocketConnect:
         self._next_at = 0.0  # start of the next attempt, by the monotonic clock
 
     # Two consecutive sockets never have the same file descriptor, because the next socket is opened before
-    # the last one is closed. So code that has registered a descriptor with a selector sees the change.
+    # the last socket is closed. Code that has registered a descriptor therefore sees the change.
 
     def fileno(self) -> int:
-        """File descriptor to wait on: readable after the look-up, writable after a connect; -1: none yet."""
+        """File descriptor to wait on: readable after the look-up, writable after a connect; -1 if none."""
         if self._lookup is not None:
             return self._lookup.signal.fileno()
         return self._socks[0].fileno() if self._socks else -1
@@ -99,7 +99,7 @@ class SocketConnect:
         return bool(self._socks)
 
     def delay(self) -> float | None:
-        """Seconds until `step` is due without activity on `fileno`; `None`: it is not due."""
+        """Seconds until `step` is due without activity on `fileno`; `None` if no `step` is due."""
         if not self._socks:
             return None
         times = [self._next_at - time.monotonic()] if self._addresses else []
@@ -157,7 +157,7 @@ class SocketConnect:
         return True
 
     def _begin(self, over: list[socket.socket]) -> None:
-        """Start to connect to the addresses that are due. Raises when all have failed."""
+        """Start to connect to the addresses that are due. Raises `OSError` when all have failed."""
         assert self._addresses is not None
         while self._addresses and (not self._socks or time.monotonic() >= self._next_at):
             family, kind, protocol, _, address = self._addresses.pop(0)
@@ -175,13 +175,13 @@ class SocketConnect:
                 self._next_at = time.monotonic() + STAGGER
         if not self._socks:
             raise none_works(self._errors)
-        if self._lookup is not None:  # only now: the new socket must get another descriptor
+        if self._lookup is not None:  # not earlier: the new socket must get another descriptor
             self._lookup.cancel()
             self._lookup = None
 
     def _fail(self, error: OSError, sock: socket.socket | None, over: list[socket.socket]) -> None:
         self._errors.append(error)
-        self._next_at = 0.0  # the next address need not wait (RFC 8305 §5)
+        self._next_at = 0.0  # try the next address at once (RFC 8305 §5)
         over += [] if sock is None else [sock]
 
 
@@ -196,13 +196,13 @@ def _is_settled(sock: socket.socket) -> bool:
 
 
 CHUNK = 256 * 1024
-"""The most bytes of one read and of one write."""
+"""Maximum size of one read and of one write, in bytes."""
 
 
 class Link:
     """Non-blocking connection to the host of `wanted`, through `proxy` if given.
 
-    `step` connects and reads, `flush` writes. For `context` see `SocketConnect`.
+    `step` connects and reads, `flush` writes. `SocketConnect` describes `context`.
     """
 
     def __init__(
@@ -214,7 +214,7 @@ class Link:
         self.conn = wanted.conn
         self.is_open = False
         self.is_closing = False
-        self.has_more = True  # `step` has something to do at once
+        self.has_more = True  # `step` can do work at once
         self.context = context
         self._wanted = wanted
         self._proxy = proxy  # `None` once the tunnel is open
@@ -225,7 +225,7 @@ class Link:
         self._tls: ssl.SSLObject | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._unsent = bytearray()  # plaintext, not encrypted yet
-        self._wire = bytearray()  # bytes for the socket
+        self._wire = bytearray()  # bytes to write to the socket
         self._is_at_end = False  # the TLS stream of the server has ended
         self._said_goodbye = False  # whether the socket is shut down for writing
         self._write_error: OSError | None = None
@@ -233,14 +233,14 @@ class Link:
     # ---------------------------------------------------------------- getters
 
     def fileno(self) -> int:
-        """File descriptor to wait on; -1: none."""
+        """File descriptor to wait on, or -1 if there is no socket."""
         if self._connect is not None:
             return self._connect.fileno()
         return -1 if self._sock is None else self._sock.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait for writability, too."""
+        """Whether to wait until the socket is writable as well as readable."""
         return bool(self._wire) if self._connect is None else self._connect.wants_write
 
     @property
@@ -249,7 +249,7 @@ class Link:
         return len(self._unsent) + len(self._wire)
 
     def delay(self) -> float | None:
-        """Seconds until `step` is due without activity on `fileno`; `None`: it is not due."""
+        """Seconds until `step` is due without activity on `fileno`; `None` if no `step` is due."""
         if self.has_more:
             return 0.0
         return None if self._connect is None else self._connect.delay()
@@ -257,12 +257,12 @@ class Link:
     # ---------------------------------------------------------------- commands
 
     def send(self, data: bytes) -> None:
-        """Queue `data` for `flush`. After a write error it is dropped."""
+        """Queue `data` for `flush`. After a write error, drop `data`."""
         if self._write_error is None:
             self._unsent += data
 
     def close(self) -> None:
-        """Close gracefully: write the rest, shut down the write side, and wait for the peer to close.
+        """Close gracefully: write pending data, shut down the write side, and wait for the peer to close.
 
         Closing a socket with unread data makes the system send a reset, which may destroy data in flight.
         """
@@ -283,7 +283,7 @@ class Link:
         """Continue to connect, or read at most `limit` bytes.
 
         Return the received bytes and, if the connection has ended, the reason. `is_open` is updated before
-        the bytes are returned: they arrived on the open connection.
+        the bytes are returned, because the bytes arrived on the open connection.
         """
         self.has_more = False
         data: list[bytes] = []
@@ -303,7 +303,7 @@ class Link:
         return b"".join(data), reason
 
     def flush(self) -> None:
-        """Write as much as the socket accepts now."""
+        """Write as many bytes as the socket accepts now."""
         if self._sock is None:
             return
         try:
@@ -351,7 +351,7 @@ class Link:
             self._begin(tunnel.early_data, data)
 
     def _begin(self, early: bytes, data: list[bytes]) -> None:
-        """Start the stream with the server. `early`: its bytes that arrived with the proxy's reply."""
+        """Start the stream with the server. `early`: bytes that arrived with the proxy's reply."""
         if self._wanted.tls:
             assert self.context is not None
             self._tls = self.context.wrap_bio(
@@ -396,7 +396,7 @@ class Link:
             self.is_open = True
 
     def _seal(self) -> None:
-        """Encrypt `_unsent` into `_wire`, piece by piece. Without TLS, copy it."""
+        """Encrypt `_unsent` into `_wire`, piece by piece. Without TLS, copy `_unsent` unchanged."""
         while self._unsent and len(self._wire) < CHUNK:
             taken = CHUNK
             if self._tls is None:
@@ -409,7 +409,7 @@ class Link:
                 self._wire += self._outgoing.read()
             del self._unsent[:taken]
         if self.is_closing and not self._unsent and self._tls is not None:
-            with suppress(ssl.SSLError):  # `unwrap` has not read the peer's close_notify; it is not needed
+            with suppress(ssl.SSLError):  # `unwrap` has not read the peer's close_notify, which is not needed
                 self._tls.unwrap()
             self._tls = None
         self._wire += self._outgoing.read()

@@ -8,20 +8,21 @@
             ...
 
 No method blocks: commands return at once, and `step` does the I/O that is possible now. Call `step` as often
-as you like, for example once a frame. Or call it only when it is due: when `fileno()` is readable, when
+as you like, for example once a frame. Or call `step` only when necessary: when `fileno()` is readable, when
 `fileno()` is writable while `wants_write` is true, and after `next_delay()` seconds at the latest. Read
 `fileno()`, `wants_write` and `next_delay()` again after every step and every command, because the socket may
 have changed. `fileno()` is -1 when there is no socket. Two consecutive sockets never have the same file
 descriptor.
 
-As long as `step` is called, the client connects, sends heartbeats, enforces timeouts and reconnects by
-itself. Host names are looked up in a temporary thread.
+As long as `step` is called, the client connects, sends heartbeats, enforces timeouts and reconnects
+automatically. Host names are looked up in a temporary thread.
 
-The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When it fills
-up because no events are read, the oldest events are dropped and `EventsDropped` takes their place. Read the
-roster again then.
+The event queue holds at most `max_queued_events` events, and at most 64 MiB of received data. When the
+queue is full, the oldest events are dropped, and `events` yields `EventsDropped` instead. After an
+`EventsDropped`, read the roster again.
 
-Only one thread may use a client. An exception in the core is a bug: `step` raises it, and the client ends.
+Only one thread may use a client. An exception in the core is a bug: `step` raises the exception, and the
+client ends.
 """
 
 from __future__ import annotations
@@ -82,17 +83,17 @@ class _Stepped(SocketClient[Core, Event]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client has ended and its socket is closed, so that `step` has no more work."""
+        """Whether the client has ended and the socket is closed, so that `step` has no more work."""
         return self._driver.is_quiet
 
     def connect(self) -> None:
-        """Start to connect, and stay connected until `disconnect`. A `with` block calls this, too."""
+        """Start to connect, and stay connected until `disconnect`. A `with` block also calls `connect`."""
         self._begin()
 
     def step(self, budget: int = CHUNK) -> None:
         """Do the work that is possible now, and read at most `budget` bytes. Before `connect`, do nothing.
 
-        A message that arrives over several steps is handled as a whole in the last of them.
+        A message that arrives during several steps is handled as a whole in the last of these steps.
         """
         if self._driver.process is None:
             return
@@ -101,12 +102,12 @@ class _Stepped(SocketClient[Core, Event]):
         self._enforce_limits()
 
     def fileno(self) -> int:
-        """File descriptor to wait on; -1 when there is none."""
+        """File descriptor to wait on, or -1 when there is no socket."""
         return self._driver.fileno()
 
     @property
     def wants_write(self) -> bool:
-        """Whether to wait until `fileno()` is writable, too."""
+        """Whether to wait until `fileno()` is writable as well as readable."""
         return self._driver.wants_write
 
     def next_delay(self) -> float | None:
@@ -121,7 +122,7 @@ class _Stepped(SocketClient[Core, Event]):
         """Yield the queued events. The iteration ends when the queue is empty.
 
         Raises `LocalProtocolError` before `connect`. Raises `ConnectError` after the last event if the server
-        has refused the client for good.
+        has refused the client permanently.
         """
         self._driver.check()
         return _read(self._events)
@@ -129,8 +130,8 @@ class _Stepped(SocketClient[Core, Event]):
     def wait_connected(self, timeout: float | None = None) -> Reply:
         """Return a `Reply` that is done when `is_connected`.
 
-        The error of the `Reply` is a `WaitTimeoutError` with the reason if that takes longer than `timeout`
-        seconds; the client goes on trying then. If the client ends, the error is a `ConnectError`.
+        After `timeout` seconds, the error of the `Reply` is a `WaitTimeoutError` with the reason, and the
+        client continues to connect. If the client ends, the error is a `ConnectError`.
         """
         checked_timeout(timeout)
         connected = self._until_connected(Waiter())
@@ -142,7 +143,7 @@ class _Stepped(SocketClient[Core, Event]):
         return self._limited(connected, timeout, abort)
 
     def _limited(self, answer: Waiter, timeout: float | None, abort: Callable[[float], Exception]) -> Reply:
-        """Return the `Reply` for `answer`. After `timeout` seconds its error is set to `abort(timeout)`."""
+        """Return the `Reply` for `answer`. After `timeout` seconds, `abort(timeout)` becomes the error."""
         if timeout is not None:
             limit = _Limit(time.monotonic() + timeout, answer, lambda: abort(timeout))
             self._limits = (*self._limits, limit)
@@ -193,7 +194,7 @@ class PresenceClient(_Stepped[core.PresenceClient, core.PresenceEvent], SocketPr
     def step(self, budget: int = CHUNK) -> None:
         """Do the work that is possible now, and read at most `budget` bytes. Before `connect`, do nothing.
 
-        If `on_notification` is set, call it for every event. It may call commands.
+        If `on_notification` is set, call it for every event. The callback may run commands.
         """
         super().step(budget)
         if self.on_notification is not None:
@@ -212,10 +213,10 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
     ) -> Channel:
         """Join a topic. `channel.joining` is the server's reply. A second call returns the same `Channel`.
 
-        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The join waits through
-        lost connections, late replies and temporary refusals. When the server refuses for good, the client
-        leaves the topic, and the error is a `JoinError`. After `timeout` seconds without success the client
-        leaves the topic, too, and the error is a `JoinTimeoutError`.
+        `params`: a `ChannelConfig` for Supabase, the join payload for plain Phoenix. The join is retried
+        after lost connections, late replies and temporary refusals. On a permanent refusal, the client leaves
+        the topic, and the error is a `JoinError`. After `timeout` seconds without success, the client also
+        leaves the topic, and the error is a `JoinTimeoutError`.
         """
         checked_timeout(timeout)
         joined = Waiter()
@@ -236,7 +237,7 @@ class RealtimeClient(_Stepped[core.RealtimeClient, core.RealtimeEvent], SocketRe
 
 
 class Reply:
-    """Result of a join, a push or a wait, which may still be pending."""
+    """The result of a join, a push or a wait. The result may still be pending."""
 
     def __init__(self, answer: Waiter) -> None:
         self._answer = answer
@@ -251,11 +252,11 @@ class Reply:
 
     @property
     def error(self) -> Exception | None:
-        """A `PushError`, `JoinError`, `ConnectError` or the like; `None` on success or while pending."""
+        """The exception, for example a `PushError` or `JoinError`; `None` after success and while pending."""
         return self._answer.error
 
     def result(self) -> Any:
-        """Return the server's response. Raises `error`, and `LocalProtocolError` while it is not `done`."""
+        """Return the server's response. Raises `error` if set, and `LocalProtocolError` while not `done`."""
         if not self.done:
             raise core.LocalProtocolError("the reply has not arrived yet")
         return self._answer.result()
@@ -276,34 +277,35 @@ class Channel(SocketChannel):
     ) -> None:
         super().__init__(endpoint, driver, routes, route, params)
         self._limited = limited
-        self.joining = joining  #: The reply to the first join.
+        self.joining = joining  #: The `Reply` for the first join.
 
     @property
     def presence(self) -> PresenceMap:
-        """The live presence; after `leave`, its last state."""
+        """The current presence metas by key; after `leave`, the last known metas."""
         return self._presence
 
     def push(self, event: str, payload: Any = None, timeout: float | None = None) -> Reply:
         """Push an event with a JSON payload or `bytes`. Return a `Reply` for the server's response.
 
         The error of the `Reply` is a `PushError` when the server's status is not `"ok"`, or when no reply
-        arrives within `timeout` seconds (default: `push_timeout` of the config). That time includes the wait
-        for a channel that is down. The push fails at once when the channel crashes or the connection ends.
+        arrives within `timeout` seconds (default: `push_timeout` of the config). The timeout includes the
+        time until a lost channel is rejoined. The push fails at once when the channel crashes or the
+        connection ends.
         """
         return Reply(self._push(event, payload, timeout))
 
     def broadcast(self, event: str, payload: Any = None) -> Reply:
-        """Broadcast an event to the others in a Supabase channel.
+        """Broadcast an event to the other members of a Supabase channel.
 
-        Return a `Reply`. If the channel was joined with `broadcast_ack`, it is done when the server
-        acknowledges the broadcast; otherwise it is done at once.
+        Return a `Reply`. If the channel was joined with `broadcast_ack`, the `Reply` is done when the server
+        acknowledges the broadcast. Otherwise the `Reply` is done at once.
         """
         return Reply(self._broadcast(event, payload))
 
     def events(self) -> Iterator[core.RealtimeEvent | EventsDropped]:
         """Yield the queued events of the channel. The iteration ends when the queue is empty.
 
-        Raises `ConnectError` after the last event if the server has refused the client for good.
+        Raises `ConnectError` after the last event if the server has refused the client permanently.
         """
         return _read(self._route.queue)
 

@@ -4,10 +4,10 @@
         async for event in client:
             ...
 
-For the behaviour that asyncio and trio clients share see `presence_adapters.async_clients`. On trio, the
+`presence_adapters.async_clients` describes the behaviour that asyncio and trio clients share. On trio, the
 tasks of the client run in a nursery that `async with` opens and closes. Every `async` call is a checkpoint.
-All times are measured by trio's clock. An exception of the body is raised unchanged, not in an exception
-group.
+All times are measured by trio's clock. An exception in the `async with` block is raised unchanged, not in
+an exception group.
 """
 
 from __future__ import annotations
@@ -77,19 +77,19 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 WRITE_BUFFER = 65536
-"""The size of the write buffer, in bytes, above which commands wait."""
+"""Maximum size of the write buffer, in bytes. Commands wait while the buffer is larger."""
 
 
 class TrioConnection:
-    """State of one connection, from the request to open it until its end.
+    """State of one connection, from the request to open the connection until the end of the connection.
 
-    `forgotten`: the core has dropped the connection, so the driver reports no more facts about it.
+    `forgotten`: the core has dropped the connection, so the driver ignores the connection's later events.
     """
 
     def __init__(self, wanted: OpenTransport) -> None:
         self.wanted = wanted
-        self.scope = trio.CancelScope()  # around the whole task of the connection
-        self.early_data = b""  # bytes from the server that arrived together with the reply of the proxy
+        self.scope = trio.CancelScope()  # encloses the whole task of the connection
+        self.early_data = b""  # bytes from the server that arrived together with the proxy's reply
         self.outgoing = bytearray()
         self.news = trio.Event()  # set when there is data to write, or the connection must be closed
         self.is_open = False
@@ -116,16 +116,16 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         self._alarm = trio.CancelScope()
 
     async def start(self) -> None:
-        """Open the nursery."""
+        """Bind the driver to the running loop, and open the nursery of the client."""
         await super().start()
-        self._nursery_manager = trio.open_nursery()  # not earlier: a client may be created before trio runs
+        self._nursery_manager = trio.open_nursery()  # not earlier: trio may start after `__init__`
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._keep_time)
         self._token = trio.lowlevel.current_trio_token()
 
     async def stop(self) -> None:
-        """Cancel the tasks and close the nursery. This cannot be cancelled, but takes only a moment."""
-        # Without the shield, an outer cancellation would replace the exception of the body.
+        """Cancel the tasks and close the nursery. `stop` cannot be cancelled, but takes only a moment."""
+        # Without the shield, an outer cancellation would replace the exception of the `async with` block.
         self._next = None
         self._nursery.cancel_scope.shield = True
         self._nursery.cancel_scope.cancel()
@@ -139,7 +139,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
 
     @trio.lowlevel.enable_ki_protection
     def call(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run a command of the core. Its exceptions reach the caller; the core has not changed then."""
+        """Run a command of the core. If the command raises an exception, the core is unchanged."""
         return super().call(command, *args, **kwargs)
 
     def _is_here(self) -> bool:
@@ -200,7 +200,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         raise too_late(self._patience)
 
     def _cut(self) -> None:
-        # Do not cancel the nursery: its cancel scope also contains the body of `async with`.
+        # Do not cancel the nursery: the nursery's cancel scope also contains the `async with` block.
         for connection in self.existing:
             connection.scope.cancel()
 
@@ -298,7 +298,7 @@ class TrioDriver(AsyncDriver[TrioConnection]):
         self.fact(self.endpoint.receive_data, connection.wanted.conn, data)
 
     async def _write(self, connection: TrioConnection, stream: trio.abc.Stream) -> None:
-        """Write `outgoing` until the connection is forgotten and everything is written."""
+        """Write `outgoing` until the connection is forgotten and all data is written."""
         while connection.outgoing or not connection.forgotten:
             await connection.news.wait()
             chunk = connection.outgoing[:WRITE_BUFFER]
@@ -307,8 +307,8 @@ class TrioDriver(AsyncDriver[TrioConnection]):
             except trio.BrokenResourceError:
                 if connection.forgotten:
                     return
-                # Do not end the connection here: the reading task must first read what has arrived. That task
-                # also reports the end.
+                # Do not end the connection here: the reading task must first read the received data. The
+                # reading task also reports the end.
                 await trio.sleep_forever()
             del connection.outgoing[: len(chunk)]
             if len(connection.outgoing) <= WRITE_BUFFER:
@@ -330,23 +330,23 @@ async def _say_goodbye(stream: trio.abc.Stream) -> None:
 
 
 def _unwrapped(error: BaseException) -> BaseException:
-    """Return the cause inside trio's `BrokenResourceError`."""
+    """Return the cause of trio's `BrokenResourceError`."""
     return error.__cause__ or error if isinstance(error, trio.BrokenResourceError) else error
 
 
 def _only(error: BaseException) -> BaseException:
-    """Return the first exception in nested groups."""
+    """Return the first exception in nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 class _Client(AsyncClient[Core, E]):
-    """Client whose start and end Ctrl-C cannot interrupt, because the nursery would stay open otherwise."""
+    """Client whose start and end are protected from Ctrl-C, which could leave the nursery open."""
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()  # before the nursery: a cancellation here must not leave it open
+        await trio.lowlevel.checkpoint()  # before the nursery opens: a cancellation may arrive here
         return await super().__aenter__()
 
     @trio.lowlevel.enable_ki_protection

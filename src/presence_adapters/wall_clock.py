@@ -1,4 +1,4 @@
-"""`utc_now`: the current time as text. Use only this format, because times are also compared as text."""
+"""`utc_now`: the current time as text. All code must use this format, because times are compared as text."""
 
 from __future__ import annotations
 

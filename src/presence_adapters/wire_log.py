@@ -1,7 +1,7 @@
-"""Wire log: a log of all that clients and hubs receive, send and report, in words and without secrets.
+"""Wire log: logs the messages and events of clients and hubs as text, without secrets.
 
 The log goes to the logger `presence_adapters.wire_log` at level DEBUG. The level is checked once, when a
-client or hub is created. If DEBUG is off then, the wire log costs nothing.
+client or hub is created. If DEBUG is off at that time, the wire log costs nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _numbers = itertools.count(1)
 def wire_log() -> Callable[[str], object] | None:
     """Return a `write` function for a `Recorder` that feeds the wire log, or `None` if DEBUG is off.
 
-    Each client or hub has a number. Its log messages begin with this number, and their log records have it as
-    attribute `endpoint`.
+    Each client or hub has a number. The log messages of a client or hub begin with this number. The log
+    records have the number as attribute `endpoint`.
     """
     if not logger.isEnabledFor(logging.DEBUG):
         return None

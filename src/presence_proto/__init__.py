@@ -1,13 +1,14 @@
-"""Presence for Python: which users are online and what they do. A sans-IO core for any event loop.
+"""Presence for Python: which users are online, and the activity of each user. The sans-IO core works with any
+event loop.
 
-There are two clients: `PresenceClient` (a room of users with a status) and `RealtimeClient` (any Phoenix or
-Supabase channel). `Hub` is the server for both clients. The clients and the hub are `Endpoint`s: a driver
-feeds bytes and clock ticks to an endpoint, and carries out the endpoint's outputs. `presence_adapters` has
-ready-made drivers.
+The package has two clients: `PresenceClient` (a room of users with a status) and `RealtimeClient` (any
+Phoenix or Supabase channel). `Hub` is the server for both clients. The clients and the hub are `Endpoint`s: a
+driver feeds bytes and clock ticks to an endpoint, and carries out the endpoint's outputs. `presence_adapters`
+has ready-made drivers.
 
-This module exports the commonly used names. Other public modules: `presence_proto.hub` (the events of a hub),
-`.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub` and its
-settings are imported on first access (PEP 562), because clients do not need them.
+This module exports the commonly used names. The other public modules are `presence_proto.hub` (the events of
+a hub), `.serializer`, `.websocket`, `.recording` (record and replay, for bug reports) and `.testing`. `Hub`
+and its settings are imported on first access (PEP 562), because clients need neither.
 """
 
 from __future__ import annotations

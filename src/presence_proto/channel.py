@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- channel state
-# The states of a channel, and all transitions between them.
+# The states of a channel, and all transitions between these states.
 #
-# A channel is *wanted* from `join` to `leave`, whatever happens to the connection. Meanwhile the client may
-# send several `phx_join` messages, for example one per connection. A channel is WAITING while there is no
-# connection, or until the next join is due. The client forgets a CLOSED channel.
+# A channel is *wanted* from `join` to `leave`, whatever happens to the connection. The client may send
+# several `phx_join` messages for a wanted channel, for example one per connection. A channel is WAITING while
+# there is no connection, or until the next join is due. The client forgets a CLOSED channel.
 
 
 class ChannelState(Enum):
     """The state of a channel."""
 
-    WAITING = auto()  #: Wanted, but no join is under way.
+    WAITING = auto()  #: No join is under way: the next join waits for a connection or a delay.
     JOINING = auto()  #: `phx_join` was sent.
     JOINED = auto()  #: The server accepted the join.
     LEAVING = auto()  #: `phx_leave` was sent.
-    CLOSED = auto()  #: Left, or never joined.
+    CLOSED = auto()  #: The channel was left, or was never joined.
 
 
 class ChannelInput(Enum):
@@ -72,19 +72,19 @@ TRANSITIONS: Mapping[tuple[ChannelState, ChannelInput], ChannelState] = {
     (ChannelState.JOINED, ChannelInput.LEAVE_SENT): ChannelState.LEAVING,
     (ChannelState.LEAVING, ChannelInput.LEFT): ChannelState.CLOSED,
 }
-"""All legal transitions. Any other pair is a bug."""
+"""All legal transitions. Any other pair of state and input is a bug."""
 
 
 # ------------------------------------------------------------------------------------------------------ track
-# The client's own presence payload in a channel, sent within the server's rate limit.
+# The client's own presence payload in a channel, which the client sends within the server's rate limit.
 
 
 class Tracker:
-    """The client's wanted and last sent payload in a channel, and the budget of track and untrack calls.
+    """The wanted and the last sent presence payload of a client in a channel, and the limit on track calls.
 
     Supabase closes a channel that makes more than 5 track or untrack calls in 30 s. Calls with an unchanged
-    payload count, too. So the tracker coalesces calls: when the budget allows a call, the client sends the
-    latest payload, unless it equals the last sent payload.
+    payload count, too. Therefore, the tracker merges calls: as soon as the limit allows a call, the client
+    sends the latest payload, unless the latest payload equals the last sent payload.
     """
 
     __slots__ = ("_calls", "_limit", "_sent", "_wanted", "_window")
@@ -97,16 +97,16 @@ class Tracker:
         self._sent: msgspec.Raw | None = None
 
     def want(self, payload: msgspec.Raw | None) -> None:
-        """Set the payload to track; `None` means untrack."""
+        """Set the payload to track. `None` means untrack."""
         self._wanted = payload
 
     def start_over(self) -> None:
-        """Reset for a new join, for which the server has neither a payload nor counted calls."""
+        """Reset for a new join: the server has no payload of a new join, and has counted no calls."""
         self._sent = None
         self._calls.clear()
 
     def due(self, now: float) -> float | None:
-        """Return the time of the next call, `now` or later, or `None` if there is nothing to send."""
+        """Return the time of the next call, `now` or later. `None` means that no call is needed."""
         if self._wanted == self._sent:
             return None
         if self._limit is None or len(self._calls) < self._limit:
@@ -114,7 +114,7 @@ class Tracker:
         return max(now, self._calls[0] + self._window)
 
     def call(self, now: float) -> msgspec.Raw | None:
-        """Count the due call. Returns the payload to track, or `None` to untrack."""
+        """Count a due track or untrack call. Returns the payload to track, or `None` to untrack."""
         if self._limit is not None:
             if len(self._calls) == self._limit:
                 del self._calls[0]
@@ -128,20 +128,20 @@ class Tracker:
 
 
 KEPT = 100
-"""The most broadcast ids that the filter remembers. A replay has at most 25 broadcasts, but not always in
-their original order."""
+"""The maximum number of broadcast ids that the filter remembers. A replay has at most 25 broadcasts, but not
+always in their original order."""
 
 LONGEST_ID = 100
-"""The longest broadcast id that the filter remembers, in characters. Supabase's ids are UUIDs."""
+"""The maximum length of a broadcast id that the filter remembers, in characters. Supabase's ids are UUIDs."""
 
 
 class ReplayFilter:
-    """A filter in front of a channel's `emit`: drops broadcasts that a replay after a rejoin repeats.
+    """A filter that drops the broadcasts that a replay after a rejoin repeats, and emits all others.
 
-    Supabase sends the id of each stored broadcast, but not the time. So the client cannot request only the
-    newer broadcasts: it repeats its first request after each rejoin, and drops the broadcasts that it already
-    has. A replay has only the newest broadcasts, at most `BroadcastReplay.limit`. So some broadcasts that the
-    client does not have may be missing.
+    Supabase sends the id of each stored broadcast, but not the time. Therefore, a client cannot request only
+    the newer broadcasts: after each rejoin, the client repeats its first request and drops the broadcasts
+    that it already has. A replay has only the newest broadcasts, at most `BroadcastReplay.limit`. Therefore,
+    the client may miss older broadcasts.
     """
 
     __slots__ = ("_emit", "_ids")
@@ -151,16 +151,16 @@ class ReplayFilter:
         self._ids: dict[str, None] = {}  # oldest first
 
     def __call__(self, broadcast: Broadcast) -> None:
-        """Emit the broadcast if it is new."""
+        """Emit a broadcast that is new to the application."""
         if self.is_new(broadcast.meta):
             self._emit(broadcast)
 
     def is_new(self, meta: Mapping[str, Any]) -> bool:
-        """Whether a broadcast with this meta is new to the application. Remembers the broadcast's id."""
+        """Whether a broadcast is new to the application. The filter remembers the broadcast's id."""
         seen = meta.get("id")
         if not isinstance(seen, str) or len(seen) > LONGEST_ID:
             return True
-        # A live broadcast is never dropped: its sender may have invented the id.
+        # Drop only replayed broadcasts: the sender of any other broadcast may have invented the id.
         repeated = seen in self._ids and meta.get("replayed") is True
         self._ids.pop(seen, None)
         self._ids[seen] = None
@@ -180,13 +180,13 @@ class ChannelJoin:
     token: str | None = field(repr=False)  # the access token that the server last received
     leave_ref: str | None = None
     synced: bool = False
-    diffs: list[Any] | None = None  # they wait for the presence state; None before the join's reply
+    diffs: list[Any] | None = None  # early diffs, until the state arrives; None before the join's reply
     diff_bytes: int = 0  # size of `diffs` in bytes
-    complaint: str = ""  # text of the last `system` error: the reason of a phx_close that follows
+    complaint: str = ""  # text of the last `system` error: the reason for a phx_close that follows
 
 
 class Channel:
-    """A wanted channel of a client. The attribute `params` is a Supabase config, or an encoded join payload.
+    """A channel of a client. The attribute `params` is a Supabase config, or an encoded join payload.
 
     The constructor raises `LocalProtocolError` for a topic or params that cannot be sent.
     """
@@ -236,17 +236,17 @@ class Channel:
         )
         self._ever_joined = False
         self._was_synced = False
-        self._asked_again = False  # whether it joined again because the presence_state did not arrive
+        self._asked_again = False  # whether the channel joined again because no presence_state arrived
         self._is_held = False  # whether the join waits for the reply to an earlier join of the topic
         renews_token = config.asks_for_token and isinstance(params, ChannelConfig)
         self._refusals = Refusals(config.max_final_refusals, renews_token=renews_token)
-        self.is_parked = False  # whether it is WAITING, and does not join by itself on this connection
+        self.is_parked = False  # whether the channel is WAITING without a join timer
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_synced(self) -> bool:
-        """Whether the presence matches the server's current state. If not, it is stale or missing."""
+        """Whether the presence matches the server's current state, and is not stale or missing."""
         return self._current is not None and self._current.synced
 
     @property
@@ -274,7 +274,8 @@ class Channel:
         socket.joins.sent(self.topic, ref, now)
 
     def leave(self, now: float) -> None:
-        """Leave the channel: at once if it is WAITING, otherwise after the server's reply or a timeout."""
+        """Leave the channel: at once in the state WAITING, otherwise after the server's reply or a
+        timeout."""
         self._fail_queue("the channel was left")
         if self.state is ChannelState.WAITING:
             self.left()
@@ -286,7 +287,7 @@ class Channel:
             self._current.leave_ref = self._send("phx_leave", {})
 
     def left(self) -> None:
-        """End the channel: make it CLOSED, and report `ChannelLeft`."""
+        """End the channel: set the state to CLOSED, and report `ChannelLeft`."""
         self._cancel_timers()
         if self._current is not None:
             self._socket.channel_ended(self._current.join_ref, "the channel was left", crashed=False)
@@ -294,19 +295,19 @@ class Channel:
         self._socket.emit(events.ChannelLeft(self.topic))
 
     def push(self, push: Push) -> None:
-        """Send a push now, or keep it until the channel is joined."""
+        """Send a push now, or keep the push until the channel is joined."""
         if self.state is ChannelState.JOINED and self._current is not None:
             self._socket.send_push(push, self._current.join_ref)
         else:
             self._queue.append(push)
 
     def track(self, payload: msgspec.Raw | None, now: float) -> None:
-        """Track `payload`, or untrack if it is `None`."""
+        """Track `payload`. A `payload` of `None` means untrack."""
         self._tracker.want(payload)
         self._track(now)
 
     def refresh_token(self, now: float) -> None:
-        """Send a changed access token to the server. After a refusal with another token, join again."""
+        """Send a changed access token, or join again if the server refused a join with another token."""
         socket, current = self._socket, self._current
         if not isinstance(self.params, ChannelConfig):
             return
@@ -327,7 +328,7 @@ class Channel:
     # ---------------------------------------------------------------- messages, timers, losses
 
     def connection_lost(self, reason: str, *, retry: bool) -> None:
-        """Handle the end of the connection. Without `retry`, queued pushes fail with `reason`."""
+        """Handle the end of the connection. If `retry` is false, queued pushes fail with `reason`."""
         if not retry:
             self._fail_queue(reason)
         if self.state is ChannelState.LEAVING:
@@ -342,7 +343,7 @@ class Channel:
             self._cancel_timers()
 
     def join_answered(self, ref: str, status: str, response: Any, now: float) -> None:
-        """Handle the reply to the topic's unanswered join: the current join or an earlier one."""
+        """Handle the reply to the topic's unanswered join, which is the current join or an earlier join."""
         current = self._current
         if self._is_held:
             self.join(now)
@@ -354,7 +355,7 @@ class Channel:
                 self._join_refused(reason, response, now)
 
     def join_is_late(self, retry_in: float) -> None:
-        """Report that the join has no reply yet. The channel keeps waiting for the reply."""
+        """Report that the join has no reply yet. The channel continues to wait for the reply."""
         if self.state is ChannelState.JOINING or self._is_held:
             reason = f"no reply within {self._socket.config.join_timeout:g} s"
             self._socket.emit(events.JoinFailed(self.topic, reason, None, retry_in))
@@ -370,7 +371,7 @@ class Channel:
             self.left()
 
     def unmatched(self, join_ref: str, now: float) -> None:
-        """Handle the reply "unmatched topic" to a push with this join_ref: the server lacks the channel."""
+        """Handle the reply "unmatched topic" to a push with this join_ref: the server has no such channel."""
         if (
             self.state is ChannelState.JOINED
             and self._current is not None
@@ -386,7 +387,7 @@ class Channel:
         )
 
     def receive(self, message: Message, now: float) -> None:
-        """Handle any message of the topic except a reply. Raises `RemoteProtocolError` if it is malformed."""
+        """Handle any message except a reply. Raises `RemoteProtocolError` for a malformed message."""
         current = self._current
         if current is None or (message.join_ref is not None and message.join_ref != current.join_ref):
             return  # the message belongs to an earlier join; V1 servers send no join_ref
@@ -424,7 +425,7 @@ class Channel:
             self.left()
 
     def push_expired(self, push_id: int) -> bool:
-        """Fail the expired push if it waits for this channel's join, otherwise return `False`."""
+        """Fail an expired push that waits for this channel's join. Returns `False` if no such push exists."""
         for push in self._queue:
             if push.push_id == push_id:
                 self._queue.remove(push)
@@ -459,7 +460,7 @@ class Channel:
             socket.send_push(self._queue.pop(0), current.join_ref)
 
     def _join_refused(self, reason: str, response: Any, now: float, *, end: ChannelEnd | None = None) -> None:
-        """Handle a refused join. `end`: how the server ended the channel, if it did not reply."""
+        """Handle a refused join. `end` is how the server ended the channel instead of a reply."""
         socket, current = self._socket, self._current
         assert current is not None
         passing = self._refusals.add(reason, current.token) and end is None
@@ -559,10 +560,11 @@ class Channel:
                     self._socket.emit(PresenceDiffed(self.topic, changed))
 
     def _early_diff(self, current: ChannelJoin, payload: Any, now: float) -> None:
-        """Handle a diff that arrives before the state."""
+        """Handle a presence diff that arrives before the presence state."""
         if current.diffs is None:
-            # A diff before the join's reply belongs to an earlier join, or the state that follows includes
-            # the diff. Applied after that state, the diff could restore users who have left.
+            # A diff before the join's reply belongs to an earlier join, or is included in the state that
+            # follows. If the channel applied such a diff after that state, users who have left could
+            # reappear.
             return
         self.presence.check_nesting(payload)
         current.diffs.append(payload)
@@ -576,7 +578,7 @@ class Channel:
         elif current.diff_bytes > config.max_pending_bytes:
             fault = "too many bytes of presence diffs before the presence state (max_pending_bytes)"
         while len(current.diffs) > config.max_pending_diffs or current.diff_bytes > config.max_pending_bytes:
-            # Drop the oldest diff: the state that follows most likely includes it.
+            # Drop the oldest diff: the state that follows most likely includes the diff.
             current.diff_bytes -= diff_size(current.diffs.pop(0))
         if fault:
             raise RemoteProtocolError(fault)
@@ -610,7 +612,7 @@ class Channel:
             self.push(socket.new_push(self.topic, event, payload, expires, is_track=True))
 
     def _track_message(self, payload: msgspec.Raw | None) -> tuple[str, Any]:
-        # Phoenix defines no message for this. The events `track` and `untrack` are this library's convention.
+        # Phoenix defines no message to track. The events `track` and `untrack` are this library's convention.
         if not isinstance(self.params, ChannelConfig):
             return ("untrack", {}) if payload is None else ("track", payload)
         if payload is None:

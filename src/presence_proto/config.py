@@ -1,6 +1,6 @@
-"""Settings: frozen, validated on creation, and without secrets in their repr.
+"""The settings classes, which are frozen, validated on creation, and have a repr without secrets.
 
-Times are in seconds, sizes in bytes. `validators.py` checks single values.
+Times are in seconds, sizes in bytes. `validators.py` has the checks of single values.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from presence_proto.version import USER_AGENT
 class BroadcastReplay:
     """A request for the stored broadcasts that a private Supabase channel sends after the join.
 
-    Of the broadcasts stored at `since` or later, the server sends the newest, at most `limit` (1 to 25).
-    `since` is in milliseconds since 1970: `int(time.time() * 1000)` is the current time. A `since` of `None`
-    means no lower bound.
+    The server sends the newest broadcasts that were stored at `since` or later, at most `limit` (1 to 25) of
+    them. `since` is in milliseconds since 1970: `int(time.time() * 1000)` is the current time. If `since` is
+    `None`, the server sends stored broadcasts of any age.
     """
 
     since: int | None = field(default=None, validator=check.epoch_ms_or_none)
@@ -64,7 +64,7 @@ def _extra(value: Any) -> dict[str, Any]:
 
 
 def _json_copy(name: str, value: Any) -> Any:
-    """Return a copy in JSON's own types, which the application cannot change."""
+    """Return a copy of `value` in JSON's own types, which the application cannot change."""
     try:
         return decode(encode_payload(value), name, MOST_NESTING)
     except LocalProtocolError as exc:
@@ -88,18 +88,19 @@ _COMPARED = ("event", "schema", "table", "filter")
 
 @frozen(kw_only=True)
 class ChannelConfig:
-    """Join settings of a Supabase Realtime channel (`realtime:…`). Plain Phoenix takes a mapping instead.
+    """Join settings of a Supabase Realtime channel (`realtime:…`). Plain Phoenix uses a mapping.
 
-    `presence_key` is the client's key in the presence; if it is empty, the server generates one. The client
-    makes at most `track_limit` calls of track and untrack in `track_window` seconds; `None` means no limit.
-    Supabase closes a channel after more than 5 calls in 30 s. The default window is 3 s longer, because calls
-    may be delayed on the network.
+    `presence_key` is the client's key in the presence. If `presence_key` is empty, the server generates a
+    key. The client makes at most `track_limit` calls of track and untrack in `track_window` seconds. A
+    `track_limit` of `None` means no limit. Supabase closes a channel after more than 5 calls in 30 s. The
+    default of `track_window` is 3 s longer, because the network may delay calls.
 
     `broadcast_replay` (a `BroadcastReplay`, or a mapping with its fields) asks a private channel for stored
-    broadcasts. Each has `{"replayed": True, "id": …}` as `Broadcast.meta`. After a rejoin, the client drops
-    broadcasts that it has already received. `replication_ready` asks for a `SystemMessage` as soon as the
-    server listens to the database. `extra` is merged into the join config, for settings without a field here.
-    Raises `ConfigError` for values that the server would refuse, and if `extra` repeats a field.
+    broadcasts. The `Broadcast.meta` of each stored broadcast is `{"replayed": True, "id": …}`. After a
+    rejoin, the client drops broadcasts that it has already received. `replication_ready` asks for a
+    `SystemMessage` as soon as the server listens to the database. `extra` is merged into the join config, for
+    settings that `ChannelConfig` has no field for. The constructor raises `ConfigError` for values that the
+    server would refuse, and if `extra` repeats a field.
     """
 
     broadcast_ack: bool = field(default=False, validator=check.boolean)
@@ -149,7 +150,8 @@ class ChannelConfig:
     def is_confirmed_by(self, response: Any) -> bool:
         """Whether the join's response has the requested `postgres_changes`, in the same order.
 
-        Compares the same fields as realtime-js. The server adds an id and may fill in other fields.
+        The comparison uses the same fields as realtime-js. The server adds an id to each entry, and may fill
+        in other fields.
         """
         if not self.postgres_changes:
             return True
@@ -179,14 +181,14 @@ AUTH_TOKEN_PREFIX = "base64url.bearer.phx."
 def auth_token_subprotocol(token: str) -> str:
     """Return the subprotocol that carries a Phoenix `authToken`.
 
-    phoenix.js and Phoenix use base64 with the standard alphabet and without padding, although the prefix says
-    `base64url`.
+    phoenix.js and Phoenix encode the token in base64 with the standard alphabet and without padding, although
+    the prefix is `base64url`.
     """
     return AUTH_TOKEN_PREFIX + b64encode(token.encode()).rstrip(b"=").decode()
 
 
 def auth_token(subprotocols: Iterable[str]) -> str | None:
-    """Return the `authToken` from the offered subprotocols, or `None` if it is missing or badly encoded."""
+    """Return the `authToken` from the offered subprotocols, or `None` without a well-encoded token."""
     for name in subprotocols:
         if name.startswith(AUTH_TOKEN_PREFIX):
             encoded = name.removeprefix(AUTH_TOKEN_PREFIX)
@@ -217,9 +219,9 @@ def _redacted_url(url: str | None) -> str:
 
 @frozen
 class Identity:
-    """The user of a client. `user_id` is the presence key, `display_name` is the name that others see.
+    """The user of a client. `user_id` is the presence key, `display_name` the name that other users see.
 
-    `access_token` is a JWT, or `None`.
+    `access_token` is a JSON Web Token (JWT), or `None`.
     """
 
     user_id: str = field(validator=check.text)
@@ -235,7 +237,7 @@ class Address:
     port: int
     tls: bool
     target: str = field(repr=False)  # the query may hold credentials
-    #: The subprotocols to offer in the upgrade. One of them may carry the access token.
+    #: The subprotocols to offer in the upgrade request. One subprotocol may carry the access token.
     subprotocols: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
 
     @property
@@ -254,33 +256,33 @@ _SUPABASE_HOSTS = (".supabase.co", ".supabase.in")
 class RealtimeConfig:
     """Settings of a connection to a Phoenix or Supabase Realtime server: address, timeouts and limits.
 
-    Give `project_ref` (a Supabase project) or `server_url`. A `server_url` is a `ws://`, `wss://`,
-    `http://` or `https://` URL. It is either the socket's URL, which ends in `/websocket`, or its mount
-    (`/socket`, `/realtime/v1`). A URL without a path means `/realtime/v1/websocket` if there is an `api_key`
-    or the host is Supabase's, and `/socket/websocket` otherwise. Raises `ConfigError` for settings that
-    cannot work.
+    Set either `project_ref` (a Supabase project) or `server_url`. A `server_url` is a `ws://`, `wss://`,
+    `http://` or `https://` URL. The path of `server_url` is the socket's path, which ends in `/websocket`, or
+    the mount of the socket (`/socket`, `/realtime/v1`). A URL without a path means `/realtime/v1/websocket`
+    if there is an `api_key` or the host is Supabase's, and `/socket/websocket` otherwise. The constructor
+    raises `ConfigError` for settings that cannot work.
     """
 
     server_url: str | None = field(default=None, repr=_redacted_url)
     project_ref: str | None = None
     api_key: str | None = field(default=None, repr=False, validator=check.secret)
     access_token: str | None = field(default=None, repr=False, validator=check.secret)
-    #: Additional query parameters of the URL: a mapping or pairs.
+    #: Additional query parameters of the URL, as a mapping or as pairs of strings.
     params: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.params
     )
-    #: Additional headers of the upgrade request: a mapping or pairs.
+    #: Additional headers of the upgrade request, as a mapping or as pairs of strings.
     headers: tuple[tuple[str, str], ...] = field(
         default=(), repr=False, converter=check.string_pairs, validator=check.headers
     )
-    #: The `User-Agent` of the upgrade request, unless `headers` has one. `None`: send no `User-Agent`.
+    #: The `User-Agent` of the upgrade request, unless `headers` has a `User-Agent`. `None` sends none.
     user_agent: str | None = field(default=USER_AGENT, validator=check.user_agent)
     subprotocols: tuple[str, ...] = field(
         default=(), repr=hide_subprotocols, converter=check.as_tuple, validator=check.subprotocols
     )
-    #: Request an access token (`AccessTokenNeeded`) before connects and joins, and before the token expires.
+    #: Whether to request an access token (`AccessTokenNeeded`) before connects, joins and the token's expiry.
     asks_for_token: bool = field(default=False, validator=check.boolean)
-    #: Time for the answer to `AccessTokenNeeded`.
+    #: The maximum time for the application's answer to `AccessTokenNeeded`.
     access_token_timeout: float = field(default=30.0, validator=check.seconds)
     #: Where the upgrade request carries the access token: in the "query", as a "subprotocol" (Phoenix 1.8's
     #: `authToken`), or nowhere ("none"). `None` means "none" for Supabase servers, which read only the token
@@ -293,34 +295,36 @@ class RealtimeConfig:
 
     heartbeat_interval: float = field(default=25.0, validator=check.seconds)
     heartbeat_timeout: float = field(default=10.0, validator=check.seconds)
-    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: TCP, TLS and upgrade together
+    connect_timeout: float = field(default=10.0, validator=check.seconds)  #: for TCP, TLS and upgrade
     join_timeout: float = field(default=10.0, validator=check.seconds)
     push_timeout: float = field(default=10.0, validator=check.seconds)
     state_timeout: float = field(default=10.0, validator=check.seconds)  #: from a join to its presence_state
     close_timeout: float = field(default=5.0, validator=check.seconds)
     reconnect_delay: float = field(default=1.0, validator=check.seconds)
     max_reconnect_delay: float = field(default=30.0, validator=check.seconds)
-    jitter: float = field(default=0.25, validator=check.fraction)  #: needs an rng, see RealtimeClient
-    #: A channel stops joining after this many consecutive final refusals (Unauthorized, …). `None`: no limit.
+    jitter: float = field(default=0.25, validator=check.fraction)  #: no jitter without the client's `rng`
+    #: A channel stops joining after this number of final refusals (Unauthorized, …) in a row. `None`: no
+    #: limit.
     max_final_refusals: int | None = field(default=5, validator=check.positive_int_or_none)
-    #: Whether to rejoin a channel that the server has closed. False: the client leaves the channel.
+    #: Whether to rejoin a channel that the server has closed. If false, the client leaves the channel.
     rejoin_after_close: bool = field(default=True, validator=check.boolean)
-    #: The backoff starts over after a channel has been joined this long.
+    #: The backoff starts again at `reconnect_delay` after a channel has been joined for this time.
     stable_after: float = field(default=5.0, validator=check.seconds)
 
     max_message_size: int = field(default=16 * 1024 * 1024, validator=check.positive_int)
-    #: The most levels of arrays and objects in a received message. A sent payload may have 10 levels fewer.
+    #: The maximum nesting of a received message, in levels of arrays and objects. The limit for a sent
+    #: payload is 10 levels lower.
     max_nesting: int = field(default=DEFAULT_NESTING, validator=check.nesting)
     max_channels: int = field(default=100, validator=check.positive_int)
-    #: The most pushes of one channel that wait for the join.
+    #: The maximum number of pushes of one channel that wait for the join.
     max_pending_pushes: int = field(default=100, validator=check.positive_int)
-    #: The most presence diffs of one channel that wait for the presence state.
+    #: The maximum number of presence diffs of one channel that wait for the presence state.
     max_pending_diffs: int = field(default=10_000, validator=check.positive_int)
-    #: The most bytes of the presence diffs of one channel that wait for the presence state.
+    #: The maximum size of the presence diffs of one channel that wait for the presence state, in bytes.
     max_pending_bytes: int = field(default=64 * 1024 * 1024, validator=check.positive_int)
-    #: The most keys of one topic's presence.
+    #: The maximum number of keys in the presence of one topic.
     max_roster: int = field(default=1_000_000, validator=check.positive_int)
-    max_metas: int = field(default=10_000, validator=check.positive_int)  #: the most metas of one key
+    max_metas: int = field(default=10_000, validator=check.positive_int)  #: maximum number of metas per key
 
     def __attrs_post_init__(self) -> None:
         if (self.server_url is None) == (self.project_ref is None):
@@ -331,14 +335,14 @@ class RealtimeConfig:
 
     @property
     def payload_nesting(self) -> int:
-        """The most levels of a sent payload. A message, above all with presence, adds up to 10 levels."""
+        """The maximum nesting of a sent payload. The message around a payload adds up to 10 levels."""
         return self.max_nesting - 10
 
     def address(self, access_token: str | None = None) -> Address:
         """Return the address to connect to. The target carries `params`, `apikey` and `vsn`.
 
-        The target or a subprotocol carries the access token, see `token_in`. Raises `ConfigError` for
-        settings that cannot work, and for a token that a subprotocol cannot carry.
+        The target or a subprotocol may carry the access token, as `token_in` describes. `address` raises
+        `ConfigError` for settings that cannot work, and for a token that a subprotocol cannot carry.
         """
         query: list[tuple[str, str]] = []
         if self.project_ref is not None:
@@ -371,7 +375,7 @@ class RealtimeConfig:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The credentials in these settings. Human-readable text hides them, see `presence_proto.secrets`."""
+        """The credentials in these settings. `presence_proto.secrets` hides credentials in texts."""
         found = [secret for secret in (self.api_key, self.access_token) if secret is not None]
         query = parse_qsl(urlsplit(self.server_url or "").query)
         for name, value in (*query, *self.params):
@@ -388,8 +392,9 @@ class RealtimeConfig:
     def _params(self, query: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return the query parameters except the access token and `vsn`. `query` is from `server_url`.
 
-        Servers read one value per name, usually the last. A setting that contradicts the URL is therefore an
-        error. But one source may repeat a name: Phoenix makes a list of `tag[]=1&tag[]=2`.
+        Servers read one value per parameter name, usually the last value. Therefore, a setting that
+        contradicts the URL is an error. But `server_url` alone, or `params` alone, may repeat a name: Phoenix
+        converts `tag[]=1&tag[]=2` to a list.
         """
         for name, wanted in self._protocol_params().items():
             if any(found != wanted for one, found in query if one == name):
@@ -416,14 +421,14 @@ class RealtimeConfig:
             return self.subprotocols
         bearer = auth_token_subprotocol(token)
         if not check.is_token(bearer):
-            # Base64 may contain "/", which a subprotocol must not (RFC 6455 §4.1). Browsers refuse it, too.
+            # Base64 may contain "/", but a subprotocol must not (RFC 6455 §4.1). Browsers refuse "/", too.
             raise ConfigError("access_token cannot be sent as a subprotocol: its base64 contains a '/'")
-        # phoenix.js offers exactly these two, in this order. The server chooses the first.
+        # phoenix.js offers exactly these two subprotocols, in this order. The server chooses the first one.
         return ("phoenix", bearer, *(name for name in self.subprotocols if name != "phoenix"))
 
     @property
     def request_headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers of the upgrade request, without those that the handshake itself sets."""
+        """The headers of the upgrade request, without the headers that the WebSocket handshake sets."""
         if self.user_agent is None or any(name.lower() == "user-agent" for name, _ in self.headers):
             return self.headers
         return (("User-Agent", self.user_agent), *self.headers)
@@ -441,7 +446,7 @@ class RealtimeConfig:
         except ValueError:
             raise ConfigError("server_url is not a URL: its host or port is malformed") from None
         if parts.scheme not in _SCHEMES:
-            # Quote the text only if it starts with a host and a port. Otherwise it may be a misplaced key.
+            # Quote the text only if it starts with a host and a port. Any other text may be a misplaced key.
             quoted = f", not {_redacted_url(url)}" if _HOST_AND_PORT.match(url) else ""
             raise ConfigError(f"server_url must start with ws://, wss://, http:// or https://{quoted}")
         if not host or port == 0:
@@ -460,7 +465,7 @@ class RealtimeConfig:
         return host, port or (443 if tls else 80), tls, self._complete(path, host), query
 
     def _complete(self, path: str, host: str) -> str:
-        """Return the path of the socket: the mount and `/websocket`."""
+        """Return the path of the socket, which is the mount followed by `/websocket`."""
         path = path.rstrip("/") or self._default_mount(host)
         return path if path.endswith("/websocket") else path + "/websocket"
 
@@ -469,7 +474,8 @@ class RealtimeConfig:
         return "/realtime/v1" if supabase else "/socket"
 
     def _default_token_in(self, host: str, path: str) -> TokenIn:
-        """Return "none" for Supabase, which ignores a token in the URL: it would only get into logs."""
+        """Return "none" for Supabase, which ignores a token in the URL: the token would only appear in
+        logs."""
         supabase = path.endswith("/realtime/v1/websocket") or host.endswith(_SUPABASE_HOSTS)
         return "none" if supabase else "query"
 
@@ -485,23 +491,24 @@ class RealtimeConfig:
 class PresenceConfig(RealtimeConfig):
     """A `RealtimeConfig` with the settings of a `PresenceClient`: the protocol, the room's channel, timeouts.
 
-    `protocol`: `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON protocol, which
-    uses the path of `server_url` unchanged). A URL without a path on port 8790, the port of Jarvis servers,
-    means `"jarvis"` unless `protocol` is set. With `"phoenix"`, the path of
-    a URL without a path is `/realtime/v1/websocket`.
+    `protocol` is `"phoenix"` (Supabase Realtime, the default) or `"jarvis"` (the Jarvis JSON protocol, which
+    uses the path of `server_url` unchanged). If `protocol` is not set, a URL without a path on port 8790, the
+    port of Jarvis servers, means `"jarvis"`. With `"phoenix"`, a `server_url` without a path gets the path
+    `/realtime/v1/websocket`.
     """
 
     protocol: ClientProtocol | None = field(default=None, validator=check.protocol)
 
     channel: str = field(default="jarvis-presence", validator=check.text)
-    #: Whether others see this user. False: the client sees the room and can send messages, but no presence.
+    #: Whether other users see this user. If false, the client sees the room and can send messages, but sends
+    #: no presence.
     visible: bool = field(default=True, validator=check.boolean)
     track_limit: int | None = field(default=5, validator=check.positive_int_or_none)
     track_window: float = field(default=33.0, validator=check.seconds)
-    #: A command that is called while the client is offline expires after this time.
+    #: The time after which a command that was called while the client is offline expires.
     command_timeout: float = field(default=30.0, validator=check.seconds)
-    #: After a server restart, users who have not rejoined stay in the roster about as long as this client was
-    #: disconnected, but at most for this time. 0: they go offline at once.
+    #: The maximum time that users who have not rejoined after a server restart stay in the roster. Such users
+    #: stay about as long as this client was disconnected. 0 means that such users go offline at once.
     restart_grace: float = field(default=45.0, validator=check.seconds_or_zero)
 
     @property

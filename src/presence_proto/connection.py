@@ -1,4 +1,4 @@
-"""`Connection`: a WebSocket connection that reconnects by itself. `TokenRequests`: its access tokens.
+"""`Connection`: a WebSocket connection that reconnects by itself. `TokenRequests`: access token requests.
 
             open()                transport_opened + upgrade
     IDLE ──────────▶ CONNECTING ──────────────────────────▶ OPEN
@@ -8,8 +8,8 @@
      ├◀──────────────  WAITING ◀────────────────────────────┘ CLOSING
      └◀──────────────────────────────────────────────────────┘
 
-`RealtimeClient` and `JarvisRoom` both use it. It handles WebSockets, heartbeats and timeouts, but does not
-interpret messages.
+`RealtimeClient` and `JarvisRoom` use `Connection`. A `Connection` handles WebSockets, heartbeats and
+timeouts, but does not interpret messages.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- refusal
-# Headers of a refused handshake: the time of the next attempt, and the server's new location.
+# The headers of a refused handshake have the time of the next attempt, and the server's new location.
 
 
-MAX_TARGET = 200  # the most characters of a redirect's target that a text quotes
+MAX_TARGET = 200  # characters; texts quote at most this much of a redirect's target
 
-# RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent them for decades.
+# RFC 9110 §5.6.7. The two obsolete date formats are not accepted: no server has sent such dates for decades.
 _DATE = re.compile(
     r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
 )
@@ -61,10 +61,10 @@ _AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:)?//([^/?#]*@)?")  # RFC 3986
 
 
 def retry_after(headers: Headers) -> float | None:
-    """Return the seconds to wait from `Retry-After` (RFC 9110 §10.2.3), or `None` without a valid header.
+    """Return the delay of a valid `Retry-After` header (RFC 9110 §10.2.3) in seconds, otherwise `None`.
 
-    A date is relative to the `Date` of the same response: the core has no wall clock, and the clock of the
-    host might be wrong.
+    A date in `Retry-After` is compared with the `Date` header of the same response: the core has no wall
+    clock, and the clock of the host may be wrong.
     """
     wanted = _first(headers, "retry-after")
     if re.fullmatch(r"[0-9]+", wanted):
@@ -74,9 +74,9 @@ def retry_after(headers: Headers) -> float | None:
 
 
 def redirect_target(headers: Headers) -> str | None:
-    """Return the `Location` of a redirect for human-readable texts, or `None`.
+    """Return the `Location` of a redirect for human-readable texts, or `None` without a `Location`.
 
-    User info, query and fragment are removed, because they may hold secrets.
+    The user info, the query and the fragment are removed, because these parts may hold secrets.
     """
     address, question_mark, _ = _first(headers, "location").partition("#")[0].partition("?")
     if not address:
@@ -102,16 +102,16 @@ def _seconds(date: str) -> float | None:
 
 
 # --------------------------------------------------------------------------------------------- token requests
-# When the client requests an access token from the application: before connects and joins, and before the
-# current token expires.
+# The client requests an access token from the application before connects and joins, and before the current
+# token expires.
 #
-# The application answers a request with a token or with a failure. A missing answer is a failure, too, after
-# `access_token_timeout`. A failed request is repeated with a backoff until the client stops.
+# The application answers a request with a token or with a failure. No answer within `access_token_timeout` is
+# a failure, too. A failed request is repeated with a backoff until the client stops.
 
 
 LONGEST_AHEAD = 60.0
-"""Seconds. The client requests a new token this long before the current token expires, or, if that is later,
-after four fifths of the validity."""
+"""The client requests a new token 60 seconds before the current token expires. If four fifths of the token's
+validity end later, the client waits until then."""
 
 
 class ConnectionTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
@@ -138,7 +138,7 @@ _TOKEN_TIMERS = (ConnectionTimer.TOKEN_ANSWER, ConnectionTimer.TOKEN_RETRY, Conn
 
 
 class TokenRequests:
-    """The access token requests of one client, one at a time. Without `asks_for_token` it makes none."""
+    """The access token requests of one client, one at a time. `asks_for_token` enables the requests."""
 
     def __init__(
         self,
@@ -160,18 +160,18 @@ class TokenRequests:
         return self._timers.get(ConnectionTimer.TOKEN_ANSWER) is not None
 
     def need(self, now: float) -> None:
-        """Request a fresh token, unless a request is open or about to be repeated."""
+        """Request a fresh token, unless a request is unanswered or about to be repeated."""
         if not self.is_open and self._timers.get(ConnectionTimer.TOKEN_RETRY) is None:
             self.ask(now)
 
     def ask(self, now: float) -> None:
-        """Request a token."""
+        """Request an access token now."""
         self._cancel()
         self._timers.set(ConnectionTimer.TOKEN_ANSWER, now + self._config.access_token_timeout)
         self._outbox.put(AccessTokenNeeded())
 
     def answered(self, expires_in: float | None, now: float) -> None:
-        """Handle a new token, valid for `expires_in` seconds. `None`: no known expiry. Negative: expired."""
+        """Handle a new token, valid for `expires_in` seconds. `None` means that the expiry is unknown."""
         self._cancel()
         ahead = None if expires_in is None else expires_in - min(LONGEST_AHEAD, expires_in / 5)
         if ahead is not None and ahead < self._config.reconnect_delay:
@@ -182,7 +182,7 @@ class TokenRequests:
             self._timers.set(ConnectionTimer.TOKEN_REFRESH, now + ahead)
 
     def failed(self, now: float) -> float:
-        """Handle a failed request. Returns the seconds until it is repeated."""
+        """Handle a failed request. Returns the delay in seconds after which the request is repeated."""
         delay = self._backoff.next()
         self._cancel()
         self._timers.set(ConnectionTimer.TOKEN_RETRY, now + delay)
@@ -193,7 +193,7 @@ class TokenRequests:
         self._timers.cancel(ConnectionTimer.TOKEN_REFRESH)
 
     def stop(self) -> None:
-        """Cancel all requests: a disconnected client needs no token."""
+        """Cancel all token requests: a disconnected client needs no token."""
         self._cancel()
         self._backoff.reset()
 
@@ -206,11 +206,11 @@ class TokenRequests:
 
 
 RETRIED_STATUSES = frozenset({408, 425, 429})
-"""HTTP 4xx statuses after which the client tries again: the server may accept the same request later."""
+"""HTTP 4xx statuses after which the client connects again: the server may accept the same request later."""
 
 
 class ConnectionState(Enum):
-    """The state of a connection. The module docstring shows the transitions."""
+    """The state of a connection. The docstring of this module shows the transitions."""
 
     IDLE = auto()
     CONNECTING = auto()
@@ -227,7 +227,7 @@ class Up(Struct, frozen=True):
 
 
 class Down(Struct, frozen=True):
-    """The connection ended, or could not be opened. See `events.SocketDisconnected` for the fields."""
+    """The connection ended, or could not be opened. The fields are those of `events.SocketDisconnected`."""
 
     reason: str
     code: int | None
@@ -244,7 +244,7 @@ class TokenFailed(Struct, frozen=True):
 
 
 class HeartbeatDue(Struct, frozen=True):
-    """A heartbeat is due: send it, and call `heartbeat_acked` when its reply arrives."""
+    """A heartbeat is due: send a heartbeat, and call `heartbeat_acked` when the reply arrives."""
 
 
 _HEARTBEAT_DUE = HeartbeatDue()
@@ -255,10 +255,10 @@ ConnectionEvent: TypeAlias = Up | Down | TokenFailed | HeartbeatDue
 class Connection:
     """A WebSocket connection to one server that reconnects by itself.
 
-    `read()` returns its events and the messages from the server. Bytes, transport requests and token requests
-    go to `outbox`. `rng` is used for the jitter of the backoff and the nonce of the upgrade, so that a
-    recorded session can be replayed. `now` is the time in seconds, always of the same clock, which never runs
-    backwards.
+    `read()` returns the connection's events and the messages from the server. The connection puts bytes,
+    transport requests and token requests into `outbox`. The jitter of the backoff and the nonce of the
+    upgrade come from `rng`, so that a recorded session can be replayed. `now` is the time of one monotonic
+    clock, in seconds.
     """
 
     def __init__(
@@ -268,9 +268,9 @@ class Connection:
         *,
         rng: Random | None = None,
     ) -> None:
-        self.credentials = Credentials(config.secrets)  # to hide in human-readable texts
+        self.credentials = Credentials(config.secrets)  # hidden in human-readable texts
         self.token = config.access_token
-        """The current access token. The next URL and the next joins use it."""
+        """The current access token, for the next URL and the next joins."""
         # Imported for the first client: h11 and wsproto take as long to import as the rest of the core.
         from presence_proto.websocket import WebSocket
 
@@ -284,7 +284,7 @@ class Connection:
         self.timers: Timers[ConnectionTimer] = Timers()
         self._tokens = TokenRequests(config, outbox, self.timers, rng)
         self.state = ConnectionState.IDLE
-        """The current state."""
+        """The current state of the connection."""
         self._last_conn = 0
         self._conn: ConnId | None = None
         self._websocket: WebSocket | None = None
@@ -292,30 +292,30 @@ class Connection:
         self._transport_gone: str | None = None  # the driver's reason, once the transport is closed
         self._was_open = False  # whether the connection was ever open
         self._was_refused = False  # whether HTTP 401 or 403 came after the connection was last open
-        self._patient_until = -math.inf  # until then, a missing heartbeat reply is excused
+        self._patient_until = -math.inf  # time until which a missing heartbeat reply is no failure
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[ConnectionEvent] = []
         self._is_unread = False  # whether the WebSocket may have events
         self.has_more = False
-        """Whether `read` may return something. Call it until this is false."""
+        """Whether `read` may return a message or an event. Call `read` until `has_more` is false."""
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_wanted(self) -> bool:
-        """Whether the connection is open or tries to open: neither IDLE nor CLOSING."""
+        """Whether the connection is open or being opened: the state is neither IDLE nor CLOSING."""
         return self.state not in (ConnectionState.IDLE, ConnectionState.CLOSING)
 
     @property
     def latency(self) -> float | None:
-        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None` without an answer."""
         return self._latency
 
     # ---------------------------------------------------------------- commands
 
     def open(self, now: float) -> None:
-        """Start connecting. Legal in IDLE and WAITING."""
+        """Start to connect. Legal in the states IDLE and WAITING."""
         assert self.state in (ConnectionState.IDLE, ConnectionState.WAITING)
         self.state = ConnectionState.WAITING
         if self._config.asks_for_token:
@@ -332,11 +332,11 @@ class Connection:
         self._outbox.put(OpenTransport(self._conn, target.host, target.port, target.tls))
 
     def close(self, now: float) -> None:
-        """Close for good. An open connection first does a closing handshake, for at most `close_timeout`."""
+        """Close for good. The closing handshake of an open connection takes at most `close_timeout`."""
         if self.state is ConnectionState.OPEN:
             assert self._websocket is not None
             self.state = ConnectionState.CLOSING
-            self.timers.clear()  # also those of the token requests: a client that leaves needs no token
+            self.timers.clear()  # also the token request timers: a client that leaves needs no token
             self.timers.set(ConnectionTimer.CLOSE, now + self._config.close_timeout)
             self._websocket.close(1000)
             self._flush()
@@ -345,7 +345,7 @@ class Connection:
             self._end("disconnect was called")
 
     def send(self, data: bytes, *, text: bool) -> None:
-        """Send one message. Legal in OPEN."""
+        """Send one message. Legal in the state OPEN."""
         assert self.state is ConnectionState.OPEN
         assert self._websocket is not None
         if text:
@@ -361,27 +361,27 @@ class Connection:
         self.timers.cancel(ConnectionTimer.HEARTBEAT_REPLY)
 
     def beat(self, now: float) -> None:
-        """Report a `HeartbeatDue` now, and the next one an interval later. Legal in OPEN."""
+        """Report `HeartbeatDue` now, and again an interval later. Legal in the state OPEN."""
         assert self.state is ConnectionState.OPEN
         self._beat(now)
 
     def excuse_heartbeats_until(self, deadline: float) -> None:
-        """Excuse missing heartbeat replies until `deadline`: a slow join blocks the server's socket."""
+        """Tolerate missing heartbeat replies until `deadline`: a slow join blocks the server's socket."""
         self._patient_until = deadline
 
     def reset_backoff(self) -> None:
-        """Start over with the first reconnect delay, after a stable connection."""
+        """Restart the backoff with the first reconnect delay, after a stable connection."""
         self._backoff.reset()
 
     def abort(self, reason: str, now: float) -> None:
-        """Abort the connection, and reconnect later. Legal in OPEN."""
+        """Abort the connection, and reconnect later. Legal in the state OPEN."""
         assert self.state is ConnectionState.OPEN
         self._lost(reason, now, abort=True)
 
     # ---------------------------------------------------------------- access tokens
 
     def check_token(self, token: str | None, expires_in: float | None) -> None:
-        """Raise `LocalProtocolError` unless this token and its validity are legal (see `set_token`)."""
+        """Raise `LocalProtocolError` unless `set_token` accepts this token and this validity."""
         if expires_in is not None and not is_number(expires_in):
             raise LocalProtocolError(
                 f"expires_in must be a finite number of seconds or None, not {expires_in!r}"
@@ -392,7 +392,7 @@ class Connection:
             raise LocalProtocolError(str(exc)) from None
 
     def set_token(self, token: str | None, expires_in: float | None, now: float) -> None:
-        """Use another token. A connect that waited for it starts. `expires_in`: its validity in seconds."""
+        """Use another token, valid for `expires_in` seconds. A connect that waited for the token starts."""
         self.token = token
         self.credentials.add(token)
         if self.is_wanted:
@@ -401,11 +401,11 @@ class Connection:
                 self._connect(now)
 
     def need_token(self, now: float) -> None:
-        """Request a fresh token, unless a request is open or about to be repeated."""
+        """Request a fresh token, unless a request is unanswered or about to be repeated."""
         self._tokens.need(now)
 
     def token_failed(self, reason: str, now: float) -> None:
-        """Handle the answer that no token is available now. Without an open request, this does nothing."""
+        """Handle a failed token request. Without an unanswered request, the call has no effect."""
         if not isinstance(reason, str):
             raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         if self._tokens.is_open:
@@ -415,10 +415,10 @@ class Connection:
     # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId) -> None:
-        """See `Endpoint`."""
+        """Handle `Endpoint.transport_opened`."""
         if conn != self._conn or self._websocket is not None:
             return
-        target = self._config.address(self.token)  # again: the token may have changed since OpenTransport
+        target = self._config.address(self.token)  # the token may have changed since OpenTransport
         self._websocket = self._new_websocket(
             target,
             headers=self._config.request_headers,
@@ -430,26 +430,26 @@ class Connection:
         self._flush()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview) -> None:
-        """See `Endpoint`. The caller calls `read` afterwards."""
+        """Handle `Endpoint.receive_data`. The caller calls `read` afterwards."""
         if conn == self._conn and self._websocket is not None:
             self._outbox.bytes_received += len(data)
             self.has_more = self._is_unread = True
             self._websocket.receive_data(data)
 
     def transport_closed(self, conn: ConnId, reason: str, now: float) -> None:
-        """See `Endpoint`."""
+        """Handle `Endpoint.transport_closed`."""
         if conn != self._conn:
             return
         self._transport_gone = reason
         if self._websocket is not None:
-            # Let the WebSocket report the end, so that messages received before it are reported first.
+            # Let the WebSocket report the end of the stream, so that earlier messages are reported first.
             self.has_more = self._is_unread = True
             self._websocket.receive_eof()
         else:
             self._lost(reason, now)
 
     def tick(self, now: float) -> None:
-        """See `Endpoint`."""
+        """Handle `Endpoint.tick`."""
         while (deadline := self.timers.first) <= now:
             slot = self.timers.pop_expired(now)
             if slot is ConnectionTimer.CONNECT:
@@ -469,7 +469,7 @@ class Connection:
             elif now < self._patient_until:
                 self.timers.set(ConnectionTimer.HEARTBEAT_REPLY, self._patient_until)
             elif now - deadline > self._config.heartbeat_timeout:
-                # The tick is very late: the host was asleep, and the reply may be unread. Try once more.
+                # The tick is very late: the host was asleep, and the reply may be unread. Send a heartbeat.
                 self._beat(now)
             else:
                 self._lost(f"no heartbeat reply within {self._config.heartbeat_timeout:g} s", now, abort=True)
@@ -477,9 +477,9 @@ class Connection:
     # ---------------------------------------------------------------- outputs
 
     def read(self, now: float) -> list[str | bytes] | ConnectionEvent | None:
-        """Return what comes next: messages, or one event; `None` or an empty list if there is nothing.
+        """Return the next messages, or the next event. `None` and an empty list mean that nothing is left.
 
-        An event is returned alone, because it may change how the following bytes are read.
+        `read` returns an event alone, because the event may change how the following bytes are read.
         """
         websocket = self._websocket
         if self._pending:
@@ -538,7 +538,7 @@ class Connection:
     def _refused(self, refused: HandshakeRefused, now: float) -> None:
         status = refused.status
         if status in (401, 403):
-            # Final, unless the access token may have just expired: then try once more with a fresh token.
+            # Final, unless the access token may have just expired: then connect once more with a fresh token.
             fatal = self._was_refused or not self._config.asks_for_token
             self._was_refused = True
         else:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- outputs
-# The orders of a core to its driver, and the queue that holds them until the driver drains it.
+# The orders of a core to its driver, and the queue that holds the orders until the driver drains the queue.
 
 
 ConnId = NewType("ConnId", int)
@@ -19,9 +19,9 @@ ConnId = NewType("ConnId", int)
 
 
 class OpenTransport(Struct, frozen=True):
-    """Order to open a byte stream to `host`:`port`, then report `transport_opened`.
+    """Order to open a byte stream to `host`:`port`, then to report `transport_opened`.
 
-    `tls`: use TLS, with `host` as the server's name.
+    If `tls` is true, the stream uses TLS, with `host` as the server's name.
     """
 
     conn: ConnId
@@ -33,8 +33,8 @@ class OpenTransport(Struct, frozen=True):
 class SendData(Struct, frozen=True):
     """Order to write `data`, which is never empty, to the transport.
 
-    `is_pong`: `data` contains only pongs. While the transport accepts no data, a driver may keep only the
-    latest output of pongs, and write it before any other data (RFC 6455 §5.5.3).
+    `is_pong` means that `data` contains only pongs. While the transport accepts no data, a driver may drop
+    all pong outputs except the latest, which the driver writes before any other data (RFC 6455 §5.5.3).
     """
 
     conn: ConnId
@@ -42,14 +42,15 @@ class SendData(Struct, frozen=True):
     is_pong: bool = False
 
     def __repr__(self) -> str:
-        # Without the data: the upgrade request and join frames contain keys and tokens.
+        # The repr omits the data: the upgrade request and join frames contain keys and tokens.
         return f"SendData(conn={self.conn}, data=<{len(self.data)} bytes>)"
 
 
 class CloseTransport(Struct, frozen=True):
-    """Order to close the transport, or to stop opening it. The core has already forgotten `conn`.
+    """Order to close a transport, or to stop opening a transport. The core has already forgotten `conn`.
 
-    `abort=False`: write all pending data first. `abort=True`: drop the connection at once.
+    With `abort=False`, the driver writes all pending data first. With `abort=True`, the driver aborts at
+    once.
     """
 
     conn: ConnId
@@ -57,9 +58,9 @@ class CloseTransport(Struct, frozen=True):
 
 
 class AccessTokenNeeded(Struct, frozen=True):
-    """Order to get an access token, then call `set_access_token`, or `access_token_failed` without a token.
+    """Order to get an access token and call `set_access_token`, or `access_token_failed` without a token.
 
-    Only clients with `asks_for_token` in their config put out this order.
+    Only clients with `asks_for_token` in their config output an `AccessTokenNeeded`.
     """
 
 
@@ -67,7 +68,7 @@ Event = TypeVar("Event")
 
 
 MERGED = 64 * 1024
-"""The most bytes that are merged into one output. Larger data is not copied: connections may share it."""
+"""The maximum size of a merged output, in bytes. Larger data is not copied: connections may share data."""
 
 
 class _Chunks(Struct, eq=False):
@@ -87,7 +88,7 @@ class _Chunks(Struct, eq=False):
         return sum(map(len, self.parts)) > MERGED
 
     def several(self) -> list[SendData]:
-        """Return outputs of at most `MERGED` bytes each. A longer part becomes an output of its own."""
+        """Return outputs of at most `MERGED` bytes each. A longer part becomes a separate output."""
         assert self.parts is not None
         merged: list[list[bytes]] = []
         room = 0
@@ -112,24 +113,25 @@ class _Pongs(_Chunks):
 
 
 class Outbox(Generic[Event]):
-    """Queue of outputs, oldest first. Bytes for one connection are merged until they are drained.
+    """Queue of outputs, oldest first. Bytes for one connection are merged until the next drain.
 
-    So a burst of frames to one connection is a single write. The merged `SendData` has the position of its
-    first byte in the queue. Merging ends at a `CloseTransport` of the connection, and at pongs. More than
-    `MERGED` bytes become several outputs, so that a large frame is not copied for each of its receivers.
+    Therefore, a burst of frames to one connection is a single write. The merged `SendData` has the position
+    of its first byte in the queue. Bytes are not merged across a `CloseTransport` of the connection, or
+    across pongs. More than `MERGED` bytes become several outputs, so that a large frame is not copied for
+    each receiver.
     """
 
-    # Not a deque: a deque takes more memory than a list, and never releases it.
+    # Not a deque: a deque takes more memory than a list, and never releases memory.
     __slots__ = ("_open", "_queue", "_sent", "bytes_received", "emit", "emit_all")
 
     def __init__(self) -> None:
         self.bytes_received = 0
-        """Bytes received so far. Compressed messages count with their inflated size."""
+        """The number of bytes received so far. Compressed messages count with their inflated size."""
         self._queue: list[Event | OpenTransport | CloseTransport | _Chunks] = []  # oldest first
         self._open: dict[ConnId, _Chunks] = {}  # bytes that more data can be merged into
         self._sent = False  # whether there may be bytes in the queue
         self.emit: Callable[[Event], None] = self._queue.append
-        """Queue an event. Faster than `put`, which also accepts transport orders."""
+        """Queue an event. `emit` is faster than `put`, which also accepts transport orders."""
         self.emit_all: Callable[[Iterable[Event]], None] = self._queue.extend
         """Queue several events."""
 
@@ -165,7 +167,7 @@ class Outbox(Generic[Event]):
         self._sent = True
 
     def put(self, output: Event | OpenTransport | CloseTransport) -> None:
-        """Queue an event or a transport order. An aborting `CloseTransport` removes its queued data."""
+        """Queue an event or a transport order. An aborting `CloseTransport` removes queued data."""
         if isinstance(output, CloseTransport):
             self._open.pop(output.conn, None)
             if output.abort and self._sent:
@@ -208,26 +210,26 @@ class Endpoint(Protocol):
     """Interface of a protocol core, for drivers.
 
     A driver reports *facts* with `transport_opened`, `receive_data`, `transport_closed` and `tick`. After
-    each fact or command, it carries out the outputs of `drain()` until it returns none, then reads
-    `next_deadline()`.
+    each fact or command, the driver carries out the outputs of `drain()` until `drain()` returns no outputs.
+    Then the driver reads `next_deadline()`.
 
     `now` is the time of one monotonic clock, in seconds. If `now` is earlier than in the last call, the time
-    of the last call counts. NaN and infinity raise `LocalProtocolError`. The methods that report facts never
-    raise because of what a peer or the network did. Facts about a connection that the core has not requested,
-    or has closed, are ignored.
+    of the last call counts. A `now` of NaN or infinity raises `LocalProtocolError`. The methods that report
+    facts never raise because of an action of a peer or the network. The core ignores facts about a connection
+    that the core has not requested, or has closed.
     """
 
     @property
     def is_closed(self) -> bool:
-        """Whether the core has no connection, and does not want one."""
+        """Whether the core has no connection and does not try to connect."""
         ...
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """Report an open byte stream: requested with `OpenTransport`, or accepted by a server."""
+        """Report that a byte stream is open: requested with `OpenTransport`, or accepted by a server."""
         ...
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Report received bytes. `b""` is ignored: report the end of the stream with `transport_closed`."""
+        """Report received bytes. `b""` is ignored: `transport_closed` reports the end of the stream."""
         ...
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
@@ -241,24 +243,24 @@ class Endpoint(Protocol):
     def drain(self) -> Sequence[Any]:
         """Remove and return all outputs, oldest first: orders to the driver, and events.
 
-        Draining runs no protocol code. When an event handler calls a command while the driver carries out
-        outputs, the outputs of that command are in the next drain.
+        `drain` runs no protocol code. If an event handler calls a command while the driver carries out
+        outputs, the next drain returns the outputs of that command.
         """
         ...
 
     def next_deadline(self) -> float | None:
-        """Return the time when `tick` is due, on the clock of `now`; `None` if no deadline is set."""
+        """Return the time when `tick` is due, on the clock of `now`, or `None` if no deadline is set."""
         ...
 
 
 # ---------------------------------------------------------------------------------------------------- sans io
-# The error for code that uses a core like an adapter's client, because both classes have the same name.
+# The error for code that confuses a core with an adapter's client, because both have the same name.
 
 
 class SansIO:
-    """Mixin that makes `with`, `async with`, `for` and `async for` raise a `TypeError` naming the adapters.
+    """Mixin that makes `with`, `async with`, `for` and `async for` raise a `TypeError` about the adapters.
 
-    Python's own text, "does not support the context manager protocol", does not name a solution.
+    Python's own error text, "does not support the context manager protocol", does not name a solution.
     """
 
     __slots__ = ()

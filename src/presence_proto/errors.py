@@ -1,4 +1,4 @@
-"""Exceptions of this package. An endpoint reports a peer's errors as events and never raises for them."""
+"""Exceptions of this package. An endpoint reports a peer's errors as events, not as exceptions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 
 def reduce_exception(error: BaseException) -> tuple[Any, ...]:
-    """`__reduce__` for an exception whose `__init__` takes other arguments than the error text.
+    """Implements `__reduce__` for an exception whose `__init__` takes other arguments than the error text.
 
     By default, unpickling and `copy.copy` call the class with `args`, the finished text, and raise TypeError.
-    This version does not call the class, but restores its attributes, including `args`.
+    `reduce_exception` does not call the class, but restores the attributes of the exception, including
+    `args`.
     """
     return _without_init, (type(error),), {**error.__dict__, "args": error.args}
 
@@ -19,7 +20,8 @@ def _without_init(cls: type[BaseException]) -> BaseException:
 
 
 class PresenceError(Exception):
-    """Base class of all exceptions that this package raises on purpose. All support `pickle` and `copy`."""
+    """Base class of all exceptions that this package raises on purpose. Exceptions can be pickled and
+    copied."""
 
     __reduce__ = reduce_exception
 
@@ -29,25 +31,26 @@ class ConfigError(PresenceError, ValueError):
 
 
 class LocalProtocolError(PresenceError):
-    """The call has an illegal argument, or is not legal in the current state. Nothing has changed."""
+    """A call has an illegal argument, or is not legal in the current state. The call has changed nothing."""
 
 
 class RemoteProtocolError(PresenceError):
     """The peer sent malformed data. The message describes the error, without secrets.
 
-    Parsers raise it inside the core. The methods of an endpoint that take input never raise it.
+    Parsers raise `RemoteProtocolError` inside the core. The methods of an endpoint that take input never
+    raise `RemoteProtocolError`.
     """
 
 
 class ProxyError(PresenceError):
-    """A proxy does not open a tunnel. The message has the reason, without secrets.
+    """A proxy did not open a tunnel. The message has the reason, without secrets.
 
-    `refusal` is the kind of the proxy's refusal, and `detail` is its reason without the name of the proxy:
+    `detail` is the reason without the name of the proxy. `refusal` is the kind of the proxy's refusal:
 
-    - `"login"`: the proxy requires a user name and password, or does not accept the given ones;
-    - `"unreachable"`: it cannot reach the server;
-    - `"forbidden"`: any other reason;
-    - `None`: the proxy did not refuse, or the server is not a proxy (it answers CONNECT with HTTP 400).
+    - `"login"`: the proxy requires a user name and password, or refuses the given user name and password;
+    - `"unreachable"`: the proxy cannot reach the server;
+    - `"forbidden"`: the proxy refused for any other reason;
+    - `None`: the proxy did not refuse, or the server is not a proxy (and answers CONNECT with HTTP 400).
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class ProxyError(PresenceError):
 
 
 class RecordingError(PresenceError):
-    """A recording is malformed or damaged. `line` counts from 1. `fault` is a human-readable text."""
+    """A recording is malformed or damaged. `line` is a number from 1. `fault` is human-readable."""
 
     def __init__(self, line: int, fault: str) -> None:
         super().__init__(f"line {line}: {fault}")

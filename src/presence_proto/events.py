@@ -1,8 +1,9 @@
 """The events that the clients and the hub report: frozen classes, and one closed union for each endpoint.
 
 Events are msgspec structs: creation takes a sixth of the time of a frozen attrs class, and `msgspec.structs`
-has `replace` and `asdict`. An event is hashable unless it holds JSON from the server. The hash does not
-include `extra` and `meta`; equality does. Treat all JSON in events as read-only.
+has `replace` and `asdict`. An event is hashable unless the event holds JSON from the server. The hash of an
+event ignores `extra` and `meta`, but equality compares `extra` and `meta`. Treat all JSON in events as
+read-only.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ class _Event(Struct, frozen=True, gc=False):  # gc=False: events hold JSON, whic
 
 
 class _Answer(_Event, frozen=True):
-    """Base of the events with a server's answer. `response` is as received.
+    """Base of the events that report a server's answer. `response` is the answer as received.
 
     The repr of a refusal hides the response, because the response may quote the client's credentials. The
-    `reason`, if the event has one, is the server's human-readable text.
+    field `reason` of an event is the server's human-readable text.
     """
 
     def __repr__(self) -> str:
@@ -67,8 +68,9 @@ class SocketDisconnected(_Event, frozen=True):
     """The connection ended, or could not be opened.
 
     `code` is the WebSocket close code (1006 for an end of stream without a close frame), or `None` if the
-    WebSocket was not open yet. `status` is the HTTP status of a refused upgrade. `retry_in` is in seconds;
-    `None` means no further attempt: `disconnect` was called, or the server refuses for good (`fatal`).
+    WebSocket was not open yet. `status` is the HTTP status of a refused upgrade. `retry_in` is the delay
+    before the next attempt in seconds. `None` means no further attempt: `disconnect` was called, or the
+    refusal is final (`fatal`).
     """
 
     reason: str
@@ -79,7 +81,7 @@ class SocketDisconnected(_Event, frozen=True):
 
 
 class ChannelJoined(_Event, frozen=True):
-    """The server accepted the join. `rejoined`: the channel was already joined before."""
+    """The server accepted a join. `rejoined` is true if the channel was joined before."""
 
     topic: str
     response: Any
@@ -89,15 +91,17 @@ class ChannelJoined(_Event, frozen=True):
 class JoinFailed(_Answer, frozen=True):
     """The server refused a join, or did not answer within `join_timeout`.
 
-    - `refused`: the server refused. `reason` is its text, without the client's credentials. `response` is its
-      unchanged answer, or `None` if the server ended the channel instead of answering.
-    - Not `refused`: the answer is late. When it arrives, `ChannelJoined` or another `JoinFailed` follows.
-    - `passing`: the same join may be accepted soon. The server is starting or overloaded, or the client
-      retries the join with a fresh access token.
-    - `final`: the channel stops joining. A new access token, another `join` of the topic or the next connect
-      makes it join again.
+    - `refused` is true if the server refused the join. `reason` is the server's text, without the client's
+      credentials. `response` is the server's unchanged answer, or `None` if the server ended the channel
+      instead of answering.
+    - If `refused` is false, the answer is late. `ChannelJoined` or another `JoinFailed` follows a late
+      answer.
+    - `passing` is true if the server may accept the same join soon: the server is starting or overloaded, or
+      the client repeats the join with a fresh access token.
+    - `final` is true if the channel stops joining. After a new access token, another `join` of the topic or
+      the next connect, the channel joins again.
 
-    Until `leave`, the client tries again in `retry_in` seconds, unless that is `None`.
+    The client joins again in `retry_in` seconds, unless `retry_in` is `None` or `leave` is called.
     """
 
     topic: str
@@ -110,7 +114,7 @@ class JoinFailed(_Answer, frozen=True):
 
 
 class ChannelEnd(StrEnum):
-    """How a joined channel ended."""
+    """The cause of the end of a joined channel."""
 
     CLOSED = "closed"  #: The server closed the channel normally (`phx_close`).
     CRASHED = "crashed"  #: The channel's process on the server crashed (`phx_error`).
@@ -119,10 +123,11 @@ class ChannelEnd(StrEnum):
 
 
 class ChannelDown(_Event, frozen=True):
-    """A joined channel ended although the application did not leave it. `end` is the cause.
+    """A joined channel ended although the application did not leave the channel. `end` is the cause.
 
-    The client rejoins in `retry_in` seconds, or after the next connect if `retry_in` is `None`. But if the
-    server closed the channel and the config has `rejoin_after_close=False`, `ChannelLeft` follows instead.
+    The client rejoins in `retry_in` seconds, or after the next connect if `retry_in` is `None`. If the server
+    closed the channel and the config has `rejoin_after_close=False`, the client does not rejoin, and
+    `ChannelLeft` follows.
     """
 
     topic: str
@@ -132,15 +137,15 @@ class ChannelDown(_Event, frozen=True):
 
 
 class ChannelLeft(_Event, frozen=True):
-    """The client left the channel: on request, or because of `rejoin_after_close=False`."""
+    """The client left a channel: on request, or because of `rejoin_after_close=False`."""
 
     topic: str
 
 
 class PushReplied(_Answer, frozen=True):
-    """The reply to a push. `status` is usually `"ok"` or `"error"`.
+    """The server replied to a push. `status` is usually `"ok"` or `"error"`.
 
-    `status` and `response` are as received. The repr hides the response of a refusal, which may quote
+    `status` and `response` are unchanged. The repr hides the response of a refusal, which may quote
     credentials.
     """
 
@@ -151,8 +156,8 @@ class PushReplied(_Answer, frozen=True):
 
 
 class PushFailed(_Event, frozen=True):
-    """A push gets no reply: the reply did not arrive in time, the push expired before the join, the channel
-    was left before the push was sent, the channel crashed, or the connection ended.
+    """A push gets no reply. The cause is a timeout, a crash of the channel, or the end of the connection. A
+    push that waits for a join also fails if the push expires or the channel is left.
 
     A `phx_close` does not fail a push. Another process of the server may have the push and may still reply.
     """
@@ -163,9 +168,9 @@ class PushFailed(_Event, frozen=True):
 
 
 class TrackFailed(_Answer, frozen=True):
-    """The server refused the tracked payload, or did not answer. The client tracks it again at the next join.
+    """The server refused a tracked payload, or did not answer. A rejoin tracks the payload again.
 
-    The event is not emitted if the channel ended before the answer.
+    The client does not emit `TrackFailed` if the channel ended before the answer.
     """
 
     topic: str
@@ -174,10 +179,11 @@ class TrackFailed(_Answer, frozen=True):
 
 
 class PresenceSynced(_Event, frozen=True):
-    """A full presence state of a topic arrived. `changes` are its differences from the previous presence.
+    """A full presence state of a topic arrived. `changes` are the differences from the previous presence.
 
-    `forgotten`: after a rejoin, no meta of the state continues a previous meta. The server was probably
-    restarted and has lost its presence; the missing users will probably rejoin within seconds.
+    `forgotten` is true if the state after a rejoin has no meta that continues a previous meta. The cause is
+    probably a restart: the server has lost its presence, and the missing users will probably rejoin within
+    seconds.
     """
 
     topic: str
@@ -186,17 +192,17 @@ class PresenceSynced(_Event, frozen=True):
 
 
 class PresenceDiffed(_Event, frozen=True):
-    """A diff changed the presence of a topic."""
+    """A presence diff from the server changed the presence of a topic."""
 
     topic: str
     changes: tuple[PresenceChange, ...]
 
 
 class PresenceMissing(_Event, frozen=True):
-    """The server did not send the presence state of a topic within `state_timeout`. `reason` says what to do.
+    """The server sent no presence state within `state_timeout`. `reason` has the likely cause or a remedy.
 
-    On Supabase this event comes after two joins without a state. On plain Phoenix it comes when presence
-    diffs arrive without a state.
+    On Supabase, `PresenceMissing` follows two joins without a presence state. On plain Phoenix,
+    `PresenceMissing` follows presence diffs without a presence state.
     """
 
     topic: str
@@ -204,7 +210,7 @@ class PresenceMissing(_Event, frozen=True):
 
 
 class Broadcast(_EventWithExtra, frozen=True):
-    """A Supabase broadcast. `payload` is JSON or `bytes`. The server adds `meta`."""
+    """A Supabase broadcast arrived. `payload` is JSON or `bytes`. The server adds `meta`."""
 
     topic: str
     event: str
@@ -213,7 +219,7 @@ class Broadcast(_EventWithExtra, frozen=True):
 
 
 class SystemMessage(_Event, frozen=True):
-    """A Supabase `system` message. The server sends one with status `"error"` before it closes a channel."""
+    """A Supabase `system` message arrived. The server sends status `"error"` before closing a channel."""
 
     topic: str
     extension: str
@@ -223,7 +229,8 @@ class SystemMessage(_Event, frozen=True):
 
 
 class ChannelMessage(_Event, frozen=True):
-    """Any other message of a topic, such as an application event. `payload` is JSON or `bytes`."""
+    """A message without a class of its own arrived, such as an application event. `payload` is JSON or
+    `bytes`."""
 
     topic: str
     event: str
@@ -238,8 +245,8 @@ class ProtocolViolation(_Event, frozen=True):
 
 
 class AccessTokenFailed(_Event, frozen=True):
-    """The application provided no access token. Connects and joins wait for a token. The client requests it
-    again in `retry_in` seconds."""
+    """The application provided no access token. Connects and joins wait for a token. The client repeats the
+    request in `retry_in` seconds."""
 
     reason: str
     retry_in: float
@@ -269,7 +276,7 @@ RealtimeEvent: TypeAlias = (
 
 
 class UserStatus(StrEnum):
-    """The status of a user. The values are the strings in messages."""
+    """The status of a user. The enum values are the strings in messages."""
 
     ONLINE = "online"
     IDLE = "idle"
@@ -280,11 +287,11 @@ class UserStatus(StrEnum):
 
 
 class OnlineUser(_EventWithExtra, frozen=True):
-    """One user as others see them.
+    """The data of one user that other users see.
 
     `online_at` is the text that the user's client sent, by convention ISO 8601 in UTC. `extra` holds the
-    other fields of the presence payload. An unknown status becomes `UserStatus.ONLINE`; `extra["status"]` has
-    the original.
+    other fields of the presence payload. An unknown status becomes `UserStatus.ONLINE`, and `extra["status"]`
+    has the original status.
     """
 
     user_id: str
@@ -296,10 +303,10 @@ class OnlineUser(_EventWithExtra, frozen=True):
 
 
 class Connected(_Event, frozen=True):
-    """The client is in the room. `users` are all users in the room, this user first; `online_count` is their
-    number.
+    """The client is in the room. `users` are all users in the room, this user first. `online_count` is the
+    number of users.
 
-    `resumed`: the client was in the room before. Events for the net differences since then follow.
+    `resumed` is true if the client was in the room before. Events for the net differences follow.
     """
 
     online_count: int
@@ -308,8 +315,8 @@ class Connected(_Event, frozen=True):
 
 
 class Disconnected(_Event, frozen=True):
-    """The client is out of the room. The roster stays, but is stale. `retry_in` is in seconds; `None` means
-    no further attempt."""
+    """The client is disconnected from the room. The roster stays, but may be out of date. The client connects
+    again in `retry_in` seconds, unless `retry_in` is `None`."""
 
     reason: str
     retry_in: float | None
@@ -353,7 +360,7 @@ class Poked(_EventWithExtra, frozen=True):
 
 
 class ChatMessage(_EventWithExtra, frozen=True):
-    """A chat message in a chat channel of the room. The sender's client wrote the text `timestamp`."""
+    """A user sent a chat message to a chat channel of the room. The sender's client set `timestamp`."""
 
     user_id: str
     display_name: str
@@ -365,10 +372,10 @@ class ChatMessage(_EventWithExtra, frozen=True):
 
 
 class Error(_Event, frozen=True):
-    """An error that the application should know about. `fatal`: the client has stopped for good.
+    """An error occurred. `fatal` is true if the client has stopped and will not reconnect.
 
-    `server_text`: the text of a Jarvis server's `error` message, without the client's credentials; `None` for
-    all other errors.
+    `server_text` is the text of a Jarvis server's `error` message, without the client's credentials, or
+    `None` for all other errors.
     """
 
     message: str
@@ -377,7 +384,7 @@ class Error(_Event, frozen=True):
 
 
 class CommandFailed(_Event, frozen=True):
-    """A command did not reach the server, or the server refused it. The command returned `command_id`."""
+    """The server did not receive a command, or refused a command. `command_id` is the id of the command."""
 
     command_id: int
     command: str
@@ -385,7 +392,7 @@ class CommandFailed(_Event, frozen=True):
 
 
 class InviteSent(_Event, frozen=True):
-    """A Jarvis server's receipt for an invite. `sent_to`: the display names of the users who received it."""
+    """A Jarvis server confirmed an invite. `sent_to` are the display names of the receivers."""
 
     command_id: int
     sent_to: tuple[str, ...]
@@ -409,7 +416,7 @@ PresenceEvent: TypeAlias = (
 
 
 class ClientConnected(_Event, frozen=True):
-    """A client finished its upgrade. `path` has no query, because a query may hold a key."""
+    """A client finished the WebSocket upgrade. `path` has no query, because a query may hold an API key."""
 
     conn: ConnId
     path: str
@@ -424,7 +431,7 @@ class ClientRefused(_Event, frozen=True):
 
 
 class ClientDisconnected(_Event, frozen=True):
-    """A connection ended. `code`: the close code, 1006 without a close frame, `None` without an upgrade."""
+    """A connection ended. `code` is the close code: 1006 without a close frame, `None` without an upgrade."""
 
     conn: ConnId
     reason: str
@@ -432,7 +439,7 @@ class ClientDisconnected(_Event, frozen=True):
 
 
 class TopicJoined(_Event, frozen=True):
-    """A client joined a topic. `key` is its presence key, if the topic has presence for it."""
+    """A client joined a topic. `key` is the client's presence key, or `None` without presence."""
 
     conn: ConnId
     topic: str

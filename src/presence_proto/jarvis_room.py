@@ -1,4 +1,4 @@
-"""The Jarvis JSON protocol, version 1, client side: one room over plain JSON messages on a WebSocket.
+"""The client side of the Jarvis JSON protocol, version 1: one room, with plain JSON messages on a WebSocket.
 
     client                                    server
     connect {user_id, display_name} ───────▶
@@ -12,10 +12,10 @@
 
 The protocol has no refs, no chat, no acknowledgements except `invite_sent`, and tokens only in the URL.
 
-`connect` also has two fields that are not part of version 1. `run_id` is random and the same for all
-connections of one run of the client. `run_connection` is the number of the connection in that run. Bytes of
-an old connection may reach the server after the client has reconnected. These fields tell the server which
-connection is outdated. Servers that do not know the fields ignore them.
+The client's `connect` message has two fields that are not part of version 1. `run_id` is random, and is the
+same for all connections of one run of the client. `run_connection` is the number of the connection in that
+run. Bytes of an old connection may reach the server after the client has reconnected. `run_id` and
+`run_connection` tell the server which connection is outdated. Servers ignore unknown fields.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 NO_TOPIC = ""
-"""The topic in events: a Jarvis server has one room, without a name."""
+"""The topic in events of a Jarvis room: a Jarvis server has one room, without a name."""
 
 
 class JarvisTimer(Enum):
-    """The named timers of a `JarvisRoom`. Timers of waiting messages have the message id as their name."""
+    """The named timers of a `JarvisRoom`. The name of a waiting message's timer is the message id."""
 
     WELCOME = auto()
-    STABLE = auto()  # `stable_after` the welcome, the backoff starts over
+    STABLE = auto()  # reset the backoff, `stable_after` seconds after the welcome message
 
 
 class JarvisRoom:
     """A `Room` on a Jarvis server.
 
-    `rng` is used for the jitter of the backoff, the nonce of the upgrade and the run id. Without `rng`, there
-    is no run id.
+    The jitter of the backoff, the nonce of the upgrade and the run id come from `rng`. Without `rng`, the
+    client has no run id.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class JarvisRoom:
         self._own = OnlineUser("", "")
         self._welcomed = False
         self._was_welcomed = False
-        self._metas: dict[str, Meta] = {}  # of the other users, by user id
+        self._metas: dict[str, Meta] = {}  # metas of the other users, by user id
         self._refs = 0
         self._message_ids = 0
-        self._waiting: dict[int, dict[str, Any]] = {}  # messages that wait for the welcome, oldest first
+        self._waiting: dict[int, dict[str, Any]] = {}  # messages that wait for `welcome`, oldest first
         self._invites: dict[int, tuple[str, str | None]] = {}  # sent invites without a receipt: game and code
         self._server_count: int | None = None
 
@@ -105,23 +105,23 @@ class JarvisRoom:
 
     @property
     def is_closed(self) -> bool:
-        """See `Room`."""
+        """Implements `Room.is_closed`."""
         return self._connection.state is ConnectionState.IDLE
 
     @property
     def server_count(self) -> int | None:
-        """The `online_count` of the last pong, or `None`."""
+        """The `online_count` of the last `pong` message, or `None` before the first `pong`."""
         return self._server_count
 
     @property
     def latency(self) -> float | None:
-        """See `Room`."""
+        """Implements `Room.latency`."""
         return self._connection.latency
 
     # ---------------------------------------------------------------- commands
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
-        """See `Room`."""
+        """Implements `Room.connect`."""
         if not self.is_closed:
             raise LocalProtocolError("connect was already called")
         now = self._clock.advance(now)
@@ -132,16 +132,16 @@ class JarvisRoom:
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Send `disconnect` if the connection is open, and close it."""
+        """Send `disconnect` if the connection is open, and close the connection."""
         now = self._clock.advance(now)
         if self._connection.state is ConnectionState.OPEN:
             self._send({"type": "disconnect"})
-            self._out("disconnect was called", retry=False)  # data that still arrives is not read
+            self._out("disconnect was called", retry=False)  # the room ignores later data
         self._connection.close(now)
         self._settle(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Show this user as `own`. Returns `None`, because the protocol has no reply to `activity_update`."""
+        """Show the data in `own` as this user. Returns `None`, because `activity_update` gets no reply."""
         now = self._clock.advance(now)
         self._own = own
         self._tell_activity()
@@ -149,14 +149,14 @@ class JarvisRoom:
         return None
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
-        """Send an invite or a poke now, or after the next welcome. See `Room`."""
+        """Send an invite or a poke now, or after the next `welcome` message. Implements `Room.say`."""
         if event == "chat_message":
             raise LocalProtocolError("send_chat: the Jarvis JSON protocol has no chat")
         if len(self._waiting) >= self._config.max_pending_pushes:
             raise LocalProtocolError(f"{len(self._waiting)} messages already wait (max_pending_pushes)")
         now = self._clock.advance(now)
         self._message_ids += 1
-        # The server adds the sender's user id and display name itself.
+        # The server adds the sender's user id and display name.
         rest = {name: value for name, value in payload.items() if name not in ("user_id", "display_name")}
         if event == "game_invite":
             rest.setdefault("code", None)
@@ -167,9 +167,9 @@ class JarvisRoom:
         return self._message_ids
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
-        """Use another token in the next URL.
+        """Use another access token in the next URL.
 
-        `expires_in` is only checked: the token is part of the URL, so an open connection needs no new one.
+        `expires_in` is only checked: the token is part of the URL, so an open connection needs no new token.
         """
         self._connection.check_token(token, expires_in)
         now = self._clock.advance(now)
@@ -177,7 +177,7 @@ class JarvisRoom:
         self._settle(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """See `Room`."""
+        """Implements `Room.access_token_failed`."""
         now = self._clock.advance(now)
         self._connection.token_failed(reason, now)
         self._settle(now)
@@ -185,31 +185,31 @@ class JarvisRoom:
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_opened`."""
         now = self._clock.advance(now)
         self._connection.transport_opened(conn)
         self._settle(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.receive_data`."""
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
         self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_closed`."""
         now = self._clock.advance(now)
         self._connection.transport_closed(conn, reason, now)
         self._settle(now)
 
     def tick(self, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.tick`."""
         self._settle(self._clock.advance(now))
 
     # ---------------------------------------------------------------- outputs
 
     def next_deadline(self) -> float | None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.next_deadline`."""
         deadline = self._first_deadline()
         return None if deadline == inf else deadline
 
@@ -219,7 +219,7 @@ class JarvisRoom:
         return min(self._connection.timers.first, self._timers.first)
 
     def _settle(self, now: float) -> None:
-        """Handle received messages, then expired timers: a received welcome must win over its timeout."""
+        """Handle received messages before expired timers, so that a received `welcome` beats its timeout."""
         self._pump(now)
         while self._first_deadline() <= now:
             self._connection.tick(now)
@@ -250,7 +250,7 @@ class JarvisRoom:
         self._out("the connection ended", retry=down.retry_in is not None)
 
     def _out(self, reason: str, *, retry: bool) -> None:
-        """Mark the client as not welcomed. Fail sent invites and, without `retry`, waiting messages."""
+        """Mark the client as not in the room. Fail sent invites and, without `retry`, waiting messages."""
         self._welcomed = False
         self._timers.cancel(JarvisTimer.WELCOME)
         self._timers.cancel(JarvisTimer.STABLE)
@@ -296,7 +296,7 @@ class JarvisRoom:
 
     def _tell_activity(self) -> None:
         # Servers show every connected user, visible or not. But all connections of a user share one status,
-        # so an invisible client must not overwrite it.
+        # which an invisible client must not overwrite.
         if self._welcomed and self._config.visible:
             own = self._own
             self._send({"type": "activity_update", "status": own.status, "activity": own.activity})
@@ -325,7 +325,8 @@ class JarvisRoom:
         """Return the JSON object of a message.
 
         Raises `RemoteProtocolError` if the text is not an object or nests too deeply. In messages about
-        users, values that nest too deeply become `null` instead: one user's fields must not hide the others.
+        users, values that nest too deeply become `null` instead, so that one user's fields do not hide the
+        other users.
         """
         what, levels = "a Jarvis message", self._config.max_nesting
         if not nests_deeper(text, levels):
@@ -350,7 +351,7 @@ class JarvisRoom:
                 count = message.get("online_count")
                 self._server_count = count if type(count) is int else None  # not isinstance: a bool is an int
             case "user_online" | "activity_changed" | "user_offline" if not self._welcomed:
-                pass  # the welcome will have all users
+                pass  # the `welcome` message will have all users
             case "user_online" | "activity_changed":
                 user_id, shown = _user(fields)
                 if kind == "user_online" and isinstance(message.get("ts"), str):
@@ -383,8 +384,8 @@ class JarvisRoom:
         self._check_size(len(present))
         changes = [self._remove(user_id) for user_id in tuple(self._metas) if user_id not in present]
         changes += [self._replace(user_id, meta) for user_id, meta in present.items()]
-        # A welcome has no refs. So after a reconnect, a missing user may have left, or a restarted server may
-        # have lost the user.
+        # A `welcome` message has no refs. Therefore, a user who is missing after a reconnect may have left,
+        # or a restarted server may have lost the user.
         forgotten = self._was_welcomed and not self._welcomed
         self._welcomed = self._was_welcomed = True
         self._timers.cancel(JarvisTimer.WELCOME)
@@ -395,7 +396,7 @@ class JarvisRoom:
         self._send_waiting()
 
     def _on_receipt(self, receipt: dict[str, Any]) -> None:
-        """Handle a receipt. It counts for the oldest equal invite, but its own invite may have timed out."""
+        """Handle the receipt for the oldest equal invite. (The invite of the receipt may have timed out.)"""
         invite, sent_to = (receipt.get("game"), receipt.get("code") or None), _names(receipt.get("sent_to"))
         message_id = next((one for one, sent in self._invites.items() if sent == invite), None)
         if message_id is not None:
@@ -412,7 +413,7 @@ class JarvisRoom:
             raise RemoteProtocolError(f"more than {self._config.max_roster} users (max_roster)")
 
     def _replace(self, user_id: str, shown: dict[str, Any]) -> PresenceChange:
-        """Store the fields of a user as a new meta. Its ref is generated here: the protocol has no refs."""
+        """Store the fields of a user as a new meta, with a generated ref: the protocol has no refs."""
         old = self._metas.get(user_id)
         self._refs += 1
         new = self._metas[user_id] = {**(old or {}), **shown, "phx_ref": str(self._refs)}
@@ -421,19 +422,19 @@ class JarvisRoom:
         return PresenceChange(user_id, "updated", (new,), (old,))
 
     def _remove(self, user_id: str) -> PresenceChange:
-        """Remove a user. The user may be unknown: the roster may show users missing in the last welcome."""
+        """Remove a user. The roster may show users who were missing in the last `welcome` message."""
         meta = self._metas.pop(user_id, None)
         return PresenceChange(user_id, "left", (), () if meta is None else (meta,))
 
 
 def _user(fields: Fields) -> tuple[str, dict[str, Any]]:
-    """Return the user id, and the user's fields in the message."""
+    """Return the user id and the user's fields from a message."""
     user_id, display_name = fields.sender()
     shown = {name: value for name, value in fields.rest.items() if name != "ts"}
     return user_id, {"user_id": user_id, **shown, "display_name": display_name}
 
 
 def _names(value: Any) -> tuple[str, ...] | None:
-    """Return a list of strings as a tuple; `None` for any other value."""
+    """Return a list of strings as a tuple. Returns `None` unless `value` is a list of strings."""
     is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return tuple(value) if is_list else None

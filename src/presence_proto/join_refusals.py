@@ -1,4 +1,4 @@
-"""Refusals by the server: their texts, and whether a refused join may be accepted later."""
+"""Refusals by the server: the texts of refusals, and whether the server may accept a refused join later."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 
 class Verdict(Enum):
-    """A forecast for a refused join: whether it may be accepted later."""
+    """A forecast for a refused join: whether the server may accept the join later."""
 
-    PASSING = auto()  # the server is starting or overloaded: it may accept the same join soon
+    PASSING = auto()  # the server is starting or overloaded, and may accept the same join soon
     FINAL = auto()  # the server will refuse the same join again
     UNKNOWN = auto()
 
 
-# Supabase's reasons, up to the colon (realtime_channel.ex, `join/3`), and Phoenix's whole reasons (socket.ex,
-# `handle_in` of `phx_join`).
+# Each reason is a Supabase reason up to the colon (realtime_channel.ex, `join/3`), or a whole Phoenix reason
+# (socket.ex, `handle_in` of `phx_join`).
 _PASSING = frozenset(
     {
         "ClientJoinRateLimitReached",
@@ -35,7 +35,7 @@ _PASSING = frozenset(
 )
 _FINAL = frozenset(
     {
-        "ChannelRateLimitReached",  # of this client's channels: final until the client leaves a channel
+        "ChannelRateLimitReached",  # final until this client leaves a channel
         "InvalidJWTToken",
         "JwtSignatureError",
         "JwtSignerError",
@@ -46,7 +46,7 @@ _FINAL = frozenset(
         "TopicNameRequired",
         "Unauthorized",
         "too many channels joined",
-        "unauthorized",  # in channels that Phoenix's generators create
+        "unauthorized",  # from channels that Phoenix's generators create
         "unmatched topic",
     }
 )
@@ -55,7 +55,7 @@ _NONE = object()
 
 
 def verdict(reason: str) -> Verdict:
-    """Return whether a join that was refused with this reason may be accepted later."""
+    """Return whether the server may later accept a join that was refused with this reason."""
     code = reason.partition(":")[0]
     if code in _PASSING:
         return Verdict.PASSING
@@ -63,10 +63,10 @@ def verdict(reason: str) -> Verdict:
 
 
 class Refusals:
-    """The consecutive refusals of one channel's joins, and their consequences for the next join.
+    """The consecutive refusals of one channel's joins, and the consequences for the next join.
 
-    `limit`: the number of final refusals after which the channel stops joining; `None`: it never stops.
-    `renews_token`: each join has a fresh access token.
+    `limit` is the number of final refusals after which the channel stops joining. With a `limit` of `None`,
+    the channel never stops joining. `renews_token` means that each join has a fresh access token.
     """
 
     __slots__ = ("_final", "_limit", "_renews_token", "_token", "_was_about_token")
@@ -84,22 +84,22 @@ class Refusals:
         return self._limit is not None and self._final >= self._limit
 
     def forget(self) -> None:
-        """Reset, because the join was accepted or the application wants the channel to join again."""
+        """Forget all refusals: a join was accepted, or the application wants the channel to join again."""
         self.token_changed()
         self._was_about_token = False
 
     def token_changed(self) -> None:
-        """Reset the count, because the next join has another access token."""
+        """Reset the count of final refusals, because the next join has another access token."""
         self._final, self._token = 0, _NONE
 
     def add(self, reason: str, token: str | None) -> bool:
-        """Count a refused join with this access token. Returns whether the next join may be accepted soon."""
+        """Count a refused join with this access token. Returns whether the server may accept a join soon."""
         self._token = token
         judged, was_about_token = verdict(reason), self._was_about_token
-        # If the token is the problem, Supabase and most applications mention it in the reason.
+        # If the token is the problem, Supabase and most applications mention the token in the reason.
         self._was_about_token = _TOKEN.search(reason) is not None
         if self._was_about_token and self._renews_token:
-            # The token may have expired in transit. A second such refusal in a row has another cause.
+            # The token may have expired in transit. A second refusal in a row has another cause.
             self._final = 0
             return not was_about_token
         self._final = self._final + 1 if judged is Verdict.FINAL else 0
@@ -111,14 +111,14 @@ class Refusals:
 
 
 _FIELDS = ("reason", "message", "error", "msg")
-_DEPTH = 3  # the most levels of a response that are searched for a text
+_DEPTH = 3  # maximum number of levels of a response to search for a text
 
 
 def words_of(response: Any) -> str | None:
     """Return the server's text in a reply's response, or in the payload of a `phx_error` or `phx_close`.
 
-    The text is the response itself if it is a string, and otherwise the first string in it. The fields
-    `reason`, `message`, `error` and `msg` take precedence. Returns `None` if there is no text.
+    The text is the response if the response is a string, and otherwise the first string in the response. The
+    fields `reason`, `message`, `error` and `msg` take precedence. Returns `None` without a text.
     """
     return _words(response, _DEPTH)
 

@@ -1,9 +1,9 @@
-"""JSON decoding and encoding with a nesting limit, and with error texts that do not depend on a library.
+"""JSON decoding and encoding, with a nesting limit and with error texts that are independent of a library.
 
 A level is one array or object inside another. `max_nesting` limits the levels of a message, so that no
-message can exhaust the interpreter's stack. The limit costs ordinary messages nothing: their decoders accept
-only `Shallow` values, a type of finite depth. If such a decoder refuses a message, the levels are counted
-first, and then a general decoder runs.
+message can exhaust the interpreter's stack. The limit costs ordinary messages no time: the fast decoders
+accept only `Shallow` values, a type of finite depth. If a fast decoder refuses a message, the levels are
+counted first, and then a general decoder runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ for _byte in b"]}":
 
 
 def nests_deeper(data: str | bytes, levels: int) -> bool:
-    """Whether a JSON text, valid or not, nests more than `levels` levels. Does not recurse."""
+    """Whether a JSON text, valid or not, nests more than `levels` levels. The function does not recurse."""
     if len(data) <= levels:
         return False
     if isinstance(data, str):
@@ -61,20 +61,20 @@ def _outside_strings(data: bytes, unwanted: bytes) -> bytes:
     """Return a JSON text without its strings and without the `unwanted` bytes, which must not be quotes."""
     if b"\\" in data:
         data = _ESCAPE.sub(b"", data)
-    # Two adjacent quotes are an empty string, or the end and start of two strings. Without them, the other
-    # quotes still form pairs.
+    # Two adjacent quotes are an empty string, or the end and start of two strings. Without adjacent quotes,
+    # the other quotes still form pairs.
     marks = data.translate(None, unwanted).replace(b'""', b"")
     return _STRING.sub(b"", marks) if b'"' in marks else marks
 
 
 SMALL_TEXT = 32 * 1024
-"""Largest JSON text that needs no `check_elements`, in bytes or characters: it cannot hold many elements."""
+"""Largest JSON text that needs no `check_elements`, in bytes or characters: a small text has few elements."""
 
 
 def check_elements(data: str | bytes, what: str, most: int) -> None:
     """Raise `RemoteProtocolError` if a JSON text, valid or not, has more than `most` elements.
 
-    The count is the number of opening brackets and commas. Each element costs time to decode, to check and to
+    `check_elements` counts opening brackets and commas. Each element costs time to decode, to check and to
     encode again, and the pauses of the garbage collector grow with the number of lists and dicts.
     """
     if isinstance(data, str):
@@ -111,7 +111,7 @@ def too_deep(what: str, levels: int) -> RemoteProtocolError:
 # ---------------------------------------------------------------------------------------------- decoding
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError)
-"""msgspec's exceptions for malformed JSON: its own (a `ValueError` only since 0.21) and Unicode errors."""
+"""msgspec's exceptions for malformed JSON: `MsgspecError` (a `ValueError` since 0.21), Unicode errors."""
 
 _decode = msgspec.json.Decoder().decode
 _decode_shallow = msgspec.json.Decoder(Shallow).decode
@@ -129,7 +129,7 @@ _KINDS = {
 def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
     """Decode a JSON text of at most `levels` levels.
 
-    Raises `RemoteProtocolError` if the text is not JSON or nests deeper. `what` names the text in the error.
+    Raises `RemoteProtocolError` if the text is not JSON or nests deeper. The error calls the text `what`.
     """
     try:
         return _decode_shallow(data)
@@ -147,7 +147,7 @@ def decode(data: str | bytes | msgspec.Raw, what: str, levels: int) -> Any:
 def decode_object(data: str | bytes, what: str, levels: int = DEFAULT_NESTING) -> dict[str, Any]:
     """Decode a JSON object of at most `levels` levels.
 
-    Raises `RemoteProtocolError` if `data` is not an object or nests deeper. `what` names `data` in the error.
+    Raises `RemoteProtocolError` if `data` is not an object or nests deeper. The error calls the data `what`.
     """
     value = decode(data, what, levels)
     if not isinstance(value, dict):
@@ -156,12 +156,12 @@ def decode_object(data: str | bytes, what: str, levels: int = DEFAULT_NESTING) -
 
 
 def kind_of(value: Any) -> str:
-    """Return JSON's name for the type of a decoded value, with its article."""
+    """Return JSON's name for the type of a decoded value, with an article."""
     return _KINDS[type(value)]
 
 
 def _fault(data: str | bytes) -> str:
-    """Return why `data` is not JSON. Library messages are not used, because they change between versions."""
+    """Return why `data` is not JSON. The texts of libraries are not used, because such texts may change."""
     if isinstance(data, str):
         try:
             data.encode()
@@ -195,7 +195,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 class _NotJsonError(Exception):
-    """A payload is not JSON. `path`: the keys and indexes that lead to the fault, innermost first."""
+    """A payload is not JSON. `path` has the keys and indexes that lead to the fault, innermost first."""
 
     def __init__(self, fault: str) -> None:
         super().__init__(fault)
@@ -219,7 +219,7 @@ def _quoted(key: str) -> str:
 
 
 def _as_base(value: Any) -> Any:
-    """Convert a `str`, `int` or `float` subclass to its base, and a mapping to a dict.
+    """Convert an instance of a `str`, `int` or `float` subclass to its base type, and a mapping to a dict.
 
     Raises `_NotJsonError` for other types.
     """
@@ -238,11 +238,12 @@ _encoder = msgspec.json.Encoder(enc_hook=_as_base)
 
 
 def encode_payload(payload: Any, levels: int = MOST_NESTING) -> msgspec.Raw:
-    """Check and encode an application's payload. The result may be any part of a message's payload.
+    """Check and encode an application's payload. The result can be used as any part of a message's payload.
 
     Raises `LocalProtocolError` unless the payload is JSON: string keys, finite numbers, no `bytes`, and at
-    most `levels` levels. A mapping becomes a dict, and a subclass of `str`, `int` or `float` its base. Enums,
-    dates and other types that msgspec supports are encoded as msgspec does.
+    most `levels` levels. A mapping becomes a dict, and an instance of a subclass of `str`, `int` or `float`
+    becomes an instance of its base type. Enums, dates and other types that msgspec supports are encoded by
+    msgspec.
     """
     return msgspec.Raw(encode(plain(payload, levels)))
 
@@ -260,7 +261,7 @@ def encode(value: Any) -> bytes:
 
 
 def plain(payload: Any, levels: int = MOST_NESTING) -> Any:
-    """Return `payload` in JSON's own types, copied only if necessary. Raises like `encode_payload`."""
+    """Return `payload` in JSON's own types, copied only if necessary. Raises what `encode_payload` raises."""
     try:
         return _plain(payload, levels)
     except _NotJsonError as exc:
@@ -329,7 +330,7 @@ def _plain_list(value: list[Any] | tuple[Any, ...], levels: int) -> list[Any] | 
 
 
 def _converted(value: Any, levels: int) -> Any:
-    """Convert an enum, date, struct, … as msgspec does, and a subclass to its base."""
+    """Convert an enum, date, struct, … with msgspec, and an instance of a subclass to its base type."""
     try:
         became = msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=_as_base)
     except RecursionError:  # msgspec descends into structs by itself; a cyclic struct ends here

@@ -1,7 +1,7 @@
-"""Parsers for the broadcasts of the Jarvis presence system: payload in, event out.
+"""Parsers for the broadcasts of the Jarvis presence system, which convert a payload to an event.
 
-Other clients send these payloads, so every field is checked. A missing field or a wrong type raises
-`RemoteProtocolError`, which names the field. Unknown fields are kept in `extra`.
+The parsers check every field, because other clients send the payloads. A missing field or a wrong type raises
+a `RemoteProtocolError` that names the field. The event keeps unknown fields in `extra`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from presence_proto.errors import RemoteProtocolError
 from presence_proto.events import ChatMessage, GameInvite, Poked, UserStatus
 
 NAMED_EVENTS = frozenset({"activity_update", "game_invite", "poke", "chat_message"})
-"""The broadcasts of the system. Each has its sender's `user_id`."""
+"""The broadcasts of the Jarvis presence system. Each broadcast has the sender's `user_id`."""
 
 
 class PendingActivity(Struct, frozen=True):
-    """An activity that a user has broadcast. It is pending until a presence update confirms it."""
+    """An activity that a user has broadcast. The activity is pending until a presence update confirms it."""
 
     user_id: str
     status: UserStatus
@@ -29,7 +29,7 @@ class PendingActivity(Struct, frozen=True):
 
 
 class Fields:
-    """Reader of a payload's fields. `rest` has the unread fields; `what` names the payload in errors."""
+    """Reader of a payload's fields. `rest` has the unread fields. `what` names the payload in error texts."""
 
     def __init__(self, what: str, payload: Any) -> None:
         if not isinstance(payload, dict):
@@ -55,7 +55,8 @@ class Fields:
 
 
 def activity_update(payload: Any) -> PendingActivity | None:
-    """Parse an activity change. Returns `None` for an unknown status: the presence update will show it."""
+    """Parse an `activity_update`. Returns `None` for an unknown status, which the presence update will
+    show."""
     fields = Fields("an activity_update broadcast", payload)
     user_id, display_name = fields.required("user_id"), fields.optional("display_name")
     status, activity = fields.required("status"), fields.optional("activity")
@@ -66,20 +67,20 @@ def activity_update(payload: Any) -> PendingActivity | None:
 
 
 def game_invite(payload: Any) -> GameInvite:
-    """Parse an invite."""
+    """Parse a `game_invite` broadcast."""
     fields = Fields("a game_invite broadcast", payload)
     return GameInvite(*fields.sender(), fields.required("game"), fields.optional("code"), fields.rest)
 
 
 def poke(payload: Any) -> tuple[str, Poked]:
-    """Parse a poke. Returns the user id of its target, and the poke."""
+    """Parse a `poke` broadcast. Returns the user id of the target, and the poke."""
     fields = Fields("a poke broadcast", payload)
     target = fields.required("target_user_id")
     return target, Poked(*fields.sender(), fields.rest)
 
 
 def chat_message(payload: Any) -> ChatMessage:
-    """Parse a message in a chat channel of the room."""
+    """Parse a `chat_message` broadcast, a message in a chat channel of the room."""
     fields = Fields("a chat_message broadcast", payload)
     user_id, display_name = fields.sender()
     channel, content = fields.required("channel"), fields.required("content")

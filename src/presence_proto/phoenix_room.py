@@ -1,4 +1,4 @@
-"""`PhoenixRoom`: the room of the Jarvis presence system as one Supabase Realtime channel."""
+"""`PhoenixRoom`: a room of the Jarvis presence system on one Supabase Realtime channel."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class PhoenixRoom:
     """A `Room` on one Supabase channel.
 
-    `rng` is used for the jitter of the backoff. `roster` stores the channel's presence. The room passes its
-    events to `tell`, except the roster's events about a presence diff: those go to `outbox` directly.
+    The jitter of the backoff comes from `rng`. `roster` stores the channel's presence. The room puts the
+    roster's events about a presence diff directly into `outbox`, and passes all other events to `tell`.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class PhoenixRoom:
         )
         self.next_deadline = self._realtime.next_deadline
         self._user_id = ""
-        self._refusal: str | None = None  # why the server refuses this client for good
+        self._refusal: str | None = None  # reason of a final refusal
         self._is_leaving = False  # disconnecting because of `_refusal`
-        self._activities: set[int] = set()  # unanswered activity pushes, whose failure does no harm
+        self._activities: set[int] = set()  # unanswered activity pushes, whose failure is not reported
 
     # ---------------------------------------------------------------- getters
 
     @property
     def is_closed(self) -> bool:
-        """See `Room`."""
+        """Implements `Room.is_closed`."""
         return self._realtime.is_closed
 
     @property
@@ -78,13 +78,13 @@ class PhoenixRoom:
 
     @property
     def latency(self) -> float | None:
-        """See `Room`."""
+        """Implements `Room.latency`."""
         return self._realtime.latency
 
     # ---------------------------------------------------------------- commands
 
     def connect(self, own: OnlineUser, *, now: float) -> None:
-        """See `Room`."""
+        """Implements `Room.connect`."""
         self._user_id = own.user_id
         channel = ChannelConfig(
             broadcast_ack=True,
@@ -100,12 +100,12 @@ class PhoenixRoom:
         self._leave_if_refused(now)
 
     def disconnect(self, *, now: float) -> None:
-        """See `Room`."""
+        """Implements `Room.disconnect`."""
         self._realtime.disconnect(now=now)
         self._leave_if_refused(now)
 
     def show(self, own: OnlineUser, *, now: float) -> int | None:
-        """Show this user as `own`: track, and in the room also broadcast. Returns the broadcast's id."""
+        """Track `own`, and also broadcast `own` if the presence is synced. Returns the broadcast's id."""
         message_id = None
         if self._realtime.is_synced(self._topic):
             payload = {
@@ -121,22 +121,22 @@ class PhoenixRoom:
         return message_id
 
     def say(self, event: str, payload: dict[str, Any], *, now: float) -> int:
-        """Send a broadcast. See `Room`."""
+        """Broadcast an event in the channel. Implements `Room.say`."""
         return self._say(event, payload, now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None, now: float) -> None:
-        """Use another access token: in the channel at once, in the next join and in the next URL."""
+        """Use another access token at once in the channel, and later in the next join and the next URL."""
         self._realtime.set_access_token(token, expires_in=expires_in, now=now)
         self._leave_if_refused(now)
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
-        """See `Room`."""
+        """Implements `Room.access_token_failed`."""
         self._realtime.access_token_failed(reason, now=now)
         self._leave_if_refused(now)
 
     def _say(self, event: str, payload: dict[str, Any], now: float) -> int:
         timeout = self._config.command_timeout
-        # Raw: the client's own payloads need no check, which would take a third of an activity's time.
+        # Encode to Raw: the client's own payloads need no check, which would take a third of the time.
         raw = Raw(encode(payload))
         return self._realtime.broadcast(self._topic, event, raw, timeout=timeout, now=now)
 
@@ -154,23 +154,23 @@ class PhoenixRoom:
     # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_opened`."""
         self._realtime.transport_opened(conn, now=now)
         self._leave_if_refused(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.receive_data`."""
         self._realtime.receive_data(conn, data, now=now)
         if self._refusal is not None:
             self._leave_if_refused(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_closed`."""
         self._realtime.transport_closed(conn, now=now, reason=reason)
         self._leave_if_refused(now)
 
     def tick(self, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.tick`."""
         self._realtime.tick(now=now)
         self._leave_if_refused(now)
 
@@ -202,7 +202,7 @@ class PhoenixRoom:
                     yield Undelivered(event.push_id, self._reason(event))
             case events.PushFailed() if event.push_id in self._activities:
                 self._activities.remove(event.push_id)
-                yield Delivered(event.push_id)  # the track shows the activity, now or after the next join
+                yield Delivered(event.push_id)  # the tracked payload shows the activity
             case events.PushFailed():
                 yield Undelivered(event.push_id, event.reason)
             case events.SocketDisconnected() if self._refusal is not None:
@@ -231,7 +231,7 @@ class PhoenixRoom:
             case events.TrackFailed():
                 yield events.Error(f"the server did not accept our presence: {event.reason}")
             case _:
-                pass  # steps towards PresenceSynced, and messages of other applications
+                pass  # events before PresenceSynced, and messages of other applications
 
     def _reason(self, refusal: events.PushReplied) -> str:
         reason = words_of(refusal.response)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class ChannelTimer(IntEnum):  # not Enum: the hash of an IntEnum is faster
-    """The kinds of timers. The key of a timer is a kind and a topic, or PUSH and the id of a push."""
+    """The kinds of channel timers. The key of a timer is a kind and a topic, or PUSH and the id of a push."""
 
     JOIN = auto()  # the reply to the join is late; at the second expiry, the wait for the reply is over
     LEAVE = auto()  # the reply to the leave is overdue
@@ -55,7 +55,7 @@ UNMATCHED = {"reason": "unmatched topic"}
 
 
 class Push(Struct, frozen=True):
-    """An outgoing message that waits for the join of its channel, or for its reply."""
+    """An outgoing message that waits for the join of the channel, or for a reply."""
 
     push_id: int
     topic: str
@@ -66,9 +66,9 @@ class Push(Struct, frozen=True):
 
 
 class OuterClient(Struct, frozen=True):
-    """The parts of an enclosing client that the `RealtimeClient` inside it uses.
+    """The parts of an enclosing client that the enclosed `RealtimeClient` uses.
 
-    The inner client calls `emit` with each event at once, so no queue between the two delays events.
+    The enclosed client calls `emit` with each event at once, so that no second queue delays events.
     """
 
     clock: Clock
@@ -110,7 +110,7 @@ class PhoenixSocket:
         self._connection = connection
         self.emit = outbox.emit if host is None else host.emit  # reports an event
         self.serializer: Serializer = serializer_for(config.vsn, server=False, max_nesting=config.max_nesting)
-        # Refs are never reused, even on the next connection: in V1 a reply has no join_ref, only the ref.
+        # Refs are never reused, even on the next connection: in V1, a reply has a ref but no join_ref.
         self._refs = 0
         self._push_ids = 0
         # ref -> the push, and the join_ref with which it was sent
@@ -118,7 +118,7 @@ class PhoenixSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether the WebSocket is open, so that messages can be sent."""
+        """Whether the WebSocket is open. Messages can be sent only on an open WebSocket."""
         return self._connection.state is ConnectionState.OPEN
 
     @property
@@ -127,7 +127,7 @@ class PhoenixSocket:
         return self._connection.token
 
     def new_presence(self) -> PresenceStore:
-        """Return the store for a channel's presence: the enclosing client's, or a new `PresenceMap`."""
+        """Return the store of the enclosing client, or a new `PresenceMap`, for a channel's presence."""
         if self._host is not None:
             return self._host.presence
         config = self.config
@@ -138,8 +138,8 @@ class PhoenixSocket:
     def too_deep(self, text: str) -> tuple[RemoteProtocolError, Message | None] | None:
         """Return an error and the message if `text` nests too deeply, otherwise `None`.
 
-        In the message, `null` replaces the values that nest too deeply. If the text is also malformed, `None`
-        replaces the message.
+        In the returned message, `null` replaces the values that nest too deeply. If the text is also
+        malformed, `None` replaces the message.
         """
         levels = self.config.max_nesting
         if not nests_deeper(text, levels):
@@ -150,25 +150,25 @@ class PhoenixSocket:
             return too_deep("a message", levels), None
 
     def violated(self, exc: RemoteProtocolError, topic: str | None = None) -> None:
-        """Report a malformed message. The error's text is redacted, because it may quote the server."""
+        """Report a malformed message. The error text is redacted, because the text may quote the server."""
         self.emit(events.ProtocolViolation(self.quote(str(exc)), topic))
 
     def next_ref(self) -> str:
-        """Return a new ref."""
+        """Return a new ref, which was never used before."""
         self._refs += 1
         return str(self._refs)
 
     def send(
         self, join_ref: str | None, topic: str, event: str, payload: Any, *, ref: str | None = None
     ) -> str:
-        """Send a message and return its ref."""
+        """Send a message and return the ref of the message."""
         ref = self.next_ref() if ref is None else ref
         frame = self.serializer.encode(Message(join_ref, ref, topic, event, payload))
         self._connection.send(frame.data, text=frame.text)
         return ref
 
     def check(self, topic: str, event: str, payload: Any) -> None:
-        """Raise `LocalProtocolError` unless the message can be encoded."""
+        """Raise `LocalProtocolError` if the message cannot be encoded."""
         self.serializer.encode(Message("0", "0", topic, event, payload))
 
     def reset_backoff(self) -> None:
@@ -176,7 +176,7 @@ class PhoenixSocket:
         self._connection.reset_backoff()
 
     def quote(self, *words: object) -> str:
-        """Return the first non-empty string of `words` for people to read: redacted and cut to `MAX_TEXT`."""
+        """Return the first non-empty string in `words`, redacted and cut to `MAX_TEXT` characters."""
         text = next(word for word in words if isinstance(word, str) and word)
         return self._connection.credentials.quote(text)
 
@@ -192,11 +192,11 @@ class PhoenixSocket:
         wants_reply: bool = True,
         is_track: bool = False,
     ) -> Push:
-        """Return a push with a new id, and set the timer that fails it at `expires`.
+        """Return a push with a new id, and set the timer that fails the push at `expires`.
 
-        Raises `LocalProtocolError` if the push cannot be encoded: this early, because it may be sent later.
+        Raises `LocalProtocolError` if the push cannot be encoded, although the push may be sent later.
         """
-        # JSON needs no check. Encoding it once more would take half the time of a heartbeat.
+        # Encoded JSON needs no check: encoding again would take half the time of a heartbeat.
         inner = payload.event if type(payload) is SupabasePush else ""
         if not (type(payload) in (Raw, SupabasePush) and f"{event}{topic}{inner}".isascii()):
             self.check(topic, event, payload)
@@ -205,7 +205,7 @@ class PhoenixSocket:
         return Push(self._push_ids, topic, event, payload, wants_reply, is_track)
 
     def send_push(self, push: Push, join_ref: str) -> None:
-        """Send a push with this join_ref. If it wants a reply, await the reply until the push expires."""
+        """Send a push with this join_ref. If the push wants a reply, await a reply until the push expires."""
         ref = self.send(join_ref, push.topic, push.event, push.payload)
         if push.wants_reply:
             self._awaited[ref] = (push, join_ref)
@@ -213,7 +213,7 @@ class PhoenixSocket:
             self.timers.cancel((ChannelTimer.PUSH, push.push_id))
 
     def replied(self, ref: object, status: str, response: Any) -> str | None:
-        """Handle a reply. If a push awaits it, report the reply and return the join_ref of the push."""
+        """Handle a reply. If a push awaits the reply, report the reply and return the push's join_ref."""
         push, join_ref = self._awaited.pop(ref, (None, None)) if isinstance(ref, str) else (None, None)
         if push is None:
             return None
@@ -234,7 +234,7 @@ class PhoenixSocket:
             self.emit(events.PushFailed(push.push_id, push.topic, reason))
 
     def expired(self, push_id: int) -> bool:
-        """Fail the expired push if it awaits its reply, otherwise return `False`."""
+        """Fail the expired push if the push awaits a reply, otherwise return `False`."""
         for ref, (push, _) in self._awaited.items():
             if push.push_id == push_id:
                 del self._awaited[ref]
@@ -243,10 +243,11 @@ class PhoenixSocket:
         return False
 
     def channel_ended(self, join_ref: str, reason: str, *, crashed: bool) -> None:
-        """Handle the end of a join. After a crash its pushes get no reply, so they fail with `reason`.
+        """Handle the end of a join. Pushes of a crashed join get no reply, and fail with `reason`.
 
-        After a normal close, other processes of the server may still reply to its pushes (Phoenix's
-        `socket_ref/1`). Tracks are dropped without an event: the client sends them again after the rejoin.
+        After a normal close, other processes of the server may still reply to the join's pushes (Phoenix's
+        `socket_ref/1`). Tracks are dropped without an event: the client tracks the payload again after the
+        rejoin.
         """
         for ref, (push, pushed_in) in [*self._awaited.items()]:
             if pushed_in == join_ref and (crashed or push.is_track):
@@ -254,7 +255,7 @@ class PhoenixSocket:
                 self._drop(push, reason)
 
     def connection_lost(self, reason: str) -> None:
-        """Fail all pushes that await a reply. `reason` is why the connection ended."""
+        """Fail all pushes that await a reply. `reason` is the reason for the end of the connection."""
         self.joins.connection_lost()
         awaited, self._awaited = self._awaited, {}
         for push, _ in awaited.values():
@@ -268,39 +269,39 @@ class PhoenixSocket:
 
 
 # ------------------------------------------------------------------------------------------------- join queue
-# The unanswered joins of one connection, and how long the client waits for their replies.
+# The unanswered joins of one connection, and the timeouts of their replies.
 #
-# Phoenix runs the joins of one socket one after the other. Meanwhile it handles no other message of that
-# socket, not even a heartbeat. Supabase takes 5 s for each join that it refuses. So the joins that a client
-# has sent form a queue in the server:
+# Phoenix runs the joins of one socket one after the other. During a join, Phoenix handles no other message of
+# that socket, not even a heartbeat. Supabase takes 5 s for each refused join. Therefore, the joins that a
+# client has sent form a queue in the server:
 #
 #     sent first                                            sent last
 #     A (late)      B (probably running)      C      D      heartbeat
 #
-# - The timeout of a join starts when the join before it is answered or late. Each reply restarts the timeout
+# - The timeout of a join starts when the previous join is answered or late. Each reply restarts the timeout
 #   of the next join.
 # - A late join stays in the queue, and its reply still counts. Another join would make the queue longer.
-# - A reply to a join or a heartbeat shows that the server has *passed* all joins sent before it: none of them
+# - A reply to a join or a heartbeat shows that the server has *passed* all earlier joins: no earlier join
 #   blocks the socket. A server that runs joins in parallel may still answer a passed join. After `PATIENCE`
 #   timeouts without a reply, the client sends a passed join again.
-# - While a join may block the socket, a missing heartbeat reply proves nothing. This excuse ends `PATIENCE`
-#   timeouts after the last reply, because a dead connection looks the same and must be detected.
+# - While a join may block the socket, a missing heartbeat reply proves nothing. `PATIENCE` timeouts after the
+#   last reply, a missing heartbeat reply counts again: the client must detect a dead connection.
 
 
 PATIENCE = 3
-"""Number of join timeouts to wait for a join's reply, and for any reply while a join blocks the socket."""
+"""Number of join timeouts to wait for a join's reply, or for any reply while a join blocks the socket."""
 
 
 class Overdue(Enum):
-    """What to do about an overdue join."""
+    """The reaction to an overdue join."""
 
-    LATE = auto()  # report it, and send a heartbeat: its reply shows that the server has passed the join
-    BLOCKED = auto()  # nothing: missing heartbeat replies will end the connection
+    LATE = auto()  # report the join and send a heartbeat, whose reply shows that the join was passed
+    BLOCKED = auto()  # do nothing: missing heartbeat replies will end the connection
     REPEAT = auto()  # join again: the server passed this join long ago
 
 
 class _Join(Struct):
-    number: int  # the ref as a number; later refs are larger
+    number: int  # the ref of the join as a number; later refs are larger
     is_late: bool = False
     is_passed: bool = False  # the server has answered a later message
 
@@ -320,7 +321,7 @@ class JoinQueue:
         self._timers = timers
         self._timeout = timeout
         self._excuse_heartbeats_until = excuse_heartbeats_until
-        # By topic, in the order of sending. So the joins that the server has passed are the first ones.
+        # Joins by topic, in the order of sending. The joins that the server has passed are the first ones.
         self._joins: dict[str, _Join] = {}
         self._moved_at = -math.inf  # time of the last reply, or of the first join in the queue
 
@@ -336,11 +337,11 @@ class JoinQueue:
 
     @property
     def longest(self) -> float:
-        """The most seconds that the client still waits for a reply after a join is late."""
+        """The maximum time to wait for a reply after a join is late, in seconds."""
         return (PATIENCE - 1) * self._timeout
 
     def sent(self, topic: str, ref: str, now: float) -> None:
-        """Add a join that was sent. The topic must have no other unanswered join."""
+        """Add a sent join. The topic must have no other unanswered join."""
         assert topic not in self._joins
         last = next(reversed(self._joins.values()), None)
         if last is None or last.is_passed:
@@ -361,7 +362,7 @@ class JoinQueue:
         return True
 
     def passed(self, number: int, now: float) -> None:
-        """Handle a reply to the message with this ref: no join sent before it blocks the socket any more."""
+        """Handle a reply to the message with this ref: no earlier join blocks the socket any more."""
         self._moved_at = now
         for join in self._joins.values():
             if join.number < number:
@@ -370,7 +371,7 @@ class JoinQueue:
         self._be_patient()
 
     def expired(self, topic: str, now: float) -> Overdue:
-        """Handle the timer of a topic's join."""
+        """Handle the due timer of a topic's join."""
         join = self._joins[topic]
         if not join.is_late:
             join.is_late = True
@@ -383,7 +384,7 @@ class JoinQueue:
         return Overdue.REPEAT
 
     def connection_lost(self) -> None:
-        """Remove all joins: they get no reply."""
+        """Remove all joins, because the joins get no reply after the connection is lost."""
         for topic in self._joins:
             self._timers.cancel((ChannelTimer.JOIN, topic))
         self._joins.clear()

@@ -1,21 +1,23 @@
-"""The presence of one channel: the server's states and diffs, merged by `phx_ref`.
+"""The presence of one channel: the server's presence states and diffs, merged by `phx_ref`.
 
-The rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A key, usually a user id,
-has one meta for each of its connections. A `phx_ref` identifies a meta and is never reused.
+The merge rules are those of phoenix.js 1.8 (`Presence.syncState`, `Presence.syncDiff`). A presence key,
+usually a user id, has one meta for each connection of the user. A `phx_ref` identifies a meta and is never
+reused.
 
 - A join appends its metas to the metas of the key. If a ref is already present, the new meta replaces the old
   one and moves to the end. If one list has a ref twice, the last meta counts.
 - A leave removes metas by ref. Unknown refs and keys are ignored. A key without metas is removed.
-- A diff applies its joins before its leaves, so a ref in both is removed.
-- A state becomes a diff first: metas missing in the state leave, and new metas in the state join. A meta in
-  the state that is already stored keeps its content and its position.
+- A diff applies joins before leaves. A ref in both joins and leaves is therefore removed.
+- A state is converted to a diff: metas missing in the state leave, and new metas in the state join. A stored
+  meta that is also in the state keeps its content and its position.
 
-Merging works in place. The cost of a diff grows with the diff, not with the number of keys. If a payload is
-malformed or would exceed a limit, nothing changes. The channel holds back diffs that arrive before the state.
+Merging works in place. The cost of a diff grows with the size of the diff, not with the number of keys. A
+payload that is malformed or would exceed a limit changes nothing. The channel delays diffs that arrive before
+the state.
 
-Metas received as JSON stay JSON. That takes half the memory: one object for a user instead of the ten of a
-decoded meta. In a large room it is also faster, because the meta of a leaving user was last touched long ago
-and is no longer in the CPU cache.
+Metas received as JSON are stored as JSON, in half the memory: a user takes one object, but a decoded meta
+takes ten. Stored JSON is also faster in a large room, where the meta of a leaving user is no longer in the
+CPU cache.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from presence_proto.errors import RemoteProtocolError
 from presence_proto.json_text import DECODE_ERRORS, DEFAULT_NESTING, Shallow, kind_of
 
 # ------------------------------------------------------------------------------------------- encoded presence
-# Presence that is still JSON, as received: states, diffs, and the entries of their keys.
+# Types for undecoded presence: states, diffs, and the entries of the keys.
 #
-# Nearly all entries have one meta. The map stores such an entry as bytes and compares it with later bytes:
-# a server sends the same entry in the join, in the states and in the leave of a connection.
+# Nearly all entries have one meta. The map stores an entry with one meta as bytes, and compares the bytes
+# with later bytes: a server sends the same entry in the join, in the states and in the leave of a connection.
 
 
 class EncodedDiff(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -47,19 +49,19 @@ class EncodedDiff(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _OneMeta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An entry with one meta and nothing else, as JSON says it."""
+    """An entry that has one meta and no other field."""
 
     metas: tuple[dict[str, Shallow]]
 
 
 class MetaRef(msgspec.Struct, gc=False):
-    """A meta, decoded only for its ref."""
+    """A meta of which only the ref is decoded."""
 
     phx_ref: str
 
 
 class _LeavingEntry(msgspec.Struct, gc=False):
-    """An entry with one meta, decoded only for its ref."""
+    """An entry with one meta, of which only the ref is decoded."""
 
     metas: tuple[MetaRef]
 
@@ -72,7 +74,7 @@ _decode_entry = msgspec.json.Decoder(_OneMeta).decode
 def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
     """Return the entries of a state by key. Raises `RemoteProtocolError` if the state is not a JSON object.
 
-    The entries are not checked. `levels` limits only the decoding that finds the error text.
+    The function does not check the entries. `levels` limits only the decoding that finds the error text.
     """
     try:
         return _decode_state(state)
@@ -83,7 +85,7 @@ def state_entries(state: msgspec.Raw, levels: int) -> dict[str, msgspec.Raw]:
 
 
 def only_meta(entry: msgspec.Raw | bytes) -> dict[str, Any] | None:
-    """Return the meta of an entry that has one shallow meta and nothing else. `None` for any other entry."""
+    """Return the meta of an entry that has one shallow meta and no other field, otherwise `None`."""
     try:
         (meta,) = _decode_entry(entry).metas
         return meta if type(meta["phx_ref"]) is str else None
@@ -92,7 +94,7 @@ def only_meta(entry: msgspec.Raw | bytes) -> dict[str, Any] | None:
 
 
 def only_ref(entry: msgspec.Raw, levels: int) -> str | None:
-    """Return the ref of an entry with one meta. `None` for any other entry, or above `levels` levels."""
+    """Return the ref of an entry that has one meta and nests at most `levels` levels, otherwise `None`."""
     try:
         (meta,) = _decode_leaving(entry).metas
     except (RecursionError, *DECODE_ERRORS):
@@ -107,7 +109,7 @@ def held_meta(entry: bytes) -> dict[str, Any]:
 
 
 def diff_size(diff: Any) -> int:
-    """Return the size of a diff in bytes, as received or as JSON."""
+    """Return the size of a diff in bytes, as received or encoded as JSON."""
     if type(diff) is not EncodedDiff:
         return len(json_text.encode(diff))
     return sum(
@@ -126,7 +128,7 @@ def check_diff_nesting(diff: EncodedDiff, levels: int) -> None:
 # --------------------------------------------------------------------------------------------------- presence
 
 
-# The presence of one connection, as received: `phx_ref` and the tracked fields.
+# The presence of one connection as received, with `phx_ref` and the tracked fields.
 Meta: TypeAlias = Mapping[str, Any]
 ChangeKind: TypeAlias = Literal["joined", "left", "updated"]
 
@@ -135,14 +137,14 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Entry(Struct, gc=False):
-    """The received value of a key. `parse_entries` makes all of them."""
+    """The received value of a presence key. `parse_entries` returns entries."""
 
-    metas: tuple[Meta, ...]  # each ref once, the latest join last
-    json: bytes | None = None  # the value as received, if it has one meta and nothing else
+    metas: tuple[Meta, ...]  # one meta per ref, the latest join last
+    json: bytes | None = None  # the value as received, if the value has one meta and no other field
     extra: Mapping[str, Any] = _NOTHING  # the fields besides `metas`
 
 
-# The stored metas of a key: the `Entry.json` of the only meta, as of nearly all keys, or the metas by ref.
+# The stored metas of a key: the `Entry.json` of an only meta (the case of nearly all keys), or metas by ref.
 _Held: TypeAlias = bytes | dict[str, Meta]
 
 # Levels of a message around a state, and around an entry of a diff: [state], [{"joins": {key: entry}}].
@@ -150,15 +152,15 @@ ABOVE_STATE, ABOVE_ENTRY = 1, 3
 
 
 class PresenceChange(Struct, frozen=True, gc=False):
-    """The change of one key by a state or a diff.
+    """The change of one presence key by a state or a diff.
 
-    `kind` is `"joined"` if the key is new, `"left"` if it was removed, and `"updated"` otherwise. The new
-    metas of the key are the old ones without `left`, followed by `joined`. A meta that the server replaced or
-    moved under the same ref is in both: `left` has the old meta, `joined` the new one. Both tuples are empty
-    if only `PresenceMap.extra` changed.
+    `kind` is `"joined"` if the key is new, `"left"` if the key was removed, and `"updated"` otherwise. The
+    new metas of the key are the old metas without `left`, followed by `joined`. If the server replaced or
+    moved a meta under the same ref, `left` has the old meta and `joined` has the new meta. Both tuples are
+    empty if only `PresenceMap.extra` changed.
     """
 
-    # Not an attrs class: a struct is created in a quarter of the time, and each key of each diff needs one.
+    # Not an attrs class: creating a struct takes a quarter of the time, and a diff needs one per key.
 
     key: str
     kind: ChangeKind
@@ -172,28 +174,28 @@ class PresenceStore(Protocol):
     def __len__(self) -> int: ...
 
     def apply_state(self, payload: Any) -> tuple[Any, ...]:
-        """See `PresenceMap`."""
+        """Works like `PresenceMap.apply_state`."""
         ...
 
     def apply_diff(self, payload: Any) -> Sequence[Any]:
-        """See `PresenceMap`."""
+        """Works like `PresenceMap.apply_diff`."""
         ...
 
     def check_nesting(self, payload: Any) -> None:
-        """See `PresenceMap`."""
+        """Works like `PresenceMap.check_nesting`."""
         ...
 
     def nothing_continues(self, before: int, changes: Any) -> bool:
-        """See `PresenceMap`."""
+        """Works like `PresenceMap.nothing_continues`."""
         ...
 
 
 class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     """The presence of a topic: a read-only mapping of each key to its metas, the latest join last.
 
-    The map holds at most `max_keys` keys, and `max_metas` metas per key. `max_nesting` is the most levels of
-    a message whose payload is still JSON. The map decodes metas that are still JSON on each access. It
-    returns other metas without a copy: treat them as read-only.
+    The map holds at most `max_keys` keys, and `max_metas` metas per key. `max_nesting` is the maximum nesting
+    of a message whose payload is undecoded JSON. The map decodes undecoded metas on each access. The map
+    returns other metas without a copy: treat metas as read-only.
     """
 
     __slots__ = ("_extras", "_held", "_max_keys", "_max_metas", "_max_nesting", "_most")
@@ -206,7 +208,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         self._max_keys = max_keys
         self._max_metas = max_metas
         self._max_nesting = max_nesting
-        self._most = 1  # the most metas that any key has had
+        self._most = 1  # maximum number of metas that any key has had
 
     # -- getters
 
@@ -227,12 +229,12 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return f"<PresenceMap: {len(self._held)} keys, {metas} metas>"
 
     def latest(self, key: str) -> Meta:
-        """Return the latest joined meta of `key`, without decoding the others. Raises `KeyError`."""
+        """Return the latest joined meta of `key`, without decoding the other metas. Raises `KeyError`."""
         metas = self._held[key]
         return held_meta(metas) if isinstance(metas, bytes) else next(reversed(metas.values()))
 
     def extra(self, key: str) -> Mapping[str, Any]:
-        """Return the entry's fields besides `metas`: Phoenix's `fetch/2` can add some. Raises `KeyError`."""
+        """Return the entry's fields besides `metas`, such as fields from `fetch/2`. Raises `KeyError`."""
         if key not in self._held:
             raise KeyError(key)
         return self._extras.get(key, _NOTHING)
@@ -242,9 +244,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def apply_state(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_state`, the server's full presence: `{key: {"metas": [...]}}`.
 
-        The payload may be a `msgspec.Raw`; then only entries that differ from the stored ones are decoded.
-        Returns one change for each changed key. Raises `RemoteProtocolError`, and changes nothing, if the
-        payload is malformed or too large.
+        In a payload that is a `msgspec.Raw`, only the entries that differ from the stored entries are
+        decoded. Returns one change for each changed key. If the payload is malformed or too large,
+        `apply_state` raises `RemoteProtocolError` and changes nothing.
         """
         entries = there = payload
         if isinstance(payload, Raw):
@@ -268,9 +270,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     def apply_diff(self, payload: Any) -> tuple[PresenceChange, ...]:
         """Merge the payload of a `presence_diff`: `{"joins": {key: {"metas": [...]}}, "leaves": {...}}`.
 
-        The payload may be an `EncodedDiff`. Returns one change for each changed key. Raises
-        `RemoteProtocolError`, and changes nothing, if the payload is malformed or the result would be too
-        large.
+        The payload may be an `EncodedDiff`. Returns one change for each changed key. If the payload is
+        malformed or the result would be too large, `apply_diff` raises `RemoteProtocolError` and changes
+        nothing.
         """
         if type(payload) is EncodedDiff and len(payload.joins) < 2 and len(payload.leaves) < 2:
             if not payload.leaves:
@@ -289,8 +291,8 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         if joins and (len(held) + len(joins) > self._max_keys or self._most + most > self._max_metas):
             self._check_diff(joins, leaves)  # count exactly: the check above ignores leaves and known keys
         changes = []
-        # Two short ways, for a new key and for the leave of a stored one: a diff of 100 joins and 100 leaves
-        # takes 1.6 times as many instructions without them.
+        # Two fast paths, for a new key and for the leave of a stored key: without the fast paths, a diff of
+        # 100 joins and 100 leaves takes 1.6 times as many instructions.
         for key, entry in joins.items():
             left = leaves.pop(key, None) if leaves else None
             if left is None and entry.json is not None and key not in held:
@@ -306,9 +308,9 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return tuple(changes)
 
     def nothing_continues(self, before: int, changes: Iterable[PresenceChange]) -> bool:
-        """Whether the last applied state has no previous meta, and no update of a previous meta.
+        """Whether the last applied state has neither a previous meta nor an update of a previous meta.
 
-        `changes` are the changes of that state. `before` is the number of keys before it.
+        `changes` are the changes of the last applied state. `before` is the previous number of keys.
         """
         gone = 0
         for change in changes:
@@ -318,11 +320,11 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                 gone += not continues(change.joined, {meta["phx_ref"] for meta in change.left})
         return gone == before
 
-    # -- fast paths: most diffs change one key, and take half the time here. If a fast path does not apply, it
+    # -- fast paths: most diffs change one key, and take half the time here. A fast path that does not apply
     # -- changes nothing and returns `None`.
 
     def _comes(self, joins: dict[str, Raw]) -> PresenceChange | None:
-        """Add a new key with one meta, or one more meta to a key that has several."""
+        """Add a new key with one meta, or add a meta to a key that has several metas."""
         held = self._held
         for key, entry in joins.items():
             mine = held.get(key)
@@ -332,7 +334,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
                     held[key] = bytes(entry)
                     return PresenceChange(key, "joined", (meta,), ())
             elif type(mine) is dict and not self._extras and len(mine) < self._max_metas:
-                # One more device: half the time of the general path, together with its leave in `_goes`.
+                # One more device. This fast path and `_goes` take half the time of the general path.
                 meta = only_meta(entry)
                 if meta is not None and meta["phx_ref"] not in mine:
                     mine[meta["phx_ref"]] = meta
@@ -366,7 +368,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     # -- merging one key
 
     def _become(self, key: str, entry: Entry) -> PresenceChange | None:
-        """Change the key to have exactly the metas of `entry`."""
+        """Change the metas of the key to exactly the metas of `entry`."""
         if key not in self._held:
             return self._merge(key, entry, None)
         held, there = _by_ref(self._held[key]), {meta["phx_ref"] for meta in entry.metas}
@@ -385,12 +387,12 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
             and leaving.json == held
             and refs_of(joining) != refs_of(leaving)
         ):
-            # Without decoding the stored meta again.
+            # Do not decode the stored meta again.
             self._held[key] = joining.json
             return PresenceChange(key, "updated", joining.metas, leaving.metas)
         joins = {} if joining is None else {meta["phx_ref"]: meta for meta in joining.metas}
         refs = refs_of(leaving)
-        # A ref in both joins and leaves is removed. For other refs, the order of the two is irrelevant.
+        # A ref in both joins and leaves is removed. For other refs, the order does not matter.
         for ref in refs:
             joins.pop(ref, None)
         if held is None:
@@ -418,7 +420,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return None
 
     def _hold(self, key: str, metas: dict[str, Meta], joining: Entry | None) -> None:
-        """Store `metas`, as the received JSON if they are exactly the one meta of `joining`."""
+        """Store `metas`, as the received JSON if `metas` is exactly the one meta of `joining`."""
         came = None if joining is None or len(metas) > 1 else joining.json
         if came is not None and refs_of(joining)[0] in metas:
             self._held[key] = came
@@ -433,7 +435,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
         return PresenceChange(key, "left", (), left)
 
     def _set_extra(self, key: str, extra: Mapping[str, Any]) -> bool:
-        """Replace the extra fields of the key. Returns whether they changed."""
+        """Replace the extra fields of the key. Returns whether the extra fields changed."""
         previous = self._extras.pop(key, _NOTHING)
         if extra:
             self._extras[key] = extra
@@ -442,7 +444,7 @@ class PresenceMap(Mapping[str, tuple[Meta, ...]]):
     # -- limits
 
     def _check_diff(self, joins: dict[str, Entry], leaves: dict[str, Entry]) -> None:
-        """Raise if the diff would exceed a limit. Leaves make room for joins."""
+        """Raise `RemoteProtocolError` if the diff would exceed a limit. Leaves make room for joins."""
         held = self._held
         keys = len(held)
         for key in {**joins, **leaves}:
@@ -465,7 +467,7 @@ def continues(joined: Iterable[Meta], left: Collection[str]) -> bool:
 def check_state(state: dict[str, Entry], most: int, more: int, max_keys: int, max_metas: int) -> None:
     """Raise `RemoteProtocolError` if `state`, together with `more` unchanged keys, exceeds a limit.
 
-    `most`: the largest number of metas of a key in `state`.
+    `most` is the largest number of metas of a key in `state`.
     """
     if most > max_metas:
         key = next(key for key, entry in state.items() if len(entry.metas) == most)
@@ -502,7 +504,7 @@ def diff_entries(payload: Any) -> tuple[Any, Any]:
 def parse_entries(entries: Any, where: str, levels: int) -> tuple[dict[str, Entry], int]:
     """Return the entries by key, and the largest number of metas of a key, at least 1.
 
-    `levels`: the maximum nesting of an entry. Raises `RemoteProtocolError` unless `entries` is
+    `levels` is the maximum nesting of an entry. Raises `RemoteProtocolError` unless `entries` is
     `{key: {"metas": [...]}}`.
     """
     if not isinstance(entries, dict):
@@ -533,12 +535,12 @@ def parse_entries(entries: Any, where: str, levels: int) -> tuple[dict[str, Entr
 
 
 def refs_of(entry: Entry | None) -> tuple[str, ...]:
-    """Return the refs of the metas of an entry. `None` has none."""
+    """Return the refs of the metas of an entry. `None` has no refs."""
     return () if entry is None else tuple([meta["phx_ref"] for meta in entry.metas])
 
 
 def _by_ref(held: _Held) -> dict[str, Meta]:
-    """Return the stored metas by ref, without a copy if they are stored so."""
+    """Return the stored metas by ref, without a copy if the metas are stored by ref."""
     if isinstance(held, dict):
         return held
     meta = held_meta(held)
@@ -557,5 +559,5 @@ def _are_last(metas: dict[str, Meta], joins: dict[str, Meta]) -> bool:
 
 
 def _quoted(key: str) -> str:
-    # Quote the whole key or nothing: a key may hold a secret, and a part of it would not be hidden.
+    # Quote the whole key or nothing: a key may hold a secret, and a part of a secret would not be hidden.
     return repr(key) if len(key) <= 64 else f"a key of {len(key)} characters"

@@ -1,7 +1,7 @@
-"""`PresenceClient`: one user in a room of users, with activities, invites, pokes and chat. No I/O.
+"""`PresenceClient`: one user in a room of users, with activities, invites, pokes and chat, and without I/O.
 
-The client uses a `Room`, which implements the protocol: Supabase Realtime or the Jarvis JSON protocol. The
-client turns the room's events into `PresenceEvent`s.
+The client uses a `Room`, which implements a protocol: Supabase Realtime or the Jarvis JSON protocol. The
+client converts the room's events to `PresenceEvent`s.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ PresenceOutput: TypeAlias = (
 
 
 class PresenceClient(SansIO):
-    """One user in the presence room. It implements `Endpoint`.
+    """One user in the presence room. `PresenceClient` implements `Endpoint`.
 
-    `online_at` is the time at which this user came online, as other users see it: a text, by convention ISO
-    8601 in UTC. The application provides it, because the core has no wall clock. `rng` is used for the jitter
-    of the backoff and the nonce of the upgrade. An illegal command raises `LocalProtocolError` and changes
-    nothing. A command that sends something to the room returns an id. If the command fails, `CommandFailed`
-    has that id.
+    `online_at` is the time at which this user came online, for other users to see: a text, by convention ISO
+    8601 in UTC. The application provides `online_at`, because the core has no wall clock. The jitter of the
+    backoff and the nonce of the upgrade come from `rng`. An illegal command raises `LocalProtocolError` and
+    changes nothing. A command that sends a message to the room returns an id. If the command fails,
+    `CommandFailed` has that id.
     """
 
     def __init__(
@@ -91,32 +91,32 @@ class PresenceClient(SansIO):
 
     @property
     def identity(self) -> Identity:
-        """The identity of this user."""
+        """The identity that was passed to the constructor."""
         return self._identity
 
     @property
     def status(self) -> UserStatus:
-        """The status of this user, as last set."""
+        """This user's status, as last set by `update_activity`."""
         return self._own.status
 
     @property
     def activity(self) -> str | None:
-        """The activity of this user, as last set."""
+        """This user's activity, as last set by `update_activity`."""
         return self._own.activity
 
     @property
     def online_users(self) -> tuple[OnlineUser, ...]:
-        """All users in the room, this user first. While `is_stale`, these are the last known users."""
+        """All users in the room, this user first. If `is_stale` is true, the users are the last known."""
         return self._roster.users()
 
     @property
     def online_count(self) -> int:
-        """The number of users in the room, including this user and stale users."""
+        """The number of users in the room, including this user and users for whom `is_user_stale` is true."""
         return len(self._roster)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client is in the room and knows its users."""
+        """Whether the client is in the room and knows the users of the room."""
         return self._connected
 
     @property
@@ -125,11 +125,11 @@ class PresenceClient(SansIO):
         return not self._connected
 
     def is_user_stale(self, user_id: str) -> bool:
-        """Whether the data of a user may be out of date. `False` if the user is not in the room.
+        """Whether the data of a user may be out of date. The result for users outside the room is `False`.
 
-        While `is_stale`, all users are stale. Otherwise a user is stale if a restarted server has not
-        reported the user yet: until the user returns, or goes offline after the grace (see
-        `PresenceConfig.restart_grace`). The return of an unchanged user causes no event.
+        If `is_stale` is true, the data of all users may be out of date. Otherwise the data of a user may be
+        out of date if a restarted server has not reported the user yet. Such a user returns, or goes offline
+        after `PresenceConfig.restart_grace`. The return of an unchanged user causes no event.
         """
         if self._connected:
             return self._roster.is_stale(user_id)
@@ -137,7 +137,7 @@ class PresenceClient(SansIO):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes received so far. Compressed messages count with their inflated size."""
+        """The number of bytes received so far. Compressed messages count with their inflated size."""
         return self._outbox.bytes_received
 
     @property
@@ -152,7 +152,7 @@ class PresenceClient(SansIO):
 
     @property
     def latency(self) -> float | None:
-        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None` without an answer."""
         return self._room.latency
 
     @property
@@ -161,22 +161,22 @@ class PresenceClient(SansIO):
         return frozenset(command_id for command_id, _ in self._commands.values())
 
     def user(self, user_id: str) -> OnlineUser | None:
-        """Return the user with this id as others see them, or `None` if the user is not in the room."""
+        """Return the data of a user that other users see, or `None` if the user is not in the room."""
         return self._roster.get(user_id)
 
     def device_count(self, user_id: str) -> int:
         """Return the number of devices with which a user is online.
 
-        It is 0 for an offline user, for a stale user after a restart of the server, and for this user until
-        others see this user. The Jarvis JSON protocol does not report devices: there, every other user who is
-        online has 1.
+        The number is 0 for an offline user, for a user whom a restarted server has not reported yet, and for
+        this user until others see this user. The Jarvis JSON protocol does not report devices: with this
+        protocol, the number is 1 for every other user who is online.
         """
         return self._roster.device_count(user_id)
 
     # ---------------------------------------------------------------- commands
 
     def connect(self, *, now: float) -> None:
-        """Enter the room, and stay in it until `disconnect`."""
+        """Enter the room, and stay in the room until `disconnect`."""
         self._clock.advance(now)
         self._room.connect(self._own, now=now)
         self._settle()
@@ -186,13 +186,13 @@ class PresenceClient(SansIO):
         now = self._clock.advance(now)
         self._room.disconnect(now=now)
         self._settle()
-        self._grace.left(now)  # arriving data is not read
+        self._grace.left(now)  # the client ignores later data
 
     def update_activity(self, status: UserStatus | str, activity: str | None = None, *, now: float) -> int:
         """Show this status and activity to the other users.
 
-        The client keeps the status and the activity, and sends them again after every reconnect. So the
-        command fails only if the server refuses it.
+        The client stores the status and the activity, and sends both again after every reconnect. Therefore,
+        the command fails only if the server refuses the update.
         """
         try:
             status = UserStatus(status)
@@ -211,14 +211,14 @@ class PresenceClient(SansIO):
         return self._command("update_activity", lambda: self._room.show(self._own, now=now))
 
     def send_invite(self, game: str, code: str | None = None, *, now: float) -> int:
-        """Invite everybody in the room to a game."""
+        """Invite all users in the room to a game."""
         payload = {"game": _required("game", game)}
         if code is not None:
             payload["code"] = _required("code", code)
         return self._send("send_invite", "game_invite", payload, now)
 
     def send_poke(self, target_user_id: str, *, now: float) -> int:
-        """Poke one user."""
+        """Send a poke to one user in the room."""
         target = _required("target_user_id", target_user_id)
         return self._send("send_poke", "poke", {"target_user_id": target}, now)
 
@@ -231,7 +231,7 @@ class PresenceClient(SansIO):
         timestamp: str | None = None,
         now: float,
     ) -> int:
-        """Send a message to a chat channel of the room. `timestamp`: text, by convention ISO 8601 in UTC."""
+        """Send a message to a chat channel of the room. `timestamp` is by convention ISO 8601 in UTC."""
         payload: dict[str, Any] = {
             "channel": _required("channel", channel),
             "content": _required("content", content),
@@ -242,11 +242,11 @@ class PresenceClient(SansIO):
         return self._send("send_chat", "chat_message", payload, now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
-        """Use another access token, also in answer to `AccessTokenNeeded`.
+        """Use another access token. The call also answers `AccessTokenNeeded`.
 
-        The client sends the token to the joined channel at once, and uses it in the next join and the next
-        URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
-        requests the next token before this token expires.
+        The client sends the token to the joined channel at once, and uses the token in the next join and the
+        next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
+        requests another token before this token expires.
         """
         self._clock.advance(now)
         self._room.set_access_token(token, expires_in=expires_in, now=now)
@@ -255,8 +255,8 @@ class PresenceClient(SansIO):
     def access_token_failed(self, reason: str, *, now: float) -> None:
         """Answer `AccessTokenNeeded` with a failure: no access token is available now.
 
-        The client repeats the request later. `Error` reports the human-readable `reason` if the WebSocket is
-        open, otherwise `Disconnected` does. Without an unanswered request, this call does nothing.
+        The client repeats the request later. An `Error` event, or `Disconnected` if the WebSocket is not
+        open, reports the human-readable `reason`. Without an unanswered request, the call does nothing.
         """
         self._clock.advance(now)
         self._room.access_token_failed(reason, now=now)
@@ -265,19 +265,19 @@ class PresenceClient(SansIO):
     # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_opened`."""
         self._clock.advance(now)
         self._room.transport_opened(conn, now=now)
         self._settle()
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.receive_data`."""
         self._room.receive_data(conn, data, now=now)  # also advances the clock
         if self._clock.now >= self._grace.deadline:
             self._settle()
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. `reason` is human-readable."""
+        """Implements `Endpoint.transport_closed`. `reason` is human-readable."""
         self._clock.advance(now)
         self._room.transport_closed(conn, now=now, reason=reason)
         self._settle()
@@ -295,7 +295,7 @@ class PresenceClient(SansIO):
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """Return when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
+        """Return the time when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
         deadline, grace = self._room.next_deadline(), self._grace.deadline
         if grace == inf:
             return deadline
@@ -318,7 +318,7 @@ class PresenceClient(SansIO):
         return self._command(command, lambda: self._room.say(event, {**own, **payload}, now=now))
 
     def _command(self, name: str, tell: Callable[[], int | None]) -> int:
-        """Run a command. Room events that occur before its message id is known are handled afterwards."""
+        """Run a command. Room events that occur before the message id is known are handled afterwards."""
         held = self._held = []
         try:
             message_id = tell()
@@ -335,7 +335,7 @@ class PresenceClient(SansIO):
     # ---------------------------------------------------------------- room events
 
     def _settle(self) -> None:
-        """Take missing users offline if the restart grace is over. Called after all other events."""
+        """Remove missing users if the restart grace is over. The removal follows all other events."""
         now = self._clock.now
         if now >= self._grace.deadline and self._grace.expire(now):
             self._outbox.emit_all(self._roster.drop_stale())
@@ -354,7 +354,7 @@ class PresenceClient(SansIO):
             case events.PresenceDiffed():
                 self._outbox.emit_all(self._roster.apply(event.changes))
             case ActivityReported():
-                if self._connected:  # a stale roster waits for the presence state
+                if self._connected:  # while disconnected, wait for the presence state
                     self._outbox.emit_all(self._roster.claim(event.claim))
             case Delivered():
                 command_id, _ = self._commands.pop(event.message_id)

@@ -1,8 +1,8 @@
 """`RealtimeClient`: Phoenix or Supabase channels on one connection that reconnects by itself.
 
-The client remembers what the application requested, and restores it after every loss of the connection:
-joined channels, tracked payloads and the access token. Messages from the server become events, and malformed
-messages become `ProtocolViolation` events.
+After every loss of the connection, the client restores the joined channels, the tracked payloads and the
+access token. The client converts messages from the server to events, and malformed messages to
+`ProtocolViolation` events.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ RealtimeOutput: TypeAlias = (
 
 
 class RealtimeClient(SansIO):
-    """A client for Phoenix Channels and Supabase Realtime. It implements `Endpoint`.
+    """A client for Phoenix Channels and Supabase Realtime, which implements `Endpoint`.
 
-    `rng` is used for the jitter of the backoff and the nonce of the upgrade. Without it there is no jitter.
-    `host` is the enclosing client, if this client is part of another one. `now` is in seconds of one
-    monotonic clock. An illegal command raises `LocalProtocolError` and changes nothing. The driver's inputs,
-    such as `receive_data`, never raise because of the peer.
+    The jitter of the backoff and the nonce of the upgrade come from `rng`. Without `rng`, the backoff has no
+    jitter. `host` is the enclosing client, if this client is part of another client. `now` is the time of one
+    monotonic clock, in seconds. An illegal command raises `LocalProtocolError` and changes nothing. The
+    driver's inputs, such as `receive_data`, never raise because of the peer.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RealtimeClient(SansIO):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes received so far. Compressed messages count with their inflated size."""
+        """The number of bytes received so far. Compressed messages count with their inflated size."""
         return self._outbox.bytes_received
 
     @property
@@ -98,16 +98,16 @@ class RealtimeClient(SansIO):
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """The topics that were joined and not left yet, oldest first."""
+        """The topics that the application has joined and not left yet, oldest first."""
         return tuple(self._channels)
 
     def state_of(self, topic: str) -> ChannelState:
-        """Return the state of a channel: CLOSED if the topic is not in `channels`."""
+        """Return the state of a channel. The state is CLOSED if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         return ChannelState.CLOSED if channel is None else channel.state
 
     def presence(self, topic: str) -> PresenceMap:
-        """Return a topic's live presence. Raises `LocalProtocolError` if the topic is not in `channels`."""
+        """Return a topic's presence. Raises `LocalProtocolError` if the topic is not in `channels`."""
         channel = self._channels.get(topic)
         if channel is None:
             raise LocalProtocolError(f"{topic!r} is not joined")
@@ -118,13 +118,13 @@ class RealtimeClient(SansIO):
         return presence
 
     def is_synced(self, topic: str) -> bool:
-        """Whether a topic's presence matches the server's current state. If not, it is stale or missing."""
+        """Whether a topic's presence matches the server's current state, and is not stale or missing."""
         channel = self._channels.get(topic)
         return channel is not None and channel.is_synced
 
     @property
     def latency(self) -> float | None:
-        """The round-trip time of the latest answered heartbeat in seconds, or `None`."""
+        """The round-trip time of the latest answered heartbeat in seconds, or `None` without an answer."""
         return self._connection.latency
 
     def redacted(self, text: str) -> str:
@@ -134,7 +134,7 @@ class RealtimeClient(SansIO):
     # ---------------------------------------------------------------- commands
 
     def connect(self, *, now: float) -> None:
-        """Connect, and stay connected until `disconnect`."""
+        """Connect, and reconnect after every loss of the connection until `disconnect`."""
         if not self.is_closed:
             raise LocalProtocolError("connect was already called")
         now = self._clock.advance(now)
@@ -142,23 +142,23 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def disconnect(self, *, now: float) -> None:
-        """Close the connection for good. The channels stay wanted: the next `connect` joins them again."""
+        """Close the connection without reconnecting. The next `connect` joins the channels again."""
         now = self._clock.advance(now)
         was_open = self._socket.is_open
         self._connection.close(now)
-        if was_open:  # nothing can be sent any more, and arriving data is not read
+        if was_open:  # later data is neither sent nor read
             self._lost("disconnect was called", "disconnect was called", retry=False)
         self._settle(now)
 
     def join(
         self, topic: str, params: Mapping[str, Any] | ChannelConfig | None = None, *, now: float
     ) -> None:
-        """Join a topic, and stay in it until `leave`.
+        """Join a topic, and rejoin after every loss of the connection until `leave`.
 
         `params` is a `ChannelConfig` for Supabase, or the join's payload for plain Phoenix. The default is
         `ChannelConfig()` for a `realtime:` topic, and `{}` for any other topic. Only a `realtime:` topic
         accepts a `ChannelConfig`. A second `join` of a topic has no effect, unless the channel has stopped
-        joining (`JoinFailed.final`): then the channel joins again.
+        joining (`JoinFailed.final`). A channel that has stopped joins again.
         """
         if not isinstance(topic, str) or not topic or topic == "phoenix":
             raise LocalProtocolError(f"topic must be a non-empty string other than 'phoenix', not {topic!r}")
@@ -207,12 +207,12 @@ class RealtimeClient(SansIO):
     def push(
         self, topic: str, event: str, payload: Any = None, *, timeout: float | None = None, now: float
     ) -> int:
-        """Push an event with a JSON payload (default `{}`) or, on V2, bytes. Returns the id of the push.
+        """Push an event with a JSON payload (default `{}`) or, on V2, with bytes. Returns the id of the push.
 
         `PushReplied` or `PushFailed` follows. A push to a channel that is not joined yet waits for the join.
-        `timeout` (seconds, default `push_timeout`) starts now. A push that was sent fails at once if the
-        channel crashes or the connection ends. If the server closes the channel normally, the reply may still
-        arrive.
+        The push fails if no reply arrives within `timeout` seconds (default `push_timeout`) of the call. A
+        sent push fails at once if the channel crashes or the connection ends. If the server closes the
+        channel normally, the reply may still arrive.
         """
         if not isinstance(event, str) or not event or event.startswith("phx_"):
             raise LocalProtocolError(
@@ -228,8 +228,8 @@ class RealtimeClient(SansIO):
         """Broadcast an event in a Supabase channel. Returns the id of the push.
 
         `payload` is JSON (default `{}`) or, on V2, bytes. `PushReplied` or `PushFailed` follows if the
-        channel was joined with `broadcast_ack`. Otherwise an event (`PushFailed`) follows only if the
-        broadcast is never sent, for example because it expires before the join.
+        channel was joined with `broadcast_ack`. Without `broadcast_ack`, an event (`PushFailed`) follows only
+        if the broadcast is never sent, for example because the broadcast expires before the join.
         """
         channel = self._channel(topic)
         params = channel.params
@@ -243,16 +243,16 @@ class RealtimeClient(SansIO):
         if isinstance(payload, (bytes, bytearray, memoryview)):
             message = UserBroadcast(event, bytes(payload), {})
         else:
-            if type(payload) is not Raw:  # a Raw is from an enclosing client, and needs no check
+            if type(payload) is not Raw:  # a Raw from an enclosing client needs no check
                 payload = encode_payload({} if payload is None else payload, self._config.payload_nesting)
             message = SupabasePush("broadcast", event, payload)
         return self._push(channel, "broadcast", message, timeout, wants_reply=params.broadcast_ack, now=now)
 
     def track(self, topic: str, payload: Mapping[str, Any] | Raw, *, now: float) -> None:
-        """Track this payload in the presence of a topic, now and after every rejoin.
+        """Track `payload` in the presence of a topic, now and after every rejoin.
 
-        Calls are coalesced to stay within `track_limit`: the client sends the latest payload, unless it
-        equals the last sent payload. `TrackFailed` follows if the server refuses.
+        To stay within `track_limit`, the client merges calls and sends only the latest payload, unless the
+        latest payload equals the last sent payload. `TrackFailed` follows if the server refuses the payload.
         """
         if type(payload) is not Raw and not isinstance(payload, Mapping):
             raise LocalProtocolError(f"the payload must be a mapping, not {type(payload).__name__}")
@@ -275,11 +275,11 @@ class RealtimeClient(SansIO):
         self._settle(now)
 
     def set_access_token(self, token: str | None, *, expires_in: float | None = None, now: float) -> None:
-        """Use another access token, also in answer to `AccessTokenNeeded`.
+        """Use another access token. The call also answers `AccessTokenNeeded`.
 
-        The client sends the token to joined Supabase channels at once, and uses it in later joins and in the
-        next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
-        requests the next token before this token expires.
+        The client sends the token to joined Supabase channels at once, and uses the token in later joins and
+        in the next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the
+        client requests another token before this token expires.
         """
         self._connection.check_token(token, expires_in)
         now = self._clock.advance(now)
@@ -297,7 +297,7 @@ class RealtimeClient(SansIO):
         """Answer `AccessTokenNeeded` with a failure: no access token is available now.
 
         The client repeats the request later. `AccessTokenFailed` reports the human-readable `reason`. Without
-        an unanswered request, this call does nothing.
+        an unanswered request, the call does nothing.
         """
         now = self._clock.advance(now)
         self._connection.token_failed(reason, now)
@@ -306,13 +306,13 @@ class RealtimeClient(SansIO):
     # ---------------------------------------------------------------- driver inputs
 
     def transport_opened(self, conn: ConnId, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.transport_opened`."""
         now = self._clock.advance(now)
         self._connection.transport_opened(conn)
         self._settle(now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`."""
+        """Implements `Endpoint.receive_data`."""
         now = self._clock.advance(now)
         self._connection.receive_data(conn, data)
         self._pump(now)
@@ -321,7 +321,7 @@ class RealtimeClient(SansIO):
             self._settle(now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. `reason` is human-readable."""
+        """Implements `Endpoint.transport_closed`. `reason` is human-readable."""
         now = self._clock.advance(now)
         self._connection.transport_closed(conn, reason, now)
         self._settle(now)
@@ -337,7 +337,7 @@ class RealtimeClient(SansIO):
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """Return when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
+        """Return the time when `tick` is due, on the clock of `now`, or `None` if no timer runs."""
         return None if self._deadline == inf else self._deadline
 
     # ---------------------------------------------------------------- internals
@@ -382,7 +382,7 @@ class RealtimeClient(SansIO):
         return second if second < first else first
 
     def _settle(self, now: float) -> None:
-        """Handle received messages before due timers, so that a reply that has arrived beats its timeout."""
+        """Handle received messages before due timers, so that a received reply beats the timeout."""
         if self._connection.has_more:
             self._pump(now)
         while (deadline := self._first_deadline()) <= now:
@@ -460,9 +460,9 @@ class RealtimeClient(SansIO):
                 self._too_deep(*deep, now)
 
     def _too_deep(self, exc: RemoteProtocolError, message: Message | None, now: float) -> None:
-        """Report a message that nests too deeply. Apply presence without its too deeply nested values.
+        """Report a message that nests too deeply. Apply presence without too deeply nested values.
 
-        If the whole message were dropped, the meta of one user could hide the presence of all others.
+        If the client dropped the whole message, the meta of one user could hide the presence of all others.
         """
         topic = None if message is None else message.topic
         if message is None or message.event not in ("presence_state", "presence_diff"):
@@ -504,7 +504,7 @@ class RealtimeClient(SansIO):
     def _join_answered(
         self, message: Message, channel: Channel | None, status: str, response: Any, now: float
     ) -> bool:
-        """Handle the reply to a join. Returns whether the message is such a reply."""
+        """Handle the reply to a join. Returns whether the message is the reply to a join."""
         ref = message.ref
         if not isinstance(ref, str) or not self._socket.joins.answered(message.topic, ref, now):
             return False
@@ -513,7 +513,7 @@ class RealtimeClient(SansIO):
         return True
 
     def _join_is_due(self, topic: str, now: float) -> None:
-        """Handle the join timer of a topic. The channel may have been left meanwhile."""
+        """Handle the due join timer of a topic. The client may have left the channel meanwhile."""
         joins, channel = self._socket.joins, self._channels.get(topic)
         overdue = joins.expired(topic, now)
         if overdue is Overdue.LATE:

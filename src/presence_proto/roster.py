@@ -1,21 +1,21 @@
-"""`Roster`: the users of a Jarvis room, from presence changes and activity broadcasts.
+"""`Roster`: the users of a Jarvis room, built from presence changes and activity broadcasts.
 
-The rules, from the Jarvis presence system:
+The rules of the roster are those of the Jarvis presence system:
 
-- A user is online while the presence key has a meta. The most recently joined meta determines the shown user.
+- A user is online while the user's presence key has a meta. The latest joined meta determines the shown data.
 - An activity broadcast changes an online user at once, and never adds a user. The activity is pending until a
-  presence update (track) confirms it. That update is not a second event. A late update that confirms an
-  earlier pending activity does not undo a later one.
-- When a device leaves, pending activities of its user are dropped: the device may have sent them, and then no
+  presence update (track) confirms the activity. The confirming update is not a second event. A late update
+  that confirms an earlier pending activity does not undo a later activity.
+- When a device leaves, pending activities of the user are dropped: if the device has sent the activities, no
   presence update will confirm them.
 - A full presence state drops all earlier pending activities of other users.
-- This client's user is always in the roster, and never in an event. No broadcast changes that user. Its own
-  pending activity stays until its presence update arrives, even after a full state.
+- This client's user is always in the roster, and never in an event. No broadcast changes this client's user.
+  A pending activity of this client's user stays until the presence update arrives, even after a full state.
 - After a restart of the server, users who are missing from the new state become stale. A stale user has no
-  device and stays as last shown until the user returns or leaves, or until `drop_stale`. Activity broadcasts
-  of stale users are ignored.
-- A change of only `online_at` is not an event. The roster then keeps the old `online_at` of another user: the
-  field says when the user, as shown, came online.
+  device, and stays in the roster with the last known data until the user returns or leaves, or until
+  `drop_stale`. The roster ignores activity broadcasts of stale users.
+- A change of only `online_at` is not an event. After such a change, the roster keeps the old `online_at` of
+  another user, which is the time at which the shown user came online.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 RosterEvent: TypeAlias = UserOnline | UserOffline | ActivityChanged
 
 MAX_CLAIMS = 16
-"""The most pending activities of a user. If there are more, the oldest activities are dropped."""
+"""The maximum number of pending activities of a user. Above this number, the oldest are dropped."""
 
 _ONLINE = UserStatus.ONLINE
 _STATUSES = {str(status): status for status in UserStatus}
@@ -64,28 +64,28 @@ _FIELDS = frozenset({"user_id", "display_name", "status", "activity", "online_at
 
 
 class _Device(Struct, gc=False):
-    """A user as tracked by one device. The meta itself is not kept, to save memory in large rooms."""
+    """A user as tracked by one device. The roster does not keep the meta, to save memory in large rooms."""
 
     ref: str
     user: OnlineUser
-    is_update: bool  # the meta replaces an earlier one of the same connection
-    # Position in the order of the server's messages. Devices that join at once are sorted by `online_at`.
+    is_update: bool  # whether the meta replaces an earlier meta of the same connection
+    # Position in the order of the server's messages. Devices that join together are sorted by `online_at`.
     number: int = 0
 
 
 class _UserRecord(Struct, gc=False):
-    """A user for whom a single `_Device` is not enough."""
+    """The data of a user for whom a single `_Device` is not enough."""
 
     user: OnlineUser  # as shown
-    devices: dict[str, _Device]  # by ref, latest join last; empty only for this client's and stale users
-    claims: tuple[PendingActivity, ...] = ()  # activities that no presence update has confirmed, oldest first
+    devices: dict[str, _Device]  # by ref, latest join last; empty only for this client's user and stale users
+    claims: tuple[PendingActivity, ...] = ()  # unconfirmed activities, oldest first
     next_number: int = 0  # the `number` of the next device that joins
 
 
 class DeviceChange(Struct, frozen=True, gc=False):
-    """A `PresenceChange` in terms of devices: the joined devices, latest last, and the refs of the left ones.
+    """The devices of a user that a presence message added (latest last), and the refs of removed devices.
 
-    `continues`: whether a joined device is an update of one that left.
+    `continues` is true if a joined device is an update of a removed device.
     """
 
     key: str
@@ -99,9 +99,9 @@ AnyChange: TypeAlias = PresenceChange | DeviceChange
 
 
 def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
-    """Return the user that a presence meta describes. Invalid values are ignored: any client can send them.
+    """Return the user that a presence meta describes. Invalid values, which any client can send, are ignored.
 
-    An unknown status becomes ONLINE, and `extra` keeps its value.
+    An unknown status becomes ONLINE, and `extra` keeps the original status.
     """
     get = meta.get
     name, activity, online_at = get("display_name"), get("activity"), get("online_at")
@@ -120,11 +120,12 @@ def user_from_meta(user_id: str, meta: Meta) -> OnlineUser:
 
 
 class Roster:
-    """The users of a room by id, this client's user first. `own` is this client's user until the server lists
-    that user.
+    """The users of a room by id, this client's user first.
 
-    A roster can be the `PresenceStore` of a channel. Then a diff is decoded once, directly to users, and its
-    data is in memory once. Metas are merged by ref, as in a `PresenceMap`. Limits: `max_keys` users,
+    Until the server lists this client's user, the roster shows `own`.
+
+    A roster can be the `PresenceStore` of a channel. The roster then decodes a diff once, directly to users,
+    and stores the data once. Metas are merged by ref, as in a `PresenceMap`. The limits are `max_keys` users,
     `max_metas` devices per user, and `max_nesting` levels of a message.
     """
 
@@ -142,7 +143,7 @@ class Roster:
         self._max_keys = max_keys
         self._max_metas = max_metas
         self._max_nesting = max_nesting
-        self._most = 1  # the most devices that any user has had
+        self._most = 1  # maximum number of devices that any user has had
         self._entries: dict[str, _Device | _UserRecord] = {own.user_id: _UserRecord(own, {})}
         self._stale: dict[str, None] = {}  # ids of the stale users, oldest first
 
@@ -159,23 +160,23 @@ class Roster:
         return tuple(entry.user for entry in self._entries.values())
 
     def device_count(self, user_id: str) -> int:
-        """Return the number of the user's devices in the presence. A stale user has none."""
+        """Return the number of a user's devices in the presence. The number is 0 for a stale user."""
         entry = self._entries.get(user_id)
         if entry is None:
             return 0
         return len(entry.devices) if isinstance(entry, _UserRecord) else 1
 
     def is_stale(self, user_id: str) -> bool:
-        """Whether the user is kept although missing from the server's state."""
+        """Whether a user stays in the roster although the user is missing from the server's state."""
         return user_id in self._stale
 
     @property
     def has_stale(self) -> bool:
-        """Whether any user is stale."""
+        """Whether the roster has a stale user."""
         return bool(self._stale)
 
     def apply(self, changes: Iterable[AnyChange]) -> list[RosterEvent]:
-        """Apply changes of a presence that is stored elsewhere. Pass each change either here or to `sync`."""
+        """Apply changes of a presence stored elsewhere. Pass each change either to `apply` or to `sync`."""
         happened: list[RosterEvent] = []
         for change in changes:
             self._changed(_of_devices(change) if isinstance(change, PresenceChange) else change, happened)
@@ -186,7 +187,7 @@ class Roster:
     ) -> list[RosterEvent]:
         """Apply the changes of a full state, and drop all pending activities of other users.
 
-        `keep`: users who left stay in the roster as stale users.
+        If `keep` is true, users who left stay in the roster as stale users.
         """
         claimed = [
             (user_id, entry)
@@ -204,7 +205,7 @@ class Roster:
     def claim(self, claim: PendingActivity) -> list[RosterEvent]:
         """Apply an activity that another user has broadcast, until a presence update confirms it.
 
-        Activities of unknown users, stale users and this client's user are ignored.
+        The roster ignores activities of unknown users, stale users and this client's user.
         """
         happened: list[RosterEvent] = []
         user_id = claim.user_id
@@ -213,26 +214,26 @@ class Roster:
         return happened
 
     def drop_stale(self) -> list[RosterEvent]:
-        """Remove the stale users. Each one goes offline."""
+        """Remove the stale users. Each stale user goes offline."""
         stale, self._stale = self._stale, {}
         return [UserOffline(self._entries.pop(user_id).user) for user_id in stale]
 
     def set_own(self, own: OnlineUser) -> None:
-        """Change this client's user. The change is pending until a presence update confirms it."""
+        """Change this client's user. The change is pending until a presence update confirms the change."""
         self._own = own
         self._claimed(PendingActivity(own.user_id, own.status, own.activity, own.display_name, {}), [])
 
     # ---------------------------------------------------------------- as a PresenceStore
 
     def apply_diff(self, payload: Any) -> list[RosterEvent]:
-        """Merge the payload of a `presence_diff`, and return the events.
+        """Merge the payload of a `presence_diff`, and return the resulting events.
 
-        Raises `RemoteProtocolError`, and changes nothing, if the payload is malformed or the result would be
-        too large.
+        If the payload is malformed or the result would be too large, `apply_diff` raises
+        `RemoteProtocolError` and changes nothing.
         """
         if type(payload) is not UserDiff:
             return self._apply_any(payload)
-        # Not `_apply_any`: this code takes 0.45 of its time for a usual diff (0.38 with 200 changes).
+        # Not `_apply_any`: inlined code takes 0.45 of the time for a usual diff (0.38 with 200 changes).
         happened: list[RosterEvent] = []
         entries, own = self._entries, self._own.user_id
         joins, leaves = payload.joins, payload.leaves
@@ -280,7 +281,7 @@ class Roster:
         return happened
 
     def apply_state(self, payload: Any) -> tuple[DeviceChange, ...]:
-        """Return the changes of a `presence_state` payload. The roster itself changes in `sync`.
+        """Return the changes of a `presence_state` payload. The roster changes only in `sync`.
 
         Raises `RemoteProtocolError` if the payload is malformed or the result would be too large.
         """
@@ -289,8 +290,8 @@ class Roster:
             levels = self._max_nesting - ABOVE_STATE
             entries = there = state_entries(payload, levels)
             if (refs := held_refs(payload)) is not None:
-                # Skip entries that the roster already has. An entry that nests too deeply must be decoded, so
-                # that it raises an error.
+                # Skip entries that the roster already has. An entry that nests too deeply must be decoded, to
+                # raise an error.
                 entries = {
                     key: there[key]
                     for key, entry in refs.items()
@@ -312,9 +313,9 @@ class Roster:
         check_nesting(payload, self._max_nesting)
 
     def nothing_continues(self, before: int, changes: Iterable[DeviceChange]) -> bool:
-        """Whether a state has no current device, and no update of a current device.
+        """Whether a presence state has neither a current device nor an update of a current device.
 
-        `changes` are the changes of that state. Pass them to `sync` afterwards. `before` is not used.
+        `changes` are the changes of the state. Pass `changes` to `sync` afterwards. `before` is not used.
         """
         gone = 0
         for change in changes:
@@ -350,7 +351,7 @@ class Roster:
             self._changed(DeviceChange(key, "updated", joined, left), happened)
 
     def _become(self, key: str, metas: Iterable[Meta]) -> DeviceChange | None:
-        """Return the change after which a user has exactly `metas`; `None` if nothing changes."""
+        """Return the change after which a user has exactly `metas`, or `None` if nothing changes."""
         mine = self._devices(key)
         there = {meta["phx_ref"] for meta in metas}
         left = [ref for ref in mine if ref not in there]
@@ -365,7 +366,7 @@ class Roster:
         return DeviceChange(key, "updated", joined, left, continues(new, left))
 
     def _holds(self, key: str, metas: list[MetaRef]) -> bool:
-        """Whether the user has exactly the devices with the refs of `metas`."""
+        """Whether the refs of the user's devices are exactly the refs of `metas`."""
         entry = self._entries.get(key)
         if type(entry) is _Device:
             return len(metas) == 1 and metas[0].phx_ref == entry.ref
@@ -388,7 +389,7 @@ class Roster:
     def _check_size(
         self, joins: Mapping[str, Collection[str]], leaves: Mapping[str, Collection[str]]
     ) -> None:
-        """Raise `RemoteProtocolError` if a diff's result would be too large. Leaves make room for joins."""
+        """Raise `RemoteProtocolError` if the result would be too large. Leaves make room for joins."""
         most = max(map(len, joins.values()), default=0)
         if not joins or (
             len(self._entries) + len(joins) <= self._max_keys and self._most + most <= self._max_metas
@@ -418,7 +419,7 @@ class Roster:
             self._most = max(self._most, len(joined))
             happened.append(UserOnline(user))
         elif type(entry) is _Device and len(joined) == len(change.left) == 1 and key != self._own.user_id:
-            self._replace(key, entry, joined[0], happened)  # the usual change
+            self._replace(key, entry, joined[0], happened)  # the most frequent change
         elif key in self._stale:
             self._returned(key, joined, happened)
         else:
@@ -440,7 +441,7 @@ class Roster:
             happened.append(UserOffline(entry.user))
 
     def _without_missing(self, changes: Iterable[AnyChange]) -> list[AnyChange]:
-        """Make the users who left stale. Return the other changes, which still have to be applied."""
+        """Mark the users who left as stale. Return the other changes, which still have to be applied."""
         others = []
         for change in changes:
             if change.kind == "left" and change.key != self._own.user_id:
@@ -451,7 +452,7 @@ class Roster:
         return others
 
     def _returned(self, user_id: str, joined: tuple[_Device, ...], happened: list[RosterEvent]) -> None:
-        """Make a stale user online again."""
+        """Mark a stale user as online again."""
         del self._stale[user_id]
         shown, latest = self._entries[user_id].user, joined[-1]
         if _look_the_same(latest.user, shown):
@@ -485,8 +486,8 @@ class Roster:
             claims, entry.claims = entry.claims, ()
             said, seen = [(claim.status, claim.activity) for claim in claims], (user.status, user.activity)
             if shown.is_update and seen in said[:-1]:
-                # The update confirms an earlier activity, so the later ones stay pending. (Only an update can
-                # confirm: the first track of another device has the same values by chance.)
+                # The update confirms an earlier activity, so that later activities stay pending. (Only an
+                # update can confirm: the first track of another device may have the same values by chance.)
                 entry.claims = claims[said.index(seen) + 1 :]
                 return
             if seen == said[-1]:
@@ -536,7 +537,7 @@ def _device_of(user_id: str, meta: UserMeta) -> _Device:
 
 
 def _by_ref(user_id: str, metas: Iterable[Meta]) -> dict[str, _Device]:
-    """Return devices that joined at once, sorted by `online_at`: the server does not sort them by time."""
+    """Return devices that joined together, sorted by `online_at`: the server does not sort by time."""
     devices = [_device(user_id, meta, number) for number, meta in enumerate(metas)]
     if len(devices) > 1:
         devices.sort(key=_online_at)
@@ -559,7 +560,7 @@ def _of_devices(change: PresenceChange) -> DeviceChange:
 
 
 def _are_last(devices: dict[str, _Device], joins: dict[str, _Device]) -> bool:
-    """Whether `joins` are the last joined of `devices`, in the same order and with the same content."""
+    """Whether `joins` are the last joined devices in `devices`, with the same order and content."""
     last = nlargest(len(joins), devices.values(), key=_number)
     again = nlargest(len(joins), joins.values(), key=_number)
     # Compare reprs, because 1 == True in Python.
@@ -585,7 +586,7 @@ def _online_at(device: _Device) -> str:
 
 
 def _look_the_same(one: OnlineUser, other: OnlineUser) -> bool:
-    """Whether two states of a user look the same to other users. `online_at` does not count."""
+    """Whether two versions of a user look the same to other users. The comparison ignores `online_at`."""
     return (
         one.status == other.status
         and one.activity == other.activity

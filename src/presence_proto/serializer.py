@@ -1,11 +1,11 @@
-"""Serializers: Phoenix messages to and from frames.
+"""The serializers, which convert Phoenix messages to frames and frames to messages.
 
-- V1 text: `{"topic", "event", "payload", "ref"}`, and `"join_ref"` from clients
+- V1 text: `{"topic", "event", "payload", "ref"}`, and `"join_ref"` in messages from clients
 - V2 text: `[join_ref, ref, topic, event, payload]`
 - V2 binary: a kind byte, one length byte for each field, an encoding byte (only in kinds 3 and 4), the fields
   in UTF-8, the data
 
-Source: the serializers of Phoenix 1.8 and, for kinds 3 and 4, of Supabase Realtime 2.129.
+The formats are those of the serializers of Phoenix 1.8 and, for kinds 3 and 4, Supabase Realtime 2.129.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from presence_proto.websocket import BinaryMessage, TextMessage
 # ---------------------------------------------------------------------------------------------- encoded users
 # Types that decode the usual presence diff of a Jarvis room in one pass, for a `Roster`.
 #
-# Decoding the whole message to these types takes about as long as splitting it into entries, and no entry
-# needs to be decoded again. Some diffs do not fit: they have unknown fields, several metas of one user, or
-# values of other types. The general decoder reads them.
+# Decoding the whole message to these types takes about as long as splitting the message into entries, and no
+# entry needs to be decoded again. Some diffs do not fit these types, because such diffs have unknown fields,
+# several metas of one user, or values of other types. The general decoder reads such diffs.
 
 
 class UserMeta(Struct, gc=False, forbid_unknown_fields=True):
-    """The meta of one device, as the Jarvis client tracks it.
+    """The meta of one device, as tracked by a Jarvis client.
 
-    `user_id` is ignored: a client can send any value. The presence key identifies the user.
+    The field `user_id` is ignored: a client can send any value. The presence key identifies the user.
     """
 
     phx_ref: str
@@ -57,29 +57,29 @@ class UserMeta(Struct, gc=False, forbid_unknown_fields=True):
 
 
 class UserEntry(Struct, gc=False, forbid_unknown_fields=True):
-    """The entry of a user who joins or leaves, with one meta."""
+    """The entry, with one meta, of a user who joins or leaves."""
 
     metas: tuple[UserMeta]
 
 
 class HeldEntry(Struct, gc=False):
-    """The entry of a user in a presence state, decoded only for the refs of the metas."""
+    """The entry of a user in a presence state, of which only the refs of the metas are decoded."""
 
     metas: list[MetaRef]
 
 
 class UserDiff(Struct, gc=False, forbid_unknown_fields=True):
-    """The payload of a usual `presence_diff`: each entry has one meta, with known fields only."""
+    """The payload of a usual `presence_diff`, in which each entry has one meta with known fields only."""
 
     joins: dict[str, UserEntry]
-    leaves: dict[str, UserEntry]  # not only refs: skipped JSON needs a separate check of its nesting
+    leaves: dict[str, UserEntry]  # not only refs: skipped JSON would need a separate nesting check
 
 
 _decode_held = Decoder(dict[str, HeldEntry]).decode
 
 
 def held_refs(state: Raw) -> Mapping[str, HeldEntry] | None:
-    """Return the entries of a state by key, decoded only for their refs. `None` if the state does not fit."""
+    """Return the entries of a state by key, with only the refs decoded, or `None` for an unusual state."""
     try:
         return _decode_held(state)
     except (RecursionError, *DECODE_ERRORS):
@@ -95,9 +95,9 @@ Ref: TypeAlias = str | int | None
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
-    """One Phoenix message, in either version. `payload` is JSON, `bytes` or a `UserBroadcast`.
+    """One Phoenix message, in V1 or V2. `payload` is JSON, `bytes` or a `UserBroadcast`.
 
-    Not an attrs class: msgspec decodes V2 messages directly to this struct if their payload is `Shallow`.
+    `Message` is a struct because msgspec decodes V2 messages with a `Shallow` payload directly to structs.
     """
 
     join_ref: Ref
@@ -107,7 +107,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
     payload: Shallow
 
     def __repr__(self) -> str:
-        # Without the payload: that of a join contains the access token.
+        # The repr omits the payload: the payload of a join contains the access token.
         return (
             f"Message(join_ref={self.join_ref!r}, ref={self.ref!r}, topic={self.topic!r}, "
             f"event={self.event!r}, payload=<{type(self.payload).__name__}>)"
@@ -115,7 +115,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unk
 
 
 class UserBroadcast(Struct, frozen=True):
-    """The payload of a `broadcast` in a binary frame of kind 3 or 4. Its own `payload` is JSON or `bytes`."""
+    """The payload of a `broadcast` in a binary frame of kind 3 or 4. `payload` is JSON or `bytes`."""
 
     event: str
     payload: Any
@@ -126,19 +126,19 @@ class UserBroadcast(Struct, frozen=True):
 
 
 class SupabasePush(msgspec.Struct, frozen=True):
-    """The payload of a `broadcast` or `presence` push to Supabase, around a payload that is JSON already."""
+    """The payload of a `broadcast` or `presence` push to Supabase, around an encoded JSON payload."""
 
     type: str
     event: str
     payload: Raw
 
     def __repr__(self) -> str:
-        # Without the payload: it may contain a secret.
+        # The repr omits the payload: the payload may contain a secret.
         return f"SupabasePush(type={self.type!r}, event={self.event!r}, payload=<JSON>)"
 
 
 class EncodedFrame(msgspec.Struct, frozen=True):
-    """The data of one WebSocket message: binary, or UTF-8 if `text` is true."""
+    """The data of one WebSocket message, which is UTF-8 if `text` is true, and binary otherwise."""
 
     data: bytes
     text: bool
@@ -157,7 +157,7 @@ class _V1FromClient(msgspec.Struct, forbid_unknown_fields=True):
     topic: str
     event: str
     payload: Shallow
-    ref: Ref  # Phoenix requires the field, which may be null
+    ref: Ref  # Phoenix requires `ref`, which may be null
     join_ref: Ref = None
 
 
@@ -169,7 +169,7 @@ class _V1FromServer(msgspec.Struct, forbid_unknown_fields=True):
     join_ref: Ref = None
 
 
-# Presence payloads: undecoded JSON, or a `UserDiff`.
+# Presence payloads are undecoded JSON, or a `UserDiff`.
 
 
 class _V1State(_V1FromServer):
@@ -199,12 +199,12 @@ class _V2Users(Message, frozen=True, array_like=True, gc=False):
 _v1_client_decoder = msgspec.json.Decoder(_V1FromClient)
 _v1_server_decoder = msgspec.json.Decoder(_V1FromServer)
 
-_FRONT = 200  # characters; the event of most messages is in this part, after two refs and the topic
+_FRONT = 200  # characters; the first part of a text, which has the event of most messages
 _STATE, _DIFF = '"presence_state"', '"presence_diff"'
 
 
 def _checked(what: str, values: Mapping[str, Any]) -> Message:
-    """Return a message with these fields. Raises `RemoteProtocolError` unless they have the right types."""
+    """Return a message with the fields `values`. Raises `RemoteProtocolError` for a value of a wrong type."""
     for name in ("topic", "event"):
         if not isinstance(values[name], str):
             raise RemoteProtocolError(
@@ -238,7 +238,7 @@ _BINARY, _JSON = b"\0", b"\1"  # the encoding of a user broadcast's data
 
 
 class _Reader:
-    """Base of the serializers: decodes the text messages of a server."""
+    """Base class of the serializers, which decodes the text messages of a server."""
 
     __slots__ = ("_max_nesting", "_server")
 
@@ -248,11 +248,11 @@ class _Reader:
     user_diffs: ClassVar[msgspec.json.Decoder[Any]]  # for a `presence_diff` whose payload is a `UserDiff`
 
     def decode_text(self, text: str) -> Any:
-        """Decode a text message of a server as `decode` does, but leave presence as JSON.
+        """Decode a text message of a server like `decode`, but keep presence as JSON.
 
-        The payload of nearly every `presence_state` is a `msgspec.Raw`, and that of a `presence_diff` is an
-        `EncodedDiff`. `PresenceMap` accepts both types, and decodes only the parts that it needs. Some faults
-        in these payloads, such as too many nesting levels, are found only by `PresenceMap`.
+        The payload of nearly every `presence_state` is a `msgspec.Raw`, and the payload of nearly every
+        `presence_diff` is an `EncodedDiff`. `PresenceMap` accepts both types, and decodes only the necessary
+        parts. Only `PresenceMap` finds some faults in these payloads, such as too many nesting levels.
         """
         front = text[:_FRONT]
         try:
@@ -265,22 +265,22 @@ class _Reader:
                 if message.event == "presence_state":
                     return message
         except (RecursionError, *DECODE_ERRORS):
-            # `_read` decodes the message in full, and reports its fault, if any. (`RecursionError`:
-            # msgspec runs out of stack when it skips JSON that nests far deeper than `max_nesting`. The exact
-            # depth does not matter: `_read` counts levels, and `PresenceMap` counts those of skipped JSON.)
+            # `_read` decodes the message in full, and reports a fault. (`RecursionError`: msgspec runs out of
+            # stack when msgspec skips JSON that nests far deeper than `max_nesting`. The exact depth does not
+            # matter: `_read` counts levels, and `PresenceMap` counts the levels of skipped JSON.)
             pass
         return self._read(text)
 
     if TYPE_CHECKING:
 
         def _read(self, text: str) -> Any:
-            """Decode a text message in full."""
+            """Decode a text message completely."""
 
 
 class V1Serializer(_Reader):
-    """The serializer of `vsn=1.0.0`: JSON objects, and no binary frames.
+    """The serializer of `vsn=1.0.0`, which uses JSON objects, and no binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
+    `server` is true on the server. `max_nesting` is the maximum nesting of a decoded message, in levels.
     """
 
     __slots__ = ("_messages", "_required")
@@ -321,7 +321,7 @@ class V1Serializer(_Reader):
         return _message(self._read(frame.data))
 
     def decode_text(self, text: str) -> Message:
-        """Decode a text message of a server, but leave presence as JSON; see `V2Serializer.decode_text`."""
+        """Decode a text message of a server, but keep presence as JSON, like `V2Serializer.decode_text`."""
         return _message(super().decode_text(text))
 
     def _read(self, text: str) -> Any:
@@ -337,9 +337,9 @@ class V1Serializer(_Reader):
 
 
 class V2Serializer(_Reader):
-    """The serializer of `vsn=2.0.0`: JSON arrays, and binary frames.
+    """The serializer of `vsn=2.0.0`, which uses JSON arrays, and binary frames.
 
-    `server`: whether this side is the server. `max_nesting`: the most levels of a decoded message.
+    `server` is true on the server. `max_nesting` is the maximum nesting of a decoded message, in levels.
     """
 
     __slots__ = ("_reads", "_writes")
@@ -357,13 +357,13 @@ class V2Serializer(_Reader):
     def encode(self, message: Message) -> EncodedFrame:
         """Return the frame of a message. Raises `LocalProtocolError` if V2 cannot carry the message.
 
-        The frame is binary if the payload is `bytes` or a `UserBroadcast`. On a server it is also binary for
-        a `phx_reply` whose payload is `{"status": str, "response": bytes}`. Each field of a binary frame has
-        at most 255 bytes. A binary frame of a server has a ref only if it is a reply.
+        The frame is binary if the payload is `bytes` or a `UserBroadcast`. On a server, the frame is also
+        binary for a `phx_reply` whose payload is `{"status": str, "response": bytes}`. Each field of a binary
+        frame has at most 255 bytes. A binary frame of a server has a ref only if the frame is a reply.
         """
         payload = message.payload
         if type(payload) in _ENCODED and type(message.topic) is type(message.event) is str:
-            return EncodedFrame(encode(message), True)  # fast path: nearly every payload is already JSON
+            return EncodedFrame(encode(message), True)  # fast path: nearly every payload is encoded JSON
         _check_names(message)
         if isinstance(payload, bytes):
             # A client sends only pushes. A message from a server without a join_ref is a broadcast.
@@ -394,7 +394,7 @@ class V2Serializer(_Reader):
             raise RemoteProtocolError(f"{self._what} is malformed: it must be an array, not {kind_of(value)}")
         if len(value) < 5:
             raise RemoteProtocolError(f"{self._what} is malformed: it must have 5 elements, not {len(value)}")
-        # Elements after the fifth are ignored, as Phoenix does.
+        # Like Phoenix, ignore elements after the fifth.
         return _checked(self._what, dict(zip(Message.__struct_fields__, value, strict=False)))
 
     # -- binary
@@ -491,10 +491,10 @@ Serializer: TypeAlias = V1Serializer | V2Serializer
 
 
 class UserReader:
-    """Decoder for the text messages of one room. It decodes the payload of a `presence_diff` to a `UserDiff`.
+    """Decoder for the text messages of one room, which decodes a `presence_diff` payload to a `UserDiff`.
 
-    When a diff is not a `UserDiff`, the next `GENERAL` messages go directly to the general decoder. Otherwise
-    each diff would be decoded twice in a room whose metas have additional fields.
+    When a diff is not a `UserDiff`, the next `GENERAL` messages go directly to the general decoder. Without
+    this rule, each diff would be decoded twice in a room whose metas have additional fields.
     """
 
     GENERAL: ClassVar[int] = 200
@@ -505,10 +505,10 @@ class UserReader:
         self._serializer = serializer
         self._decode_users = serializer.user_diffs.decode
         self._is_v2 = isinstance(serializer, V2Serializer)
-        self._general = 0  # how many of the next messages go to the general decoder
+        self._general = 0  # number of the next messages that go to the general decoder
 
     def decode(self, text: str) -> Message:
-        """Return the message in a text. Raises only `RemoteProtocolError`, for a malformed message."""
+        """Return the message in `text`. Raises only `RemoteProtocolError`, for a malformed message."""
         if self._general:
             self._general -= 1
             return self._serializer.decode_text(text)
@@ -516,7 +516,7 @@ class UserReader:
             try:
                 users: Message = self._decode_users(text)
             except (RecursionError, *DECODE_ERRORS):
-                pass  # the general decoder reports the fault of the message, if it has one
+                pass  # the general decoder reports a fault of the message
             else:
                 if users.event == "presence_diff":
                     return users if self._is_v2 else _message(users)
@@ -530,7 +530,7 @@ class UserReader:
 _FORMS: dict[str, type[Serializer]] = {form.vsn: form for form in (V1Serializer, V2Serializer)}
 
 
-# Serializers have no state, so all connections share them.
+# Serializers have no state, so all connections share the serializers.
 _shared: dict[tuple[str, bool, int], Serializer] = {}
 
 

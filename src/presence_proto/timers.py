@@ -1,4 +1,4 @@
-"""Named timers, one slot per purpose (like quinn-proto's timer table), the clock and the backoff."""
+"""Named timers, with one slot per purpose (like quinn-proto's timer table), the clock and the backoff."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Name = TypeVar("Name")
 
 MAX_NOW = 1e12
-"""The largest legal `now`, in seconds. Above it, a float is too coarse: `now + 0.001` may equal `now`."""
+"""The largest legal `now`, in seconds. Larger floats are too coarse: `now + 0.001` may equal `now`."""
 
 
 class Clock:
-    """The monotonic clock of an endpoint. It never runs backwards, and never becomes NaN or infinite."""
+    """The monotonic clock of an endpoint, which never runs backwards, and never becomes NaN or infinite."""
 
     __slots__ = ("now",)
 
@@ -29,7 +29,7 @@ class Clock:
         self.now = -math.inf
 
     def advance(self, now: float) -> float:
-        """Set the time to `now` (seconds) and return it. An earlier `now` leaves the time unchanged.
+        """Set the time to `now` (seconds), and return the time. An earlier `now` leaves the time unchanged.
 
         Raises `LocalProtocolError` for NaN, infinity, and values beyond `MAX_NOW`.
         """
@@ -50,10 +50,11 @@ class _Timer(Struct, order=True):
 
 
 class Timers(Generic[Name]):
-    """A set of named deadlines in seconds. Setting a name again replaces its deadline.
+    """A set of named deadlines in seconds. Setting a timer again replaces the deadline.
 
-    A change takes O(log n): outdated entries stay in the heap until they are its first entry. `first` is the
-    earliest deadline in seconds, or infinity without timers. It is an attribute because every read needs it.
+    A change takes O(log n) time: an outdated entry stays in the heap until the entry is the first. `first` is
+    the earliest deadline in seconds, or infinity without timers. `first` is an attribute for speed: every
+    read uses `first`.
     """
 
     __slots__ = ("_heap", "_live", "_serial", "first")
@@ -81,11 +82,11 @@ class Timers(Generic[Name]):
             heapify(self._heap)
 
     def cancel(self, name: Name) -> None:
-        """Remove the timer `name`, if it is set."""
+        """Remove the timer `name`, if the timer is set."""
         timer = self._live.pop(name, None)
         if timer is not None:
             timer.live = False
-            if timer.deadline <= self.first:  # it may have been the first entry
+            if timer.deadline <= self.first:  # the removed entry may have been the first
                 self._surface()
 
     def clear(self) -> None:
@@ -95,7 +96,7 @@ class Timers(Generic[Name]):
         self.first = math.inf
 
     def get(self, name: Name) -> float | None:
-        """Return the deadline of `name`, or `None` if it is not set."""
+        """Return the deadline of the timer `name`, or `None` if the timer is not set."""
         timer = self._live.get(name)
         return None if timer is None else timer.deadline
 
@@ -104,7 +105,7 @@ class Timers(Generic[Name]):
         return None if self.first == math.inf else self.first
 
     def pop_expired(self, now: float) -> Name | None:
-        """If the earliest timer is due at `now`, remove it and return its name, else return `None`."""
+        """Remove the earliest timer and return its name if the timer is due at `now`, else return `None`."""
         if self.first > now or not self._heap:
             return None
         name: Name = heappop(self._heap).name
@@ -125,11 +126,11 @@ class Timers(Generic[Name]):
 
 
 class Backoff:
-    """An exponential backoff: counts attempts and returns the delay before the next one.
+    """An exponential backoff, which counts attempts and returns the delay before the next attempt.
 
     `base` and `maximum` are in seconds. `jitter` (0 to 1) is the largest fraction by which a delay is
-    randomly shortened, so that the clients of a lost server do not reconnect all at once. Without an `rng`
-    there is no jitter, and the delays are exact.
+    randomly shortened, so that the clients of a lost server do not reconnect at the same time. Without an
+    `rng`, the delays have no jitter.
     """
 
     __slots__ = ("_attempts", "_base", "_jitter", "_maximum", "_rng")
@@ -158,5 +159,5 @@ class Backoff:
         return delay
 
     def reset(self) -> None:
-        """Start over with the first delay, for example after a stable connection."""
+        """Restart with the first delay, for example after a stable connection."""
         self._attempts = 0

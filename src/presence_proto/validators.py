@@ -1,4 +1,4 @@
-"""Checks of config values. Each raises a `ConfigError` that names the field and quotes no secret."""
+"""Checks of config values. Each check raises a `ConfigError` that names the field and quotes no secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_REPLAY = 25
 """The maximum number of broadcasts that Supabase replays."""
 
 LEAST_NESTING, MOST_NESTING = 20, 250
-"""The range of `max_nesting`. Fewer levels are too few for this library's messages; more levels need too much
+"""The range of `max_nesting`. Fewer levels are too few for this library's messages. More levels need too much
 of Python's stack."""
 
 RESERVED_HEADERS = frozenset(
@@ -73,7 +73,7 @@ def is_token(text: str) -> bool:
 
 
 def host_name(host: str) -> str:
-    """Return the host of a URL in ASCII (IDNA), as it is sent. Raises `ConfigError`."""
+    """Return the host of a URL in ASCII (IDNA), for DNS and headers. Raises `ConfigError`."""
     try:
         ascii_host = host if ":" in host else host.encode("idna").decode("ascii")
     except UnicodeError:
@@ -132,13 +132,13 @@ def text_or_empty(instance: object, attribute: Attribute[Any], value: Any) -> No
 
 def secret(instance: object, attribute: Attribute[Any], value: Any) -> None:
     if value is not None and (not value or not is_unicode(value)):
-        # Do not quote the value: it may be a key of the wrong type.
+        # Do not quote the value: the value may be an API key of the wrong type.
         kind = type(value).__name__
         raise ConfigError(f"{attribute.name} must be a non-empty Unicode string or None, not {kind}")
 
 
 def string_pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    """Return pairs of strings from a mapping or from pairs. Raises `ConfigError` for anything else."""
+    """Return a mapping or an iterable of pairs as pairs of strings. Raises `ConfigError` for other values."""
     try:
         pairs = tuple((name, text) for name, text in (value.items() if isinstance(value, Mapping) else value))
     except (TypeError, ValueError):

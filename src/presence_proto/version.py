@@ -5,4 +5,4 @@ import sys
 VERSION = "0.1.0"
 
 USER_AGENT = f"presence-proto/{VERSION} Python/{sys.version_info.major}.{sys.version_info.minor}"
-"""The default `User-Agent`. Constant for an interpreter; configs and recordings store it as a value."""
+"""The default `User-Agent`. Configs and recordings store the value, which is constant for an interpreter."""

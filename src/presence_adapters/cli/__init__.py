@@ -1,11 +1,11 @@
-"""The `presence` command. It needs the extra `cli`: click, platformdirs, rich and textual."""
+"""The `presence` command, which needs the extra `cli`: click, platformdirs, rich and textual."""
 
 from __future__ import annotations
 
 import sys
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C. A copy of `Exit.INTERRUPTED`: Ctrl-C may come before the import of `exits`."""
+"""Exit status after Ctrl-C, equal to `Exit.INTERRUPTED`. Ctrl-C may arrive before `exits` is imported."""
 
 
 def main() -> None:

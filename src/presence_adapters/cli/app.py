@@ -1,4 +1,4 @@
-"""The click group of all commands. A command is imported only on use: all imports take a second."""
+"""The click group of all commands. Each command is imported on use, because importing all takes a second."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Tab completion, in the start-up file of your shell:
 
 
 class _Commands(click.Group):
-    """Lazily imported commands. Ctrl-C exits with 130, not with click's 1, which means a failed command."""
+    """Group of lazily imported commands. Ctrl-C sets exit status 130; click's 1 means a failed command."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(MODULES)
@@ -72,13 +72,13 @@ class _Commands(click.Group):
 @click.version_option(package_name="presence-proto", prog_name="presence", message="%(prog)s %(version)s")
 def app() -> None:
     """See who is online and what they are doing, over Phoenix Channels and Supabase Realtime."""
-    # The commands report connection losses themselves. Without this handler, `logging` would also print them
-    # on stderr. With --debug, the losses are in the log, too.
+    # The commands report connection losses themselves. Without this handler, `logging` would also print the
+    # losses on stderr. With --debug, the losses are in the log, too.
     logging.getLogger(CONNECTION_LOG).addHandler(logging.NullHandler())
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # the parent process closed it
+        if getattr(sys, name) is None:  # the parent process closed this stream
             null = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(null, mode, closefd=False))  # noqa: SIM115  # stays open until exit
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # the locale may lack characters of names
+            stream.reconfigure(errors="replace")  # the locale's encoding may lack characters of names

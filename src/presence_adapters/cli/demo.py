@@ -1,6 +1,6 @@
 """Implementation of `presence demo`: a hub, simulated users and a watching client.
 
-All run in one process, but are connected by real sockets.
+The hub and all clients run in one process, and are connected by real sockets.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ IN_GAME, IN_SKILL, BUSY = UserStatus.IN_GAME, UserStatus.IN_SKILL, UserStatus.DO
 
 @frozen
 class Character:
-    """A simulated user: name, statuses with activities, favourite game, chat messages."""
+    """Data of a simulated user: name, statuses with activities, favourite game, chat messages."""
 
     user_id: str
     name: str
@@ -142,7 +142,7 @@ CAST = (
 
 
 class Resident:
-    """A character with its client."""
+    """A simulated user: a `Character` and the client that joins the room with its data."""
 
     def __init__(self, character: Character, config: PresenceConfig, rng: Random) -> None:
         self.character = character
@@ -162,7 +162,7 @@ class Resident:
         return self._client is None
 
     async def live(self) -> None:
-        """Join the room, react to some events, and stay until `leave`."""
+        """Join the room, react to some events, and stay until `leave` is called."""
         me = self.character
         async with PresenceClient(Identity(me.user_id, me.name), self._config, rng=self._rng) as self._client:
             async for event in self._client:
@@ -204,7 +204,7 @@ class Resident:
 class Director:
     """Controller of the residents: runs a script that shows every kind of event, then random actions.
 
-    `enter` starts `Resident.live`, and `cut` breaks the connection of a user. Both return at once.
+    `enter` starts `Resident.live`, and `cut` breaks the connection of a user. Both functions return at once.
     """
 
     def __init__(
@@ -221,7 +221,7 @@ class Director:
         self._cut = cut
 
     async def run(self) -> None:
-        """Run until cancelled."""
+        """Trigger actions of the residents until the task is cancelled."""
         for pause, step in self._script():
             await asyncio.sleep(pause)
             await self._do(step)
@@ -261,7 +261,8 @@ class Director:
             (0.7, people["fumiko"].change),
             (0.7, lambda: enter("emeka")),
             (0.6, people["ada"].talk),
-            # Cut the connection of the watching client. Later it gets all missed changes together.
+            # Cut the connection of the watching client. After its reconnect, the client receives all missed
+            # changes together.
             (0.9, lambda: cut(YOU)),
             (0.1, people["bruno"].leave),
             (0.1, lambda: enter("gus")),
@@ -300,7 +301,7 @@ class Director:
 
 
 # ------------------------------------------------------------------------------------------------------- view
-# The views of the room: a live view for a terminal, and lines for any other output.
+# The views of the room: a live view for a terminal, and lines of text for any other output.
 
 
 SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and events side by side
@@ -344,7 +345,7 @@ class Tally:
 
 
 class View(Protocol):
-    """Interface of a view: a context manager that shows the room inside, and prints a summary afterwards."""
+    """Interface of a view: a context manager that shows the room. `finish` prints a summary afterwards."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exc_info: object) -> None: ...
@@ -357,7 +358,7 @@ class View(Protocol):
         ...
 
     def refresh(self) -> None:
-        """Redraw. Called every `FRAME` seconds."""
+        """Redraw the view. The demo calls this method every `FRAME` seconds."""
         ...
 
     def finish(self) -> None:
@@ -366,7 +367,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """View that prints one line for each event on stdout. Calls `on_gone` when stdout is a closed pipe."""
+    """View that prints one line on stdout for each event. A closed stdout pipe causes a call of `on_gone`."""
 
     def __init__(self, tally: Tally, on_gone: Callable[[], None]) -> None:
         self._tally = tally
@@ -395,13 +396,13 @@ class PlainView:
         try:
             print(line, flush=True)
         except BrokenPipeError:
-            # A command such as `presence demo | head` closes the pipe. Flushing at exit must not fail again.
+            # In `presence demo | head`, `head` closes the pipe. Flushing stdout at exit must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             self._on_gone()
 
 
 class LiveView:
-    """Full-screen view: the roster, the latest events and a status line. It adapts to the terminal size."""
+    """Full-screen view, adapted to the terminal size: the roster, the latest events and a status line."""
 
     def __init__(self, console: Console, tally: Tally, client: PresenceClient, seconds: float | None) -> None:
         self._console = console
@@ -409,8 +410,8 @@ class LiveView:
         self._client = client
         self._seconds = seconds
         self._lines: deque[tuple[float, Line]] = deque(maxlen=200)
-        self._since: dict[str, tuple[object, float]] = {}  # by user id: (status, activity), and since when
-        # No refresh thread: `_draw` in the event loop calls refresh().
+        self._since: dict[str, tuple[object, float]] = {}  # by user id: (status, activity), start time
+        # Not rich's refresh thread: `_draw` calls refresh() in the event loop.
         self._live = Live(console=console, screen=True, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -517,7 +518,7 @@ FRAME = 0.25  # seconds between redraws of the live view when there are no event
 
 
 async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> None:
-    """Show the room for `seconds`, or until SIGINT or SIGTERM, then print a summary."""
+    """Show the demo room for `seconds`, or until SIGINT or SIGTERM, then print a summary."""
     rng = random.Random(seed)
     stop = asyncio.Event()
     places: dict[str | None, ConnId] = {}  # the latest connection of each user
@@ -562,7 +563,7 @@ async def demo_room(seconds: float | None, seed: int | None, *, plain: bool) -> 
 
 
 async def _watch(client: PresenceClient, view: View, tally: Tally) -> None:
-    """Show the events of the client, set its status, and poke back."""
+    """Show the events of the client, set the client's status, and answer each poke with a poke."""
     async for event in client:
         tally.add(event)
         view.show(event)

@@ -1,4 +1,4 @@
-"""Exit statuses of `presence`, and the exceptions that set them."""
+"""Exit statuses of `presence`, and the exceptions that cause each exit status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class Exit(IntEnum):
-    """The exit statuses. `MEANINGS` explains them."""
+    """The exit statuses of the commands. `MEANINGS` has the explanations."""
 
     OK = 0
     FAILED = 1
@@ -37,7 +37,7 @@ def described() -> str:
 
 
 class Failure(click.ClickException):
-    """A failed command. Each line of the message is printed on stderr as a separate error."""
+    """Error of a failed command. Each line of the message is printed on stderr as a separate error."""
 
     exit_code = Exit.FAILED
 
@@ -48,24 +48,24 @@ class Failure(click.ClickException):
 
 
 class WrongUsage(Failure):
-    """The command line, a setting or the identity is wrong."""
+    """Error: the command line, a setting or the identity is wrong."""
 
     exit_code = Exit.USAGE
 
 
 class Disabled(Failure):
-    """Presence is switched off."""
+    """Error: presence is switched off in the settings."""
 
     exit_code = Exit.DISABLED
 
 
 class Unreachable(Failure):
-    """The room cannot be joined."""
+    """Error: the client cannot join the room."""
 
     exit_code = Exit.UNREACHABLE
 
 
 class NoSuchUser(Failure):
-    """No user in the room matches, or more than one does."""
+    """Error: no user in the room has the given id or name, or several users have the name."""
 
     exit_code = Exit.NO_SUCH_USER

@@ -1,4 +1,4 @@
-"""`presence hub` and its options. The module `serve` has the implementation."""
+"""The command `presence hub` and its options. The module `serve` has the implementation."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _LIMITS: list[tuple[str, type[int] | type[float], str, str]] = [
 DEFAULTS: dict[str, int | float] = {
     "max_connections_per_address": 1000,
 }
-"""Defaults that differ from those of `HubConfig`, because the clients of the command may be untrusted."""
+"""Defaults that differ from the defaults of `HubConfig`, because clients of the command may be untrusted."""
 
 
 RATES: dict[str, int | float] = {
@@ -96,7 +96,7 @@ RATES: dict[str, int | float] = {
     "join_rate": 100,
     "delivery_rate": 10_000,
 }
-"""More such defaults. They do not apply with `--control`, because a test may send faster than a client."""
+"""Default rate limits. `--control` turns these limits off, because a test may send faster than an app."""
 
 STRICT: dict[str, Any] = {
     "handshake_refusal_delay": 2.0,
@@ -105,7 +105,7 @@ STRICT: dict[str, Any] = {
     "refusal_delay": 5.0,
     "shutdown_like": "supabase",
 }
-"""Settings of `--strict`: the limits and delays measured at Supabase."""
+"""Fields of `HubConfig` that `--strict` sets: limits and delays as measured at Supabase."""
 
 
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -185,19 +185,19 @@ def hub(
 ) -> None:
     """Run a hub: a server for presence, Phoenix and Supabase clients.
 
-    The hub prints its URLs and the code of an example client. Ctrl-C or SIGTERM stop it cleanly: clients are
-    asked to reconnect (close code 1012), and the exit status is 0. If the hub cannot listen, the exit status
-    is 1.
+    The hub prints its URLs and the code of an example client. Ctrl-C or SIGTERM stops the hub cleanly: the
+    hub asks its clients to reconnect (close code 1012), and the exit status is 0. If the hub cannot listen,
+    the exit status is 1.
 
     With --control, the first line on stdout is a JSON object with url, socket_url, jarvis_url, port, and the
-    api_key that clients need. The hub then runs the commands on stdin, and prints one line of reply to each:
+    api_key that clients need. The hub then runs commands from stdin, and replies to each with one line:
 
     \b
       {"do": "refuse_handshakes", "count": 2}    {"ok": true}
       {"do": "online", "topic": "realtime:x"}    {"ok": true, "result": {…}}
       {"do": "juggle"}                           {"ok": false, "error": "…"}
 
-    At the end of stdin or on a signal, the hub stops at once, like a killed process.
+    With --control, the end of stdin or a signal stops the hub at once, like a killed process.
     """
     if not host:
         raise click.UsageError(
@@ -235,7 +235,7 @@ def hub(
     except ConfigError as exc:
         raise click.ClickException(str(exc)) from None
     except BrokenPipeError:
-        raise  # an OSError, but not from listening: stdout is closed, and click handles it
+        raise  # not a listening error: stdout is closed, and click handles this error
     except (OSError, UnicodeError) as exc:
         raise click.ClickException(f"cannot listen on {host}:{port}: {_in_words(exc)}") from None
 

@@ -23,7 +23,7 @@ from presence_adapters.cli.sim import FAULTS, parse_seeds, simulate
     help="Print lines instead of the live view. Without a terminal, or with NO_COLOR, this is the default.",
 )
 def demo(seconds: float | None, seed: int | None, plain: bool) -> None:
-    """Watch a small demo room: a hub, a few simulated users, and a client that shows what they do.
+    """Watch a small demo room: a hub, a few simulated users, and a client that shows their actions.
 
     All connections are real sockets on loopback, on a free port. The demo ends after --seconds or on Ctrl-C,
     with a summary and exit status 0.
@@ -54,9 +54,9 @@ def sim(
     """Run simulations: a hub and clients on faulty networks, checked at every step.
 
     Time is virtual, and the same seed gives the same simulation. The seed chooses every value that no option
-    sets. The command prints a summary at the end, and the exit status is 0. When a protocol rule is violated,
-    it prints a report, and the exit status is 1. Ctrl-C stops the run: the command prints the summary so far,
-    and the exit status is 130.
+    sets. The command prints a summary at the end, and the exit status is 0. After a violation of a protocol
+    rule, the command prints a report, and the exit status is 1. Ctrl-C stops the run: the command prints the
+    summary so far, and the exit status is 130.
     """
     if seed is not None and seeds is not None:
         raise click.UsageError("give either --seed or --seeds")
@@ -75,9 +75,10 @@ def sim(
 @click.argument("file", type=click.Path())
 @click.option("--show", is_flag=True, help="Print the recording in words instead of replaying it.")
 def replay(file: str, show: bool) -> None:
-    """Replay a recording, and check that the output is the same. Recordings are for bug reports.
+    """Replay a recording, and check that the output is unchanged. Recordings are for bug reports.
 
     FILE is a recording that a client or hub has written with its `record` option, or - for stdin. The exit
-    status is 0 when the output is the same, 1 when it differs, 2 when FILE is not a recording or is damaged.
+    status is 0 when the output is unchanged, 1 when the output differs, and 2 when FILE is not a recording or
+    is damaged.
     """
     sys.exit(0 if replay_file(file, show=show) else 1)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- signals
-# Clean shutdown on Ctrl-C and SIGTERM.
+# Signal handlers that shut a command down cleanly on Ctrl-C (SIGINT) and SIGTERM.
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def on_stop_signal(callback: Callable[[], object]) -> Iterator[None]:
 
 
 async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None = None) -> None:
-    """Run `main`. Cancel it after `seconds`, or on SIGINT or SIGTERM. Raises the exceptions of `main`."""
+    """Run `main`. Cancel `main` after `seconds`, or on SIGINT or SIGTERM. Raises the exceptions of `main`."""
     stop = asyncio.Event()
     with on_stop_signal(stop.set):
         running, stopping = asyncio.create_task(main), asyncio.create_task(stop.wait())
@@ -79,20 +79,20 @@ async def until_stopped(main: Coroutine[Any, Any, None], seconds: float | None =
 
 
 # ------------------------------------------------------------------------------------------------------ visit
-# A short visit to a room: join invisibly, send a command, wait for its result, leave.
+# A short visit to a room: join invisibly, send a command, wait for the result of the command, leave.
 #
 #     async with visit(settings, timeout) as client:
 #         await confirmed(client, await client.send_poke("bob-1"))
 #
-# No roster shows the visitor, so other users see no change, whether or not the user is online with another
-# program. The Jarvis JSON protocol is an exception, because it has no invisible join: with it, the user is
-# online during the visit. Status and activity do not change.
+# No roster shows the visitor. Other users see no change, even if the user is online with another program.
+# The Jarvis JSON protocol is an exception: the protocol has no invisible join, so the user is online during
+# the visit. The user's status and activity do not change.
 
 
 T = TypeVar("T")
 
-GOODBYE = 1.0  # seconds; the longest `close_timeout` of a visit
-PAUSE = 0.02  # seconds between two checks for the server's reply
+GOODBYE = 1.0  # maximum `close_timeout` of a visit, in seconds
+PAUSE = 0.02  # seconds between two checks whether the server has replied
 
 
 def run(main: Coroutine[None, None, T]) -> T:
@@ -110,7 +110,7 @@ def run(main: Coroutine[None, None, T]) -> T:
 
 
 def client_of(settings: Settings, **changes: Any) -> PresenceClient:
-    """Create a client from the settings. `changes` override fields of its config."""
+    """Create a client from the settings. `changes` override fields of `settings.config`."""
     return PresenceClient(
         settings.identity(),
         evolve(settings.config, **changes),
@@ -122,9 +122,9 @@ def client_of(settings: Settings, **changes: Any) -> PresenceClient:
 
 @asynccontextmanager
 async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceClient]:
-    """Yield a client that has joined the room invisibly. Join and body take at most `timeout` seconds.
+    """Yield a client that has joined the room invisibly. `timeout` limits join and body together, in seconds.
 
-    Raises `Unreachable` when the client cannot join, and `Failure` when the body exceeds the time.
+    Raises `Unreachable` when the client cannot join, and `Failure` when the body exceeds this time.
     """
     config = settings.config
     loop = asyncio.get_running_loop()
@@ -138,12 +138,12 @@ async def visit(settings: Settings, timeout: float) -> AsyncIterator[PresenceCli
             losses = [event for event in await _rest(client) if isinstance(event, Disconnected)]
             why = (
                 f": {printable(losses[0].reason)}" if losses[:-1] else ""
-            )  # the last one is from our own disconnect
+            )  # the last loss is our own disconnect
             raise Failure(f"the server did not confirm the command within {timeout:g} s{why}") from None
 
 
 async def entered(client: PresenceClient, timeout: float) -> None:
-    """Wait until the client has joined. Raises `Unreachable` on a refusal, or after `timeout` seconds."""
+    """Wait until the client has joined. Raises `Unreachable` if refused, or after `timeout` seconds."""
     reason = "the server does not answer"
     try:
         async with asyncio.timeout(timeout):
@@ -163,7 +163,7 @@ async def entered(client: PresenceClient, timeout: float) -> None:
 
 
 async def confirmed(client: PresenceClient, command_id: int) -> InviteSent | None:
-    """Wait until the server has acknowledged a command, and disconnect. Return the receipt, if there is one.
+    """Wait until the server has acknowledged a command, and disconnect. Return an invite's receipt.
 
     Raises `Failure` when the server refuses the command, or the command cannot reach the server.
     """
@@ -192,14 +192,14 @@ async def _rest(client: PresenceClient) -> list[PresenceEvent | EventsDropped]:
 # --------------------------------------------------------------------------------------------------- one shot
 
 
-ENDLESS = 10_000  # columns of output that is not a terminal, so that no text is cut off
+ENDLESS = 10_000  # width, in columns, of output that is not a terminal: no text is cut off
 
 NARROWEST = 80
-"""The least width of the table, in columns. A narrower terminal wraps the lines, so no column is lost."""
+"""The minimum width of the table, in columns. A narrower terminal wraps the lines, and shows all columns."""
 
 
 async def online(settings: Settings, timeout: float, *, as_lines: bool) -> None:
-    """Print the users who are online."""
+    """Print the users who are online, as a table or as lines of JSON."""
     from rich.console import Console
 
     async with visit(settings, timeout) as client:
@@ -263,7 +263,7 @@ async def hold_status(
     *,
     as_lines: bool,
 ) -> None:
-    """Stay online with a status for `seconds`, or until SIGINT or SIGTERM. Reconnect after a loss.
+    """Stay online with a status for `seconds`, or until SIGINT or SIGTERM. Reconnect after lost connections.
 
     Raises `Unreachable` when the client has not joined within `timeout` seconds, or when the server refuses
     the client for good.
@@ -271,7 +271,7 @@ async def hold_status(
     activity = activity or None
     words = f"You are {printable(doing(status, activity))}. Ctrl-C ends it."
     async with client_of(settings) as client:
-        # Before the join, so that others never see the default status.
+        # Set the status before the join, so that other users never see the default status.
         await client.update_activity(status, activity)
 
         async def hold() -> None:
@@ -300,9 +300,9 @@ async def _tell_losses(client: PresenceClient, *, as_lines: bool) -> None:
 
 
 def show_identity(settings: Settings, name: str | None, *, as_lines: bool) -> None:
-    """Print the user's identity. A `name` is stored first.
+    """Print the user's identity. If `name` is given, store `name` as the display name first.
 
-    Raises `ConfigError` for a name that cannot be shown, and `IdentityError`.
+    Raises `ConfigError` for an empty or unprintable name, and `IdentityError` for a bad identity file.
     """
     stored = settings.stored_identity() if name is None else settings.rename(name)
     shown = settings.identity()

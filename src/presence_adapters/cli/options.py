@@ -42,7 +42,7 @@ SHOWN: dict[str, tuple[str, str]] = {
     ),
     "tls_ca": ("FILE", "File with certificates of authorities (CAs) to trust in addition to the system's."),
 }
-"""The flags that `--help` shows: metavar and help text. The other flags work, but are hidden."""
+"""Metavar and help text of each flag that `--help` shows. The other flags work, but are hidden."""
 
 CONFIG_HELP = (
     "File with the settings. Each setting that is not a secret can also be given as an option, such as "
@@ -53,30 +53,30 @@ DEBUG_HELP = "Log all network traffic on stderr, with secrets redacted."
 
 
 class Duration(click.FloatRange):
-    """A duration from 0.001 to 1,000,000, in the unit of the option. Rejects "inf" and "nan"."""
+    """Parameter type: a duration from 0.001 to 1,000,000, in the option's unit. Rejects "inf" and "nan"."""
 
     def __init__(self) -> None:
         super().__init__(min=0.001, max=1e6)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number. Raises `click.BadParameter`."""
+        """Return the number. Raises `click.BadParameter` for a value that is not a duration in the range."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
 
 
-_PREFIX = "setting_"  # of the parameters, because an argument of a command may have a setting's name
+_PREFIX = "setting_"  # prefix of parameter names, because a command's argument may have a setting's name
 
 
 def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) -> Callable[[Command], Command]:
-    """Add the options to a command, and pass it the loaded `Settings` as the keyword `settings`.
+    """Add the options to a command, and pass the loaded `Settings` to the command as the keyword `settings`.
 
-    Warnings go to stderr. After a `ConfigError` or `IdentityError`, also of the command itself, the process
-    prints one line for each problem and exits with status 2. If the settings have `enabled = false`, it exits
-    with status 3, unless `even_if_disabled` is true. With `lazily`, the command gets the keyword `load`
-    instead: a function that loads the settings. The command then handles warnings, errors and `enabled`
-    itself.
+    Warnings are printed on stderr. When the settings or the command raise `ConfigError` or `IdentityError`,
+    the process prints one line for each problem and exits with status 2. The setting `enabled = false` causes
+    exit status 3, unless `even_if_disabled` is true. With `lazily`, the command gets the keyword `load`, a
+    function that loads the settings, instead of `settings`. Such a command handles warnings, errors and
+    `enabled` itself.
     """
 
     def decorated(command: Command) -> Command:
@@ -116,7 +116,7 @@ def settings_options(*, even_if_disabled: bool = False, lazily: bool = False) ->
 
 
 def has_flag(key: Key) -> bool:
-    """Whether a setting can be a flag. Secrets cannot."""
+    """Whether a setting has a command-line flag. Secrets have no flag."""
     return not key.secret and key.kind.from_text is not None
 
 

@@ -1,4 +1,4 @@
-"""Output of the commands: events in words, JSON lines, users as a table or JSON, and logs on stderr."""
+"""Output of the commands: events as text or JSON lines, users as a table or JSON, and logs on stderr."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- wording
-# Events in words, and statuses in colour. Text from other users is made safe for a terminal.
+# Events as text, and statuses in colour. Text from other users is made safe for a terminal.
 
 
 STATUS = {
@@ -58,7 +58,7 @@ STATUS = {
 
 @frozen
 class Line:
-    """One line of output: an event in words, with a symbol and a style, which only colour terminals show."""
+    """One line of output that describes an event. Only colour terminals show `style`."""
 
     symbol: str
     style: str
@@ -76,7 +76,7 @@ def printable(text: str) -> str:
 
 
 def status_words(user: OnlineUser) -> str:
-    """Return the status of a user in words, after its symbol."""
+    """Return the symbol and the name of a user's status, such as `▶ in game`."""
     return f"{STATUS[user.status][0]} {_plain(user.status)}"
 
 
@@ -90,7 +90,7 @@ def _plain(status: UserStatus) -> str:
 
 
 def describe(event: PresenceEvent | EventsDropped) -> Line:
-    """Return an event in words. The text is printable."""
+    """Return a line that describes an event. The text of the line is safe to print."""
     line = _described(event)
     return evolve(line, text=printable(line.text))
 
@@ -134,7 +134,7 @@ def _described(event: PresenceEvent | EventsDropped) -> Line:
 
 
 def news(event: PresenceEvent | EventsDropped, own_id: str) -> list[Line]:
-    """Return an event in words. After the first `Connected`, add a line for each other user in the room."""
+    """Return a line that describes the event. The first `Connected` adds a line for each other user."""
     lines = [describe(event)]
     if isinstance(event, Connected) and not event.resumed:
         lines += [describe(UserOnline(user)) for user in event.users if user.user_id != own_id]
@@ -157,29 +157,29 @@ def print_event(event: PresenceEvent | EventsDropped) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- people
-# Users: find one by id or name, and show them as a table or as JSON.
+# Users: functions that find a user by id or name, and that show users as a table or as JSON.
 
 
-MOST_NAMED = 5  # the most users that an error message lists
+MOST_NAMED = 5  # maximum number of users that an error message lists
 
 
 def seen_users(room: AnyPresenceClient) -> list[OnlineUser]:
-    """Return the users in the room, sorted by name. Leave out this client's user if others do not see it."""
+    """Return the users in the room, sorted by name. Leave out the own user of an invisible client."""
     own = room.identity.user_id
-    # Check only the device count of this client's user: for another user it is 0 while that user is stale.
+    # Check the device count of this client's own user only: a stale user also has a device count of 0.
     return by_name(user for user in room.online_users if user.user_id != own or room.device_count(own))
 
 
 def by_name(users: Iterable[OnlineUser]) -> list[OnlineUser]:
-    """Sort users for display: by name without case, then by id."""
+    """Sort users for display: by name, ignoring case, then by id."""
     return sorted(users, key=lambda user: (user.display_name.casefold(), user.user_id))
 
 
 def find_user(who: str, users: Sequence[OnlineUser]) -> OnlineUser:
-    """Return the user with the id `who`, or else the only user with that name.
+    """Return the user with the id `who`, or else the only user with the name `who`.
 
-    An exact match of the name has priority over one that ignores case. Raises `NoSuchUser` when no user or
-    several users match.
+    An exact match of the name has priority over a match that ignores case. Raises `NoSuchUser` when no user
+    or several users match.
     """
     for user in users:
         if user.user_id == who:
@@ -224,9 +224,9 @@ def _listed(users: Sequence[OnlineUser]) -> str:
 
 
 def online_since(user: OnlineUser) -> str:
-    """Return the local time at which a user came online, or the date if that was not today.
+    """Return the local time at which a user came online, or the date if that day is not today.
 
-    The time is `online_at` from the user's client. Return `""` when it is missing or invalid.
+    The time is `online_at` from the user's client. Return `""` when `online_at` is missing or invalid.
     """
     try:
         since = datetime.fromisoformat(user.online_at or "").astimezone()
@@ -242,7 +242,7 @@ def as_table(users: Iterable[OnlineUser], room: AnyPresenceClient) -> Table:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    # In a narrow terminal, rich shrinks only who, activity and id, the widest first.
+    # In a narrow terminal, rich shrinks only the columns who, activity and id, the widest first.
     for name in ("who", "status", "activity", "since", "devices"):
         table.add_column(name, no_wrap=name not in ("who", "activity"))
     table.add_column("id", overflow="fold")
@@ -277,20 +277,20 @@ LOGGER = "presence_adapters"
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log formatter that makes messages and tracebacks printable: they may contain text from a peer."""
+    """Log formatter that makes messages and tracebacks printable: untrusted peers may have sent the text."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Return the line of a record, with a printable message."""
+        """Return the formatted log record, with a printable message."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Return a traceback, each line printable."""
+        """Return a traceback with printable lines."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 class _Formatter(logging.Formatter):
-    """Log formatter that prints each message on one line, even with line breaks from a server."""
+    """Log formatter that prints each message on one line, even if the message contains line breaks."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = f"{self.formatTime(record, '%H:%M:%S')}.{record.msecs:03.0f}"

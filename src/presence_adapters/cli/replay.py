@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
     from presence_proto.recording import Difference
 
-CONTEXT = 8  # the most lines of the recording to print before a difference
+CONTEXT = 8  # maximum number of recorded lines that are printed before a difference
 WIDTH = 160  # characters; longer context lines are cut
 
 
 class BadRecording(click.ClickException):
-    """The file cannot be read or is not a valid recording. Exit status 2."""
+    """Error: the file cannot be read or is not a valid recording. The exit status is 2."""
 
     exit_code = 2
 
 
 def replay_file(path: str, *, show: bool) -> bool:
-    """Replay the recording at `path` (`-` is stdin). Return whether the output was the same.
+    """Replay the recording at `path` (`-` is stdin). Return whether the output is the recorded output.
 
-    With `show`, print the recording in words instead, and return `True`. Raises `BadRecording`.
+    With `show`, print a readable form of the recording instead, and return `True`. Raises `BadRecording`.
     """
     try:
         with click.open_file(path, encoding="utf-8", errors="replace") as file:
@@ -38,7 +38,7 @@ def replay_file(path: str, *, show: bool) -> bool:
                 return True
             return _replay(file)
     except BrokenPipeError:
-        raise  # stdout is closed, not the recording: click handles it
+        raise  # stdout, not the recording, is closed; click handles this error
     except OSError as exc:
         raise BadRecording(f"cannot read {path}: {os_error_words(exc)}") from None
     except RecordingError as exc:

@@ -1,6 +1,6 @@
 """The commands that join a room, and their options.
 
-A command imports its implementation only when it runs, so that `--help` is fast.
+Each command imports its implementation only when the command runs, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ timeout_option = click.option(
 @json_option
 @settings_options()
 def watch(settings: Settings, plain: bool, as_lines: bool) -> None:
-    """Show the users and events of the room, live.
+    """Show the users and events of the room in a live view.
 
-    You join the room yourself. Keys set your status, and send pokes, invites and chat messages. The bottom
-    line lists the keys. q or Ctrl-C quits.
+    You are in the room while the command runs. Keys set your status, and send pokes, invites and chat
+    messages. The bottom line lists the keys. q or Ctrl-C quits.
 
-    A lost connection is restored automatically; until then the view shows the last known state. The exit
-    status is 0, or 4 when the server refuses the client.
+    A lost connection is restored automatically. Until then, the view shows the last known state of the room.
+    The exit status is 0, or 4 when the server refuses the client.
     """
     from presence_adapters.cli.watch import watch_room
 
@@ -85,10 +85,10 @@ def status(
 
     STATUS is one of: online, idle, in_game, in_skill, do_not_disturb, away.
 
-    A status lasts as long as the connection that set it. So the command keeps running, and reconnects when
-    the connection is lost. --timeout applies to the first connection only. If you are online with another
-    program, too, others see the status of the program that joined last. When that program leaves, they see
-    the status of the other program again.
+    A status ends with the connection that set the status. Therefore, the command keeps running, and
+    reconnects when the connection is lost. --timeout applies to the first connection only. If you are online
+    with another program, too, other users see the status of the program that joined last. When that program
+    leaves, other users see the status of the remaining program again.
     """
     from presence_adapters.cli.one_shot import hold_status, run
 
@@ -144,8 +144,8 @@ def chat(settings: Settings, channel: str, text: str, timeout: float, as_lines: 
 def whoami(settings: Settings, name: str | None, as_lines: bool) -> None:
     """Show the name and the id that other users see.
 
-    No server is needed. If you have no identity yet, the command creates one. Programs that are started after
-    --name use the new name; programs that are already running keep the old name.
+    The command needs no server. If you have no identity yet, the command creates an identity. Programs that
+    are started after --name use the new name; programs that are already running keep the old name.
     """
     from presence_adapters.cli.one_shot import show_identity
 

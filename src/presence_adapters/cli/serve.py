@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # --------------------------------------------------------------------------------------------------- greeting
-# The text that a hub prints when it listens: its URLs, and an example client in Python and as settings.
+# The startup text of a hub: the URLs of the hub, and an example client in Python and as settings.
 
 
 _PYTHON = """\
@@ -62,7 +62,7 @@ def greeting(
 ) -> str:
     """Return the startup text. `url`: the URL of the hub, without a path.
 
-    `shows_jarvis`: whether to include the URL of the older Jarvis JSON protocol, which few people need.
+    `shows_jarvis`: whether to include the URL of the older Jarvis JSON protocol, which few users need.
     """
     phoenix, jarvis = config.protocol != "jarvis", config.protocol != "phoenix" and shows_jarvis
     urls = [("Supabase", f"{url}/realtime/v1"), ("Phoenix", f"{url}/socket")] if phoenix else []
@@ -106,13 +106,13 @@ def _indented(text: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- control
 # `presence hub --control`: a hub for tests in any language, controlled by commands on stdin.
 #
-# A command is a line of JSON: `{"do": "refuse_handshakes", "count": 2}`. The commands and their arguments are
-# methods of `HubThread` (`COMMANDS`). The reply to each command is a line: `{"ok": true}`, with a `result` if
-# the method returns one, or `{"ok": false, "error": "…"}`.
+# A command is a line of JSON: `{"do": "refuse_handshakes", "count": 2}`. The commands are the methods of
+# `HubThread` in `COMMANDS`. The reply to each command is a line: `{"ok": true}`, with a `result` if the
+# method returns a value, or `{"ok": false, "error": "…"}`.
 
 
 def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str, config: HubConfig) -> None:
-    """Run a hub with a new random API key, and run the commands on stdin until its end or a signal.
+    """Run a hub with a new random API key. Run commands from stdin until stdin ends or a signal arrives.
 
     Raises `OSError` when the hub cannot listen.
     """
@@ -127,7 +127,7 @@ def control(host: str, port: int, context: ssl.SSLContext | None, log_level: str
             for answer in answers(hub, sys.stdin.buffer):
                 click.echo(msgspec.json.encode(answer))
         except BrokenPipeError:
-            # stdout is closed. Without this, flushing its buffer would fail again when Python exits.
+            # stdout is closed. Without this redirection, the flush of stdout at exit would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -136,7 +136,7 @@ def answers(hub: HubThread, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             result = _done(hub, line)
-        # TimeoutError is an OSError, but `wait_online` raises it with a message of its own.
+        # TimeoutError is an OSError, but `wait_online` raises TimeoutError with its own message.
         except (PresenceError, TimeoutError) as exc:
             yield {"ok": False, "error": str(exc)}
         except OSError as exc:
@@ -198,7 +198,7 @@ def _wrong(command: Callable[..., Any], arguments: dict[str, Any]) -> str:
 
 
 def described() -> str:
-    """Return a help text of all commands: arguments, and the first line of the docstring."""
+    """Return a help text that lists each command with its arguments and the first line of its docstring."""
     lines = []
     for name, command in COMMANDS.items():
         arguments = [
@@ -225,9 +225,9 @@ async def serve(
     record: Path | None,
     greet: Callable[[str], str],
 ) -> None:
-    """Run a hub until SIGINT or SIGTERM. `greet` turns the URL of the hub into the startup text.
+    """Run a hub until SIGINT or SIGTERM. `greet` returns the startup text for the hub's URL.
 
-    Raises `OSError` when the hub cannot listen, and `ConfigError` when it cannot write to `record`.
+    Raises `OSError` when the hub cannot listen, and `ConfigError` when the hub cannot write to `record`.
     """
     hub_log(log_level)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -23,7 +23,7 @@ FAULTS = {"none": SimFaults.NONE, "mixed": SimFaults.MIXED}
 
 
 def parse_seeds(context: click.Context, parameter: click.Parameter, value: str | None) -> range | None:
-    """Return the seeds of `A-B`, B included. Raises `click.BadParameter` for other texts."""
+    """Return the seeds of `A-B`, B included. Raises `click.BadParameter` for any other text."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d{1,18})-(\d{1,18})", value)  # more digits overflow len(seeds)
@@ -69,7 +69,7 @@ Outcome = tuple[SimStats | None, str | None]
 def _plays(
     seeds: range, minutes: float | None, clients: int | None, faults: str, jobs: int, *, log: bool
 ) -> Iterator[Iterable[Outcome]]:
-    """Yield an iterable of the outcomes, one per seed. Show a progress bar on stderr, but not with `log`."""
+    """Yield an iterable of the outcomes, one per seed. Without `log`, show a progress bar on stderr."""
     one = partial(_play, minutes=minutes, clients=clients, faults=faults)
     if log:
         yield map(partial(one, log=True), seeds)
@@ -88,7 +88,7 @@ def _plays(
 
 
 def _play(seed: int, *, faults: str, log: bool = False, **options: Any) -> Outcome:
-    """Return the statistics of one simulation, or the violation as text, which can be pickled by `Pool`."""
+    """Return the statistics of one simulation, or the violation as text, which `Pool` can pickle."""
     try:
         return play_seed(seed, faults=FAULTS[faults], log=click.echo if log else None, **options), None
     except SimViolation as violation:

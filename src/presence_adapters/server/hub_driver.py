@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 
 
 PIECE = 64 * 1024
-"""The most bytes passed to a transport at once. A transport copies bytes that its socket does not take."""
+"""Maximum bytes passed to a transport at once. A transport copies bytes that the socket does not accept."""
 
 PATIENCE = 1.0
-"""Seconds after which a write is old."""
+"""Age in seconds at which unsent bytes become old and count as overdue."""
 
 
 class WriteBuffers:
-    """A counter of the bytes that all backlogs hold. A message for many connections counts once."""
+    """Counter of the bytes in all backlogs. A message for many connections counts only once."""
 
     def __init__(self) -> None:
         self.size = 0
         self._holders: dict[int, int] = {}  # the number of backlogs that hold a write, by its `id`
 
     def hold(self, data: bytes) -> None:
-        """Count `data` for one more backlog, which must keep a reference to it until `release`."""
+        """Count `data` for one more backlog. The backlog must keep a reference to `data` until `release`."""
         holders = self._holders.get(id(data), 0)
         if not holders:
             self.size += len(data)
         self._holders[id(data)] = holders + 1
 
     def release(self, data: bytes) -> None:
-        """Count `data` for one backlog less."""
+        """Stop counting `data` for one backlog."""
         holders = self._holders.pop(id(data)) - 1
         if holders:
             self._holders[id(data)] = holders
@@ -57,10 +57,10 @@ class WriteBuffers:
 
 
 class WriteBacklog:
-    """A queue of writes that wait for a transport, oldest first. `now` is in seconds of one monotonic clock.
+    """Queue of writes that wait for a transport, oldest first. `now` is a monotonic time in seconds.
 
-    The transport receives the writes in pieces. The oldest unfinished write never counts as overdue, whatever
-    its size, because a client that is still reading a large message is not slow.
+    The transport receives the writes in pieces. The oldest unfinished write, of any size, never counts
+    as overdue, because a client that is still reading a large message is not slow.
     """
 
     __slots__ = (
@@ -81,11 +81,11 @@ class WriteBacklog:
         self._buffers = buffers
         self._writes: deque[bytes] = deque()  # writes that the transport has not begun
         self._oldest = b""  # the write that the transport has begun
-        self._rest = memoryview(b"")  # the part of `_oldest` that the transport has not received
+        self._rest = memoryview(b"")  # the rest of `_oldest`, not yet passed to the transport
         self._in_transport = 0  # bytes in the transport's buffer
-        # Positions in the stream of bytes.
+        # Positions in the stream of all written bytes.
         self._written = 0  # the end of the newest write
-        self._given = 0  # the end of what the transport has received
+        self._given = 0  # the end of the bytes passed to the transport
         self._ended = 0  # the end of the oldest unfinished write
         # `_mark` is the value of `_written` at `_mark_time`. `_old` is the previous value of `_mark`: bytes
         # before this position are old.
@@ -94,21 +94,21 @@ class WriteBacklog:
 
     @property
     def size(self) -> int:
-        """Bytes that the socket has not taken."""
+        """Number of written bytes that the socket has not accepted."""
         return self._written - self._given + self._in_transport
 
     @property
     def overdue(self) -> int:
-        """Bytes of old writes, without the oldest unfinished write."""
+        """Number of unsent old bytes, without the oldest unfinished write."""
         return max(0, self._old - self._ended)
 
     @property
     def unfinished(self) -> int:
-        """Bytes of the oldest unfinished write that the transport has not received."""
+        """Number of bytes of the oldest unfinished write that were not passed to the transport."""
         return len(self._rest)
 
     def add(self, data: bytes, now: float) -> None:
-        """Append a write."""
+        """Append a write to the queue."""
         if now - self._mark_time >= PATIENCE:
             self._old, self._mark, self._mark_time = self._mark, self._written, now
         self._buffers.hold(data)
@@ -116,7 +116,7 @@ class WriteBacklog:
         self._written += len(data)
 
     def piece(self) -> bytes | memoryview:
-        """Remove and return the next bytes for the transport, at most `PIECE`; `b""` when none are left."""
+        """Remove and return the next bytes for the transport, at most `PIECE`; `b""` if no bytes are left."""
         if not self._rest:
             self._release_oldest()
             if not self._writes:
@@ -169,7 +169,7 @@ class WriteBacklog:
 
 
 # --------------------------------------------------------------------------------------------- tls handshakes
-# The TLS handshakes in progress are limited, because the core counts only open connections.
+# The number of TLS handshakes in progress is limited, because the core counts only open connections.
 
 
 P = TypeVar("P", bound="Hashable")
@@ -180,22 +180,22 @@ WARN_EVERY = 10.0  # seconds
 
 
 class TlsHandshakes(Generic[P]):
-    """The peers in a TLS handshake. They count against the connection limits, like open connections.
+    """The peers in a TLS handshake. Handshakes count towards the connection limits, like open connections.
 
-    When there are too many, the connection with the oldest handshake is cut. A normal handshake takes
-    milliseconds, so the oldest handshake has most likely stalled.
+    When there are too many handshakes, the connection with the oldest handshake is cut. A normal handshake
+    takes milliseconds, so the oldest handshake has most likely stalled.
     """
 
     def __init__(self, limit: int, limit_per_address: int | None) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
-        self._addresses: dict[P, str | None] = {}  # by peer, oldest first
-        self._peers: defaultdict[str, dict[P, None]] = defaultdict(dict)  # by address, oldest first
+        self._addresses: dict[P, str | None] = {}  # address by peer, oldest first
+        self._peers: defaultdict[str, dict[P, None]] = defaultdict(dict)  # peers by address, oldest first
         self._cut = 0  # number of handshakes cut since the last warning
         self._warned = float("-inf")
 
     def begin(self, peer: P, address: str | None, *, opened: int, now: float) -> Iterator[P]:
-        """Add a peer and yield the peers to cut. `opened` is the number of all open connections."""
+        """Add a peer and yield the peers to cut. `opened` is the number of open connections."""
         self._addresses[peer] = address
         if address is not None and self._limit_per_address is not None:
             same = self._peers[address]
@@ -238,16 +238,16 @@ WRITE_BUDGET = 256 * 1024 * 1024  # bytes
 
 
 class AcceptedConnection(AsyncioConnection):
-    """An accepted connection. It gets its id when it is open, which is after the TLS handshake.
+    """An accepted connection. The connection gets an id when the TLS handshake is done.
 
-    The transport receives large writes in pieces, and no data while it is full.
+    Large writes are passed to the transport in pieces, and no data while the transport is full.
     """
 
     driver: HubDriver
     is_slow = False
-    """Whether the peer was found too slow, so that the connection will end soon."""
+    """Whether the peer reads too slowly, so that the connection will end soon."""
     stalled_since: float | None = None
-    """The event loop's time at which the transport became full, or `None` while it is not full."""
+    """The event loop's time at which the transport became full, or `None` while the transport is not full."""
 
     # Defaults on the class save memory: most peers never have a backlog.
     _backlog: WriteBacklog | None = None
@@ -256,7 +256,7 @@ class AcceptedConnection(AsyncioConnection):
 
     def __init__(self, driver: HubDriver, sock: socket.socket, address: str | None) -> None:
         super().__init__(driver, NOT_YET)
-        self._sock: socket.socket | None = sock  # `None` once the event loop owns it
+        self._sock: socket.socket | None = sock  # `None` once the event loop owns the socket
         self.address = address  # `None` when there is no limit for each address
 
     async def welcome(self, context: ssl.SSLContext | None, timeout: float) -> None:
@@ -271,7 +271,7 @@ class AcceptedConnection(AsyncioConnection):
             pass  # the TLS handshake failed; the core does not know this connection yet
 
     def not_welcome(self) -> None:
-        """Close the socket, unless the event loop owns it."""
+        """Close the socket, unless the event loop owns the socket."""
         if self._sock is not None:
             self._sock.close()
 
@@ -298,7 +298,7 @@ class AcceptedConnection(AsyncioConnection):
 
     @property
     def unread(self) -> int:
-        """Written bytes that the socket has not taken; 0 without a backlog."""
+        """Number of written bytes that the socket has not accepted; 0 without a backlog."""
         return 0 if self._backlog is None else self._backlog.size
 
     def write(self, data: bytes) -> None:
@@ -323,7 +323,7 @@ class AcceptedConnection(AsyncioConnection):
             self.driver.pause(self)
 
     def pause_writing(self) -> None:
-        """Stop writing, because the socket takes no more data, and watch for progress."""
+        """Stop writing, because the socket accepts no more data, and check the progress regularly."""
         assert self.transport is not None
         loop = asyncio.get_running_loop()
         self.stalled_since = loop.time()
@@ -332,7 +332,7 @@ class AcceptedConnection(AsyncioConnection):
         self._watch = loop.call_later(self.driver.write_timeout, self._look, buffered)
 
     def resume_writing(self) -> None:
-        """Continue writing: the socket has taken all data of the transport."""
+        """Continue writing, because the socket has accepted all data of the transport."""
         self.stalled_since = None
         if self._watch is not None:
             self._watch.cancel()
@@ -349,12 +349,12 @@ class AcceptedConnection(AsyncioConnection):
             self._is_finishing = True
 
     def cut(self) -> None:
-        """Drop the connection at once, with all pending writes."""
+        """Drop the connection and all pending writes at once."""
         self._forget_backlog()
         super().cut()
 
     def drop_backlog(self) -> int:
-        """Drop the writes that were not begun. Return the bytes that are left of the begun write."""
+        """Drop the writes that were not begun. Return the number of unsent bytes of the begun write."""
         if self._backlog is None:
             return 0
         self._backlog.drop()
@@ -372,11 +372,11 @@ class AcceptedConnection(AsyncioConnection):
             return
         self._forget_backlog()
         if self._is_finishing:
-            # Do not call close() directly: asyncio reports the end twice if `resume_writing` calls it.
+            # Do not call close() directly: asyncio reports the end twice if `resume_writing` calls close().
             asyncio.get_running_loop().call_soon(self.transport.close)
 
     def _look(self, buffered: int) -> None:
-        # Called every `write_timeout` seconds while the transport is full.
+        # This method is called every `write_timeout` seconds while the transport is full.
         assert self.transport is not None
         now_buffered = self.transport.get_write_buffer_size()
         timeout = self.driver.write_timeout
@@ -401,26 +401,26 @@ class AcceptedConnection(AsyncioConnection):
 
 
 class HubDriver(AsyncioDriver):
-    """The asyncio driver of a hub.
+    """The asyncio driver of a hub, for many accepted connections.
 
-    It drains the core once per iteration of the event loop, for all facts and commands together. So a busy
-    hub writes once to each peer, and the order of outputs stays the same. The core's limits for connections
-    also apply to TLS handshakes. While received bytes of a peer wait for their turn in the hub, the driver
-    does not read from that peer.
+    The driver drains the core once per iteration of the event loop, for all events and commands together. A
+    busy hub therefore writes once to each peer. The order of outputs is unchanged. The core's limits for
+    connections also apply to TLS handshakes. The driver does not read from a peer while received bytes of
+    this peer wait in the hub.
 
     A peer is too slow in each of these cases:
 
-    - It takes no bytes for `write_timeout` seconds.
+    - The peer reads no bytes for `write_timeout` seconds.
     - More than `max_write_buffer` bytes that were written at least a second ago are unread. The oldest
       message does not count.
-    - All peers together have more than `write_budget` unread bytes. Then peers are declared too slow until
-      the sum is small enough: first those whose transport has been full for a second, then the others. In
-      both groups, peers with the most unread bytes come first.
+    - All peers together have more than `write_budget` unread bytes. Peers then count as too slow until the
+      sum is small enough. Peers whose transport has been full for a second come first, then all other peers.
+      In both groups, peers with the most unread bytes come first.
 
     For a slow peer, the driver drops the writes that were not begun, and calls `on_slow(conn, reason)`, which
-    may close the connection through the core. If there is no `on_slow`, the driver cuts the connection. It
-    also cuts the connection if too many bytes of a begun write would precede the close frame: more than
-    `max_write_buffer`, or any bytes if the budget is exceeded.
+    may close the connection through the core. If there is no `on_slow`, the driver cuts the connection. The
+    driver also cuts the connection if too many bytes of a begun write would precede the close frame: more
+    than `max_write_buffer`, or any bytes if the budget is exceeded.
     """
 
     what = "hub"
@@ -448,7 +448,7 @@ class HubDriver(AsyncioDriver):
         self._on_slow = on_slow
         self.buffers = WriteBuffers()
         self.debtors: dict[AcceptedConnection, None] = {}  # the connections with a backlog
-        self._slow: list[tuple[AcceptedConnection, str]] = []  # new slow peers since the last drain, and why
+        self._slow: list[tuple[AcceptedConnection, str]] = []  # slow peers since the last drain, and reasons
         self._counts_addresses = max_connections_per_address is not None
         self._handshakes: TlsHandshakes[AcceptedConnection] = TlsHandshakes(
             max_connections, max_connections_per_address
@@ -461,26 +461,26 @@ class HubDriver(AsyncioDriver):
     def accept(
         self, sock: socket.socket, address: str, ssl_context: ssl.SSLContext | None, timeout: float
     ) -> None:
-        """Take over an accepted socket. `timeout` limits its TLS handshake, in seconds."""
+        """Take over an accepted socket. `timeout` limits the TLS handshake, in seconds."""
         peer = AcceptedConnection(self, sock, one_peer(address) if self._counts_addresses else None)
         task = self._make(peer, peer.welcome(ssl_context, timeout))
-        # Not at the end of the coroutine: if the task is cancelled before its first step, no code of it runs.
+        # Not at the end of the coroutine: a task that is cancelled before its first step runs no code.
         task.add_done_callback(lambda _: peer.not_welcome())
         if ssl_context is not None:
-            # The core counts only open connections, but handshakes must count against the limits, too.
+            # The core counts only open connections, but handshakes must also count towards the limits.
             opened = len(self.connections)
             for oldest in self._handshakes.begin(peer, peer.address, opened=opened, now=self.now()):
                 oldest.cut()
             task.add_done_callback(lambda _: self._handshakes.end(peer))
 
     def admit(self, peer: AcceptedConnection) -> ConnId:
-        """Register a peer whose connection is open, and return its new id."""
+        """Register a peer whose connection is open, and return the new connection id."""
         self._last_conn = ConnId(self._last_conn + 1)
         self.connections[self._last_conn] = peer
         return self._last_conn
 
     def pause(self, peer: AcceptedConnection) -> None:
-        """Stop reading from a peer until the hub wants its data again."""
+        """Stop reading from a peer until the hub can process more data of this peer."""
         if peer.transport is not None and not peer.transport.is_closing():
             peer.transport.pause_reading()
             self._paused.add(peer)
@@ -492,9 +492,9 @@ class HubDriver(AsyncioDriver):
                 peer.transport.resume_reading()
 
     def cut(self, conn: ConnId, *, reset: bool) -> None:
-        """Drop one connection at once. With `reset` the peer sees an RST instead of an orderly end.
+        """Drop one connection at once. With `reset`, the peer receives a TCP RST instead of an orderly end.
 
-        Raises `LocalProtocolError` when there is no such connection.
+        Raises `LocalProtocolError` when there is no connection with this id.
         """
         self.drain()  # write earlier outputs first
         connection = self.connections.get(conn)
@@ -514,7 +514,7 @@ class HubDriver(AsyncioDriver):
         connection.cut()
 
     def cut_all(self, *, reset: bool) -> None:
-        """Drop all connections at once, including those that are not open yet."""
+        """Drop all connections at once, including connections that are not open yet."""
         self.cut_unopened()
         self.drain()
         for conn in tuple(self.connections):
@@ -529,7 +529,7 @@ class HubDriver(AsyncioDriver):
     # ---------------------------------------------------------------- slow peers
 
     def found_slow(self, peer: AcceptedConnection, reason: str) -> None:
-        """Record that a peer is too slow. It is disconnected after the current or next drain."""
+        """Record that a peer is too slow. The peer is disconnected after the current or next drain."""
         peer.is_slow = True
         self._slow.append((peer, reason))
         self._was_told()
@@ -545,7 +545,7 @@ class HubDriver(AsyncioDriver):
                     break
 
     def _largest_debtors(self) -> list[AcceptedConnection]:
-        # First the peers whose transport has been full for a second, then the others. Within each group, the
+        # Peers whose transport has been full for a second come first, then all other peers. In both groups,
         # peers with the most unread bytes come first.
         recent = self.now() - PATIENCE
 
@@ -555,7 +555,7 @@ class HubDriver(AsyncioDriver):
         return sorted(self.debtors, key=lambda peer: (is_reading(peer), -peer.unread))
 
     def _free(self, peer: AcceptedConnection) -> None:
-        """Free memory that a peer's backlog holds. Cut the connection if dropping writes frees no memory."""
+        """Drop pending writes of a peer to free memory. Cut the connection if this frees no memory."""
         before = self.buffers.size
         if not peer.is_slow:
             reason = f"it left {peer.unread} bytes unread when the buffers of all clients were full"
@@ -583,7 +583,7 @@ class HubDriver(AsyncioDriver):
             self._drain_soon = self._loop.call_soon(self.drain)
 
     def drain(self) -> None:
-        """Carry out the core's outputs, set the timer, and disconnect slow peers."""
+        """Process the core's outputs, set the timer, and disconnect slow peers."""
         if self._drain_soon is not None:
             self._drain_soon.cancel()
             self._drain_soon = None

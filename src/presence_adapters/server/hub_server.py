@@ -4,8 +4,8 @@
         print(server.url)
         ...
 
-Events are logged to `presence_adapters.server`. A slow client does not delay other clients: each client has
-its own write buffer, and a client that does not read is disconnected.
+Events are logged to the logger `presence_adapters.server`. A slow client does not delay other clients: each
+client has its own write buffer, and a client that does not read is disconnected.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------- open files
-# The limit of open files of this process, which also limits its connections.
+# The limit of open files of this process, which also limits the number of connections.
 
 
 if sys.platform != "win32":
@@ -59,7 +59,7 @@ if sys.platform != "win32":
         return _known(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def raise_open_files_limit(wanted: int) -> None:
-        """Raise the soft limit to `wanted` files, or to the hard limit if that is lower."""
+        """Raise the soft limit to `wanted` files, or to the hard limit if the hard limit is lower."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         most, limit = _known(hard), _known(soft)
         enough = wanted if most is None else min(wanted, most)
@@ -73,7 +73,7 @@ if sys.platform != "win32":
 else:
 
     def open_files_limit() -> int | None:
-        """Return `None`: no limit is known on Windows."""
+        """Return `None`, because no limit is known on Windows."""
         return None
 
     def raise_open_files_limit(wanted: int) -> None:
@@ -89,39 +89,40 @@ logger = logging.getLogger("presence_adapters.server")
 
 
 BACKLOG = 1024
-"""The most connections that may wait to be accepted (the argument of `listen`)."""
+"""Maximum number of connections that wait to be accepted (the argument of `listen`)."""
 
 TURN = 8
-"""The most connections to accept before other tasks run. With TLS, each connection takes a millisecond."""
+"""Maximum number of connections to accept before other tasks run. With TLS, each takes a millisecond."""
 
 FILES_BESIDES = 64
-"""The approximate number of open files of a process that are not client connections."""
+"""Approximate number of open files of a process that are not client connections."""
 
 TRY_AGAIN_LATER = 1013  # the close code for a client that reads too slowly
 
 LONGEST = 200
-"""The most characters of a peer's text that a log line quotes."""
+"""Maximum number of characters of a peer's text that a log line quotes."""
 
 PAUSE = 1.0
 """Seconds to wait after a failed accept, because file descriptors or memory may have run out."""
 
 
 class HubServer:
-    """A hub on a listening socket. It listens inside its `async with` block.
+    """A hub on a listening socket. The server listens inside the `async with` block.
 
-    Leaving the block closes the server in an orderly way. A cancellation drops all connections at once.
+    Leaving the block closes all connections gracefully. A cancellation drops all connections at once.
 
-    `port=0` chooses a free port; see `port` and `url`. With an `ssl_context` the server speaks TLS only.
+    `port=0` chooses a free port; see `port` and `url`. With an `ssl_context` the server accepts only TLS.
 
     The server disconnects clients that are too slow, with close code 1013. A client is too slow when it reads
-    nothing for `write_timeout` seconds. It is also too slow when more than `max_write_buffer` bytes that were
-    sent at least a second ago are unread; the oldest message, of any size, does not count. When all clients
-    together have more than `write_budget` unread bytes, the clients with the most unread bytes are too slow.
+    nothing for `write_timeout` seconds. A client is also too slow when more than `max_write_buffer` bytes
+    that were sent at least a second ago are unread; the oldest message, of any size, does not count. When all
+    clients together have more than `write_budget` unread bytes, the clients with the most unread bytes are
+    too slow.
 
-    - `rng` generates refs and presence keys. By default the system seeds it.
+    - `rng` generates refs and presence keys. The default generator is seeded by the system.
     - `wall_clock` of the config is by default the system's time, in ISO 8601 and UTC.
-    - `on_event` receives every `HubEvent` before the event is logged. It must not call the server. An
-      exception from `on_event` stops the server.
+    - `on_event` receives every `HubEvent` before the event is logged. `on_event` must not call the server.
+      An exception from `on_event` stops the server.
     - `hub_type` is the class of `hub`, such as `presence_proto.testing.FaultyHub`.
     - `record` is a path or a text file for a recording that `presence replay` reads.
     """
@@ -162,8 +163,8 @@ class HubServer:
         self._is_listening = True
         self._accepting: dict[socket.socket, asyncio.Task[None]] = {}  # accept tasks by listener
         self._handshake_timeout = config.handshake_timeout
-        # Closing takes at most one `close_timeout` until the hub has closed all connections, and one more
-        # until their pending data is sent.
+        # The hub closes all connections within one `close_timeout`. Sending the pending data of these
+        # connections takes at most one more `close_timeout`.
         self._patience = 2 * config.close_timeout
         self._driver = HubDriver(
             self.hub,
@@ -196,7 +197,7 @@ class HubServer:
     # ---------------------------------------------------------------- lifecycle
 
     async def start(self) -> None:
-        """Listen. Raises `OSError` when the port is in use or not permitted."""
+        """Start to listen. Raises `OSError` when the port is in use or not permitted."""
         await self._driver.start()
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(
@@ -216,12 +217,12 @@ class HubServer:
         self._warn_of_few_files()
         for listener in listeners:
             task = loop.create_task(self._accept(listener))
-            # Close the socket only now: when the task is done, the loop no longer watches the socket.
+            # Close the socket only after the task is done, when the loop no longer watches the socket.
             task.add_done_callback(partial(_close, listener))
             self._accepting[listener] = task
 
     async def close(self) -> None:
-        """Stop in an orderly way, within twice `close_timeout`.
+        """Stop gracefully, within twice `close_timeout`.
 
         The server refuses new connections and closes the open connections with code 1012.
         """
@@ -245,7 +246,7 @@ class HubServer:
             await self._driver.stop()
 
     async def wait_closed(self) -> None:
-        """Wait until the server has stopped. Raises the internal error that stopped it, if there was one."""
+        """Wait until the server has stopped. Raises the internal error that stopped the server, if any."""
         await self._driver.ended.wait()
         if self._driver.error is not None:
             raise self._driver.error
@@ -269,26 +270,27 @@ class HubServer:
     def run(self, command: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run a command of the hub: `server.run(server.hub.broadcast, topic, event, payload)`.
 
-        Outputs and events of the command are sent and reported in the next iteration of the event loop,
-        together with those of other calls.
+        The outputs of the command are sent, and the events reported, in the next iteration of the event loop,
+        together with the outputs and events of other calls.
         """
         return self._driver.call(command, *args, **kwargs)
 
     def set_faults(self, **changes: Any) -> None:
         """Change some of the `faults` of a `presence_proto.testing.FaultyHub`.
 
-        Raises `LocalProtocolError` for an invalid value, and `TypeError` for an unknown fault or another hub.
+        Raises `LocalProtocolError` for an invalid value. Raises `TypeError` for an unknown fault, or if `hub`
+        is not a `FaultyHub`.
         """
         if not isinstance(self.hub, FaultyHub):
             raise TypeError("only a hub with hub_type=FaultyHub has faults")
         self.run(self.hub.set_faults, **changes)
 
     def cut(self, conn: ConnId, *, reset: bool = False) -> None:
-        """Break one connection without a WebSocket close. With `reset` the client sees a TCP RST."""
+        """Break one connection without a WebSocket close. With `reset` the client receives a TCP RST."""
         self._driver.cut(conn, reset=reset)
 
     def cut_all(self, *, reset: bool = False) -> None:
-        """Break all connections like `cut`, including those that are not open yet."""
+        """Break all connections as `cut` does, including connections that are not open yet."""
         self._driver.cut_all(reset=reset)
 
     # ---------------------------------------------------------------- inside
@@ -305,10 +307,10 @@ class HubServer:
             try:
                 sock, address = await loop.sock_accept(listener)
             except ConnectionError:
-                continue  # the client has closed the connection already
+                continue  # the client has already closed the connection
             except OSError as exc:
                 logger.error("cannot accept a connection: %s", os_error_words(exc))
-                await asyncio.sleep(PAUSE)  # files or memory may have run out
+                await asyncio.sleep(PAUSE)  # file descriptors or memory may have run out
                 continue
             self._driver.accept(sock, address[0], self._ssl_context, self._handshake_timeout)
 
@@ -325,8 +327,8 @@ class HubServer:
             )
 
     async def _stop_listening(self) -> None:
-        # A cancelled `sock_accept` loses a connection that it has just accepted. So first remove the reader,
-        # then let the tasks take the connections that were accepted, and only then cancel the tasks.
+        # A cancelled `sock_accept` loses a connection that it has just accepted. Therefore, first remove the
+        # reader, then let the tasks take the connections that were accepted, and only then cancel the tasks.
         self._is_listening = False
         loop = asyncio.get_running_loop()
         for listener, task in self._accepting.items():
@@ -380,5 +382,5 @@ def _close(listener: socket.socket, task: asyncio.Task[None]) -> None:
 
 
 def _quoted(text: str | None) -> str:
-    # A repr, because a peer's text must not forge log lines.
+    # Quote the text with repr(), so that a peer cannot forge log lines.
     return repr(text if text is None or len(text) <= LONGEST else text[:LONGEST] + "…")

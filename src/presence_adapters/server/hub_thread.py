@@ -1,4 +1,4 @@
-"""`HubThread`: a hub for tests with or without an event loop. It runs in its own thread.
+"""`HubThread`: a hub in a separate thread, for tests with or without an event loop.
 
     with HubThread() as hub:
         app = App(url=hub.url, api_key=hub.api_key)
@@ -35,10 +35,10 @@ T = TypeVar("T")
 Method = TypeVar("Method", bound="Callable[..., Any]")
 
 PATIENCE = 10.0
-"""The most seconds that a call may take in the hub's thread."""
+"""Maximum duration of a call in the hub's thread, in seconds."""
 
 PAUSE = 0.005
-"""Seconds between two calls of a predicate in `wait_for`."""
+"""Time between two calls of a predicate in `wait_for`, in seconds."""
 
 COMMANDS: dict[str, Callable[..., Any]] = {}
 """The methods of `HubThread` that `presence hub --control` also offers, by name."""
@@ -50,12 +50,12 @@ def _command(method: Method) -> Method:
 
 
 class HubThread:
-    """A hub with switchable faults, which listens while it is entered, or from `start` to `stop`.
+    """A hub with switchable faults. The hub listens inside the `with` block, or from `start` to `stop`.
 
-    It serves Supabase, Phoenix and Jarvis JSON clients, each at its own URL. Methods may be called from any
-    thread, and take effect before they return. `presence_proto.testing.Faults` describes the faults.
-    `port=0` chooses a free port. A `config` is used unchanged; the default is `HubConfig()` with a new random
-    API key.
+    The hub serves Supabase, Phoenix and Jarvis JSON clients, each at a separate URL. Methods may be called
+    from any thread, and take effect before the call returns. `presence_proto.testing.Faults` describes the
+    faults. `port=0` chooses a free port. A `config` is used unchanged; the default is `HubConfig()` with a
+    new random API key.
 
     Methods raise `LocalProtocolError` while the hub is stopped, and for invalid values.
     """
@@ -74,7 +74,7 @@ class HubThread:
         self._ssl_context = ssl_context
         self._url = ""
         self._thread: threading.Thread | None = None
-        self._over: Future[bool] = Future()  # set by `stop`; its result: whether to stop in an orderly way
+        self._over: Future[bool] = Future()  # set by `stop`; the result: whether to stop gracefully
         self._running: tuple[HubServer, asyncio.AbstractEventLoop] | None = None
         self._failure: BaseException | None = None
 
@@ -91,7 +91,7 @@ class HubThread:
 
     @_command
     def start(self) -> None:
-        """Listen. A restart after `stop` uses the same port. A started hub has no faults and no members.
+        """Start to listen. A restart uses the same port. A started hub has no faults and no members.
 
         Raises `OSError` when the port is in use or not permitted.
         """
@@ -99,7 +99,7 @@ class HubThread:
             raise LocalProtocolError("the hub is running already")
         ready: Future[tuple[HubServer, asyncio.AbstractEventLoop]] = Future()
         self._over, self._failure = Future(), None
-        # A daemon thread, so that it never keeps an aborted test process alive.
+        # A daemon thread, because the thread must never keep an aborted test process alive.
         self._thread = threading.Thread(
             target=self._live, args=(ready, self._over), name="presence-hub", daemon=True
         )
@@ -114,11 +114,11 @@ class HubThread:
 
     @_command
     def stop(self, *, orderly: bool = False) -> None:
-        """Stop as abruptly as a killed process. If the hub is stopped already, do nothing.
+        """Stop as abruptly as a killed process. Do nothing if the hub is already stopped.
 
-        With `orderly`, send close code 1012 to all clients and wait for their close frames. This blocks the
-        thread, so in an event loop that runs one of the clients, call it with `asyncio.to_thread`. If an
-        internal error has stopped the hub before, `stop` raises that exception.
+        With `orderly`, send close code 1012 to all clients and wait for all close frames. `stop` blocks
+        the thread, so call `stop` with `asyncio.to_thread` in an event loop that runs one of the clients. If
+        an internal error has stopped the hub before, `stop` raises this error.
         """
         if self._thread is None:
             return
@@ -162,7 +162,7 @@ class HubThread:
 
     @property
     def url(self) -> str:
-        """The URL for Supabase clients: the `server_url` of this library, or the URL for official clients."""
+        """The URL for Supabase clients: `server_url` for this library, or the URL for official clients."""
         return f"{self._base}/realtime/v1"
 
     @property
@@ -177,12 +177,12 @@ class HubThread:
 
     @property
     def port(self) -> int:
-        """The port that the hub listens on. A restart keeps it."""
+        """The port that the hub listens on. A restart keeps the same port."""
         return self._port
 
     @property
     def api_key(self) -> str:
-        """An API key for Supabase and Jarvis clients: one of `HubConfig.api_keys`, else "any"."""
+        """An API key for Supabase and Jarvis clients: one of `HubConfig.api_keys`, else `"any"`."""
         return min(self._config.api_keys or {"any"})
 
     @property
@@ -195,14 +195,14 @@ class HubThread:
 
     @_command
     def online(self, topic: str) -> dict[str, list[dict[str, Any]]]:
-        """Return a copy of the metas in a topic such as `realtime:room` by presence key, newest last."""
+        """Return a copy of the presence metas of a topic, such as `realtime:room`, by key, newest last."""
         found = self.run(lambda server: deepcopy(dict(server.hub.online(topic))))
         return {key: [dict(meta) for meta in metas] for key, metas in found.items()}
 
     @property
     @_command
     def connections(self) -> list[int]:
-        """The ids of the open connections, oldest first. `disconnect` and `cut` take such an id."""
+        """The ids of the open connections, oldest first. `disconnect` and `cut` take a connection id."""
         return self.run(lambda server: list(server.hub.connections))
 
     @_command
@@ -211,7 +211,7 @@ class HubThread:
     ) -> dict[str, list[dict[str, Any]]]:
         """Wait until exactly `count` keys are present in a topic, and return the result of `online`.
 
-        Raises `TimeoutError` after `timeout` seconds. This blocks the calling thread: see `wait_for`.
+        Raises `TimeoutError` after `timeout` seconds. The call blocks the current thread: see `wait_for`.
         """
         try:
             self.wait_for(lambda: len(self.online(topic)) == count, timeout)
@@ -223,11 +223,11 @@ class HubThread:
         return self.online(topic)
 
     def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0) -> T:
-        """Wait until `predicate()` is true, and return its result.
+        """Wait until `predicate()` is true, and return the predicate's result.
 
         The calling thread calls `predicate` repeatedly. Raises `TimeoutError` after `timeout` seconds. Raises
-        `LocalProtocolError` in a thread with an event loop, because it would block the loop. There, use
-        `await asyncio.to_thread(hub.wait_for, …)` or `await trio.to_thread.run_sync(hub.wait_for, …)`.
+        `LocalProtocolError` in a thread with an event loop, because the call would block the loop. In a
+        loop, call `await asyncio.to_thread(hub.wait_for, …)` or `await trio.to_thread.run_sync(…)`.
         """
         _check_no_loop_waits()
         deadline = time.monotonic() + timeout
@@ -246,12 +246,12 @@ class HubThread:
 
     @_command
     def close_channel(self, topic: str, reason: str = "closed by the server") -> None:
-        """Close a channel for all its members (`phx_close`)."""
+        """Close a channel for all members with `phx_close`."""
         self._do(FaultyHub.close_channel, topic, reason=reason)
 
     @_command
     def crash_channel(self, topic: str) -> None:
-        """Crash a channel for all its members (`phx_error`)."""
+        """Crash a channel for all members with `phx_error`."""
         self._do(FaultyHub.crash_channel, topic)
 
     @_command
@@ -261,26 +261,26 @@ class HubThread:
 
     @_command
     def cut(self, conn: int, *, reset: bool = False) -> None:
-        """Break one connection without a WebSocket close. With `reset` the client sees a TCP RST."""
+        """Break one connection without a WebSocket close. With `reset` the client receives a TCP RST."""
         self.run(lambda server: server.cut(ConnId(conn), reset=reset))
 
     @_command
     def cut_all(self, *, reset: bool = False) -> None:
-        """Break all connections without a WebSocket close. With `reset` the clients see a TCP RST."""
+        """Break all connections without a WebSocket close. With `reset` the clients receive a TCP RST."""
         self.run(lambda server: server.cut_all(reset=reset))
 
     # ---------------------------------------------------------------- faults
 
     @_command
     def set_faults(self, **changes: Any) -> None:
-        """Change some fields of `presence_proto.testing.Faults`. The other faults stay as they are."""
+        """Change some fields of `presence_proto.testing.Faults`. All other faults are unchanged."""
         self.run(lambda server: server.set_faults(**changes))
 
     # Switches: short names for common faults. `set_faults` sets any fault.
 
     @_command
     def refuse_handshakes(self, count: int = 1, status: int = 503, body: str = "") -> None:
-        """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0`: the fault is off."""
+        """Refuse the next `count` handshakes with HTTP `status` (300 to 599). `count=0` means none."""
         self.set_faults(handshakes_to_refuse=count, refusal_status=status, refusal_body=body)
 
     @_command
@@ -290,7 +290,7 @@ class HubThread:
 
     @_command
     def ignore_joins(self, on: bool = True) -> None:
-        """Ignore joins without a reply."""
+        """Ignore joins, and send no reply to a join."""
         self.set_faults(joins_ignored=on)
 
     @_command
@@ -300,7 +300,7 @@ class HubThread:
 
     @_command
     def drop_broadcasts(self, on: bool = True) -> None:
-        """Acknowledge the broadcasts of members, but do not deliver them."""
+        """Acknowledge the broadcasts of members without delivering the broadcasts."""
         self.set_faults(broadcasts_dropped=on)
 
     @_command
@@ -320,19 +320,19 @@ class HubThread:
     def limit_rate(self, presence_calls: int | None = 5, broadcasts: int | None = 100) -> None:
         """Close a Supabase channel that exceeds a limit. `None` means no limit.
 
-        `presence_calls`: the most tracks and untracks in 30 seconds. `broadcasts`: the most broadcasts in
-        1 second.
+        `presence_calls`: the maximum number of tracks and untracks in 30 seconds. `broadcasts`: the maximum
+        number of broadcasts in 1 second.
         """
         self.set_faults(presence_limit=presence_calls, broadcast_limit=broadcasts)
 
     @_command
     def delay(self, seconds: float) -> None:
-        """Delay all data that the hub sends by `seconds`. 0 ends the delay and sends delayed data at once."""
+        """Delay all data that the hub sends by `seconds`. `0` ends the delay and sends delayed data now."""
         self.set_faults(delay=seconds)
 
     @_command
     def freeze(self) -> None:
-        """Read and write nothing, like a stopped process. Connections stay open."""
+        """Stop reading and writing, like a stopped process. Connections stay open."""
         self.set_faults(frozen=True)
 
     @_command
@@ -348,7 +348,7 @@ class HubThread:
     # ---------------------------------------------------------------- inside the hub's thread
 
     def run(self, call: Callable[[HubServer], T]) -> T:
-        """Run `call(server)` in the hub's thread. Its result must be safe to use in the calling thread."""
+        """Run `call(server)` in the hub's thread. The result must be safe to use in the calling thread."""
         if self._running is None:
             raise LocalProtocolError("the hub is stopped: start it first")
         server, loop = self._running

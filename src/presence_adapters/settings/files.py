@@ -1,4 +1,4 @@
-"""Reading the settings file, and secrets from files and commands."""
+"""Functions that read the settings file, and secrets from files and commands."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------- private files
-# Reading small files that people write: settings and secrets.
+# Functions that read small files that people write: settings and secrets.
 
 
 MAX_SIZE = 1024 * 1024  # bytes; a larger file cannot be a settings or secret file
@@ -48,13 +48,13 @@ class FileTooLargeError(OSError):
 
 
 class NotAFileError(OSError):
-    """The path is not a regular file. Reading it could block forever."""
+    """The path is not a regular file. Reading from the path could block forever."""
 
 
 def read_private(path: Path, *, pipes: bool = False) -> tuple[bytes, os.stat_result]:
-    """Return the content of a file and its status, which has the permissions. Raises `OSError`.
+    """Return the content of a file, and the `stat` result with the permissions. Raises `OSError`.
 
-    With `pipes` the path may also be a pipe, such as the shell's `<(command)`.
+    With `pipes=True`, the path may also be a pipe, such as the shell's `<(command)`.
     """
     with open(path, "rb", opener=_at_once) as file:
         status = os.fstat(file.fileno())
@@ -75,7 +75,7 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def why_unreadable(error: OSError) -> str:
-    """Return the error text without the path."""
+    """Return the reason why a file is unreadable, without the path."""
     return str(error) if isinstance(error, (FileTooLargeError, NotAFileError)) else os_error_words(error)
 
 
@@ -98,18 +98,18 @@ def changeable_by_others(status: os.stat_result) -> bool:
 # The line numbers of the keys of a TOML document, which the standard parser does not report.
 #
 # A document is a sequence of statements: table headers, and keys with values. A long string or a list may
-# span several lines. A statement is complete as soon as `tomllib` accepts it by itself. So this code need not
-# know TOML's quoting.
+# span several lines. A statement is complete as soon as `tomllib` accepts the statement alone. Therefore,
+# this code need not know the quoting rules of TOML.
 
 
 KeyPath: TypeAlias = tuple[str, ...]
 
-# A statement of several lines ends with one of these strings. Parsing after other lines would waste time.
+# A statement of several lines ends with one of these strings. After other lines, do not try to parse.
 _ENDS = ('"""', "'''", "]", "}")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """Return the line, from 1, of each key of a valid document, by its path: `("presence", "enabled")`.
+    """Return the line number, from 1, of each key of a valid document, by path: `("presence", "enabled")`.
 
     The line of a key is the first line of the first statement that names the key in a header, a dotted key or
     an inline table.
@@ -160,10 +160,10 @@ def _paths(node: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 # ------------------------------------------------------------------------------------------------ config file
-# The settings file is a TOML document. Its table `[presence]` has the settings; other tables belong to other
-# programs.
+# The settings file is a TOML document. The table `[presence]` has the settings. Other tables belong to
+# other programs.
 #
-# Reading reports all problems at once, each with its file and line.
+# All problems of the file are reported at once, each with file and line.
 
 
 TABLE = "presence"
@@ -172,7 +172,7 @@ COMMAND = "access_token_command"
 
 @define
 class ConfigFile:
-    """The content of a settings file. `problems` and `warnings` are lines for people, in the file's order."""
+    """The content of a settings file. `problems` and `warnings` are lines for people, in file order."""
 
     path: Path
     entries: dict[str, SourcedValue] = field(default=Factory(dict), repr=False)
@@ -181,7 +181,7 @@ class ConfigFile:
 
 
 def read_config_file(path: Path) -> ConfigFile:
-    """Read a settings file. Raises `FileNotFoundError` only; other faults are listed in `problems`."""
+    """Read a settings file. Raises only `FileNotFoundError`; all other faults are listed in `problems`."""
     found = ConfigFile(path)
     try:
         content, status = read_private(path, pipes=True)
@@ -261,7 +261,7 @@ def _take(document: dict[str, Any], lines: dict[tuple[str, ...], int], found: Co
 
 
 def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """Return the faults, with their lines, of a table whose values must be strings but are not."""
+    """Return the faults, with line numbers, of a table whose values must be strings."""
     if name not in KEYS or KEYS[name].kind is not PAIRS or not isinstance(value, dict):
         return []
     return [
@@ -273,7 +273,7 @@ def _wrong_items(name: str, value: Any, lines: dict[tuple[str, ...], int]) -> li
 
 
 def _misplaced(document: dict[str, Any], lines: dict[tuple[str, ...], int]) -> list[tuple[int, str]]:
-    """Find a misspelled table name and settings outside a table, if there is no table [presence]."""
+    """Find a misspelled table name, and settings outside a table, if no table `[presence]` exists."""
     problems = []
     for name, value in document.items():
         line = lines.get((name,), 1)
@@ -291,7 +291,7 @@ def _warn(status: stat_result, found: ConfigFile) -> None:
             f"{found.path}: other users can read it, and it holds {' and '.join(secrets)}: chmod 600 it"
         )
     if COMMAND in found.entries and changeable_by_others(status):
-        # OpenSSH rejects such a file, too: other users could make this process run any command.
+        # OpenSSH also rejects files that other users can change, because these users could run any command.
         found.problems.append(
             f"{found.path}: other users can change it, and with it the program that {COMMAND} runs: "
             "chmod 600 it, and make yourself its owner"
@@ -308,11 +308,11 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 LONGEST_SAYING = 300
-"""The most characters of a failed command's stderr that an error quotes."""
+"""Maximum number of characters of a failed command's stderr that an error quotes."""
 
 
 def read_secret(path: Path) -> tuple[str, list[str]]:
-    """Return the secret in a file, and warnings. Raises `ConfigError` if it is not one word."""
+    """Return the secret in a file, and warnings. Raises `ConfigError` if the secret is not one word."""
     try:
         content, status = read_private(path, pipes=True)
     except OSError as exc:
@@ -325,7 +325,7 @@ def read_secret(path: Path) -> tuple[str, list[str]]:
 
 
 def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = ()) -> str:
-    """Run a command without a shell and without input, and return the secret that it prints.
+    """Run a command without a shell and without input, and return the printed secret.
 
     Raises `ConfigError` when the command fails or takes longer than `timeout` seconds. The message quotes the
     stderr of a failed command, without `secrets` and without text that looks like a secret.
@@ -337,7 +337,7 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # so that `_end` can also kill the command's child processes
+            start_new_session=True,  # allows `_end` to kill the command's child processes, too
         )
     except (OSError, ValueError) as exc:
         fault = why_unreadable(exc) if isinstance(exc, OSError) else "it is not a command"
@@ -362,18 +362,18 @@ def run_for_secret(command: Command, timeout: float, secrets: tuple[str, ...] = 
 
 
 _SECRET_NAME = r"(?:token|key|secret|pass(?:word|wd|phrase)?|jwt|authorization|cookie|bearer|basic)"
-# A value that is assigned to the name of a secret.
+# Matches a value that is assigned to the name of a secret.
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}\w*[\"']?\s*[:=]\s*[\"']?)(?:(?:bearer|basic)\s+)?[^\s\"']+")
-# A string with a digit after the name of a secret. A string without a digit is probably an ordinary word.
+# Matches a string with a digit after the name of a secret. A string without a digit is probably a word.
 _NAMED = re.compile(rf"(?i)({_SECRET_NAME}\s+[\"']?)(?=[^\s\"']*\d)[^\s\"']+")
-# A long string with a digit, which is probably not text that a person wrote.
+# Matches a long string with a digit, which is probably not text that a person wrote.
 _LOOKS_SECRET = re.compile(r"(?=[\w+=~-]*\d)[\w+=~-]{16,}(?:\.[\w+=~-]+)*")
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:
     """Return a program's output as one line, without `secrets` and without text that looks like a secret.
 
-    Of a line with more than `LONGEST_SAYING` characters, only the end is returned.
+    If the line has more than `LONGEST_SAYING` characters, only the end is returned.
     """
     text = hide(text, secrets)
     text = _LOOKS_SECRET.sub("…", _NAMED.sub(r"\1…", _ASSIGNED.sub(r"\1…", text)))
@@ -382,7 +382,7 @@ def redacted(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    # Kill the child processes, too: they may keep the pipes open.
+    # Also kill the child processes, which may keep the pipes open.
     if os.name == "posix":
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """The user's identity, stored in a small JSON file that is created on first use.
 
 The file is always complete or absent, even after a crash or with several processes. All processes read the
-same user id. A damaged file is an error: it is never replaced by a new identity.
+same user id. A damaged file is an error, and is never replaced with a new identity.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if sys.platform != "win32":
 
 
 class IdentityError(PresenceError):
-    """The identity file cannot be read or written. The message names the file and what to do."""
+    """The identity file cannot be read or written. The message names the file and a remedy."""
 
 
 @frozen
@@ -39,7 +39,7 @@ class StoredIdentity:
     """The content of an identity file. `user_id` is a UUID.
 
     `name_chosen`: whether the user chose the name; false for the default name. `extra`: unknown fields of the
-    file, perhaps from a newer version. They are kept when the file is written.
+    file, perhaps from a newer version. Unknown fields are kept when the file is written.
     """
 
     user_id: str
@@ -49,7 +49,7 @@ class StoredIdentity:
 
 
 def load_identity(path: Path) -> StoredIdentity:
-    """Return the identity in a file. Create a missing file with a new user id and the default name.
+    """Return the identity in a file. A missing file is created with a new user id and the default name.
 
     Raises `IdentityError`.
     """
@@ -59,7 +59,7 @@ def load_identity(path: Path) -> StoredIdentity:
         return found
     with _written(path, StoredIdentity(str(uuid4()), default_name())) as temporary, suppress(FileExistsError):
         _claim(temporary, path)
-    found = _read(path)  # the identity of this process, or of another one that created the file first
+    found = _read(path)  # the identity of the process that created the file first
     if found is None:
         raise IdentityError(
             f"{path}: the file was created and then deleted: find the program that deletes it"
@@ -68,7 +68,7 @@ def load_identity(path: Path) -> StoredIdentity:
 
 
 def rename_identity(path: Path, display_name: str) -> StoredIdentity:
-    """Store a display name and keep the user id. Create the file if it is missing.
+    """Store a display name and keep the user id. A missing file is created.
 
     Raises `ConfigError` for a name that is empty or not printable, and `IdentityError`.
     """
@@ -93,7 +93,7 @@ def default_name() -> str:
 
 
 def _real(path: Path) -> Path:
-    # Write to a symbolic link's target: replacing the path itself would replace the link.
+    # Write to the target of a symbolic link, because replacing the path itself would replace the link.
     return Path(os.path.realpath(path))
 
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> StoredIdentity | None:
             raise ValueError("it needs a display_name, and a name_chosen that is true or false")
         return StoredIdentity(user_id, checked_name(name), chosen, data)
     except (ValueError, RecursionError) as exc:
-        # Show only texts of this function, because the texts of `json` differ between Python releases.
+        # Show only texts of this function, because the error texts of `json` differ between Python releases.
         is_json = not isinstance(exc, (UnicodeError, json.JSONDecodeError, RecursionError))
         fault = str(exc) if is_json else "it is not JSON"
         fault = "it is empty" if not content.strip() else fault
@@ -133,7 +133,7 @@ def _is_uuid(text: str) -> bool:
 
 @contextmanager
 def _written(path: Path, identity: StoredIdentity) -> Iterator[Path]:
-    """Yield a temporary file beside `path` with the identity, synced to disk. Remove it afterwards."""
+    """Yield a temporary file beside `path` with the identity, synced to disk. Remove the file afterwards."""
     data = {**identity.extra, **asdict(identity, filter=lambda attribute, _: attribute.name != "extra")}
     with _in_words(path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def _written(path: Path, identity: StoredIdentity) -> Iterator[Path]:
 
 
 def _claim(temporary: Path, path: Path) -> None:
-    """Rename the file to `path`, unless `path` exists. Raises `FileExistsError` and `IdentityError`."""
+    """Rename a temporary file to `path`. Raises `FileExistsError` if `path` exists, or `IdentityError`."""
     with _in_words(path):
         if sys.platform == "win32":
             os.rename(temporary, path)  # on Windows, a rename never replaces an existing file
@@ -172,7 +172,7 @@ if sys.platform != "win32":
 
     @contextmanager
     def _lock(folder: Path) -> Iterator[None]:
-        # flock: the kernel releases the lock when a process dies.
+        # Use flock, because the kernel releases the lock when a process dies.
         handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -182,7 +182,7 @@ if sys.platform != "win32":
 
 
 def _sync_folder(folder: Path) -> None:
-    # Sync the new name to disk, where folders can be synced. The file's content is synced already.
+    # Sync the new name to disk if folders can be synced. The file's content is already synced.
     if sys.platform != "win32":
         with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""All settings of the `presence` command: their names, kinds of values and checks.
+"""All settings of the `presence` command, with names, kinds of values and checks.
 
-A wrong value raises a `ConfigError`, which describes valid values and never quotes a secret.
+A wrong value raises a `ConfigError`. The message describes valid values and never quotes a secret.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 # ---------------------------------------------------------------------------------------------- setting kinds
 # A kind converts a setting's value from TOML, which has types, or from text.
 #
-# Error messages never quote a long string: it may be a secret in the wrong setting.
+# Error messages never quote a long string, because the string may be a secret in the wrong setting.
 
 
 Command: TypeAlias = str | tuple[str, ...]
 """A command to run without a shell: a tuple of arguments or, on Windows, a whole command line."""
 
-LONGEST_QUOTED = 20  # the most quoted characters; a longer string may be a secret in the wrong setting
+LONGEST_QUOTED = 20  # maximum quoted characters; a longer string may be a secret in the wrong setting
 
 # ---------------------------------------------------------------------------------------------- words
 
@@ -45,7 +45,7 @@ def without_long_quotes(message: str) -> str:
 
 
 def shown(value: Any, *, secret: bool = False) -> str:
-    """Describe a value in TOML's terms, for an error message. `secret`: do not quote it."""
+    """Describe a value in TOML's terms, for an error message. `secret`: do not quote the value."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -68,16 +68,16 @@ def shown(value: Any, *, secret: bool = False) -> str:
 
 @frozen
 class Kind:
-    """A kind of setting value. `expected` describes it in words.
+    """A kind of setting value. `expected` describes valid values in words.
 
-    `from_toml` and `from_text` return the converted value. They raise `ValueError` when the value is not as
-    `expected`. For any other fault they raise `ConfigError`; its message continues a sentence that starts
-    with the setting's name.
+    `from_toml` and `from_text` return the converted value. Both functions raise `ValueError` when the value
+    is not as `expected`, and `ConfigError` for any other fault. The message of a `ConfigError` continues a
+    sentence that starts with the setting's name.
     """
 
     expected: str
     from_toml: Callable[[Any], Any]
-    from_text: Callable[[str], Any] | None  # None: only the settings file can have such a setting
+    from_text: Callable[[str], Any] | None  # None: only the settings file can have this setting
     is_string: bool = True  # whether the value is a string in TOML
 
 
@@ -172,7 +172,7 @@ def _proxy(value: Any) -> str:
 
 
 _JOINERS = str.maketrans("", "", "\u200c\u200d")
-"""The zero-width non-joiner and joiner. Persian text and emoji need them, but alone they are invisible."""
+"""The zero-width non-joiner and joiner. Both are invisible alone, but Persian text and emoji need them."""
 
 
 def _name(value: Any) -> str:
@@ -184,8 +184,8 @@ def _name(value: Any) -> str:
 
 
 def checked_name(name: str) -> str:
-    """Return a display name without surrounding space. Raises `ConfigError` if it has no visible character
-    or one that is not printable."""
+    """Return a display name without surrounding space. Raises `ConfigError` if no character is
+    visible or if any character is not printable."""
     try:
         return _name(name)
     except ConfigError as exc:
@@ -264,12 +264,12 @@ PAIRS = Kind('a table of strings, such as { name = "value" }', _pairs, None, is_
 
 
 BLANK = object()
-"""The value of a setting that is present but empty. It counts as not set."""
+"""The value of a setting that is present but empty. An empty setting counts as not set."""
 
 
 @frozen
 class Key:
-    """A setting. `secret`: its value must never be shown. `blank`: an empty string means "not set"."""
+    """A setting. `secret`: the value must never be shown. `blank`: an empty string means "not set"."""
 
     name: str
     kind: Kind
@@ -278,16 +278,16 @@ class Key:
 
     @property
     def variable(self) -> str:
-        """The name of the environment variable."""
+        """The name of the environment variable for this setting, such as `PRESENCE_VSN`."""
         return f"PRESENCE_{self.name.upper()}"
 
     @property
     def flag(self) -> str:
-        """The option on the command line."""
+        """The command-line option for this setting, such as `--vsn`."""
         return f"--{self.name.replace('_', '-')}"
 
     def from_toml(self, value: Any) -> Any:
-        """Return the checked value of a TOML value, or `BLANK`. Raises `ConfigError`."""
+        """Check and convert a TOML value. May return `BLANK`. Raises `ConfigError`."""
         if value == "" and self.blank and self.kind.is_string:
             return BLANK
         try:
@@ -299,7 +299,7 @@ class Key:
             raise self._unexpected(value, hint) from None
 
     def from_text(self, text: str) -> Any:
-        """Return the checked value of a variable or an option, or `BLANK`. Raises `ConfigError`."""
+        """Check and convert the text of a variable or option. May return `BLANK`. Raises `ConfigError`."""
         if not text:
             return BLANK
         if self.kind.from_text is None:
@@ -312,7 +312,7 @@ class Key:
             raise self._unexpected(text) from None
 
     def _checked(self, value: Any) -> Any:
-        # The converters and validators of `PresenceConfig` check the ranges.
+        # The converters and validators of `PresenceConfig` check the ranges of values.
         attribute = fields_dict(PresenceConfig).get(self.name)
         if attribute is not None and self.kind is not SERVER:
             value = attribute.converter(value) if callable(attribute.converter) else value
@@ -330,7 +330,7 @@ class Key:
         )
 
     def _would_be_right(self, value: Any) -> bool:
-        """Whether a TOML string would be valid if it were written without quotation marks."""
+        """Whether a TOML string would be valid without the quotation marks."""
         if not isinstance(value, str):
             return False
         try:
@@ -343,7 +343,8 @@ class Key:
 def field_value(name: str, value: Any) -> Any:
     """Return the `PresenceConfig` value of a setting.
 
-    TOML has no null. So 0 means `None` for `track_limit` and `max_final_refusals`, and "" for `user_agent`.
+    TOML has no null. `None` is written as 0 for `track_limit` and `max_final_refusals`, and as "" for
+    `user_agent`.
     """
     nothing = (("track_limit", 0), ("max_final_refusals", 0), ("user_agent", ""))
     return None if (name, value) in nothing else value
@@ -400,13 +401,13 @@ _ALL = [
     Key("max_metas", COUNT),
 ]
 KEYS: Mapping[str, Key] = {key.name: key for key in _ALL}
-"""The settings by name, in the order of the documentation."""
+"""All settings by name, in the order used in the documentation."""
 
 ALTERNATIVES = [
     ("api_key", "api_key_file"),
     ("access_token", "access_token_file", "access_token_command"),
 ]
-"""Groups of settings of which a layer may set only one."""
+"""Groups of alternative settings. Each source of settings may set only one of a group."""
 
 _MEANT = {
     "anon_key": "api_key",
@@ -423,11 +424,11 @@ _MEANT = {
     "user_id": "identity_file",
     "username": "display_name",
 }
-"""Names that people may use by mistake, with the setting that they mean."""
+"""Wrong setting names that people may use, each with the correct name."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the known name most similar to `name`, or `None` if none is similar."""
+    """Return the known name most similar to `name`, or `None` if no name is similar."""
     found = get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.7)
     return found[0] if found else None
 
@@ -446,7 +447,7 @@ def unknown_key(name: str) -> str:
 
 @frozen
 class Origin:
-    """The source of a setting's value. Its `str` is for people: `config.toml:3`, `PRESENCE_VSN`, `--vsn`."""
+    """The source of a setting's value. The `str` is, for example, `config.toml:3` or `PRESENCE_VSN`."""
 
     kind: Literal["default", "file", "environment", "flag"]
     name: str = ""  # the path, the variable or the option
@@ -460,7 +461,7 @@ class Origin:
 
 @frozen
 class SourcedValue:
-    """A value of a setting, and its source."""
+    """A value of a setting, and the source of the value."""
 
     value: Any = field(repr=False)
     origin: Origin

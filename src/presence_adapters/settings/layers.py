@@ -9,9 +9,9 @@
         access_token=settings.token_provider,
     )
 
-Loading reads the settings file and the files with secrets. It creates no identity and runs no command. Only
-`identity` creates an identity, and only `access_token` runs a command. No repr, problem or warning contains a
-secret.
+`load_settings` reads the settings file and the files with secrets, but creates no identity and runs no
+command. Only `identity` creates an identity, and only `access_token` runs a command. No repr, problem or
+warning contains a secret.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = "PRESENCE_CONFIG"
 TOKEN_TIMEOUT = 30.0
-"""The default of `access_token_timeout`: the most seconds that a command may take to print a token."""
+"""Default of `access_token_timeout`: maximum duration of a command that prints a token, in seconds."""
 
 
 _FIELDS: dict[str, Any] = fields_dict(PresenceConfig)
 
 
 class SettingsError(ConfigError):
-    """The settings are invalid. Each line in `problems` names a place and says what is valid there; the
-    message contains all of them."""
+    """The settings are invalid. Each line in `problems` names a place and the valid values. The message
+    contains all these lines."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -70,7 +70,7 @@ class SettingsError(ConfigError):
 class Settings:
     """The checked settings. `path` is the settings file, or `None` if no file was read.
 
-    `warnings` are lines for people. The caller must respect `enabled`.
+    `warnings` are lines to show to people. The caller must not connect unless `enabled`.
     """
 
     path: Path | None
@@ -80,15 +80,15 @@ class Settings:
 
     @property
     def enabled(self) -> bool:
-        """Whether the user wants presence at all."""
+        """Whether the user wants to use presence. If false, the caller must not connect."""
         return bool(self._value("enabled", True))
 
     @property
     def config(self) -> PresenceConfig:
         """The client's config. Raises `SettingsError` when no server is set.
 
-        `config.access_token` is set only if a setting contains the token itself. To get the token in every
-        case, call the method `access_token`.
+        `config.access_token` is set only if a setting contains the token itself. The method
+        `access_token` returns the token in every case.
         """
         if self._config is None:
             place = self.path or default_config_path()
@@ -103,16 +103,16 @@ class Settings:
         return Path(self._value("identity_file", None) or default_identity_path())
 
     def source_of(self, key: str) -> Origin:
-        """Return the source of a setting's value. Raises `KeyError` when there is no such setting."""
+        """Return the source of a setting's value. Raises `KeyError` for an unknown setting name."""
         KEYS[key]
         return self._entries[key].origin if key in self._entries else Origin("default")
 
     def stored_identity(self) -> StoredIdentity:
-        """Return the identity in its file. Create the file if it is missing. Raises `IdentityError`."""
+        """Return the identity in the identity file. A missing file is created. Raises `IdentityError`."""
         return load_identity(self.identity_path)
 
     def identity(self) -> Identity:
-        """Return the user's identity: the stored one, with the `display_name` of the settings if it is set.
+        """Return the user's stored identity, with the `display_name` of the settings if that is set.
 
         Raises `IdentityError`.
         """
@@ -120,7 +120,7 @@ class Settings:
         return Identity(stored.user_id, self._value("display_name", stored.display_name))
 
     def rename(self, display_name: str) -> StoredIdentity:
-        """Store another display name. A `display_name` in the settings still overrides it: see `source_of`.
+        """Store a new display name. A `display_name` in the settings takes precedence: see `source_of`.
 
         Raises `ConfigError` for a name that is empty or not printable, and `IdentityError`.
         """
@@ -129,7 +129,7 @@ class Settings:
     def access_token(self) -> str | None:
         """Return the current access token, or `None` when none is set.
 
-        Each call reads `access_token_file` or runs `access_token_command` again, if one of them is set. The
+        Each call reads `access_token_file` or runs `access_token_command` again, if set. The
         command may take at most `access_token_timeout` seconds. Raises `SettingsError`.
         """
         for key in ("access_token_command", "access_token_file"):
@@ -144,9 +144,9 @@ class Settings:
 
     @property
     def token_provider(self) -> Callable[[], str | None] | None:
-        """The `access_token` argument for a client: the method `access_token` if a file or command is set.
+        """The `access_token` argument of a client: the method `access_token` if a file or command is set.
 
-        Otherwise it is `None`: if a setting contains the token itself, `config` has it.
+        Otherwise the value is `None`, because `config` contains a token that a setting contains directly.
         """
         keys = ("access_token_command", "access_token_file")
         return self.access_token if any(key in self._entries for key in keys) else None
@@ -160,7 +160,7 @@ class Settings:
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return a TLS context that trusts `tls_ca` in addition to the system's certificate authorities.
 
-        Return `None` without `tls_ca`: the default context applies. Raises `SettingsError`.
+        Return `None` if `tls_ca` is not set; the default context then applies. Raises `SettingsError`.
         """
         if "tls_ca" not in self._entries:
             return None
@@ -181,7 +181,7 @@ class Settings:
 
 
 def default_config_path() -> Path:
-    """Return the path of the settings file that is read, if it exists, when no other is named."""
+    """Return the path of the settings file that is read by default, if the file exists."""
     return platformdirs.user_config_path("presence", appauthor=False) / "config.toml"
 
 
@@ -195,7 +195,7 @@ def load_settings(
 ) -> Settings:
     """Read and check the settings.
 
-    `path` is the settings file. By default it is the path in `PRESENCE_CONFIG`, or else
+    `path` is the settings file. The default is the path in `PRESENCE_CONFIG`, or else
     `default_config_path()`, which may be missing. `env` is the environment, by default `os.environ`; an empty
     variable counts as not set. `flags` are values by setting name; `None` means that a flag was not given.
     Raises `SettingsError` with all problems at once.
@@ -255,7 +255,7 @@ def _env_layer(env: Mapping[str, str], problems: list[str], warnings: list[str])
             _take(found, key.name, key.from_text, text, Origin("environment", name), problems)
         elif name.startswith("PRESENCE_") and name != PATH_VARIABLE:
             meant = nearest(name.removeprefix("PRESENCE_"), list(KEYS))
-            if meant is not None:  # otherwise the variable probably belongs to another program
+            if meant is not None:  # if `None`, the variable may belong to another program
                 warnings.append(f"{name}: no such setting, did you mean {KEYS[meant].variable}?")
     return found
 
@@ -287,7 +287,7 @@ def _take(
 
 
 def _merged(layers: list[dict[str, SourcedValue]], problems: list[str]) -> dict[str, SourcedValue]:
-    """Merge layers. A setting overrides earlier layers, also the other settings of its `ALTERNATIVES`."""
+    """Merge layers. A setting overrides the same setting and its `ALTERNATIVES` in earlier layers."""
     merged: dict[str, SourcedValue] = {}
     for layer in layers:
         for names in ALTERNATIVES:
@@ -305,9 +305,9 @@ def _merged(layers: list[dict[str, SourcedValue]], problems: list[str]) -> dict[
 
 
 def _read_secret_files(entries: dict[str, SourcedValue], problems: list[str], warnings: list[str]) -> None:
-    """Read the API key from its file, and check that the access token's file can be read, too.
+    """Read the API key from its file, and check that the access token's file is readable.
 
-    The token is read again at each use.
+    The token file is read again at each use.
     """
     for key, target in (("api_key_file", "api_key"), ("access_token_file", None)):
         if key in entries:
@@ -337,7 +337,7 @@ def _config(entries: Mapping[str, SourcedValue], problems: list[str]) -> Presenc
         return None
     try:
         return PresenceConfig(**fields, **server)
-    except ConfigError as exc:  # each value is valid by itself, but two values conflict
+    except ConfigError as exc:  # each value is valid alone, but two values conflict
         words = without_long_quotes(str(exc))
         first = next((name for name in re.findall(r"\w+", words) if name in entries), "server_url")
         problems.append(f"{entries[first].origin}: {words}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- handshake
-# The hub's answer to an upgrade request: `Admission` or `Refusal`.
+# The hub answers an upgrade request with an `Admission` or a `Refusal`.
 
 
 _SUPABASE = "/realtime/v1/websocket"
@@ -33,10 +33,10 @@ _JSON = (("content-type", "application/json; charset=utf-8"),)
 class Admission:
     """An accepted upgrade request.
 
-    `serializer`: the serializer of a Phoenix socket; `None` for a Jarvis JSON connection. `realtime`: whether
-    Supabase topics may be joined, because no API key is required or the request has a valid key. `supabase`:
-    whether the path is Supabase's. `token`: the access token of the connection, from Phoenix's `authToken`
-    subprotocol or from the URL.
+    `serializer` is the serializer of a Phoenix socket, or `None` for a Jarvis JSON connection. `realtime`
+    says whether the client may join Supabase topics: no API key is required, or the request has a valid key.
+    `supabase` says whether the path is Supabase's. `token` is the access token of the connection, from
+    Phoenix's `authToken` subprotocol or from the URL.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Refusal:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """The HTTP headers for the body; empty without a body."""
+        """The HTTP headers that describe the body, or an empty tuple without a body."""
         return _JSON if self.body else ()
 
 
@@ -68,8 +68,8 @@ STOPPING = Refusal(503, "the server is stopping")
 def judge(request: HandshakeRequest, config: HubConfig) -> Admission | Refusal:
     """Accept or refuse an upgrade request with the same rules as Phoenix and Supabase.
 
-    Requests from web pages that are not allowed are refused first. A Jarvis connection requires the API key,
-    like Supabase's mount, because it joins a Supabase topic.
+    The function first refuses requests from web pages that are not allowed. A Jarvis connection requires the
+    API key, like a connection to Supabase's path, because Jarvis users join a Supabase topic.
     """
     fault = page_fault(request.headers, config.allowed_origins, config.allowed_hosts)
     if fault is not None:
@@ -107,8 +107,8 @@ def _is_known(key: str, api_keys: frozenset[str]) -> bool:
 
 
 def _subprotocol(offered: tuple[str, ...]) -> str | None:
-    # A browser that offers subprotocols expects one in the answer. Phoenix selects `phoenix`, and only if a
-    # token is offered as well.
+    # A browser that offers subprotocols expects the answer to name one of them. Phoenix selects `phoenix`,
+    # and only if the browser offers a token as well.
     bearer = any(name.startswith(AUTH_TOKEN_PREFIX) for name in offered)
     return "phoenix" if bearer and "phoenix" in offered else None
 
@@ -124,9 +124,9 @@ TOO_MANY_HERE = Refusal(
 class Places:
     """Counters of transports and of admitted connections: in total, and per address.
 
-    The limit for transports is twice the limit for connections. So transports in their handshake do not keep
-    other clients out, and a client above the limit receives an HTTP refusal. Addresses are counted only if
-    `max_connections_per_address` is set and the driver passes the address.
+    The limit for transports is twice the limit for connections. Therefore, transports in their handshake do
+    not keep other clients out, and a client above the limit receives an HTTP refusal. The counters per
+    address are used only if `max_connections_per_address` is set and the driver passes the address.
     """
 
     __slots__ = ("_admitted", "_admitted_from", "_limit", "_limit_from", "_opened", "_opened_from")
@@ -139,7 +139,7 @@ class Places:
         self._admitted_from: Counter[str] = Counter()
 
     def open(self, address: str | None) -> Refusal | None:
-        """Count a transport. If there are too many, return a refusal instead."""
+        """Count a new transport, or return a refusal if the limit for transports is reached."""
         if self._opened >= 2 * self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:
@@ -150,7 +150,7 @@ class Places:
         return None
 
     def admit(self, address: str | None) -> Refusal | None:
-        """Count a transport as a connection, too. If there are too many, return a refusal instead."""
+        """Count a transport as a connection, or return a refusal if the limit for connections is reached."""
         if self._admitted >= self._limit:
             return TOO_MANY
         if address is not None and self._limit_from is not None:

@@ -24,9 +24,9 @@ def _key(instance: object, attribute: Attribute[Any], value: Any) -> None:
 class JoinRequest:
     """A client's request to join `topic`.
 
-    `token`: the client's access token, or `None`. `key`: the requested presence key, or `None`. For a
-    Supabase join the key is `config.presence.key`, for a plain Phoenix topic the key from `presence_rule`,
-    and for a Jarvis `connect` the user id.
+    `token` is the client's access token, or `None`. `key` is the requested presence key, or `None`:
+    `config.presence.key` in a Supabase join, the key from `presence_rule` for a plain Phoenix topic, and the
+    user id in a Jarvis `connect`.
     """
 
     topic: str
@@ -36,7 +36,7 @@ class JoinRequest:
 
 @frozen
 class Allow:
-    """The result that accepts a join. A `key` replaces the presence key that the client requested.
+    """The result that accepts a join. `key` replaces the presence key that the client requested.
 
     Raises `ConfigError` for a `key` that is neither `None` nor a non-empty Unicode string.
     """
@@ -45,7 +45,7 @@ class Allow:
 
 
 AuthorizeRule: TypeAlias = Callable[[JoinRequest], "Allow | str | None"]
-"""A function that answers a join: `None` or `Allow()` accepts, a string refuses and is the reason."""
+"""A function that decides about a join: `None` or `Allow()` accepts; a string is the reason of a refusal."""
 
 TopicAndTokenRule: TypeAlias = Callable[[str, "str | None"], "Allow | str | None"]
 """The older form of an `authorize` rule: a function of the topic and the token, without the key."""
@@ -53,7 +53,7 @@ TopicAndTokenRule: TypeAlias = Callable[[str, "str | None"], "Allow | str | None
 
 @frozen
 class _TopicAndToken:
-    """An adapter that calls an older rule with topic and token."""
+    """An adapter that calls a rule of the older form with topic and token."""
 
     rule: TopicAndTokenRule
 

@@ -51,14 +51,14 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------- member
-# The base class of both kinds of channels, and the rules of the hub's user that decide about a join.
+# The base class of both kinds of channels, and the calls of the rules that decide about a join.
 
 
 Answer = TypeVar("Answer")
 
 
 class JoinRefusedError(Exception):
-    """The refusal of a join. `reason` is sent to the client. The hub's user also receives `detail`."""
+    """The refusal of a join. The hub sends `reason` to the client. The hub's user also receives `detail`."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -67,7 +67,7 @@ class JoinRefusedError(Exception):
 
     @property
     def is_crash(self) -> bool:
-        """Whether the join crashed, for example in a rule. `detail` says how; the client is not told."""
+        """Whether the join crashed, for example in a rule. The cause, `detail`, is not sent to the client."""
         return bool(self.detail)
 
 
@@ -84,9 +84,9 @@ def ask(rule: Callable[..., Answer], *args: Any) -> Answer:
 
 
 def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
-    """Return the client's presence key. Raises `JoinRefusedError` if it may not join or the rule fails.
+    """Return the client's presence key. Raises `JoinRefusedError` if the rule refuses the join or fails.
 
-    A token quoted in the refusal reason is hidden.
+    If the reason of a refusal quotes the token, the token is hidden.
     """
     answer = None if rule is None else ask(rule, request)
     if answer is None:
@@ -101,20 +101,21 @@ def authorize(rule: AuthorizeRule | None, request: JoinRequest) -> str | None:
 def join_request(topic: str, token: object, key: str | None) -> JoinRequest:
     """Return the request for the `authorize` rule.
 
-    `token` is the value that the client sent as a token. A value that is not a string is ignored.
+    `token` is the value that the client sent as its token. A `token` that is not a string is ignored.
     """
     return JoinRequest(topic, token if isinstance(token, str) else None, key)
 
 
 def reply_to(message: Message, join_ref: Ref, status: str, response: Any) -> Message:
-    """Return a `phx_reply` to a message."""
+    """Return the `phx_reply` message that answers `message`."""
     payload: Any = {"status": status, "response": response}
     if payload == _PLAIN_OK:
         payload = _ENCODED_OK
     return Message(join_ref, message.ref, message.topic, "phx_reply", payload)
 
 
-# The reply to heartbeats and most pushes, encoded once: encoding it took a sixth of the work for a heartbeat.
+# The reply to heartbeats and most pushes is encoded only once: the encoding took a sixth of the work for a
+# heartbeat.
 _PLAIN_OK = {"status": "ok", "response": {}}
 _ENCODED_OK = Raw(b'{"status":"ok","response":{}}')
 
@@ -129,32 +130,32 @@ class ChannelSocket(Protocol):
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the client's connection."""
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
+        """Send a message. Raises `LocalProtocolError` when the message cannot be encoded."""
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that other connections receive, too."""
+        """Send a message that is shared with other connections."""
 
     def keep(self, size: int) -> None:
-        """Charge this connection for bytes that the hub keeps. A negative `size` releases bytes."""
+        """Count `size` more bytes as kept for this connection. A negative `size` releases bytes."""
 
     def freed_by(self, topic: str) -> int:
         """Return the number of bytes released when the channel of `topic` ends."""
 
     def forget(self, channel: PhoenixMember) -> None:
-        """Remove a channel that has ended."""
+        """Remove an ended channel from the connection."""
 
 
-CHANNEL_COST = 256  # bytes charged per channel besides its names
+CHANNEL_COST = 256  # bytes counted per channel in addition to its names
 
 
 class PhoenixMember(ABC):
-    """A channel of one connection, from one join to its end. It is a member and a listener of its topic.
+    """A channel of one connection, from one join to its end: a member and a listener of its topic.
 
-    `join_ref` is the client's `join_ref`. `ref` is the `join_ref` of messages to the client: the same value,
-    or the ref of the join message when the client sent no `join_ref`.
+    `join_ref` is the client's `join_ref`. `ref` is the `join_ref` of messages to the client: the client's
+    `join_ref`, or the ref of the join message when the client sent no `join_ref`.
     """
 
     TOO_MANY: ClassVar[str]
@@ -176,7 +177,7 @@ class PhoenixMember(ABC):
     @property
     @abstractmethod
     def key(self) -> str | None:
-        """The presence key."""
+        """The presence key of the channel, or `None` for a channel without presence."""
 
     @abstractmethod
     def response(self, message: Message) -> Mapping[str, Any]:
@@ -188,31 +189,31 @@ class PhoenixMember(ABC):
 
     @abstractmethod
     def receive(self, message: Message) -> None:
-        """Handle a message from the client other than join and leave."""
+        """Handle a message from the client that is neither a join nor a leave."""
 
     # -- from join to end
 
     @property
     def size(self) -> int:
-        """Bytes charged to the allowances of the connection and of the hub, for the channel's names."""
+        """Bytes that the channel and its names add to the allowances of the connection and of the hub."""
         names = (self.name, str(self.join_ref), str(self.ref), self.key or "")
         return CHANNEL_COST + sum(len(name.encode()) for name in names)
 
     @property
     def charge(self) -> int:
-        """Bytes charged for the channel's meta; 0 without a meta."""
+        """Bytes that the channel's meta adds to its allowances, or 0 without a meta."""
         tracked = self._topic.tracked(self)
         return 0 if tracked is None else tracked.charge
 
     def enter(self, message: Message) -> None:
-        """Become a member of the topic, after the reply to the join `message`."""
+        """Make the channel a member of the topic, after the reply to the join `message`."""
         self._session.keep(self.size)
         self._session.topics.enter(self.name, self).add_listener(self)
         self._session.topics.emit(TopicJoined(self.conn, self.name, self.key))
         self.welcome(message)
 
     def close(self, reason: str) -> None:
-        """Send `phx_close` and leave. `reason` is for the hub's user."""
+        """Send `phx_close` and leave the topic. The hub's user receives `reason`."""
         self._session.send(Message(self.join_ref, self.join_ref, self.name, "phx_close", {}))
         self.leave(reason)
 
@@ -227,7 +228,7 @@ class PhoenixMember(ABC):
     # -- messages to the client
 
     def reply(self, message: Message, status: str, response: Any) -> None:
-        """Reply to a message."""
+        """Send the reply to a message from the client."""
         self._session.send(reply_to(message, self.ref, status, response))
 
     def push(self, event: str, payload: Any) -> None:
@@ -238,12 +239,12 @@ class PhoenixMember(ABC):
 
     @property
     def _topic(self) -> Topic:
-        """The topic, from `enter` to `leave`."""
+        """The topic of the channel, available from `enter` to `leave`."""
         return self._session.topics.by_name[self.name]
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the client's connection."""
         return self._session.conn
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
@@ -265,7 +266,7 @@ class PhoenixMember(ABC):
 
 
 # ------------------------------------------------------------------------------------------------------ plain
-# A plain Phoenix channel relays any event to the other members. `HubConfig.presence_rule` sets its presence.
+# A plain Phoenix channel relays events to the other members. `HubConfig.presence_rule` sets its presence.
 
 
 class PlainMember(PhoenixMember):
@@ -280,7 +281,7 @@ class PlainMember(PhoenixMember):
     __slots__ = ("_key", "_meta")
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError` when the join is refused."""
+        """Create the channel for a join `message`. Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if not isinstance(message.payload, Mapping):
             raise JoinRefusedError("join crashed", " (the payload is not an object)")
@@ -288,7 +289,7 @@ class PlainMember(PhoenixMember):
         # The presence rule comes first: it sets the key, which is an argument of `authorize`.
         answer = ask(config.presence_rule, self.name, message.payload)
         key, self._meta = _presence(answer, config.message_nesting)
-        # Without a token in the join, use the connection's, which Phoenix passes to `connect/3`.
+        # Without a token in the join, use the connection's token, which Phoenix passes to `connect/3`.
         token = message.payload.get("access_token", session.token)
         allowed = authorize(config.authorize, join_request(self.name, token, key))
         self._key = None if key is None else allowed
@@ -301,7 +302,7 @@ class PlainMember(PhoenixMember):
         return self._key
 
     def response(self, message: Message) -> Mapping[str, Any]:
-        """Return an empty response."""
+        """Return an empty `response`, because a plain Phoenix channel reports nothing to a join."""
         return {}
 
     def welcome(self, message: Message) -> None:
@@ -335,7 +336,7 @@ class PlainMember(PhoenixMember):
     def _check_room(self, key: str) -> None:
         """Raise `JoinRefusedError` when there is no room for the channel and its meta.
 
-        This must happen before the join: the hub sends the join reply before it tracks the meta.
+        The check must happen before the join: the hub sends the join reply before it tracks the meta.
         """
         session = self._session
         freed = session.freed_by(self.name) - self.size
@@ -360,9 +361,10 @@ class PlainMember(PhoenixMember):
 
 
 def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None, Meta]:
-    """Check the rule's answer, and return its key and meta. Call this before the join is accepted.
+    """Check the presence rule's answer, and return the key and the meta.
 
-    `levels` is the maximum nesting of the meta. Raises `JoinRefusedError`.
+    The caller must call this function before accepting the join. `levels` is the maximum nesting of the meta.
+    Raises `JoinRefusedError` for an invalid answer.
     """
     if answer is None:
         return None, {}
@@ -381,18 +383,19 @@ def _presence(answer: tuple[str, Meta] | None, levels: int) -> tuple[str | None,
 # --------------------------------------------------------------------------------------------------- supabase
 
 
-_WINDOW = 30.0  # seconds; `presence_limit` calls are allowed per window
+_WINDOW = 30.0  # seconds; a client may make `presence_limit` calls in each window
 _CODE = re.compile(r"[A-Z][A-Za-z]+: ")  # the error code before a reason; only join replies carry it
 
 
 class SupabaseMember(PhoenixMember):
     """A Supabase Realtime channel.
 
-    The `config` in the join's payload sets its options. The client is present only after it tracks.
+    The `config` in the join's payload sets the channel's options. The client is present only after its first
+    track.
 
-    A channel is private when its join asks for it. `HubConfig.private_rule` then decides whether the client
-    may write. Texts of Supabase are sent exactly as recorded from its server, or as in its source
-    (`realtime_channel.ex`, `presence_handler.ex`).
+    A channel is private when its join sets `private`. For a private channel, `HubConfig.private_rule` decides
+    whether the client may write. The hub sends Supabase's texts exactly as recorded from Supabase's server,
+    or as in Supabase's source (`realtime_channel.ex`, `presence_handler.ex`).
     """
 
     TOO_MANY = "ChannelRateLimitReached: Too many channels"
@@ -413,7 +416,7 @@ class SupabaseMember(PhoenixMember):
     )
 
     def __init__(self, session: ChannelSocket, message: Message) -> None:
-        """Raises `JoinRefusedError` when the join is refused."""
+        """Create the channel for a join `message`. Raises `JoinRefusedError` when the join is refused."""
         super().__init__(session, message)
         if self.name == SUPABASE_PREFIX:
             raise JoinRefusedError("TopicNameRequired: You must provide a topic name")
@@ -428,12 +431,12 @@ class SupabaseMember(PhoenixMember):
         self._echo = _boolean(broadcast, "self")
         self._presence = _boolean(presence, "enabled")  # whether the client receives the state
         self._private = _boolean(config, "private")
-        # A public channel always receives diffs. A private channel without presence receives them after its
-        # first track, because Supabase checks the permission to read presence at that track.
+        # A public channel always receives diffs. A private channel without presence receives diffs only after
+        # its first track, because Supabase checks the permission to read presence at that track.
         self._hears_diffs = self._presence or not self._private
         self._calls = Bucket(_WINDOW)  # for presence calls
         token = payload.get("access_token") or payload.get("user_token")  # the older name of the field
-        self._token = _digest(token)  # a digest suffices to notice a new token, and it is short
+        self._token = _digest(token)  # a digest is short, and suffices to notice a new token
         key = presence.get("key")
         self._asked_key = key if isinstance(key, str) and key else None
         key = self._authorized(token)
@@ -448,30 +451,31 @@ class SupabaseMember(PhoenixMember):
 
     @property
     def key(self) -> str:
-        """The presence key: from the `authorize` rule, from the join, or generated."""
+        """The presence key, which comes from the `authorize` rule or from the join, or is generated."""
         return self._key
 
     @property
     def size(self) -> int:
-        """Bytes charged for the channel's names, including a requested key that the rule replaced."""
+        """Bytes counted for the channel's names, including a requested key that the rule replaced."""
         asked = self._asked_key or self._key
         return super().size + (0 if asked == self._key else len(asked.encode()))
 
     def response(self, message: Message) -> Mapping[str, Any]:
-        """Return the requested `postgres_changes`, each with an id."""
+        """Return the `postgres_changes` that the join requests, each with an id."""
         changes = _postgres_changes(message)
         return {"postgres_changes": [{"id": _id_of(change)} | change for change in changes]}
 
     def enter(self, message: Message) -> None:
-        """See `PhoenixMember`."""
-        # First flush the leave of this channel's previous join: Supabase does not send it to the new join.
+        """Implement `PhoenixMember.enter`."""
+        # First flush the leave of this channel's previous join: Supabase does not send that leave to the new
+        # join.
         self._session.topics.settle()
         super().enter(message)
 
     def welcome(self, message: Message) -> None:
         """Send the presence state if presence is enabled, and confirm the `postgres_changes` subscriptions.
 
-        The hub has no database, so it never sends a database change.
+        The hub has no database. Therefore, the hub never sends a database change.
         """
         if _boolean(_object(_object(message.payload, "config"), "broadcast"), "replication_ready"):
             self._system("ok", "Replication connection established")
@@ -491,14 +495,14 @@ class SupabaseMember(PhoenixMember):
                 self._on_token(message)
 
     def on_diff(self, diff: Diff) -> None:
-        """Forward a presence change if the client receives diffs."""
+        """Forward a presence change to the client, if the client receives diffs."""
         if self._hears_diffs:
             self._session.send_shared(diff.shared)  # not via `super()`: this runs for each receiver
 
     def stop(self, reason: str, *, crashed: bool) -> None:
         """End the channel on the hub's behalf.
 
-        Supabase sends the reason in a `system` message before the close.
+        Like Supabase, the hub sends the reason in a `system` message before `phx_close`.
         """
         if not crashed:
             self._system("error", reason)
@@ -532,7 +536,7 @@ class SupabaseMember(PhoenixMember):
             self.reply(message, "ok", {})
 
     def _names_another(self, payload: Any) -> bool:
-        """Whether a broadcast of the Jarvis system carries the user id of another user."""
+        """Whether a Jarvis broadcast names a user other than its sender in `user_id`."""
         event, fields = broadcast_in(payload)
         return event in NAMED_EVENTS and fields.get("user_id") != self._key
 
@@ -599,7 +603,7 @@ class SupabaseMember(PhoenixMember):
             self._token = _digest(token)
 
     def _allow(self, token: object) -> bool:
-        """Set the client's permission to write. Return whether the client may use the channel at all.
+        """Set the client's permission to write. Return whether the client may use the channel.
 
         Raises `JoinRefusedError` when the rule fails.
         """
@@ -618,7 +622,7 @@ class SupabaseMember(PhoenixMember):
         return f"You do not have permissions to read from this Channel topic: {channel}"
 
     def _authorized(self, token: object) -> str | None:
-        """Return the presence key from the rule or from the join, if any. Raises `JoinRefusedError`."""
+        """Return the key from the rule or from the join, if any. Raises `JoinRefusedError` if refused."""
         rule = self._session.topics.config.authorize
         return authorize(rule, join_request(self.name, token, self._asked_key))
 
@@ -632,7 +636,7 @@ def _digest(token: object) -> bytes | None:
 
 
 def _object(payload: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an object in the join's payload; empty when it is missing. Raises `JoinRefusedError`."""
+    """Return the object `name` of a payload; `{}` if missing. Raises `JoinRefusedError` if not an object."""
     value = payload.get(name)
     if value is None:
         return {}
@@ -647,10 +651,10 @@ def _boolean(payload: Mapping[str, Any], name: str) -> bool:
 
 
 def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
-    """Refuse the replay options that Supabase refuses. Raises `JoinRefusedError`.
+    """Raise `JoinRefusedError` for the replay options that Supabase refuses.
 
-    See `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub replays nothing, because it has
-    no database of messages.
+    The rules are in `maybe_replay_messages` in Supabase's `realtime_channel.ex`. The hub has no database of
+    messages and replays nothing.
     """
     if "replay" not in broadcast:
         return
@@ -664,9 +668,9 @@ def _check_replay(broadcast: Mapping[str, Any], *, private: bool) -> None:
 
 
 def _postgres_changes(message: Message) -> list[dict[str, Any]]:
-    """Return the join's subscriptions to changes.
+    """Return the subscriptions to database changes in a join.
 
-    In joins of old clients, without a config, the topic names the table.
+    In a join without `config`, as old clients send it, the topic names the table.
     """
     if "config" not in message.payload:
         parts = message.topic.removeprefix(SUPABASE_PREFIX).split(":", 2)

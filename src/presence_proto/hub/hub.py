@@ -1,4 +1,4 @@
-"""The hub: transports, handshakes and timers of a server. Sessions handle the messages."""
+"""The hub handles the transports, handshakes and timers of a server. Sessions handle the messages."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
     from presence_proto.hub.topic import Meta
 
-UNAUTHORIZED = 401  # HTTP status without a valid API key; `handshake_refusal_delay` applies to this only
+UNAUTHORIZED = 401  # HTTP status without a valid API key, the only status that can be delayed
 PROGRESS = 512
-"""The fewest bytes of one read that count as client activity without a complete frame."""
+"""Minimum number of bytes in one read that count as client activity without a complete frame."""
 
-LATE = 0.5  # seconds; if a tick is later than this, the hub has not read its sockets for a while
+LATE = 0.5  # seconds; after a tick that is later than this, the hub may have unread data in its sockets
 SECOND_CHANCE = 5.0
 """Maximum extension of a client's timeout, in seconds.
 
-The hub may have been suspended, or busy with other clients. Then data of a seemingly silent client may lie
-unread in its socket, so the hub reads for this long before it ends the connection.
+The hub may have been suspended, or busy with other clients. In that case, unread data of a seemingly silent
+client may be in its socket. The hub therefore reads for this additional time before it ends the connection.
 """
 
 GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART = 1001, 1011, 1012
@@ -43,14 +43,14 @@ GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART = 1001, 1011, 1012
 class Hub(SansIO):
     """A sans-IO server core for Phoenix, Supabase and Jarvis JSON clients. A driver does the I/O.
 
-    The driver gives each accepted transport a `ConnId` greater than all before, and reports the transport
-    with `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng` the refs
-    and generated presence keys differ between hubs; clients that outlive a hub need this. Without an `rng`
-    they are the same in every run.
+    The driver gives each accepted transport a `ConnId` greater than all previous ones, and reports the
+    transport with `transport_opened`. All calls take `now` in seconds of one monotonic clock. With an `rng`,
+    the refs and generated presence keys differ between hubs, as required by clients that outlive a hub.
+    Without an `rng`, refs and generated presence keys are the same in every run.
 
     Connections are served in turns of bounded work (see `limits.py`). While received bytes of any connection
-    wait for its next turn, `next_deadline` returns the current time. `wants_data` tells the driver whether to
-    read a connection meanwhile.
+    wait for a turn, `next_deadline` returns the current time. `wants_data` tells the driver whether to read
+    from a connection.
     """
 
     _adapters = "presence_adapters.server.HubServer and presence_adapters.server.HubThread run it"
@@ -75,19 +75,19 @@ class Hub(SansIO):
 
     @property
     def connections(self) -> tuple[ConnId, ...]:
-        """The connections that are open and not closing, oldest first."""
+        """The open connections, oldest first. Connections in their closing handshake are not included."""
         return tuple(
             conn for conn, peer in self._peers.items() if peer.phase is Phase.OPEN and peer.lost is None
         )
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that have members."""
+        """The names of the topics that have members."""
         return self._topics.names
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The topics with presence changes that wait for the end of the presence window."""
+        """The names of the topics with presence changes that wait for the end of the presence window."""
         return self._topics.waiting
 
     @property
@@ -96,19 +96,19 @@ class Hub(SansIO):
         return self._stopping and not self._peers
 
     def online(self, topic: str) -> Mapping[str, tuple[Meta, ...]]:
-        """Return the present metas of a topic by presence key, newest last."""
+        """Return the current metas of a topic by presence key, newest last."""
         return self._topics.online(topic)
 
     @property
     def has_backlog(self) -> bool:
-        """Whether received bytes wait for a turn. If so, a `tick` is due now and handles some of them."""
+        """Whether received bytes wait for a turn. If so, a `tick` is due and handles a part of the bytes."""
         return bool(self._backlog)
 
     def wants_data(self, conn: ConnId) -> bool:
         """Whether the driver should read from a connection.
 
-        False while received bytes of the connection wait for a turn or for a slow join. TCP then slows the
-        client down. If the driver passes bytes nevertheless, the hub keeps them.
+        The result is `False` while received bytes of the connection wait for a turn or for a slow join. TCP
+        then slows the client down. If the driver passes bytes nevertheless, the hub keeps the bytes.
         """
         peer = self._peers.get(conn)
         return peer is None or (peer.is_served and conn not in self._backlog)
@@ -116,7 +116,7 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """Report an accepted transport. Raises `LocalProtocolError` if an earlier `conn` was not smaller.
+        """Report an accepted transport. Raises `LocalProtocolError` unless `conn` is larger than all before.
 
         `address` is the peer's address, such as its IP address, for `HubConfig.max_connections_per_address`.
         """
@@ -129,7 +129,7 @@ class Hub(SansIO):
             return
         refusal = self._places.open(address)
         if refusal is not None:
-            # Abort without an HTTP answer: there are too many transports even for refusals.
+            # Abort without an HTTP answer: the number of transports is too large even for refusals.
             self._outbox.put(ClientRefused(conn, refusal.status, refusal.reason))
             self._outbox.put(CloseTransport(conn, abort=True))
             return
@@ -140,7 +140,7 @@ class Hub(SansIO):
         self._timers.set(conn, self._clock.now + self._config.handshake_timeout)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """Report received bytes, and handle one turn of their messages.
+        """Report received bytes, and handle one turn of the messages in these bytes.
 
         The content of `data` never causes an exception.
         """
@@ -148,7 +148,7 @@ class Hub(SansIO):
         peer = self._peers.get(conn)
         if peer is not None and data:
             self._receive(peer, data)
-        self._advance(now)  # timers come last: the received bytes may extend them
+        self._advance(now)  # timers come last: the received bytes may extend the timers
 
     def _receive(self, peer: Peer, data: bytes | bytearray | memoryview) -> None:
         if len(data) >= PROGRESS:
@@ -157,7 +157,7 @@ class Hub(SansIO):
         self._turn(peer)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """Report a closed or lost transport. Its bytes that wait for a turn are handled first."""
+        """Report a closed or lost transport. The hub first handles the waiting bytes of the transport."""
         self._advance(now)
         peer = self._peers.get(conn)
         if peer is None:
@@ -178,11 +178,11 @@ class Hub(SansIO):
     # ---------------------------------------------------------------- commands
 
     def broadcast(self, topic: str, event: str, payload: Any, *, now: float) -> None:
-        """Send a message to all members of a topic. In a Supabase topic it is a broadcast named `event`.
+        """Send a message to all members of a topic. A Supabase topic receives a broadcast named `event`.
 
-        `payload` is JSON, or bytes for a binary message. V1 clients do not receive binary messages. Raises
-        `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain and only the hub
-        may send `event`.
+        `payload` is a JSON value, or bytes for a binary message. V1 clients do not receive binary messages.
+        Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain and only
+        the hub may send `event`.
         """
         shared = announcement(topic, event, payload, self._config.message_nesting)
         self._advance(now)
@@ -191,12 +191,12 @@ class Hub(SansIO):
     def close_channel(
         self, topic: str, *, now: float, reason: str = "closed by the server", conn: ConnId | None = None
     ) -> None:
-        """Close a channel with `phx_close`, for one connection or for all.
+        """Close the channel of `topic` with `phx_close`, for the connection `conn` or for all connections.
 
         Supabase channels first send the reason in a `system` message.
 
-        The connections of a Jarvis user in the topic are closed with code 1001, and the user is offline at
-        once. Raises `LocalProtocolError` when the reason is not valid Unicode.
+        A Jarvis user in the topic goes offline at once, and the hub closes the user's connections with code
+        1001. Raises `LocalProtocolError` when the reason is not valid Unicode.
         """
         if not is_unicode(reason):
             raise LocalProtocolError("the reason of a close must be valid Unicode")
@@ -204,19 +204,19 @@ class Hub(SansIO):
         self._stop_members(topic, conn, reason, crashed=False)
 
     def crash_channel(self, topic: str, *, now: float, conn: ConnId | None = None) -> None:
-        """End a channel with `phx_error`, like a crash, for one connection or for all.
+        """End the channel of `topic` with `phx_error`, like a crash, for the connection `conn` or for all.
 
-        The connections of a Jarvis user in the topic are closed with code 1011, and the user is offline at
-        once.
+        A Jarvis user in the topic goes offline at once, and the hub closes the user's connections with code
+        1011.
         """
         self._advance(now)
         self._stop_members(topic, conn, "crashed", crashed=True)
 
     def disconnect(self, conn: ConnId, code: int = GOING_AWAY, reason: str = "", *, now: float) -> None:
-        """Close a connection with a WebSocket close code. Does nothing when it is closing or gone.
+        """Close a connection with a WebSocket close code. Does nothing for a closing or closed connection.
 
-        Raises `LocalProtocolError` when the code must not be sent, or when the reason has more than 123 bytes
-        or is not valid Unicode.
+        Raises `LocalProtocolError` when a close frame must not carry the code, or when the reason has more
+        than 123 bytes or is not valid Unicode.
         """
         if not is_sendable(code):
             raise LocalProtocolError(f"{code} is not a close code that can be sent")
@@ -238,8 +238,8 @@ class Hub(SansIO):
     def shutdown(self, *, now: float) -> None:
         """Close every connection with code 1012, refuse pending handshakes, and refuse new transports.
 
-        With `HubConfig.shutdown_like="supabase"`, clients on Supabase's mount receive `phx_error` for each
-        channel instead of a close frame. Their connections end after the close timeout.
+        With `HubConfig.shutdown_like="supabase"`, clients on Supabase's path receive `phx_error` for each
+        channel instead of a close frame. The connections of these clients end after the close timeout.
 
         `is_closed` is true when all transports are gone, after the close timeout at the latest.
         """
@@ -269,13 +269,16 @@ class Hub(SansIO):
         return self._outbox.drain()
 
     def next_deadline(self) -> float | None:
-        """Return when to call `tick`, or `None`: the current time while received bytes wait for a turn."""
+        """Return the time of the next `tick`, or `None`.
+
+        While received bytes wait for a turn, the result is the current time.
+        """
         return self._clock.now if self._backlog else self._timers.next_deadline()
 
     # ---------------------------------------------------------------- turns
 
     def _turn(self, peer: Peer) -> None:
-        """Handle received bytes of a connection, up to one turn's work. The rest waits."""
+        """Handle received bytes of a connection, up to the work limit of a turn. The remaining bytes wait."""
         topics, websocket = self._topics, peer.websocket
         end = topics.work + limits.TURN
         while peer.is_served and (event := websocket.next_event(limits.LOOKS)) is not None:
@@ -289,7 +292,7 @@ class Hub(SansIO):
                 case Closed():
                     self._on_closed(peer, event)
                 case _:
-                    peer.flush()  # sends the pong for a ping; a pong needs no answer
+                    peer.flush()  # sends the pong that answers a ping; a pong needs no answer
             topics.settle()
             topics.work += limits.MESSAGE
             if topics.work >= end:
@@ -368,7 +371,7 @@ class Hub(SansIO):
     def _on_closed(self, peer: Peer, event: Closed) -> None:
         """Handle the end of a WebSocket.
 
-        Its closing handshake is done, or the client sent malformed HTTP or violated the WebSocket protocol.
+        The closing handshake is done, or the client sent malformed HTTP or violated the WebSocket protocol.
         """
         if peer.phase is Phase.HANDSHAKE:
             answer = peer.websocket.data_to_send()
@@ -379,12 +382,15 @@ class Hub(SansIO):
             self._forget(peer, self._disconnected(peer, event.reason or "closed by the client", event.code))
 
     def _expired(self, peer: Peer, *, in_time: bool) -> None:
-        """Handle the timer of a transport. `in_time`: whether the hub was reading until the timer was due."""
+        """Handle the timer of a transport.
+
+        `in_time` says whether the hub was reading the sockets until the timer was due.
+        """
         if peer.session is not None and peer.session.deadline > self._clock.now:
             # The timer is not reset for every frame; the hub checks the last frame's time here instead.
             self._timers.set(peer.conn, peer.session.deadline)
         elif peer.session is not None and not self.wants_data(peer.conn):
-            self._timers.set(peer.conn, self._clock.now + 1.0)  # its bytes are unread, so it is not idle
+            self._timers.set(peer.conn, self._clock.now + 1.0)  # not idle: some of its bytes are unread
         elif (refusal := self._refused.get(peer.conn)) is not None:
             self._refuse(peer, refusal)
         elif not in_time and self._may_have_more(peer):
@@ -408,7 +414,7 @@ class Hub(SansIO):
     def _disconnected(self, peer: Peer, reason: str, code: int | None) -> ClientDisconnected:
         """Return the event for the end of a transport.
 
-        If the hub closed it, the code and reason are the hub's own.
+        If the hub closed the transport, the event has the hub's own close code and reason.
         """
         if peer.farewell is not None:
             code, reason = peer.farewell
@@ -421,7 +427,7 @@ class Hub(SansIO):
         *,
         abort: bool = False,
     ) -> None:
-        """Remove a transport, and close it unless it is lost already."""
+        """Remove a transport, and close the transport unless it is already lost."""
         self._places.leave(peer.address, admitted=peer.phase is not Phase.HANDSHAKE)
         peer.phase, peer.is_served = Phase.GONE, False
         self._backlog.pop(peer.conn, None)
@@ -443,7 +449,7 @@ class Hub(SansIO):
         self._topics.settle()
 
     def _may_have_more(self, peer: Peer) -> bool:
-        """Whether a silent peer may have sent data that lies unread. False after one second chance."""
+        """Whether a silent peer may have unread data. Each silence extends the timeout only once."""
         is_listened_to = peer.phase in (Phase.HANDSHAKE, Phase.OPEN) and not self._stopping
         return is_listened_to and peer.chance_after != peer.last_seen
 
@@ -452,8 +458,8 @@ class Hub(SansIO):
 
         Raises `LocalProtocolError` for an invalid time.
 
-        `ticks`: whether the caller is `tick`. Only a tick that is not late shows that the driver has read the
-        other sockets before.
+        `ticks` says whether the caller is `tick`. Only a tick that is not late shows that the driver has read
+        the other sockets before.
         """
         self._clock.advance(now)
         now = self._clock.now

@@ -1,6 +1,6 @@
 """Server side of the Jarvis JSON protocol, version 1: one JSON object per WebSocket text frame.
 
-`JarvisSession` is one connection. `JarvisUsers` holds the users and their roster.
+A `JarvisSession` is one connection. `JarvisUsers` holds the users and their roster.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ jarvis room
-# The users of the Jarvis JSON protocol, and the messages that they receive.
+# The users of the Jarvis JSON protocol, and the messages that these users receive.
 #
 # The users share the topic `JARVIS_TOPIC` with the Supabase clients of the Jarvis system. All messages in the
 # topic have Supabase's form. A user is one member of the topic with one meta, even with several connections.
-# The room (`JarvisUsers`) is their listener: it receives the topic's messages and sends them to the users in
-# Jarvis' form, each encoded once.
+# `JarvisUsers`, the room, is the users' listener: the room receives the topic's messages, encodes each in
+# Jarvis' form once, and sends it to the users.
 #
-# There is one roster for all users; each user receives it without their own entry. The roster follows the
-# presence of the topic and shows the newest meta of each key. Changes that are not visible in the roster are
-# not sent. An activity broadcast changes the roster at once; the track of the same activity then causes no
-# second message.
+# All users share one roster, which each user receives without their own entry. The roster follows the
+# presence of the topic and shows the newest meta of each key. The room does not send changes that are not
+# visible in the roster. An activity broadcast changes the roster at once. A later track of the same activity
+# causes no second message.
 
 
 ABSENT_SHARE = 4
-"""Divisor of `max_topic_size`. The quotient is the most bytes for the metas of all absent users."""
+"""Divisor of `max_topic_size`. The quotient is the limit in bytes for the metas of all absent users."""
 
 
 MAX_NAMES = 100
-"""Maximum number of names in the reply to an invite. The reply counts further receivers in `more`."""
+"""Maximum number of names in the reply to an invite. The field `more` counts the other receivers."""
 
 
 @frozen
 class ClientRun:
-    """One run of a client program, and the number of a connection in this run.
+    """The id of one run of a client program, and the number of a connection in this run.
 
-    `run_id` is empty when the client names no run.
+    `run_id` is empty when the client sends no `run_id`.
     """
 
     run_id: str
@@ -77,26 +77,26 @@ class ClientRun:
 
 
 class JarvisConnection(Protocol):
-    """The interface that the room requires of a user's connection."""
+    """The interface that `JarvisUsers` requires of a user's connection."""
 
     run: ClientRun
 
     @property
     def conn(self) -> ConnId:
-        """The id of the connection."""
+        """The id of the user's connection."""
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that other connections receive, too."""
+        """Send a message that is shared with other connections."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End the membership in a topic on the hub's behalf."""
+        """End the user's membership in `topic` on the hub's behalf."""
 
     def supersede(self) -> None:
-        """Close this connection, because a later connection of the same client run exists."""
+        """Close this connection, because the same client run has a later connection."""
 
 
 class JarvisUser:
-    """A user and its connections: one member of the topic. The room is its listener."""
+    """A user and its connections: one member of the topic. `JarvisUsers` is the listener for all users."""
 
     __slots__ = ("_room", "absent_size", "had_second_chance", "sessions", "user_id")
 
@@ -104,11 +104,11 @@ class JarvisUser:
         self._room = room
         self.user_id = user_id
         self.sessions: list[JarvisConnection] = []  # empty while the user is absent
-        self.absent_size = 0  # bytes charged for its meta while the user is absent
-        self.had_second_chance = False  # whether the grace was extended once
+        self.absent_size = 0  # bytes counted for the meta while the user is absent
+        self.had_second_chance = False  # whether the offline grace was extended once
 
     def stop(self, reason: str, *, crashed: bool) -> None:
-        """End the membership on the hub's behalf: close the connections. The user is offline at once."""
+        """End the membership on the hub's behalf: close all connections and take the user offline at once."""
         if not self.sessions:
             self._room.forget(self)
         for session in tuple(self.sessions):
@@ -117,7 +117,7 @@ class JarvisUser:
 
 @frozen
 class _Shown:
-    """The roster entry of a user, and the ref of the meta that it shows."""
+    """The roster entry of a user, and the ref of the meta in this entry."""
 
     ref: str
     fields: Mapping[str, Any]
@@ -130,7 +130,7 @@ class _Shown:
 
 
 class JarvisUsers:
-    """The room: all Jarvis users and their roster. It is a listener of the topic while it has users."""
+    """The room: all Jarvis users and their roster. The room is a listener of the topic while it has users."""
 
     __slots__ = ("_absent", "_shown", "_timers", "_topics", "_users")
 
@@ -139,21 +139,22 @@ class JarvisUsers:
         self._timers = timers
         self._users: dict[str, JarvisUser] = {}
         self._shown: dict[str, _Shown] = {}  # the roster, by user id
-        # For the metas of absent users: they have no connection, so no connection's limit bounds them.
+        # Limits the metas of absent users: without a connection, no connection's limit applies to these
+        # metas.
         self._absent = Allowance("the grace", topics.config.max_topic_size // ABSENT_SHARE)
 
     def sessions(self, user_id: str) -> tuple[JarvisConnection, ...]:
-        """Return the connections of a user, oldest first; empty for an unknown or absent user."""
+        """Return the connections of a user, oldest first; `()` for an unknown or absent user."""
         user = self._users.get(user_id)
         return () if user is None else tuple(user.sessions)
 
     # -- connect and disconnect
 
     def enter(self, session: JarvisConnection, user_id: str, display_name: str) -> JarvisUser:
-        """Add a connection to its user after a `connect`.
+        """Add a connection to its user after a `connect` message.
 
-        A known user, also an absent one, keeps its meta; only `display_name` may change. Raises
-        `NoRoomError`, and changes nothing, when the topic is full.
+        A known user, even an absent user, keeps the previous meta; only `display_name` may change. When the
+        topic is full, the method raises `NoRoomError` and changes nothing.
         """
         user = self._users.get(user_id)
         if user is None:
@@ -169,15 +170,14 @@ class JarvisUsers:
     def leave(self, user: JarvisUser, session: JarvisConnection, reason: str, *, for_good: bool) -> None:
         """Remove a connection from its user.
 
-        After the last connection the user goes offline: at once if `for_good`, otherwise after
-        `offline_grace`.
+        A user without connections goes offline: at once if `for_good`, otherwise after `offline_grace`.
         """
         user.sessions.remove(session)
         self._topics.emit(TopicLeft(session.conn, JARVIS_TOPIC, reason))
         if user.sessions:
             return
         config = self._topics.config
-        # The limits on connections do not bound absent users, who have no connection. So bound them here.
+        # Absent users have no connection, so the limits on connections do not apply. Limit their number here.
         if for_good or not config.offline_grace or len(self._users) > config.max_connections:
             self.forget(user)
             return
@@ -193,10 +193,10 @@ class JarvisUsers:
         self._timers.set(Grace(user.user_id), self._topics.clock.now + config.offline_grace)
 
     def grace_ended(self, user_id: str, *, second_chance: float) -> None:
-        """Take an absent user offline when the grace timer fires, or extend the grace once.
+        """Take an absent user offline when the timer of the offline grace fires, or extend the grace once.
 
-        `second_chance` is the extension in seconds: the user's reconnect may still lie unread in a socket.
-        With 0 the grace is not extended.
+        `second_chance` is the duration of the extension in seconds: the user may have reconnected, but the
+        hub may not have read the socket yet. With 0 the grace is not extended.
         """
         user = self._users[user_id]
         if second_chance and not user.had_second_chance:
@@ -216,12 +216,12 @@ class JarvisUsers:
         self._topics.leave(JARVIS_TOPIC, user)
 
     def clear(self) -> None:
-        """Take all users offline when the hub stops. All connections are closed by then."""
+        """Take all users offline when the hub stops. All connections must be closed before this call."""
         for user in tuple(self._users.values()):
             self.forget(user)
 
     def _is_back(self, user: JarvisUser) -> None:
-        """Stop the offline grace of a user, if it runs."""
+        """Stop the offline grace of a user, if the grace is running."""
         self._timers.cancel(Grace(user.user_id))
         self._absent.held -= user.absent_size
         user.absent_size = 0
@@ -249,29 +249,30 @@ class JarvisUsers:
 
     @property
     def topic(self) -> Topic:
-        """The topic, while there are users."""
+        """The topic of the Jarvis users, available while there are users."""
         return self._topics.by_name[JARVIS_TOPIC]
 
     # -- requests of users
 
     def welcome(self, user: JarvisUser) -> EncodedFrame:
-        """Return the `welcome` message for a user: the roster without the user.
+        """Return the `welcome` message for a user, with the roster without the user's own entry.
 
-        It is concatenated from encoded entries, because few of them change between two welcomes.
+        The message is concatenated from encoded entries, because few entries change between two such
+        messages.
         """
         users = b",".join([shown.encoded for key, shown in self._shown.items() if key != user.user_id])
         your_id = bytes(encode_payload(user.user_id))
         return EncodedFrame(b'{"type":"welcome","your_id":' + your_id + b',"users":[' + users + b"]}", True)
 
     def online_count(self, user: JarvisUser) -> int:
-        """Return the number of different users online, including this one."""
+        """Return the number of different users online, including `user`."""
         return len(self._shown) + (user.user_id not in self._shown)
 
     def update(self, user: JarvisUser, status: UserStatus, activity: str | None, metadata: Any) -> None:
-        """Change the status and activity of a user.
+        """Change the status and the activity of a user, and report the change to all other users.
 
-        Raises `LocalProtocolError` when the metadata cannot be encoded, and `NoRoomError` when it is too
-        large.
+        Raises `LocalProtocolError` when the metadata cannot be encoded, and `NoRoomError` when the metadata
+        is too large.
         """
         more = {"status": status.value, "activity": activity}
         if metadata is not None:
@@ -296,12 +297,13 @@ class JarvisUsers:
         return self._names(deaf), self.topic.count() - len(deaf)
 
     def _names(self, deaf: set[str]) -> list[str]:
-        """Return the names of the first `MAX_NAMES` present users not in `deaf`."""
+        """Return the display names of the first `MAX_NAMES` present users whose ids are not in `deaf`."""
         names: dict[str, str] = {}
         for tracked in self.topic.presences():
             if tracked.key not in names and tracked.key not in deaf:
                 shown = self._shown.get(tracked.key)
-                # Decode a meta only for the few users not in the roster yet: it takes ten times as long.
+                # Decode a meta only for the few users not in the roster yet: decoding takes ten times as
+                # long.
                 name = user_from_meta(tracked.key, tracked.meta).display_name if shown is None else shown.name
                 names[tracked.key] = name
                 if len(names) == MAX_NAMES:
@@ -309,11 +311,11 @@ class JarvisUsers:
         return list(names.values())
 
     def poke(self, user: JarvisUser, target: str) -> None:
-        """Poke one user, who may be absent."""
+        """Send a poke from `user` to the user `target`, who may be absent."""
         self.topic.broadcast(self._said(user, "poke", {"target_user_id": target}), speaker=user.user_id)
 
     def _said(self, user: JarvisUser, event: str, fields: Mapping[str, Any]) -> SharedMessage:
-        """Return a broadcast in the user's name. `user_id` and `display_name` come from the user's meta."""
+        """Return a broadcast sent by the user, with `user_id` and `display_name` from the user's meta."""
         payload = {"user_id": user.user_id, "display_name": self._meta(user)["display_name"], **fields}
         return said(JARVIS_TOPIC, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
 
@@ -322,13 +324,13 @@ class JarvisUsers:
 
     def _tracked(self, user: JarvisUser) -> Tracked:
         tracked = self.topic.tracked(user)
-        assert tracked is not None  # a user has a meta from its connect to its end
+        assert tracked is not None  # every user in `_users` has a meta
         return tracked
 
     # -- as a listener of the topic
 
     def on_diff(self, diff: Diff) -> None:
-        """Update the roster after a presence change, and send the visible changes."""
+        """Update the roster after a presence change, and send the users all visible changes."""
         joined = dict.fromkeys(tracked.key for tracked in diff.joins)
         for key in joined:
             self._look(key)
@@ -337,10 +339,10 @@ class JarvisUsers:
                 self._look(key, anew=True)
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Send a broadcast to the users, if the Jarvis protocol has a message for it.
+        """Send a broadcast to the users, if the Jarvis protocol has a message for the broadcast's event.
 
         The `user_id` of a broadcast must be the sender's presence key. Otherwise the broadcast is dropped.
-        Only the hub may send broadcasts for any user.
+        Only the hub itself may send a broadcast with any `user_id`.
         """
         event, payload = broadcast_in(shared.content)
         if speaker is not None and payload.get("user_id") != speaker:
@@ -359,17 +361,18 @@ class JarvisUsers:
                     name = self._name(poked.user_id, poked.display_name)
                     self._tell("poke", poked.user_id, name, {}, to=target)
                 case _:
-                    pass  # chat and other events: the Jarvis protocol has no message for them
+                    pass  # the Jarvis protocol has no message for chat and other events
         except RemoteProtocolError:
-            pass  # malformed: not for Jarvis clients; Supabase clients receive it unchecked
+            pass  # malformed: Jarvis clients do not receive it; Supabase clients receive it unchecked
 
     # -- the roster
 
     def _look(self, key: str, *, anew: bool = False) -> None:
-        """Update the roster entry of a key from its newest meta, and send the change.
+        """Update the roster entry of a key from the newest meta of the key, and send the change to the users.
 
-        `anew` replaces the entry even if the newest meta is unchanged. It is set when a device has left: the
-        device may have sent the pending activity in the entry, and then no track will confirm it.
+        `anew` replaces the entry even if the newest meta is unchanged. Callers set `anew` when a device has
+        left: the device may have sent the pending activity in the entry, and then no track will confirm that
+        activity.
         """
         tracked, shown = self.topic.latest(key), self._shown.get(key)
         if tracked is None:
@@ -381,9 +384,9 @@ class JarvisUsers:
             self._show(tracked.ref, key, user.display_name, user.status, user.activity)
 
     def _claimed(self, claim: payloads.PendingActivity | None) -> None:
-        """Show a pending activity, announced by broadcast.
+        """Show in the roster an activity that a broadcast has announced and no track has confirmed yet.
 
-        It is shown until the user's next track, or until one of the user's metas leaves.
+        The roster shows this activity until the user's next track, or until one of the user's metas leaves.
         """
         if claim is None or not self._is_short(claim):
             return
@@ -394,7 +397,7 @@ class JarvisUsers:
             self._show(tracked.ref, claim.user_id, name, claim.status, claim.activity)
 
     def _is_short(self, claim: payloads.PendingActivity) -> bool:
-        """Whether a pending activity is short enough for the roster, where no allowance is charged for it."""
+        """Whether a pending activity is short enough for the roster, whose size no `Allowance` limits."""
         config = self._topics.config
         name, activity = claim.display_name or "", claim.activity or ""
         return len(name.encode()) <= config.max_name_size and len(activity.encode()) <= config.max_text_size
@@ -423,7 +426,7 @@ class JarvisUsers:
     def _tell(
         self, kind: str, user_id: str, name: str, fields: Mapping[str, Any], *, to: str | None = None
     ) -> None:
-        """Send a message about a user: to the user `to`, or to all other users."""
+        """Send a message about a user to the user `to`, or without `to` to all other users."""
         message = {"type": kind, "user_id": user_id, "display_name": name, **fields, "ts": self._stamp()}
         form = EncodedMessage(EncodedFrame(bytes(encode_payload(message)), True))
         for user in self._users.values():
@@ -436,7 +439,7 @@ class JarvisUsers:
 
 
 MAX_ERRORS = 100
-"""Maximum number of errors in a row. A client with more errors is disconnected."""
+"""Maximum number of consecutive errors. A client with more consecutive errors is disconnected."""
 
 MAX_RUN_ID = 64
 """Maximum length of a `run_id`, in characters."""
@@ -446,9 +449,9 @@ _STATUSES = frozenset(UserStatus)
 
 
 class JarvisSession:
-    """One connection of the Jarvis protocol. After its `connect` it belongs to one user.
+    """One connection of the Jarvis JSON protocol. After `connect`, the connection belongs to one user.
 
-    An invalid message is answered with an `error` and has no other effect.
+    The answer to an invalid message is an `error`. An invalid message has no other effect.
     """
 
     __slots__ = (
@@ -477,25 +480,25 @@ class JarvisSession:
         self._size = 0  # bytes of the current message
         self._for_good = False  # whether the user goes offline without a grace
         self.run = ClientRun("", 0)
-        """The client's run, from its `connect`."""
+        """The client's run, as named in its `connect` message."""
 
     @property
     def conn(self) -> ConnId:
-        """See `JarvisConnection`."""
+        """Implement `JarvisConnection.conn`."""
         return self._peer.conn
 
     # -- calls from the hub
 
     @property
     def deadline(self) -> float:
-        """Time in seconds at which the client is evicted if it sends no message.
+        """Time in seconds at which the hub evicts the client if no message arrives until then.
 
-        WebSocket pings do not extend it, because libraries send them automatically.
+        WebSocket pings do not extend the deadline, because libraries send pings automatically.
         """
         return self._heard + self._topics.config.eviction_timeout
 
     def on_idle(self) -> int:
-        """Evict the user without a grace after `eviction_timeout`. Return the close code."""
+        """Evict the user after `eviction_timeout`, without an offline grace. Return the close code."""
         self._for_good = True
         return _PROTOCOL_ERROR
 
@@ -523,29 +526,29 @@ class JarvisSession:
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
         """Remove the user from the topic on the hub's behalf.
 
-        Jarvis has no message for it, so the connection is closed.
+        The Jarvis protocol has no message for a removal, so the connection is closed.
         """
         if topic == JARVIS_TOPIC and self._user is not None:
             self._for_good = True
             self._close(_CRASHED if crashed else _GOING_AWAY, reason)
 
     def crash(self) -> bool:
-        """Return `False`: the protocol has no channels."""
+        """Return `False`, because the Jarvis protocol has no channels to crash."""
         return False
 
     def supersede(self) -> None:
-        """See `JarvisConnection`. Later messages on this connection are stale."""
+        """Implement `JarvisConnection.supersede`. Later messages on this connection are ignored."""
         self._close(_NORMAL, "superseded by a later connection")
 
     def end(self, reason: str) -> None:
-        """See `Session`."""
+        """Implement `Session.end`."""
         if self._user is not None:
             self._room.leave(self._user, self, reason, for_good=self._for_good)
 
     # -- messages
 
     def _on_message(self, message: Mapping[str, Any]) -> None:
-        """Handle a message. Raises `PresenceError`, without any effect, when it is invalid or refused."""
+        """Handle a message. An invalid or refused message raises `PresenceError` and has no effect."""
         kind, user = message.get("type"), self._user
         if not isinstance(kind, str):
             raise RemoteProtocolError("a message must have a type, a string")
@@ -595,7 +598,7 @@ class JarvisSession:
         return [one for one in sessions if one is not self and one.run.run_id == run.run_id]
 
     def _authorized(self, user_id: str, token: str | None) -> str:
-        """Return the user id that the rule grants. Raises `RemoteProtocolError` if it refuses."""
+        """Return the user id from the `authorize` rule. Raises `RemoteProtocolError` if the rule refuses."""
         request = join_request(JARVIS_TOPIC, token, user_id)
         try:
             return authorize(self._topics.config.authorize, request) or user_id
@@ -627,7 +630,7 @@ class JarvisSession:
     # -- messages to the client
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """See `JarvisConnection`."""
+        """Implement `JarvisConnection.send_shared`."""
         self._peer.send_shared(form)
 
     def _send(self, message: Mapping[str, Any]) -> None:
@@ -638,7 +641,7 @@ class JarvisSession:
 
 
 def _run(fields: Fields) -> ClientRun:
-    """Return the run that `connect` names. Raises `RemoteProtocolError` when it is invalid."""
+    """Return the client run in a `connect` message. Raises `RemoteProtocolError` for an invalid run."""
     run_id, connection = fields.optional("run_id") or "", fields.rest.pop("run_connection", 0)
     if len(run_id) > MAX_RUN_ID:
         raise RemoteProtocolError(f"run_id of connect has more than {MAX_RUN_ID} characters")
@@ -648,7 +651,7 @@ def _run(fields: Fields) -> ClientRun:
 
 
 def _short(value: str, field: str, limit: int) -> str:
-    """Return the value. Raises `RemoteProtocolError` when it has more than `limit` bytes."""
+    """Return `value`. Raises `RemoteProtocolError` when `value` has more than `limit` bytes."""
     if len(value.encode()) > limit:
         raise RemoteProtocolError(f"{field} has more than {limit} bytes")
     return value

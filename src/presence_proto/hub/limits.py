@@ -1,7 +1,8 @@
-"""Limits per connection: bytes kept, work per turn, and rates of messages, joins and deliveries.
+"""Limits per connection: kept bytes, work per turn, and rates of messages, joins and deliveries.
 
-Supabase has similar rates per project (`max_events_per_second`, `max_joins_per_second`) and a limit for a
-channel's presence calls. Refusals use Supabase's text if Supabase has one, otherwise the hub's own text.
+Supabase has similar rate limits per project (`max_events_per_second`, `max_joins_per_second`) and a limit for
+a channel's presence calls. A refusal uses Supabase's text if Supabase has a text for it, otherwise the hub's
+own text.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------- allowance
-# `Allowance`: the bytes that one topic, one connection or the whole hub keeps, and their limit.
+# An `Allowance` counts and limits the bytes kept for one topic, for one connection or for the whole hub.
 
 
 class NoRoomError(LocalProtocolError):
-    """A request exceeds a limit on the bytes that the hub keeps. The text is sent to the client."""
+    """A request exceeds a limit on the bytes that the hub keeps. The client receives the exception's text."""
 
 
 class MetaTooLargeError(NoRoomError):
@@ -47,12 +48,12 @@ class Allowance:
 
 
 # ------------------------------------------------------------------------------------------------------ turns
-# Fair turns: a limit on the work that one connection may cause before others are served.
+# Fair turns: a limit on the work that one connection may cause before the hub serves other connections.
 #
 # Work is counted in units, not in seconds, so that the same input always gives the same turns. One unit is
 # about the time to deliver a small message to one receiver. After a turn the unhandled bytes wait for the
-# connection's next turn. Connections take turns in the order in which they started to wait. The driver does
-# not read from a waiting connection.
+# connection's next turn. The connection that has waited longest takes the next turn. The driver does not read
+# from a waiting connection.
 
 
 MESSAGE = 32  # units of work per message or control frame from a client
@@ -63,10 +64,10 @@ TURN = 2048
 TICK = 4 * TURN  # units of work after which a tick ends, for all waiting connections
 
 BYTES_SHIFT = 6
-"""Shift that turns the bytes of an inflated message into units of work: one unit per 64 bytes."""
+"""Right shift of an inflated message's size in bytes that gives its units of work: one unit per 64 bytes."""
 
 LOOKS = 8
-"""The `patience` of `WebSocket.next_event`: the most pieces of frames that one call passes to wsproto."""
+"""The `patience` of `WebSocket.next_event`: the maximum number of frame pieces per call for wsproto."""
 
 
 def of_delivery(receivers: int, size: int) -> int:
@@ -78,22 +79,23 @@ def of_delivery(receivers: int, size: int) -> int:
 
 
 PERIOD = 10.0
-"""Averaging period of the rates, in seconds. One burst may use the rate of a whole period."""
+"""Averaging period of the rates, in seconds. One burst may use up the tokens of a whole period."""
 
 TOO_MANY_MESSAGES = "Too many messages per second"
-"""Supabase's text before it closes a channel (`realtime_channel.ex`)."""
+"""The text that Supabase sends before the close of a channel (`realtime_channel.ex`)."""
 
 TOO_FAST = "too many messages per second"
-"""The hub's own text, for plain Phoenix and Jarvis clients and for close frames."""
+"""The hub's own text for exceeded rates, for plain Phoenix and Jarvis clients and for close frames."""
 
 TOO_MANY_JOINS = "ClientJoinRateLimitReached: Too many joins per second"
-"""Supabase's refusal reason for a join."""
+"""The reason with which Supabase refuses a join above the join rate."""
 
 
 class Bucket:
     """A token bucket that refills completely `seconds` after the first token was taken.
 
-    It does not refill gradually, because Supabase counts presence calls in this way (`presence_handler.ex`).
+    The bucket does not refill gradually: Supabase counts presence calls in the same way
+    (`presence_handler.ex`).
     """
 
     __slots__ = ("_full_at", "_seconds", "_taken")
@@ -106,7 +108,7 @@ class Bucket:
     def take(self, size: int, now: float, tokens: int = 1) -> bool:
         """Take `tokens` from a bucket of `size` tokens. Return whether at least one token was left.
 
-        The tokens taken may exceed the tokens left.
+        A call may take more tokens than are left.
         """
         if not self._taken or now > self._full_at:
             self._taken, self._full_at = 0, now + self._seconds
@@ -116,12 +118,12 @@ class Bucket:
 
 
 def is_limited(config: HubConfig) -> bool:
-    """Whether the config limits any of the rates."""
+    """Whether the config limits the rate of messages, joins or deliveries."""
     return (config.message_rate, config.join_rate, config.delivery_rate) != (None, None, None)
 
 
 class WorkCounter(Protocol):
-    """A counter of a hub's work, with the hub's config and clock. `Topics` implements it."""
+    """The work counter of a hub, with the hub's config and clock. `Topics` implements this protocol."""
 
     config: HubConfig
     clock: Clock
@@ -137,23 +139,23 @@ class Rates:
         config = work.config
         self._hub = work
         self.are_off = not is_limited(config)
-        """Whether no rate is limited. Work is counted even then."""
+        """Whether no rate is limited. The hub counts work even without limits."""
         self._messages = None if config.message_rate is None else Bucket(PERIOD)
         self._joins = None if config.join_rate is None else Bucket(PERIOD)
         self._deliveries = None if config.delivery_rate is None else Bucket(PERIOD)
 
     def allow_message(self) -> bool:
-        """Count a message of the client. Return whether it may be handled."""
+        """Count a message of the client. Return whether the hub may handle the message."""
         return self._messages is None or self._take(self._messages, self._hub.config.message_rate)
 
     def allow_join(self) -> bool:
-        """Count a join. Return whether it may be handled."""
+        """Count a join of the client. Return whether the hub may handle the join."""
         return self._joins is None or self._take(self._joins, self._hub.config.join_rate)
 
     def allow_delivery(self, receivers: int, size: int) -> bool:
         """Count a message of `size` bytes to `receivers` receivers, and add its units of work.
 
-        Return whether it may be sent.
+        Return whether the hub may send the message.
         """
         units = of_delivery(receivers, size)
         self._hub.work += units

@@ -1,11 +1,12 @@
-"""Checks of the `Origin` and `Host` headers: which web pages may connect.
+"""Checks of the `Origin` and `Host` headers, which decide which web pages may connect.
 
-A browser lets every page open a WebSocket to every server, and sends the page's origin in the request
+A browser allows every page to open a WebSocket to every server, and sends the page's origin in the request
 (RFC 6455 §10.2). Other programs send no origin. The checks refuse two kinds of pages:
 
 - a page of another origin, such as `https://evil.example`, that opens `ws://localhost:4000`;
-- a page after DNS rebinding: its name first resolved to its own server, then to 127.0.0.1. Its origin and the
-  `Host` of the request agree. Only the `Host` shows that the name does not belong to this machine.
+- a page after DNS rebinding: the page's host name first resolved to the page's server, and later to
+  127.0.0.1. The origin of the page and the `Host` of the request agree. Only the `Host` shows that the name
+  does not belong to this machine.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ _ORIGIN = re.compile(
 )
 _HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^/:@?#\[\]\s]+)(:\d{0,5})?")
 _DEFAULT_PORTS = {"http": "80", "ws": "80", "https": "443", "wss": "443"}
-_MAX_QUOTED = 100  # the most characters of a header that a refusal quotes
+_MAX_QUOTED = 100  # maximum number of characters of a header that a refusal quotes
 
 
 def page_fault(
     headers: Iterable[tuple[str, str]], allowed_origins: Sequence[str], allowed_hosts: Sequence[str] | None
 ) -> str | None:
-    """Return why a web page's request is refused, or `None` if the request is allowed.
+    """Return the reason to refuse a web page's request, or `None` if the request is allowed.
 
-    Header names are lower-case. `allowed_hosts`: the legal `Host` values of a page's request, besides
+    Header names are lower-case. `allowed_hosts` lists the legal `Host` values of a page's request, besides
     loopback names and the hosts of `allowed_origins`. `None` allows any `Host`.
     """
     origins = [value for name, value in headers if name == "origin"]
@@ -86,7 +87,7 @@ def _both_loopback(page: str | None, host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is a loopback name (RFC 6761 §6.3) or address. Makes no DNS lookup."""
+    """Whether a host is a loopback name (RFC 6761 §6.3) or address. The check makes no DNS lookup."""
     host = host.lower().strip("[]").removesuffix(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -100,13 +101,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _host_of(authority: str) -> str | None:
-    """Return the host of `host:port`, lower-case and without a final dot, or `None` if it is malformed."""
+    """Return the host of `host:port`, lower-case and without a final dot; `None` for malformed text."""
     match = _HOST.fullmatch(authority.lower())
     return None if match is None else match["host"].removesuffix(".")
 
 
 def _normal(origin: str) -> str | None:
-    """Return an origin in lower case and without its scheme's default port, or `None` if it is malformed."""
+    """Return an origin in lower case and without its scheme's default port; `None` for malformed text."""
     match = _ORIGIN.fullmatch(origin.lower())
     if match is None:
         return None
@@ -122,12 +123,12 @@ def _quoted(text: str) -> str:
 
 
 def origin_list(value: Any) -> tuple[str, ...]:
-    """Validate `allowed_origins`, and return each origin in its normal form. Raises `ConfigError`."""
+    """Validate `allowed_origins`, and return each origin in normal form. Raises `ConfigError` if invalid."""
     return tuple(dict.fromkeys(map(_pattern, _strings("allowed_origins", value))))
 
 
 def host_list(value: Any) -> tuple[str, ...] | None:
-    """Validate `allowed_hosts`, and return each host in lower case. Raises `ConfigError`."""
+    """Validate `allowed_hosts`, and return each host in lower case. Raises `ConfigError` if invalid."""
     if value is None:
         return None
     hosts = []

@@ -1,4 +1,4 @@
-"""One transport of the hub: its WebSocket, its phase, and its output."""
+"""The state of one transport of the hub: its WebSocket, its phase, and its output."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ ABNORMAL = 1006
 
 
 class Phase(Enum):
-    """The phase of a transport. It only moves down this list and may skip entries."""
+    """The phase of a transport. The phase only moves down this list, and may skip entries."""
 
     HANDSHAKE = auto()  # waiting for the upgrade request
     OPEN = auto()
-    ENDING = auto()  # the session is over; the stream ends without a close frame
-    CLOSING = auto()  # the hub has sent its close frame; the session is over
+    ENDING = auto()  # the session has ended; the stream ends without a close frame
+    CLOSING = auto()  # the hub has sent its close frame; the session has ended
     GONE = auto()  # the hub has removed the transport
 
 
@@ -35,27 +35,27 @@ class Session(Protocol):
     """The protocol handler of one open connection."""
 
     def crash(self) -> bool:
-        """Report a crash of each channel to the client. Return whether the protocol can do so."""
+        """Report a crash of each channel to the client. Return whether the protocol can report crashes."""
 
     @property
     def deadline(self) -> float:
-        """Time in seconds at which the client counts as idle if it sends nothing more."""
+        """Time in seconds at which the client counts as idle if it sends nothing until then."""
 
     def on_idle(self) -> int:
-        """Prepare the close of an idle connection. Return the close code."""
+        """Prepare to close an idle connection. Return the close code for the connection."""
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client. Raises `PresenceError` when the connection must be closed."""
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """End the client's membership in a topic, if it has one, and notify the client."""
+        """If the client is a member of `topic`, end the membership and notify the client."""
 
     def end(self, reason: str) -> None:
-        """Leave every topic without a message to the client: the connection is over or about to end."""
+        """Leave every topic without a message to the client: the connection has ended or is about to end."""
 
 
 class Peer:
-    """The state of one transport. It is small, because a hub has many transports and most are idle."""
+    """The state of one transport. The state is small, because a hub has many, mostly idle transports."""
 
     __slots__ = (
         "_clock",
@@ -99,28 +99,28 @@ class Peer:
         self.lost: str | None = None  # why the transport is gone, while earlier bytes are still handled
 
     def accept(self, subprotocol: str | None) -> None:
-        """Accept the handshake."""
+        """Accept the client's WebSocket handshake."""
         self.websocket.accept(subprotocol=subprotocol)
         self.flush()
         self.deflate_bits = self.websocket.deflate_bits
         self.phase = Phase.OPEN
 
     def send(self, frame: EncodedFrame) -> None:
-        """Send a message. Only a session calls this, and the session ends before the WebSocket closes."""
+        """Send a message. Only a session may call `send`. A session ends before its WebSocket closes."""
         data = server_frame(frame.data, text=frame.text, deflate_bits=self.deflate_bits)
         self.outbox.send(self.conn, data)
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a message that other connections receive, too."""
+        """Send a message that is shared with other connections."""
         self.outbox.send(self.conn, form.frame(self.deflate_bits))
 
     def lose(self, reason: str) -> None:
-        """Note that the transport is gone. Later output is discarded."""
+        """Record the loss of the transport. Later output is discarded."""
         self.lost = reason
         self.outbox = Outbox()  # a new outbox that nobody drains
 
     def end_session(self, reason: str) -> None:
-        """End the session: the client leaves its topics, and its messages are ignored from now on."""
+        """End the session: the client leaves its topics, and the hub ignores the client's later messages."""
         session, self.session = self.session, None
         if session is not None:
             session.end(reason)
@@ -128,7 +128,7 @@ class Peer:
     def close(self, code: int, reason: str, why: str, *, timeout: float) -> None:
         """Start the closing handshake, which may take `timeout` seconds.
 
-        `reason` is sent to the client; `why` is reported to the hub's user.
+        The client receives `reason`, and the hub's user receives `why`.
         """
         self.phase, self.is_served = Phase.CLOSING, True
         self.farewell = code, why
@@ -138,7 +138,7 @@ class Peer:
         self._timers.set(self.conn, self._clock.now + timeout)
 
     def end(self, why: str, *, timeout: float) -> None:
-        """End the session. The stream ends `timeout` seconds later, without a close frame."""
+        """End the session. The hub ends the stream `timeout` seconds later, without a close frame."""
         self.phase, self.is_served = Phase.ENDING, True
         self.farewell = ABNORMAL, why
         self.end_session(why)

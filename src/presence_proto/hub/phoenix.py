@@ -1,4 +1,4 @@
-"""Server side of a Phoenix socket: the messages of one connection, and the channels that it has joined."""
+"""Server side of a Phoenix socket: the messages and the joined channels of one connection."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _UNMATCHED = {"reason": "unmatched topic"}
 OVERTAKING = 0.01
-"""Delay of a leave on Supabase's mount, in seconds. A join of the same topic overtakes the leave meanwhile.
+"""Delay of a leave on Supabase's path, in seconds. A join of the same topic overtakes the leave.
 
-In Supabase the socket's process handles joins, and the channel's own process handles the leave.
+In Supabase's server, the socket's process handles joins, and the channel's process handles the leave.
 """
 _NORMAL, _PROTOCOL_ERROR, _POLICY = 1000, 1002, 1008  # close codes
 
 
 class PhoenixSession:
-    """One connection that speaks Phoenix V1 or V2. Each message is for the socket itself or for one channel.
+    """One connection of Phoenix V1 or V2. A message is for the socket itself or for one of its channels.
 
-    `admission` is the result of the handshake. On Supabase's mount only Supabase topics may be joined, and
-    the socket behaves like Supabase's.
+    `admission` is the result of the handshake. On Supabase's path, only Supabase topics may be joined, and
+    the session behaves like Supabase's server.
 
-    When the config delays joins, they run one after the other, as in Phoenix. Meanwhile the connection is not
-    served: its received bytes wait, and the driver stops reading.
+    When the config delays joins, the joins of a connection run one after the other, as in Phoenix. During a
+    join, received bytes of the connection wait, and the driver stops reading.
     """
 
     __slots__ = (
@@ -77,20 +77,21 @@ class PhoenixSession:
     def deadline(self) -> float:
         """Time in seconds at which the connection counts as idle.
 
-        Any frame from the client, also a ping, extends it.
+        Any frame from the client, including a ping, extends the deadline.
         """
         return self._peer.last_seen + self.topics.config.idle_timeout
 
     def on_idle(self) -> int:
-        """Return the close code for an idle connection: Cowboy's on Supabase's mount, else Bandit's."""
+        """Return the close code for an idle connection: Cowboy's code on Supabase's path, or Bandit's."""
         return _NORMAL if self._supabase else _PROTOCOL_ERROR
 
     def receive(self, frame: TextMessage | BinaryMessage) -> None:
         """Handle one message from the client.
 
-        Raises `RemoteProtocolError` when the message is malformed, and `LocalProtocolError` when it cannot be
-        answered or forwarded. The caller must then close the connection. On Supabase's mount, malformed
-        messages do not raise: they are ignored, as in `RealtimeWeb.Socket.handle_in` (its `rescue`).
+        Raises `RemoteProtocolError` for a malformed message, and `LocalProtocolError` when the message cannot
+        be answered or forwarded. After an exception, the caller must close the connection. On Supabase's
+        path, malformed messages are ignored without an exception, like in the `rescue` of
+        `RealtimeWeb.Socket.handle_in`.
         """
         may_come = self.rates.are_off or self.rates.allow_message()
         try:
@@ -124,14 +125,14 @@ class PhoenixSession:
         self._peer.close(_POLICY, TOO_FAST, TOO_FAST, timeout=self.topics.config.close_timeout)
 
     def join_delay_ended(self) -> None:
-        """Continue a slow join. Raises like `receive`."""
+        """Continue a join when its delay has ended. Raises the same exceptions as `receive`."""
         join, self._join = self._join, None
         assert join is not None
         self._peer.is_served = True
         join()
 
     def leave_ended(self) -> None:
-        """Execute and answer the delayed leave, if no join has overtaken it."""
+        """Execute and answer the delayed leave, unless a join has overtaken the leave."""
         leave, self._leaving = self._leaving, None
         channel = None if leave is None else self._channels.get(leave.topic)
         if leave is not None and channel is not None:
@@ -139,19 +140,19 @@ class PhoenixSession:
             channel.close("left")
 
     def stop(self, topic: str, reason: str, *, crashed: bool) -> None:
-        """See `Session`."""
+        """Implement `Session.stop`."""
         channel = self._channels.get(topic)
         if channel is not None:
             channel.stop(reason, crashed=crashed)
 
     def crash(self) -> bool:
-        """Crash all channels if the connection is on Supabase's mount. Return whether it is."""
+        """Crash all channels on Supabase's path, and return `True`. On other paths, return `False`."""
         for channel in tuple(self._channels.values()) if self._supabase else ():
             channel.stop("crashed", crashed=True)
         return self._supabase
 
     def end(self, reason: str) -> None:
-        """See `Session`."""
+        """Implement `Session.end`."""
         if self._join is not None:
             self.topics.cancel_timer(SlowJoin(self.conn))
         self.topics.cancel_timer(Leave(self.conn))
@@ -169,7 +170,7 @@ class PhoenixSession:
         elif channel is None:
             self._on_unmatched(message)
         elif message.join_ref not in (None, channel.ref) and not self._takes_stale(message):
-            pass  # for an earlier join of the channel: Phoenix ignores it
+            pass  # for an earlier join of the channel: Phoenix ignores such messages
         elif message.event == "phx_leave":
             self._leaving = message
             if self._supabase:
@@ -182,8 +183,8 @@ class PhoenixSession:
     def _on_next(self, message: Message, leave: Message) -> None:
         """Handle the delayed leave when the next message arrives.
 
-        A join of the same topic overtakes the leave, which then gets no reply. Before any other message, the
-        leave is executed.
+        A join of the same topic overtakes the leave, which then gets no reply. The hub executes the leave
+        before any other message.
         """
         self.topics.cancel_timer(Leave(self.conn))
         if message.event == "phx_join" and message.topic == leave.topic:
@@ -192,10 +193,10 @@ class PhoenixSession:
             self.leave_ended()
 
     def _has_topic(self, topic: str) -> bool:
-        """Whether topics of this kind exist on this mount.
+        """Whether topics like `topic` exist on the connection's path.
 
-        Supabase's mount has only Supabase topics. Phoenix's mount has all others, and Supabase topics if
-        `realtime` is set.
+        Supabase's path has only Supabase topics. A Phoenix path has all other topics, and also Supabase
+        topics if `realtime` is set.
         """
         supabase = topic.startswith(SUPABASE_PREFIX)
         return supabase if self._supabase else self._realtime or not supabase
@@ -222,10 +223,10 @@ class PhoenixSession:
             self.topics.emit(JoinRefused(self.conn, message.topic, _UNMATCHED["reason"]))
 
     def _after(self, seconds: float, join: Callable[[], None]) -> None:
-        """Call `join` after `seconds`. Until then the connection handles nothing else."""
+        """Call `join` after `seconds`. Until then the connection handles no other message."""
         if seconds:
             self._join = join
-            self._peer.is_served = False  # messages after the join wait until it is done
+            self._peer.is_served = False  # messages after the join wait for its end
             self.topics.set_timer(SlowJoin(self.conn), seconds)
         else:
             join()
@@ -253,7 +254,7 @@ class PhoenixSession:
             old.close("joined again, and refused")
 
     def _admitted(self, message: Message, old: PhoenixMember | None) -> PhoenixMember:
-        """Return the new channel, which replaces `old`. Raises `JoinRefusedError`."""
+        """Return the new channel, which replaces `old`. Raises `JoinRefusedError` for a refused join."""
         kind = SupabaseMember if message.topic.startswith(SUPABASE_PREFIX) else PlainMember
         if old is None and len(self._channels) >= self.topics.config.max_channels:
             raise JoinRefusedError(kind.TOO_MANY)
@@ -272,30 +273,30 @@ class PhoenixSession:
 
     @property
     def conn(self) -> ConnId:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.conn`."""
         return self._peer.conn
 
     def send(self, message: Message) -> None:
-        """Send a message. Raises `LocalProtocolError` when it cannot be encoded."""
+        """Send a message. Raises `LocalProtocolError` when the message cannot be encoded."""
         self._peer.send(self._serializer.encode(message))
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a message that other connections receive, too, if this serializer can encode it."""
+        """Send a message shared with other connections, unless this serializer cannot encode the message."""
         # Inlined instead of calling `Peer.send_shared`: this runs for each receiver.
         frame = shared.frames.get(self._encoding) or shared.frame(self._encoding)
         if frame is not None:
             self._peer.outbox.send(self._peer.conn, frame)
 
     def freed_by(self, topic: str) -> int:
-        """See `ChannelSocket`. Return 0 without a channel."""
+        """Implement `ChannelSocket.freed_by`. Return 0 if there is no channel of `topic`."""
         channel = self._channels.get(topic)
         return 0 if channel is None else channel.size + channel.charge
 
     def keep(self, size: int) -> None:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.keep`."""
         self.allowance.held += size
         self.topics.total.held += size
 
     def forget(self, channel: PhoenixMember) -> None:
-        """See `ChannelSocket`."""
+        """Implement `ChannelSocket.forget`."""
         del self._channels[channel.name]

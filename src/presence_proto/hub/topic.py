@@ -1,10 +1,10 @@
 """One topic: its members, their presence, and the messages that its listeners receive.
 
-The hub sends presence in two ways. A new member receives the complete current state (`Topic.state`). Later
-changes go to all listeners as diffs. The topic collects a diff until it is flushed: at once, or at the end of
-the hub's presence window. A meta that is tracked and removed before the flush is not in the diff. There is
-one exception: if a member joined in between, its state contained the meta, so the diff reports the leave of
-the meta.
+The hub sends presence in two ways. A new member receives the complete current state (`Topic.state`). All
+listeners receive later changes as diffs. The topic collects changes in a diff until `flush` sends the diff:
+at once, or at the end of the hub's presence window. A meta that is tracked and removed before the flush is
+not in the diff, with one exception. If a member joined in between, that member's state contained the meta, so
+the diff reports the leave of the meta.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------------- ids
-# Names that a hub uses: the names of its timers, and the refs and presence keys that it generates.
+# Names that a hub uses: the names of its timers, and the refs and presence keys that the hub generates.
 
 
 @frozen
 class Grace:
-    """Timer name: the offline grace of a Jarvis user. Until it fires, the user stays online."""
+    """Timer name: the offline grace of a Jarvis user. Until this timer fires, the user stays online."""
 
     user_id: str
 
@@ -69,8 +69,8 @@ of a topic; its timer fires at the end of the topic's presence window.
 class Ids:
     """Generator of names that are unique during the lifetime of one hub.
 
-    With an `rng` the names also differ from those of a previous hub, which clients may still remember.
-    Without an `rng` the names come from counters only and are the same in every run.
+    With an `rng`, the names also differ from the names of a previous hub, which clients may still remember.
+    Without an `rng`, the names come from counters only and are the same in every run.
     """
 
     __slots__ = ("_keys", "_prefix", "_rng", "refs")
@@ -80,7 +80,7 @@ class Ids:
         self._prefix = (0 if rng is None else rng.getrandbits(48)).to_bytes(6, "big")
         self._keys = 0
         self.refs = 0
-        """Number of refs generated so far; also the number of the newest ref."""
+        """Number of refs generated so far, which is also the serial number of the newest ref."""
 
     def ref(self) -> str:
         """Return a new `phx_ref`: 16 characters of url-safe base64, like Phoenix's refs."""
@@ -103,7 +103,7 @@ Meta: TypeAlias = Mapping[str, Any]
 
 _V2 = V2Serializer(server=True)
 
-META_COST = 256  # bytes charged per meta besides its JSON, for its refs and its entries in states and diffs
+META_COST = 256  # bytes counted per meta besides its JSON, for its refs and its entries in states and diffs
 
 LARGE_DIFF = 256 * 1024  # bytes; a larger diff is sent in parts, one part per presence window
 
@@ -116,9 +116,9 @@ def is_reserved(event: str) -> bool:
 
 
 class EncodedMessage:
-    """A message as one serializer encodes it, for many receivers.
+    """A message for many receivers, as encoded by one serializer.
 
-    The WebSocket frame is built only once for each window size of permessage-deflate.
+    The WebSocket frame of the message is built only once for each window size of permessage-deflate.
     """
 
     __slots__ = ("_frames", "encoded")
@@ -137,15 +137,16 @@ class EncodedMessage:
 
 
 Encoding: TypeAlias = tuple[Serializer, int | None]
-"""How a connection encodes messages: its serializer, and the window bits of its permessage-deflate, if any.
+"""The serializer of a connection, and the window bits of its permessage-deflate (`None` if not in use).
 """
 
 
 class SharedMessage:
-    """One message for many receivers: encoded once per serializer, and framed once per `Encoding`.
+    """One message for many receivers, encoded once per serializer, and framed once per `Encoding`.
 
-    `content` is the payload before it was encoded, for listeners that read it. The constructor raises
-    `LocalProtocolError` when V2 cannot encode the message. No other serializer can encode it then.
+    `content` is the payload before the encoding, for listeners that read the payload. The constructor raises
+    `LocalProtocolError` when V2 cannot encode the message. If V2 cannot encode a message, no other serializer
+    can encode it.
     """
 
     __slots__ = ("_forms", "content", "frames", "message")
@@ -154,12 +155,12 @@ class SharedMessage:
         self.message = message
         self.content = content
         self.frames: dict[Encoding, bytes] = {}
-        """The frames built so far. `PhoenixSession.send_shared` looks here before it calls `frame`."""
+        """All frames built so far. `PhoenixSession.send_shared` looks here before it calls `frame`."""
         self._forms: dict[str, EncodedMessage | None] = {_V2.vsn: EncodedMessage(_V2.encode(message))}
 
     @property
     def size(self) -> int:
-        """Size in bytes of the message as V2 encodes it."""
+        """Size in bytes of the message in V2's encoding."""
         form = self._forms[_V2.vsn]
         return 0 if form is None else len(form.encoded.data)
 
@@ -173,7 +174,7 @@ class SharedMessage:
         return frame
 
     def form(self, serializer: Serializer) -> EncodedMessage | None:
-        """Return the message encoded by `serializer`, or `None` if it cannot: V1 has no binary messages."""
+        """Return the message as encoded by `serializer`, or `None` if V1 cannot encode a binary message."""
         vsn = serializer.vsn
         if vsn not in self._forms:
             try:
@@ -184,7 +185,7 @@ class SharedMessage:
 
 
 def said(topic: str, event: str, payload: Any) -> SharedMessage:
-    """Return a message for a whole topic. `payload` is JSON, bytes or a `UserBroadcast`.
+    """Return a message for all listeners of a topic. `payload` is JSON, bytes or a `UserBroadcast`.
 
     Raises `LocalProtocolError` when the payload cannot be encoded.
     """
@@ -194,9 +195,9 @@ def said(topic: str, event: str, payload: Any) -> SharedMessage:
 
 
 def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
-    """Return the event and the payload of a Supabase broadcast, JSON or `UserBroadcast`.
+    """Return the event and the payload of a Supabase broadcast, given as JSON or as `UserBroadcast`.
 
-    For any other content the event is `None` and the payload is empty.
+    For content that is not a broadcast, the event is `None` and the payload is empty.
     """
     event: Any = None
     payload: Any = None
@@ -209,9 +210,9 @@ def broadcast_in(content: Any) -> tuple[Any, dict[str, Any]]:
 
 @frozen(eq=False)
 class Tracked:
-    """One meta: its presence key, its ref, the serial number of the ref in this hub, and its JSON.
+    """One tracked meta: its presence key, its ref, the serial number of the ref in this hub, and its JSON.
 
-    `charge` is the number of bytes that the meta takes from the allowances of its topic, of the hub and of
+    `charge` is the number of bytes that the meta adds to the allowances of its topic, of the hub and of
     `payer`.
     """
 
@@ -224,16 +225,16 @@ class Tracked:
 
     @property
     def meta(self) -> Meta:
-        """The meta, decoded on each access.
+        """The meta, which is decoded from JSON on each access.
 
-        Only the JSON is kept: a decoded meta takes several times the memory.
+        The hub keeps only the JSON, because a decoded meta takes several times the memory.
         """
         return decode_object(self.encoded, "a meta", MOST_NESTING)
 
 
 @frozen(eq=False)
 class Diff:
-    """The metas that joined and the metas that left. `shared` is the same diff as a message."""
+    """The metas that joined and the metas that left. `shared` is the message for the same diff."""
 
     joins: tuple[Tracked, ...]
     leaves: tuple[Tracked, ...]
@@ -241,30 +242,30 @@ class Diff:
 
 
 class Listener(Protocol):
-    """A receiver of the messages of a topic. It may speak any protocol."""
+    """A receiver of the messages of a topic, for clients of any protocol."""
 
     def on_broadcast(self, shared: SharedMessage, speaker: str | None) -> None:
-        """Receive a message to the topic. `speaker` is the sender's presence key, or `None` for the hub.
+        """Receive a message. `speaker` is the presence key of the sender, or `None` without such a key.
 
-        Must neither raise nor change the topic.
+        The method must not raise an exception and must not change the topic.
         """
 
     def on_diff(self, diff: Diff) -> None:
-        """Receive a presence change. Must neither raise nor change the topic."""
+        """Receive a presence change. The method must not raise an exception and must not change the topic."""
 
 
 class Member(Protocol):
-    """A client in a topic, present or not. A `Listener` receives for it, which may be the member itself."""
+    """A client in a topic, with or without presence. The member or another object is its `Listener`."""
 
     def stop(self, reason: str, *, crashed: bool) -> None:
         """End the membership on the hub's behalf: notify the client, and leave the topic."""
 
 
 class Topic:
-    """The members and the listeners of one topic, each in join order. A member that is present has one meta.
+    """The members and the listeners of one topic, both in join order. A member with presence has one meta.
 
-    Listeners see a sender join before they receive its broadcast. When the sender's join still waits in the
-    diff, `broadcast` sends the diff first.
+    Listeners receive the join of a sender before the sender's broadcast. When the sender's join still waits
+    in the diff, `broadcast` sends the diff first.
 
     A topic with a waiting diff adds itself to `waiting`. `total` is the allowance of the whole hub.
     """
@@ -300,24 +301,24 @@ class Topic:
         self._listeners: dict[Listener, None] = {}
         self._members: dict[Member, Tracked | None] = {}
         self._metas: dict[str, dict[str, Tracked]] = {}  # by key and ref, newest last
-        self._entries: dict[str, bytes] = {}  # by key: its JSON text in the state
-        self._stale: dict[str, None] = {}  # keys whose entries are out of date
+        self._entries: dict[str, bytes] = {}  # by key: the JSON text of its state entry
+        self._stale: dict[str, None] = {}  # keys whose state entries are out of date
         self._coming: set[str] = set()  # keys that joined since the last diff
         self._joins: dict[str, Tracked] = {}  # by ref: joins of the waiting diff
         self._leaves: dict[str, Tracked] = {}
         self._diff_size = 0  # bytes: sum of the charges in the waiting diff
-        self._shown = 0  # number of the newest ref that a sent state may contain
+        self._shown = 0  # serial number of the newest ref that a sent state may contain
 
     # -- getters
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """All members, in join order."""
+        """All members of the topic, in join order."""
         return tuple(self._members)
 
     @property
     def size(self) -> int:
-        """Number of members."""
+        """Number of members of the topic."""
         return len(self._members)
 
     @property
@@ -326,11 +327,11 @@ class Topic:
         return not self._members
 
     def tracked(self, member: Member) -> Tracked | None:
-        """Return the meta of a member, or `None` when the member is not present."""
+        """Return the meta of a member, or `None` when the member has no presence."""
         return self._members[member]
 
     def presences(self) -> Iterator[Tracked]:
-        """Return the meta of each member that is present, in the order of the members' joins."""
+        """Return the meta of each member with presence, in the order of the members' joins."""
         return (tracked for tracked in self._members.values() if tracked is not None)
 
     def count(self, key: str | None = None) -> int:
@@ -338,22 +339,22 @@ class Topic:
         return len(self._metas) if key is None else len(self._metas.get(key, ()))
 
     def latest(self, key: str) -> Tracked | None:
-        """Return the newest meta of a key, or `None` when the key is not present."""
+        """Return the newest meta of a presence key, or `None` when the key has no meta."""
         metas = self._metas.get(key)
         return None if metas is None else metas[next(reversed(metas))]
 
     def online(self) -> dict[str, tuple[Meta, ...]]:
-        """Return the present metas by presence key, newest last."""
+        """Return the current metas by presence key, newest last."""
         return {key: tuple(tracked.meta for tracked in metas.values()) for key, metas in self._metas.items()}
 
     # -- members and listeners
 
     def add(self, member: Member) -> None:
-        """Add a member, without presence at first."""
+        """Add a member, which has no presence at first."""
         self._members[member] = None
 
     def remove(self, member: Member) -> None:
-        """Remove a member and its presence."""
+        """Remove a member and its meta from the topic."""
         self.untrack(member)
         del self._members[member]
 
@@ -362,7 +363,7 @@ class Topic:
         self._listeners[listener] = None
 
     def remove_listener(self, listener: Listener) -> None:
-        """Send a listener no more messages."""
+        """Stop sending the messages of the topic to a listener."""
         del self._listeners[listener]
 
     def broadcast(
@@ -370,7 +371,7 @@ class Topic:
     ) -> None:
         """Send a message to all listeners except `skip`.
 
-        `speaker` is the presence key of the sender, if the sender is a member.
+        `speaker` is the presence key of the sender, or `None` for the hub or a sender without a presence key.
         """
         if speaker in self._coming:
             self.flush()
@@ -381,9 +382,9 @@ class Topic:
     # -- presence
 
     def state(self) -> Raw:
-        """Return the payload of a `presence_state`: the current presence.
+        """Return the payload of a `presence_state` message, which lists the current presence.
 
-        It includes changes that no diff has sent yet.
+        The payload includes changes that no diff has reported yet.
         """
         self.reveal()
         # Concatenate cached entries instead of encoding all metas. Each new member receives the whole state,
@@ -395,16 +396,16 @@ class Topic:
         return Raw(b"{" + b",".join(self._entries.values()) + b"}")
 
     def reveal(self) -> None:
-        """Note that a receiver now sees all current metas.
+        """Record that a receiver now sees all current metas.
 
-        A diff will report the leave of each of them, even if no diff has reported the join.
+        A diff will report the leave of each current meta, even if no diff has reported the join.
         """
         self._shown = self._ids.refs
 
     def check(
         self, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> tuple[bytes, int]:
-        """Return the JSON of a payload without refs, and its charge in bytes.
+        """Return the JSON of a payload without refs, and the number of bytes to count for the payload.
 
         `freed` is the number of bytes released when the payload replaces an older meta. Raises
         `LocalProtocolError` when the payload is not JSON, and `NoRoomError` when there is no room for the
@@ -413,7 +414,7 @@ class Topic:
         if not payload.keys().isdisjoint(_REFS):
             payload = {name: value for name, value in payload.items() if name not in _REFS}
         encoded = bytes(encode_payload(payload))
-        size = len(encoded) + len(bytes(encode_payload(key))) - 2  # the quotes around the key do not count
+        size = len(encoded) + len(bytes(encode_payload(key))) - 2  # the quotes around the key are not counted
         if size > self._config.max_meta_size:
             raise MetaTooLargeError(
                 f"a meta and its key have at most {self._config.max_meta_size} bytes, not {size}"
@@ -427,11 +428,11 @@ class Topic:
         return encoded, charge
 
     def track(self, member: Member, key: str, payload: Meta, payer: Allowance | None = None) -> Tracked:
-        """Make `payload` the meta of a member under `key`, replacing the member's previous meta.
+        """Make `payload` the meta of a member under `key`, in place of the member's previous meta.
 
         `payer` is the allowance of the member's connection, if the connection may have several metas. The key
-        must be valid Unicode. When the payload is not JSON, `LocalProtocolError` is raised. When there is no
-        room for the meta, `NoRoomError` is raised. In both cases nothing changes.
+        must be valid Unicode. Raises `LocalProtocolError` when the payload is not JSON, and `NoRoomError`
+        when there is no room for the meta. After an exception, the topic is unchanged.
         """
         old = self._members[member]
         encoded, charge = self.check(key, payload, payer, freed=0 if old is None else old.charge)
@@ -461,7 +462,7 @@ class Topic:
             tracked.payer.held += charge
 
     def untrack(self, member: Member) -> None:
-        """Remove the member's meta, if it has one."""
+        """Remove the member's meta, if the member has a meta."""
         old = self._members[member]
         if old is not None:
             self._members[member] = None
@@ -486,11 +487,11 @@ class Topic:
         self._waiting[self.name] = self
 
     def flush(self, limit: int | None = None) -> bool:
-        """Send the waiting diff, if it is not empty. Return whether a part of it still waits.
+        """Send the waiting diff, if not empty. Return whether a part of the diff still waits.
 
         If the diff is larger than `limit` bytes, only a part is sent, so that other messages need not wait
-        for all of it. All changes of one key stay in the same part, because an update must not look like a
-        leave followed by a join.
+        for the whole diff. All changes of one key stay in the same part, because an update must not look like
+        a leave followed by a join.
         """
         joins, leaves = tuple(self._joins.values()), tuple(self._leaves.values())
         if limit is not None and self._diff_size > limit:
@@ -518,10 +519,10 @@ _REFS = ("phx_ref", "phx_ref_prev")
 
 
 def same_payload(meta: Meta, payload: Meta) -> bool:
-    """Whether tracking `payload` would produce the same meta again, apart from the refs.
+    """Whether tracking `payload` would produce `meta` again, apart from the refs.
 
-    The two are compared as JSON, because Python treats `1` and `true` as equal. The order of top-level fields
-    does not matter; the order inside nested objects does.
+    The function compares `meta` and `payload` as JSON, because Python treats `1` and `true` as equal. The
+    order of top-level fields does not matter, but the order inside nested objects does.
     """
     return _plain(meta) == _plain(payload)
 
@@ -531,7 +532,7 @@ def _plain(meta: Meta) -> Raw:
 
 
 def _first_keys(metas: Iterable[Tracked], limit: int) -> set[str]:
-    """Return the first keys whose metas sum to at most `limit` bytes, but at least one key."""
+    """Return the first keys whose metas have at most `limit` bytes together, but at least one key."""
     sizes: dict[str, int] = {}
     for tracked in metas:
         sizes[tracked.key] = sizes.get(tracked.key, 0) + tracked.charge
@@ -557,15 +558,15 @@ def _by_key(metas: Iterable[Tracked]) -> dict[str, dict[str, list[Raw]]]:
 
 SUPABASE_PREFIX = "realtime:"
 JARVIS_TOPIC = "realtime:jarvis-presence"
-"""The topic that all users of the Jarvis system share, with the Jarvis or the Supabase protocol."""
+"""The topic that all users of the Jarvis system share, through the Jarvis or the Supabase protocol."""
 
 
 def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMessage:
-    """Return a message from the hub's user to a whole topic.
+    """Return a message from the hub's user to all members of a topic.
 
-    `payload` is JSON with up to `levels` levels of nesting, or bytes. A Supabase topic receives it as a
-    broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic is plain and
-    `event` is reserved.
+    `payload` is a JSON value with up to `levels` levels of nesting, or bytes. A Supabase topic receives the
+    message as a broadcast. Raises `LocalProtocolError` when the payload cannot be encoded, or when the topic
+    is plain and `event` is reserved.
     """
     if isinstance(payload, (bytearray, memoryview)):
         payload = bytes(payload)
@@ -583,7 +584,7 @@ def announcement(topic: str, event: str, payload: Any, levels: int) -> SharedMes
 class Topics:
     """The topics that have members, and the topics with waiting diffs.
 
-    A topic is created for its first member and deleted after its last one.
+    A topic is created when its first member joins and deleted when its last member leaves.
     """
 
     __slots__ = (
@@ -616,7 +617,7 @@ class Topics:
         self.by_name: dict[str, Topic] = {}  # the topics that have members
         self._unlimited = None if is_limited(config) else Rates(self)  # shared by all connections
         self.work = 0  # units of work since the hub was created; see `limits.py`
-        self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), in order
+        self._waiting: dict[str, Topic] = {}  # topics changed since the last settle(), oldest change first
 
     # -- getters
 
@@ -627,23 +628,23 @@ class Topics:
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The topics whose diff waits for the end of the presence window."""
+        """The names of the topics whose diff waits for the end of the presence window."""
         return tuple(name for name in self.by_name if self._timers.get(name) is not None)
 
     def online(self, name: str) -> dict[str, tuple[Meta, ...]]:
-        """Return the present metas of a topic by presence key. Empty for a topic without members."""
+        """Return the current metas of a topic by presence key; `{}` for a topic without members."""
         topic = self.by_name.get(name)
         return {} if topic is None else topic.online()
 
     def members(self, name: str) -> tuple[Member, ...]:
-        """Return the members of a topic."""
+        """Return the members of a topic; `()` for an unknown topic."""
         topic = self.by_name.get(name)
         return () if topic is None else topic.members
 
     # -- for members
 
     def enter(self, name: str, member: Member) -> Topic:
-        """Add a member to a topic, and return it. Create the topic for its first member."""
+        """Add a member to a topic, and return the topic. The first member creates the topic."""
         topic = self.by_name.get(name)
         if topic is None:
             topic = self.by_name[name] = self._new_topic(name)
@@ -653,7 +654,7 @@ class Topics:
     def check(
         self, name: str, key: str, payload: Meta, payer: Allowance | None = None, *, freed: int = 0
     ) -> None:
-        """Raise the exception of `Topic.track` if `payload` cannot be tracked. The topic need not exist yet.
+        """Raise the exception that `Topic.track` would raise for `payload`. The topic need not exist yet.
 
         `freed` is the number of bytes that the caller releases before it tracks the payload.
         """
@@ -681,11 +682,11 @@ class Topics:
         self._outbox.put(event)
 
     def set_timer(self, name: TimerName, seconds: float) -> None:
-        """Set a timer of the hub. It fires in `seconds`."""
+        """Set a timer of the hub, which fires in `seconds`."""
         self._timers.set(name, self.clock.now + seconds)
 
     def cancel_timer(self, name: TimerName) -> None:
-        """Cancel a timer of the hub."""
+        """Cancel the timer `name` of the hub, if set."""
         self._timers.cancel(name)
 
     # -- for the hub

@@ -1,7 +1,7 @@
-"""Recording and replay of an endpoint, for bug reports.
+"""Recording and replay of an endpoint's inputs and outputs, for bug reports.
 
 - `recorder.py`: writes recordings;
-- `replay.py`: replays recordings, and shows them as text;
+- `replay.py`: replays recordings, and shows recordings as text;
 - `format.py`: the format of a recording;
 - `redaction.py`: hides secrets;
 - `frames.py`: splits byte streams into frames.

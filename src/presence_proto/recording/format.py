@@ -1,6 +1,7 @@
-"""The format of a recording: values, header, facts and commands, and outputs as JSON.
+"""The format of a recording: its header, values, facts, commands and outputs as JSON.
 
-Sent bytes are recorded as the messages in them, because the masks of a client's frames are random.
+A recording has the sent messages instead of the sent bytes, because the masks of a client's frames are
+random.
 """
 
 from __future__ import annotations
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
 
 
 # ----------------------------------------------------------------------------------------------------- values
-# Conversion of arguments, configs and events to JSON and back. Secrets are replaced by stand-ins.
+# Conversion of arguments, configs and events to JSON and back. Stand-ins replace secrets.
 
 
 KIND = "$"
-"""The key that marks an object as the form of a value that JSON lacks. The key's value names the kind."""
+"""The key of every JSON object that stands for a value without a JSON type.
+
+The value of this key is the name of the type.
+"""
 
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -60,19 +64,19 @@ def dump(value: Any) -> str:
 
 
 def from_bytes(data: bytes) -> str:
-    """Return bytes as base64."""
+    """Return the base64 text of `data`."""
     return b64encode(data).decode("ascii")
 
 
 def to_bytes(text: Any) -> bytes:
-    """Return the bytes of a base64 text. Raises `ValueError` or `TypeError`."""
+    """Return the bytes of a base64 text. Raises `ValueError` or `TypeError` for a malformed text."""
     return b64decode(text, validate=True)
 
 
 def to_json(value: Any, secrets: Secrets | None = None, *, name: str = "") -> Any:
-    """Return `value` in a form for `dump`, with its secrets replaced.
+    """Return `value` in a form that `dump` accepts, with all secrets replaced by stand-ins.
 
-    `name` is the name of the value. If it is the name of a secret, a string is a secret.
+    `name` is the name of the value. If `name` is the name of a secret, strings in the value are secrets.
     """
     try:
         return _to_json(value, secrets, name)
@@ -91,7 +95,7 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
         return secrets.hide(value) if is_secret_name(name) else secrets.redact_text(value)
     if isinstance(value, _BYTES):
         data = bytes(value)
-        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # a core does not accept it as bytes
+        kind = "bytes" if isinstance(value, bytes) else "bytearray"  # a core refuses a bytearray
         return {KIND: kind, "data": from_bytes(data if secrets is None else secrets.redact_json(data))}
     if isinstance(value, (list, tuple)):
         return [_to_json(item, secrets, name) for item in value]
@@ -108,7 +112,7 @@ def _to_json(value: Any, secrets: Secrets | None, name: str) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "") -> Any:
-    """Convert a mapping. If `above`, its name, is the name of a secret, all its strings are secrets."""
+    """Convert a mapping with the name `above`. Below a secret's name, all strings are secrets."""
     names = [_to_json(name, secrets, "") for name in value]
     inside = above if is_secret_name(above) else None
     items = [_to_json(item, secrets, inside or str(name)) for name, item in value.items()]
@@ -118,16 +122,16 @@ def _mapping(value: Mapping[Any, Any], secrets: Secrets | None, above: str = "")
 
 
 def fields(value: Any) -> dict[str, Any]:
-    """Return the fields of an attrs instance or a struct."""
+    """Return the fields of an attrs instance or a msgspec struct by name."""
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     return attrs.asdict(value, recurse=False)
 
 
 def from_json(value: Any) -> Any:
-    """Return the argument of `to_json`, or a value that a core treats in the same way.
+    """Return the value that `to_json` has converted, or a value that a core treats in the same way.
 
-    Raises `ValueError`, `TypeError` or `KeyError`.
+    Raises `ValueError`, `TypeError` or `KeyError` for a malformed `value`.
     """
     if isinstance(value, list):
         return [from_json(item) for item in value]
@@ -151,7 +155,7 @@ def from_json(value: Any) -> Any:
         case "pairs":
             return {_hashable(from_json(name)): from_json(item) for name, item in value["data"]}
         case "opaque":
-            return object()  # like the original value, it is not JSON
+            return object()  # like the original value, the object is not JSON
         case kind:
             raise ValueError(f"unknown kind of value: {kind!r}")
 
@@ -161,19 +165,19 @@ def _hashable(name: Any) -> Any:
 
 
 # ----------------------------------------------------------------------------------------------------- header
-# The first line of a recording: the arguments of the endpoint's constructor, without secrets.
+# The first line of a recording has the arguments of the endpoint's constructor, without secrets.
 
 
 FORMAT = "presence-recording"
 FORMAT_VERSION = 1
 
 FACTS = {
-    "transport_opened": ("conn", "address"),  # `address`: only from hubs that count connections by address
+    "transport_opened": ("conn", "address"),  # only hubs that count by address have `address`
     "receive_data": ("conn", "data"),
     "transport_closed": ("conn", "reason"),
     "tick": (),
 }
-"""The facts of every endpoint, with their arguments except `now`."""
+"""The facts that every endpoint accepts, with the arguments of each fact except `now`."""
 
 _CLIENT = ("connect", "disconnect", "set_access_token", "access_token_failed")
 COMMANDS = {
@@ -181,7 +185,7 @@ COMMANDS = {
     "PresenceClient": (*_CLIENT, "update_activity", "send_invite", "send_poke", "send_chat"),
     "Hub": ("broadcast", "close_channel", "crash_channel", "disconnect", "shutdown"),
 }
-"""The commands of each kind of endpoint."""
+"""The names of the commands of each kind of endpoint."""
 
 GETTERS = {
     "next_deadline",
@@ -189,7 +193,7 @@ GETTERS = {
     *("device_count", "is_user_stale", "user"),  # PresenceClient
     *("online", "wants_data"),  # Hub
 }
-"""The methods that change nothing and are not recorded."""
+"""The names of the methods that change nothing and are not recorded."""
 
 CALLS = {
     "presence_rule": ("topic", "params"),
@@ -197,7 +201,7 @@ CALLS = {
     "private_rule": ("topic", "access_token"),
     "wall_clock": (),
 }
-"""The functions of the hub's user that a hub calls, with their arguments. Their answers are recorded."""
+"""The functions that a hub calls from its config, with their arguments. The answers are recorded."""
 
 RECORDED = "recorded"
 DEFAULT_RULE = join_params_are_the_meta.__name__
@@ -213,7 +217,7 @@ def header(
     identity: Identity | None = None,
     online_at: str | None = None,
 ) -> dict[str, Any]:
-    """Return the header of a recording of `kind`. The secrets in the config are added to `secrets`."""
+    """Return the header for a recording of a `kind` endpoint. Add the secrets in the config to `secrets`."""
     token = None if identity is None else identity.access_token
     hidden = None if token is None else secrets.hide(token)
     return {
@@ -231,9 +235,9 @@ def header(
 
 
 def config_from_json(value: dict[str, Any], rules: dict[str, Any]) -> Config:
-    """Return the config in a header. `rules` are the functions for a hub's config.
+    """Return the config in a header. `rules` has the functions for a hub's config, by setting.
 
-    Raises `ConfigError`, or errors such as `TypeError`.
+    Raises `ConfigError` for invalid settings, or errors such as `TypeError` for a malformed `value`.
     """
     settings = {name: setting for name, setting in value.items() if name != "type"}
     for name, rule in rules.items():
@@ -248,7 +252,7 @@ def config_from_json(value: dict[str, Any], rules: dict[str, Any]) -> Config:
 
 
 def set_state(rng: Random, value: Any) -> None:
-    """Set the state of `rng` to the state in a header. Raises `ValueError` or `TypeError`."""
+    """Set the state of `rng` to the state in a header. Raises `ValueError` or `TypeError` if malformed."""
     version, words, position, gauss = value
     data = to_bytes(words)
     rng.setstate((version, (*struct.unpack(f">{len(data) // 4}I", data), position), gauss))
@@ -270,7 +274,7 @@ def _config_to_json(config: Config, secrets: Secrets) -> dict[str, Any]:
 
 
 def _client_secrets(config: RealtimeConfig, secrets: Secrets) -> dict[str, Any]:
-    """Return the settings that may hold secrets, with the secrets replaced."""
+    """Return the settings that may contain secrets, with the secrets replaced by stand-ins."""
     keys = {name: getattr(config, name) for name in ("api_key", "access_token")}
     hidden: dict[str, Any] = {name: None if key is None else secrets.hide(key) for name, key in keys.items()}
     hidden["params"] = [
@@ -316,11 +320,11 @@ _NAMES = {
 }
 
 
-CLIPPED = 200  # the most characters of a server's text that a core quotes
+CLIPPED = 200  # maximum number of characters that a core quotes from a server's text
 
 
 class Decoder:
-    """A decoder for one direction of one connection. It turns bytes into the messages in them."""
+    """A decoder that turns the bytes of one direction of one connection into frames and HTTP parts."""
 
     def __init__(self, secrets: Secrets | None, limit: int) -> None:
         self._secrets = secrets
@@ -329,7 +333,7 @@ class Decoder:
         self._compressed = False  # whether the current message is compressed
 
     def read(self, data: bytes) -> list[dict[str, Any]]:
-        """Add bytes. Return the frames and HTTP parts that are complete now."""
+        """Add bytes. Return the frames and HTTP parts that these bytes complete."""
         return [
             self._frame(piece)
             if isinstance(piece, FramePiece)
@@ -376,17 +380,17 @@ class OutputTeller:
         self._over: set[ConnId] = set()
 
     def closed(self, conn: ConnId) -> None:
-        """Note that this connection is over. Data for it may still wait to be drained."""
+        """Record the end of a connection. Outputs for the connection may still wait to be drained."""
         self._over.add(conn)
 
     def drained(self) -> None:
-        """Forget closed connections, because all outputs are drained."""
+        """Remove closed connections. The caller must have drained all outputs before."""
         for conn in self._over:
             self._decoders.pop(conn, None)
         self._over.clear()
 
     def tell(self, output: Any) -> dict[str, Any]:
-        """Return the line for an output."""
+        """Return the line of the recording for an output."""
         match output:
             case OpenTransport():
                 return {"open": output.conn, "host": output.host, "port": output.port, "tls": output.tls}
@@ -401,7 +405,7 @@ class OutputTeller:
 
     def _fields(self, event: Any) -> Any:
         told = to_json(fields(event), self._secrets)
-        told.pop("server_text", None)  # not in version 1 of the format; `message` has the same text
+        told.pop("server_text", None)  # version 1 of the format lacks this field; `message` has the same text
         for name in ("reason", "message"):
             words = getattr(event, name, None)
             if self._secrets is not None and isinstance(words, str) and len(words) >= CLIPPED:

@@ -1,6 +1,7 @@
-"""Split a byte stream into pieces: an HTTP head, then WebSocket frames or the body of a refusal.
+"""Split a byte stream into pieces: an HTTP head, followed by WebSocket frames or a refusal's body.
 
-Nothing is validated, because a recording must contain every received byte. The core validates.
+This module validates nothing, because a recording must contain every received byte. The core validates the
+bytes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender removes these bytes
 
 @frozen
 class HeadPiece:
-    """An HTTP start line, headers and the empty line."""
+    """An HTTP start line, the headers and the empty line after the headers."""
 
     raw: bytes
 
 
 @frozen
 class BodyPiece:
-    """A part of the body after the head of a refusal."""
+    """A part of the body that follows the HTTP head of a refusal."""
 
     raw: bytes
 
@@ -40,30 +41,30 @@ class FramePiece:
 
     @property
     def opcode(self) -> int:
-        """The opcode (RFC 6455 §5.2)."""
+        """The opcode of the frame (RFC 6455 §5.2)."""
         return self.raw[0] & 0x0F
 
     @property
     def is_control(self) -> bool:
-        """Whether it is a close, ping or pong frame.
+        """Whether the frame is a close, ping or pong frame.
 
-        Such frames may stand between the fragments of a message.
+        Control frames may stand between the fragments of a message.
         """
         return self.opcode >= CLOSE
 
     @property
     def fin(self) -> bool:
-        """Whether it is the last frame of its message."""
+        """Whether the frame is the last frame of its message."""
         return self.raw[0] & 0x80 != 0
 
     @property
     def compressed(self) -> bool:
-        """Whether it begins a compressed message."""
+        """Whether the frame begins a compressed message."""
         return self.raw[0] & 0x40 != 0
 
     @property
     def payload(self) -> bytes:
-        """The unmasked payload."""
+        """The unmasked payload of the frame."""
         return self._masked(self.raw[self.header :])
 
     def with_payload(self, payload: bytes) -> bytes:
@@ -82,14 +83,14 @@ Piece: TypeAlias = HeadPiece | BodyPiece | FramePiece
 
 
 class Scanner:
-    """A splitter of a byte stream into pieces. Joined together, the pieces equal the stream."""
+    """A splitter that turns a byte stream into pieces. The concatenation of all pieces equals the stream."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
         self._expects: type[Piece] = HeadPiece
 
     def feed(self, data: bytes) -> list[Piece]:
-        """Add bytes. Return the pieces that are complete now."""
+        """Add bytes. Return the pieces that these bytes complete."""
         self._rest += data
         pieces = []
         while (piece := self._next()) is not None:
@@ -98,7 +99,7 @@ class Scanner:
         return pieces
 
     def take_rest(self) -> Piece:
-        """Return the incomplete last piece, at the end of the stream."""
+        """Return the incomplete last piece of the stream. Must be called at the end of the stream."""
         rest, header = bytes(self._rest), self._frame_header()
         self._rest.clear()
         if self._expects is FramePiece:
@@ -124,7 +125,7 @@ class Scanner:
         head = HeadPiece(bytes(self._rest[: end.end()]))
         status = head.raw.split(None, 2)[1] if head.raw.startswith(b"HTTP/") and b" " in head.raw else b"101"
         if status == b"101":
-            self._expects = FramePiece  # for a request, too: early frames may follow it at once
+            self._expects = FramePiece  # for a request, too: early frames may follow a request at once
         elif not status.startswith(b"1"):
             self._expects = BodyPiece
         return head
@@ -142,19 +143,19 @@ class Scanner:
 
 
 class Inflater:
-    """An inflater for the compressed messages of one direction.
+    """An inflater for the compressed messages of one direction of a connection.
 
     `limit` is the maximum size of a message in bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._zlib = zlib.decompressobj(-15)  # the largest window; it can inflate smaller ones, too
+        self._zlib = zlib.decompressobj(-15)  # the largest window also inflates data of smaller windows
 
     def inflate(self, data: bytes, *, whole: bool = True) -> bytes | None:
         """Return the message up to its first fault, or `None` when the message exceeds the limit.
 
-        With `whole=False`, `data` is only the beginning of a message; the stream ends there.
+        With `whole=False`, `data` is only the beginning of a message, because the stream ends there.
         """
         data = data + _TAIL if whole else data
         before = self._zlib.copy()

@@ -1,4 +1,4 @@
-"""`Recorder`: records all inputs and outputs of an endpoint, for a later replay."""
+"""A `Recorder` records all inputs and outputs of an endpoint, for a later replay."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId, Endpoint
 
 MAX_HELD = 64 * 1024 * 1024
-"""The most characters of lines that may wait for the end of a message. Above that the recording ends."""
+"""Maximum number of characters in lines that wait for the end of a message. With more, recording stops."""
 
 E = TypeVar("E", bound=RealtimeClient | PresenceClient | Hub)
 
 
 class _RecordedEndpoint(SansIO):
-    """A core whose facts, commands and outputs are recorded. `isinstance` takes it for its core.
+    """A core whose facts, commands and outputs are recorded. `__class__` is the class of this core.
 
-    Each public method is recorded, unless it is named in `GETTERS`. A method that is in no table raises
-    `AttributeError`, because a recording without it could not be replayed.
+    Each public method is recorded, unless `GETTERS` contains its name. Access to a method that is in no table
+    raises `AttributeError`, because a recording without its calls could not be replayed.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class _RecordedEndpoint(SansIO):
 
 @frozen
 class _Received:
-    """A line that waits until its received bytes are redacted."""
+    """A line of the recording that waits until the received bytes in the line are redacted."""
 
     line: dict[str, Any]
     inbound: Inbound
@@ -83,17 +83,17 @@ class _Received:
 
 
 class Recorder:
-    """A factory for one recorded endpoint: call one of `realtime_client`, `presence_client` and `hub`.
+    """A factory for one recorded endpoint. Call `realtime_client`, `presence_client` or `hub` once.
 
-    The endpoint behaves like an unrecorded one. Every fact, command and output is passed to `write` as one
-    line of JSON with a newline. The header, written before the first line, contains the arguments of the
-    endpoint's constructor. `close` writes the last line.
+    The endpoint behaves like an unrecorded endpoint. The recorder passes every fact, command and output to
+    `write` as one line of JSON with a newline. The header, written before the first line, contains the
+    arguments of the endpoint's constructor. `close` writes the last line.
 
-    Secrets are replaced by stand-ins of the same length. Secrets are keys and tokens, values in queries,
-    headers and params, and JSON fields named like a token, a key or a password. A known secret is also
-    replaced where later data quotes it. A line with an incomplete message waits for the rest of the message,
-    and all later lines wait, too. When a secret cannot be replaced because its message is compressed, the
-    recording ends, and the last line says so.
+    Stand-ins of the same length replace secrets. Secrets are keys and tokens, values in queries, headers and
+    params, and JSON fields named like a token, a key or a password. A known secret is also replaced in later
+    data that quotes the secret. A line with an incomplete message waits for the rest of the message, and all
+    later lines wait, too. When a secret cannot be replaced because its message is compressed, the recording
+    ends, and the last line gives this reason.
     """
 
     def __init__(self, write: Callable[[str], object]) -> None:
@@ -102,11 +102,11 @@ class Recorder:
         self._lines: deque[str | _Received] = deque()
         self._held = 0  # characters in `_lines`
         self._inbound: dict[ConnId, Inbound] = {}
-        self._wanted: set[ConnId] = set()  # requested by a client, not opened yet
-        self._last_conn = -1  # the id opened last
-        self._header: str | None = None  # "" once it is written
+        self._wanted: set[ConnId] = set()  # requested by a client, but not opened yet
+        self._last_conn = -1  # the id of the last opened transport
+        self._header: str | None = None  # "" after the header is written
         self._is_hub = False
-        self._inside = False  # during a fact or command: calls from the hub's rules are not recorded
+        self._inside = False  # true during a fact or command: calls from the hub's rules are not recorded
         self._drained = True
         self._ended = False
 
@@ -132,7 +132,7 @@ class Recorder:
         return self._recorded(client, config.max_message_size)
 
     def hub(self, config: HubConfig | None = None, *, rng: Random | None = None) -> Hub:
-        """Return a recorded `Hub`. The answers of its rules and of its wall clock are recorded, too."""
+        """Return a recorded `Hub`. The recording includes the answers of the hub's rules and wall clock."""
         config = HubConfig() if config is None else config
         self._begin(header("Hub", config, rng, self._secrets))
         rules: dict[str, Any] = {
@@ -143,7 +143,7 @@ class Recorder:
         return self._recorded(Hub(evolve(config, **rules), rng=rng), config.max_message_size)
 
     def close(self) -> None:
-        """End the recording: write the waiting lines and the last line."""
+        """End the recording: write all waiting lines and the last line."""
         self._finish(*self._inbound)
         self._end(None)
 
@@ -155,7 +155,7 @@ class Recorder:
         return cast("E", _RecordedEndpoint(core, self._run, self._drain))
 
     def _run(self, name: str, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a fact or command, and record it."""
+        """Call and record a fact or command."""
         if self._inside or self._ended:
             return method(*args, **kwargs)
         self._went_in(name, args, kwargs)
@@ -191,7 +191,8 @@ class Recorder:
                 return
             case "transport_opened":
                 if (address := told.get("address")) is not None:
-                    # Addresses are private. Equal addresses get equal stand-ins, so the core can count them.
+                    # Addresses are private. Equal addresses get equal stand-ins, so a replay counts in the
+                    # same way.
                     told["address"] = self._secrets.hide(address, seek=False)
                 if conn in self._wanted or (self._is_hub and conn > self._last_conn):
                     self._wanted.discard(conn)
@@ -205,7 +206,7 @@ class Recorder:
     def _receive(self, line: dict[str, Any], data: bytes) -> None:
         inbound = self._inbound.get(line["conn"])
         if inbound is None:
-            # The core ignores this connection. Its data may contain anything, so record zero bytes instead.
+            # The core ignores this connection. The data may contain secrets, so record zero bytes instead.
             self._put({**line, "data": from_bytes(bytes(len(data)))})
             return
         try:
@@ -215,7 +216,7 @@ class Recorder:
         self._put(_Received(line, inbound, len(data)))
 
     def _finish(self, *conns: ConnId) -> None:
-        """Stop reading these connections: the core ignores their data from now on."""
+        """Stop reading these connections: the core ignores all later data of these connections."""
         for conn in conns:
             self._wanted.discard(conn)
             self._teller.closed(conn)
@@ -227,7 +228,7 @@ class Recorder:
         self._flush()
 
     def _asked(self, name: str, rule: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a rule of the hub's user, so that its answers are recorded."""
+        """Return a function that calls a rule of the hub's user and records its answers."""
 
         def ask(*args: Any) -> Any:
             line = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)), self._secrets)}
@@ -281,7 +282,7 @@ class Recorder:
             self._end("a message took too long to be complete")
 
     def _flush(self) -> None:
-        """Write the lines before the first one that waits."""
+        """Write all lines before the first line that waits."""
         while self._lines and not self._ended:
             entry = self._lines[0]
             if isinstance(entry, str):
@@ -303,13 +304,14 @@ class Recorder:
     def _end(self, reason: str | None) -> None:
         """Write the last line.
 
-        `reason` says why the recording ends before its endpoint, or is `None`.
+        `reason` says why the recording ends before its endpoint. After a complete recording, `reason` is
+        `None`.
         """
         if not self._ended:
             self._flush()
             self._ended = True
             self._lines.clear()
-            if self._header == "":  # something was recorded
+            if self._header == "":  # the header, and so at least one line, was written
                 self._write_out(dump({"end": reason}) + "\n")
 
 

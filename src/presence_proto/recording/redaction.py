@@ -1,8 +1,8 @@
-"""Secrets, and the stand-ins that replace them in a recording.
+"""Secrets, and the stand-ins that replace the secrets in a recording.
 
 A stand-in has the shape of its secret: the same number of bytes, and the same kinds of characters in the same
-places. So it fits into frames, JSON, percent-encoding and headers. A core handles the stand-in exactly like
-the secret, for example when it escapes the secret or finds it in a server's text.
+places. Therefore, a stand-in fits into frames, JSON, percent-encoding and headers. A core handles a stand-in
+exactly like the secret, for example when the core escapes the value or finds the value in a server's text.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_SOUGHT = 64
-"""Maximum number of secrets searched for in a message; the newest are kept. This bounds the search cost."""
+"""Maximum number of secrets searched for in a message, to bound the search cost. The newest are kept."""
 
 MAX_SOUGHT_LENGTH = 64 * 1024  # bytes; longer secrets are not searched for in later data
 
 MAX_CODED_LENGTH = 4096  # bytes; longer secrets are not searched for in base64 and hex
 
-_WINDOW = 8  # bytes; each form of a secret has at least as many
+_WINDOW = 8  # bytes; the minimum length of each form of a secret
 _BLOCK = 4  # bytes, an unsigned int; a window at any offset contains at least one whole aligned block
 
 MAX_NUMBERED = 16_384
-"""Maximum number of remembered stand-ins; the newest are kept. A forgotten secret gets a new stand-in."""
+"""Maximum number of remembered stand-ins, the newest ones. A forgotten secret gets a new stand-in."""
 
 VOCABULARY = (
     "HTTP/1.1 Switching Protocols Upgrade upgrade websocket Bearer Basic permessage-deflate phx_join "
@@ -58,7 +58,7 @@ _WORDS = frozenset(VOCABULARY.lower().encode().split())
 _CHARACTER = re.compile(
     rb"(?P<word>[A-Za-z0-9_.~-])|(?P<two>[\xc2-\xdf][\x80-\xbf])|(?P<three>[\xe0-\xef][\x80-\xbf]{2})"
     rb"|(?P<four>[\xf0-\xf4][\x80-\xbf]{3})"
-    # Characters with escape sequences of their own are not replaced.
+    # Characters that have their own escape sequences are not replaced.
     rb"|(?P<kept>[\x00-\x20\"/\\\x7f-\xff])|(?P<mark>.)",
     re.DOTALL,
 )
@@ -78,16 +78,16 @@ def _first_of_kind(code: int) -> int:
 
 
 _FIRST_OF_KIND = bytes(map(_first_of_kind, range(256)))
-"""Table for `bytes.translate` of ASCII text: each character becomes the first one of its alphabet."""
+"""Table for `bytes.translate` of ASCII text: each character becomes the first of its alphabet."""
 
 _TAIL = 64
-"""Number of last characters of a stand-in that encode its number. Others are the first of their alphabet."""
+"""Maximum number of characters at the end of a stand-in that encode the stand-in's number."""
 
 
 def _stand_in(secret: bytes, number: int) -> bytes:
     """Return the stand-in of a secret.
 
-    The characters of its tail are digits of `number`, which is unique per secret.
+    The last characters of the stand-in are digits of `number`, which is unique per secret.
     """
     head, tail = _halves(secret)
     written = []
@@ -103,7 +103,7 @@ def _stand_in(secret: bytes, number: int) -> bytes:
 
 
 def _halves(secret: bytes) -> tuple[bytes, bytes]:
-    """Return the stand-in for a secret without its tail, and the unchanged tail."""
+    """Return the stand-in for a secret without its last characters, and these last characters unchanged."""
     if secret.isascii():
         return secret[:-_TAIL].translate(_FIRST_OF_KIND), secret[-_TAIL:]
     try:
@@ -114,7 +114,7 @@ def _halves(secret: bytes) -> tuple[bytes, bytes]:
 
 
 class _FirstOfKind(dict[int, str]):
-    """Table for `str.translate`. Each different character of a text is looked up once."""
+    """Table for `str.translate`, which computes the entry of each different character once."""
 
     def __missing__(self, code: int) -> str:
         match = _CHARACTER.fullmatch(_bytes(chr(code)))
@@ -125,7 +125,7 @@ class _FirstOfKind(dict[int, str]):
 
 
 def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the hex and base64 forms of the secret, each with the same form of its stand-in.
+    """Yield the hex and base64 forms of `secret`, each with the same form of `stand_in`.
 
     The base64 forms cover all three alignments of the secret in a longer text.
     """
@@ -136,8 +136,8 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
         inner = slice(-(-8 * shift // 6), 8 * (shift + len(secret)) // 6)
         form, other = (b64encode(bytes(shift) + text)[inner] for text in (secret, stand_in))
         yield form.translate(url_safe), other.translate(url_safe)
-        yield form, other  # last, so it wins in a `dict` when both base64 alphabets give the same form
-    # The secret encoded alone: its last base64 character depends on the secret only.
+        yield form, other  # last, so this pair wins in a `dict` when both base64 alphabets give the same form
+    # For a secret encoded alone, the last base64 character depends on the secret only.
     form, other = (b64encode(text).rstrip(b"=") for text in (secret, stand_in))
     yield form.translate(url_safe), other.translate(url_safe)
     yield form, other
@@ -146,7 +146,7 @@ def _coded_forms(secret: bytes, stand_in: bytes) -> Iterator[tuple[bytes, bytes]
 # ---------------------------------------------------------------------------------------------- escapes
 
 # A match is one escape sequence, or bytes without escape sequences. JSON may be the body of an HTTP response,
-# so the line between two chunks (chunked transfer encoding) also matches; it decodes to nothing.
+# so the line between two chunks (chunked transfer encoding) also matches. Such a line decodes to nothing.
 _JSON = re.compile(
     rb"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"\\/bfnrt]"
     rb"|\r\n[0-9A-Fa-f]+[^\r\n]{0,80}\r\n|[^%+\\\r]+|.",
@@ -156,11 +156,11 @@ _QUERY = re.compile(rb"%[0-9A-Fa-f]{2}|[^%+\\\r]+|.", re.DOTALL)
 _MARKS = {_JSON: (b"\\", b"\r\n"), _QUERY: (b"%", b"+")}  # a text without these marks has no escapes
 _BACKSLASHED = dict(zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True))
 _LEVELS = 3
-"""Maximum number of nested escapings, such as JSON in JSON, in which secrets are found."""
+"""Maximum number of nested escape levels, such as JSON in JSON, in which secrets are found."""
 
 
 class _Escaped:
-    """An escaped text, split into units as written, and its unescaped form `plain`."""
+    """An escaped text, split into escape sequences and plain pieces, and its unescaped form `plain`."""
 
     def __init__(self, data: bytes, syntax: re.Pattern[bytes]) -> None:
         self._units = syntax.findall(data)
@@ -168,7 +168,7 @@ class _Escaped:
         self.plain = b"".join(self._pieces)
 
     def rewritten(self, plain: bytes) -> bytes:
-        """Return `plain`, a text of the same shape, with the escapes of this text."""
+        """Return `plain`, which has the shape of `self.plain`, with the escapes of this text."""
         written, at = [], 0
         alike: dict[tuple[bytes, bytes], bytes] = {}
         for unit, piece in zip(self._units, self._pieces, strict=True):
@@ -181,9 +181,9 @@ class _Escaped:
 
 
 class _Pieces(dict[bytes, bytes]):
-    """The unescaped form of each unit of a text, computed once per different unit.
+    """The unescaped form of each unit (escape sequence or plain piece), computed once per different unit.
 
-    A text may have a million units.
+    The cache saves time, because a text may have a million units.
     """
 
     def __init__(self, syntax: re.Pattern[bytes]) -> None:
@@ -215,7 +215,7 @@ def _unescaped(unit: bytes) -> bytes:
 def _escaped_like(unit: bytes, plain: bytes) -> bytes:
     """Escape `plain` in the same way as `unit`.
 
-    `unit` is not a backslash escape of one letter: stand-ins keep those characters.
+    `unit` is never a backslash escape of one letter, because stand-ins keep such characters.
     """
     if _is_plain(unit):
         return plain
@@ -233,9 +233,9 @@ _FIELD = re.compile(rb'("([^"\\]{1,64})"\s*:\s*")((?:[^"\\]++|\\.)*+)', re.DOTAL
 
 
 class _Forms:
-    """The forms of one secret to search for.
+    """The forms of one secret that are searched for in data.
 
-    They are the secret itself and, unless it is long, its hex and base64 forms.
+    The forms are the secret itself and, if the secret is not too long, its hex and base64 forms.
     """
 
     __slots__ = ("blocks", "stand_ins")
@@ -249,9 +249,10 @@ class _Forms:
 
 
 class Secrets:
-    """The secrets known so far. The methods `hide…` add secrets when they replace them in place.
+    """The secrets known so far. The methods `hide…` replace secrets in place and add these secrets.
 
-    Memory and time are bounded: at most `MAX_SOUGHT` secrets are searched for, plus those kept by `keep`.
+    Memory and time are bounded: at most `MAX_SOUGHT` secrets are searched for, plus the secrets that `keep`
+    keeps.
     """
 
     def __init__(self) -> None:
@@ -264,30 +265,33 @@ class Secrets:
         self._sorted: dict[bytes, bytes] | None = None  # all forms, longest first; `None`: must be rebuilt
 
     def keep(self) -> None:
-        """Keep searching for the secrets known now, those of the config, during the whole recording."""
+        """Search for all secrets known now, which come from the config, during the whole recording."""
         self._kept |= self._sought
         self._sought.clear()
 
     # ---------------------------------------------------------------- hide a known secret in place
 
     def hide(self, secret: str, *, seek: bool = True) -> str:
-        """Return the stand-in of a secret. With `seek` the secret is searched for in later data, too."""
+        """Return the stand-in of a secret. With `seek`, the secret is also searched for in later data."""
         return _text(self.hide_bytes(_bytes(secret), seek=seek))
 
     def hide_in_query(self, value: bytes, *, seek: bool = True) -> bytes:
-        """Hide a percent-encoded value of a query. See `hide`."""
+        """Return the stand-in of a percent-encoded query value. `seek` has the same meaning as in `hide`."""
         escaped = _Escaped(value, _QUERY)
         return escaped.rewritten(self.hide_bytes(escaped.plain, seek=seek))
 
     def hide_in_json(self, value: bytes) -> bytes:
-        """Hide a JSON string, given as written, without its quotes. See `hide`."""
+        """Return the stand-in of an escaped JSON string without its quotes.
+
+        The string is also searched for in later data.
+        """
         escaped = _Escaped(value, _JSON)
         return escaped.rewritten(self.hide_bytes(escaped.plain))
 
     def hide_words(self, words: bytes) -> bytes:
-        """Hide each word of a header's value, except words of the protocols, such as `Bearer`.
+        """Replace each word of a header's value, except words of the protocols, such as `Bearer`.
 
-        The words may not be secrets, so they are not searched for in later data.
+        The replaced words are not searched for in later data, because a word may not be a secret.
         """
         return re.sub(
             rb"\S+",
@@ -296,7 +300,7 @@ class Secrets:
         )
 
     def hide_bytes(self, secret: bytes, *, seek: bool = True) -> bytes:
-        """Hide a secret given as bytes. See `hide`."""
+        """Return the stand-in of a secret given as bytes. `seek` has the same meaning as in `hide`."""
         known = _hash(secret)
         if known in self._ours:
             return secret
@@ -309,7 +313,7 @@ class Secrets:
     def _number(self, known: bytes) -> int:
         number = self._numbers.pop(known, None)
         if number is None:
-            self._count += 1  # do not use 0: in base64 its stand-in would contain itself, shifted
+            self._count += 1  # do not use 0: its stand-in would contain a shifted copy of itself in base64
             number = self._count
         _remember(self._numbers, known, number)
         return number
@@ -340,7 +344,7 @@ class Secrets:
     # ---------------------------------------------------------------- find and hide secrets in a text
 
     def redact(self, data: bytes) -> bytes:
-        """Return `data` with each known secret replaced: plain, escaped, in base64 or in hex.
+        """Return `data` with each known secret replaced, whether plain, escaped, in base64 or in hex.
 
         The length stays the same.
         """
@@ -349,11 +353,11 @@ class Secrets:
         return _at_all_levels(data, self._replace)
 
     def redact_text(self, text: str) -> str:
-        """Redact a `str`. See `redact`."""
+        """Return `text` with each known secret replaced, like `redact`."""
         return _text(self.redact(_bytes(text)))
 
     def redact_json(self, data: bytes) -> bytes:
-        """Redact a message. Strings in JSON fields with a secret's name, also nested ones, are secrets."""
+        """Redact a JSON message. All strings inside fields with a secret's name are secrets."""
         try:
             self._learn(json.loads(data), is_secret=False)
         except (ValueError, RecursionError):
@@ -361,17 +365,17 @@ class Secrets:
         return self.redact(_FIELD.sub(self._hide_field, data))
 
     def redact_clipped(self, text: str) -> str:
-        """Redact text that a core may have shortened: it may end in the middle of a secret."""
+        """Redact a text that may end in the middle of a secret, because a core may have shortened it."""
         return _text(self.redact_end(self.redact(_bytes(text))))
 
     def redact_end(self, data: bytes) -> bytes:
-        """Return `data`, which was cut off, with the beginning of a known secret at its end replaced."""
+        """Return `data`, which was cut off, with a known secret's beginning replaced at the end of `data`."""
 
         return _at_all_levels(data, self._replace_beginning)
 
     def _replace(self, data: bytes) -> bytes:
-        # Data rarely holds a secret. So check first the blocks, then the windows at each position: the cost
-        # of these checks does not depend on the number of forms.
+        # Data rarely contains a secret. Therefore, check first the blocks, then the windows at each position.
+        # The cost of these checks does not depend on the number of forms.
         if not self._may_hold(data):
             return data
         forms = self._sorted_forms()
@@ -383,13 +387,13 @@ class Secrets:
         return data
 
     def _may_hold(self, data: bytes) -> bool:
-        """Whether `data` may contain a form.
+        """Whether `data` may contain a form of a secret.
 
         Each form starts with a window, and a window contains an aligned block.
         """
         if self._blocks is None:
             self._blocks = set().union(*(forms.blocks for forms in (self._kept | self._sought).values()))
-        # Compare aligned blocks only: 50 times faster than windows at every offset.
+        # Compare only aligned blocks, which is 50 times faster than windows at every offset.
         blocks = memoryview(data)[: len(data) // _BLOCK * _BLOCK].cast("I")
         return not self._blocks.isdisjoint(blocks)
 
@@ -410,7 +414,7 @@ class Secrets:
         return field[0]
 
     def _learn(self, value: Any, *, is_secret: bool) -> None:
-        """Add the secrets in a parsed message. Only a parser recognizes names that contain escapes."""
+        """Add the secrets in a parsed JSON message. Only a parser recognizes names that contain escapes."""
         if isinstance(value, str) and is_secret:
             self.hide(value)
         elif isinstance(value, dict):
@@ -432,7 +436,7 @@ def _remember(known: dict[bytes, T], secret: bytes, value: T) -> None:
 
 
 def _at_all_levels(data: bytes, change: Callable[[bytes], bytes], levels: int = _LEVELS) -> bytes:
-    """Apply `change`, which keeps the shape, to `data` and to the escaped texts in it."""
+    """Apply `change`, which keeps the shape of a text, to `data` and to the escaped texts in `data`."""
     data = change(data)
     for syntax, marks in _MARKS.items() if levels else ():
         if any(mark in data for mark in marks):
@@ -451,7 +455,7 @@ def _text(data: bytes) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- http
-# Redaction of HTTP heads: upgrade requests and their responses.
+# Redaction of HTTP heads, which are upgrade requests and their responses.
 
 
 # Headers whose values are kept. The values of all other headers are treated as secret.
@@ -476,7 +480,7 @@ _LINE = re.compile(rb"([^:\s]+)(:[ \t]*)(.*)", re.DOTALL)
 
 
 def redact_head(head: bytes, secrets: Secrets) -> bytes:
-    """Redact a start line and headers. The length stays the same."""
+    """Redact an HTTP start line and the headers. The length stays the same."""
     first, *lines = head.split(b"\n")
     method, space, target = first.partition(b" ")
     redacted = [first if method.startswith(b"HTTP/") else method + space + redact_url(target, secrets)]
@@ -492,7 +496,7 @@ def redact_head(head: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_header(name: bytes, value: bytes, secrets: Secrets) -> bytes:
-    """Redact the value of a header. `name` is in lower case."""
+    """Redact the value of an HTTP header. `name` must be in lower case."""
     if name == SUBPROTOCOLS:
         return re.sub(rb"[^,\s]+", lambda one: redact_subprotocol(one[0], secrets), value)
     if name in HARMLESS:
@@ -510,10 +514,10 @@ def redact_header(name: bytes, value: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
-    """Redact one subprotocol. Some clients send a token in it."""
+    """Redact one WebSocket subprotocol, because some clients send a token as a subprotocol."""
     encoded = auth_token((subprotocol.decode("latin-1"),))
     if encoded and auth_token_subprotocol(encoded).encode() == subprotocol:
-        # Hide the decoded token, and encode its stand-in: a replay encodes the stand-in, too.
+        # Replace the decoded token, and encode its stand-in, because a replay encodes the stand-in, too.
         return auth_token_subprotocol(secrets.hide(encoded)).encode()
     if subprotocol.startswith(_BEARER):
         scheme, dot, token = subprotocol.rpartition(b".")
@@ -522,9 +526,9 @@ def redact_subprotocol(subprotocol: bytes, secrets: Secrets) -> bytes:
 
 
 def redact_url(url: bytes, secrets: Secrets) -> bytes:
-    """Redact all query values except `vsn`, in a URL or in a request's target with the rest of its line.
+    """Redact all query values except `vsn` in a URL, or in a request line after the method.
 
-    Values without a secret's name are not searched for in later data.
+    Only values that have no name or a secret's name are searched for in later data.
     """
     address, question_mark, rest = url.partition(b"?")
     query = re.match(rb"\S*", rest)
@@ -541,17 +545,18 @@ def redact_url(url: bytes, secrets: Secrets) -> bytes:
 
 
 # ---------------------------------------------------------------------------------------------------- inbound
-# The received bytes of one connection without secrets. Their length stays the same.
+# The received bytes of one connection without secrets. Redaction does not change the number of bytes.
 #
-# Chunks and fragments may split a secret. So bytes are ready for writing only when their message is complete.
+# Chunks and fragments may split a secret. Therefore, bytes are ready for writing only when their message is
+# complete.
 
 
 class CannotRedactError(Exception):
-    """The bytes contain or may contain a secret that cannot be replaced. The text gives the reason."""
+    """The bytes contain or may contain a secret that cannot be replaced. The error text gives the reason."""
 
 
 class Inbound:
-    """Redactor for the received bytes of one connection.
+    """A redactor for the received bytes of one connection.
 
     `limit` is the maximum size of a message in bytes. After `CannotRedactError` the object must not be used.
     """
@@ -569,13 +574,13 @@ class Inbound:
         return len(self._ready)
 
     def take(self, count: int) -> bytes:
-        """Return the next `count` of the ready bytes."""
+        """Remove and return the next `count` bytes of the ready bytes."""
         taken = bytes(self._ready[:count])
         del self._ready[:count]
         return taken
 
     def feed(self, data: bytes) -> None:
-        """Add received bytes. Raises `CannotRedactError`."""
+        """Add received bytes. Raises `CannotRedactError` for a secret that cannot be replaced."""
         for piece in self._scanner.feed(data):
             match piece:
                 case HeadPiece():
@@ -593,7 +598,7 @@ class Inbound:
                         self._release()
 
     def finish(self) -> None:
-        """Redact the remaining bytes at the end of the connection. Raises `CannotRedactError`."""
+        """Redact the remaining bytes at the end of the connection. Raises `CannotRedactError` like `feed`."""
         rest = self._scanner.take_rest()
         if isinstance(rest, HeadPiece):
             self._held.append(self._secrets.redact_end(redact_head(rest.raw, self._secrets)))
@@ -602,9 +607,9 @@ class Inbound:
         self._release(cut=True)
 
     def _release(self, *, cut: bool = False) -> None:
-        """Redact the held parts and make them ready.
+        """Redact the held parts of a message and make the redacted bytes ready.
 
-        They are a complete message or, if `cut`, the beginning of a message.
+        The held parts are a complete message or, if `cut` is true, the beginning of a message.
         """
         parts = [piece.payload if isinstance(piece, FramePiece) else piece.raw for piece in self._message()]
         payload = b"".join(parts)

@@ -1,4 +1,4 @@
-"""`replay`: repeat a recording's inputs with the current core, and find the first different output."""
+"""`replay` repeats a recording's inputs with the current core, and finds the first different output."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ NOTHING = "nothing"
 
 @frozen
 class Difference:
-    """The first line that the current core produces differently: its number (from 1), and both lines.
+    """The first different line of a replay: its line number, counted from 1, and both lines.
 
-    `expected` is the recorded line, `got` the new line, both as JSON. `"nothing"` stands for a missing line.
+    `expected` is the recorded line, and `got` is the line of the replay, both as JSON. `"nothing"` stands for
+    a missing line.
     """
 
     line: int
@@ -54,10 +55,10 @@ class Difference:
 
 @frozen
 class ReplayResult:
-    """The result of a replay. The counts cover the replayed lines, up to the difference if there is one.
+    """The result of a replay. The counts cover all replayed lines, up to the first difference if any.
 
-    `kind` is the kind of the endpoint, `package` the version of the package that recorded it. `note` is the
-    reason if the recording ended before its endpoint, otherwise `None`.
+    `kind` is the kind of the endpoint, and `package` is the version of the package that made the recording.
+    `note` is the reason why the recording ended before its endpoint, otherwise `None`.
     """
 
     kind: str
@@ -71,16 +72,16 @@ class ReplayResult:
 
     @property
     def same(self) -> bool:
-        """Whether there is no difference."""
+        """Whether the replay produced no difference."""
         return self.difference is None
 
 
 def replay(lines: Iterable[str]) -> ReplayResult:
     """Replay a recording with a new endpoint, and compare the outputs line by line.
 
-    The replay stops at the first difference. Lines are read one by one and not kept. Raises `RecordingError`
-    for lines that are not a recording, for another format version, and for a malformed or incomplete
-    recording.
+    The replay stops at the first difference. The function reads the lines one by one and does not keep them.
+    Raises `RecordingError` for lines that are not a recording, for an unsupported format version, and for a
+    malformed or incomplete recording.
     """
     reader = Reader(lines)
     player = _Player(reader)
@@ -97,7 +98,7 @@ def replay(lines: Iterable[str]) -> ReplayResult:
 
 
 class Reader:
-    """An iterator over the lines of a recording after its header, with their line numbers."""
+    """An iterator over the line numbers and lines of a recording, after its header."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
@@ -121,7 +122,7 @@ class Reader:
             yield self.number, line
 
     def calls(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the next lines as long as they record calls of rules."""
+        """Yield the next lines up to the first line that does not record the call of a rule."""
         while (line := self._take()) is not None:
             if "called" not in line:
                 self._next = line
@@ -129,7 +130,7 @@ class Reader:
             yield self.number, line
 
     def expect_end(self) -> None:
-        """Raise `RecordingError` if more lines follow."""
+        """Raise `RecordingError` if more lines follow the line that was read last."""
         if self._read() is not None:
             raise RecordingError(self.number, "the recording goes on after its end")
 
@@ -152,16 +153,16 @@ class Reader:
 
 
 class _Player:
-    """An endpoint created from the header, and the state of its replay."""
+    """The endpoint created from a recording's header, and the state of the replay."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._header = reader.header
         self._counts = {"fact": 0, "command": 0, "output": 0}
-        self._outcome: dict[str, Any] | None = None  # result of the last input, until it is compared
+        self._outcome: dict[str, Any] | None = None  # result of the last input, until compared
         self._answers: list[tuple[int, dict[str, Any]]] = []  # recorded answers to a hub's calls
         self._unasked: Difference | None = None
-        self._drained: deque[Any] = deque()  # drained outputs not compared yet
+        self._drained: deque[Any] = deque()  # drained outputs that are not compared yet
         try:
             self._kind = self._header["kind"]
             self._inputs: dict[str, tuple[str, ...]] = {"fact": tuple(FACTS), "command": COMMANDS[self._kind]}
@@ -189,15 +190,15 @@ class _Player:
         raise TypeError(f"a {type(config).__name__} cannot configure a {self._kind}")
 
     def result(self, difference: Difference | None, note: str | None = None) -> ReplayResult:
-        """Return the result of the replay."""
+        """Return the result of the replay: `difference`, or after the whole recording `note`."""
         lines = self._reader.number if difference is None else difference.line
         counts = (self._counts["fact"], self._counts["command"], self._counts["output"])
         return ReplayResult(self._kind, self._package, lines, *counts, difference, note)
 
     def play(self, number: int, line: dict[str, Any]) -> Difference | None:
-        """Replay a line: repeat an input, or compare an output."""
+        """Replay a line: repeat the input or compare the output in this line."""
         if line.get("end") is not None:
-            return None  # the recording was ended early, so later outputs are unknown
+            return None  # the recording ended early, so later outputs are unknown
         if (outcome := self._outcome) is not None:
             self._outcome = None
             return None if _text(line) == _text(outcome) else _difference(number, line, outcome)
@@ -244,7 +245,7 @@ class _Player:
         self._answers = list(self._reader.calls())
         try:
             result = call()
-        except Exception as exc:  # a bug or an invalid command; the recording may expect this exception
+        except Exception as exc:  # a bug or an invalid command; the recording may contain this exception
             self._outcome = {"raised": type(exc).__name__}
         else:
             self._outcome = None if result is None else {"returned": result}
@@ -253,7 +254,7 @@ class _Player:
         return self._unasked
 
     def _answering(self, name: str) -> Callable[..., Any]:
-        """Return a rule that gives the recorded answers."""
+        """Return a rule that returns the recorded answers."""
 
         def answer(*args: Any) -> Any:
             asked = {"called": name, "with": to_json(dict(zip(CALLS[name], args, strict=True)))}
@@ -297,16 +298,17 @@ def _words(exc: Exception) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- show
-# A recording as text for people: the times, the inputs, the outputs, and the messages in the bytes.
+# A recording as text for people, with the times, inputs, outputs, and the messages in the bytes.
 
 
 LIMIT = 1 << 26  # bytes; larger compressed messages are not shown
 
 
 def show_recording(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a recording as text for people. Lines are read one by one. Raises `RecordingError`.
+    """Yield a recording as readable lines of text. Raises `RecordingError` for a malformed recording.
 
-    Times are seconds since the first fact or command. `>` marks an input, `<` an output.
+    The function reads the recording line by line. Times are in seconds since the first fact or command. `>`
+    marks an input, and `<` marks an output.
     """
     reader = Reader(lines)
     header = reader.header
@@ -329,9 +331,9 @@ def show_recording(lines: Iterable[str]) -> Iterator[str]:
 
 
 class Narrator:
-    """A writer for `Recorder` that reports each line as text at once, without times.
+    """A writer for `Recorder` that passes each line as readable text to `tell` at once, without times.
 
-    Use it as `Recorder(Narrator(print))`.
+    For example, `Recorder(Narrator(print))` prints all inputs and outputs.
     """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
@@ -339,7 +341,7 @@ class Narrator:
         self._decoders: dict[Any, Decoder] = {}
 
     def __call__(self, text: str) -> None:
-        """Report one line of a recording."""
+        """Pass one line of a recording to `tell` as readable text."""
         line = json.loads(text)
         line.pop("now", None)
         if "format" in line:

@@ -1,4 +1,4 @@
-"""Test tools for code built on this package. They do no I/O; the tools of `presence_adapters.testing` do."""
+"""Test tools without I/O for code built on this package. `presence_adapters.testing` has tools with I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the driver contract (the laws of `docs/contract.md`) and of the events of clients."""
+"""Checks of the driver contract (the laws of `docs/contract.md`) and of the events that clients report."""
 
 from __future__ import annotations
 
@@ -28,45 +28,46 @@ _EVENTS: tuple[tuple[type, tuple[type, ...]], ...] = (
 
 
 class ContractError(AssertionError):
-    """An endpoint broke the driver contract or the documented rules of its events."""
+    """An endpoint broke the driver contract or the documented rules for its events."""
 
 
 def require(condition: bool, rule: str) -> None:
-    """Raise `ContractError` with the text of the broken `rule`, unless `condition` is true."""
+    """Raise `ContractError` with the text `rule` if `condition` is false."""
     if not condition:
         raise ContractError(rule)
 
 
 class Contract:
-    """A checker that drains one endpoint. `drain` raises `ContractError` for a broken law.
+    """Checker of one endpoint's outputs. `drain` raises `ContractError` when the endpoint breaks a law:
 
     - Draining runs no protocol code: the deadline stays the same, and a second drain returns nothing.
-    - The deadline is `None` or lies in the future. Exception: while received
-      bytes wait for their turn, the deadline of a hub is the current time.
-    - `SendData` is never empty. Two adjacent `SendData` for one connection are legal only when exactly one of
-      them is a pong, or when they have more than 64 KiB together.
-    - Outputs name only open connections, connection ids only grow, and a client has at most one connection.
-    - Every event is a documented event of the endpoint.
+    - The deadline is `None` or in the future. Exception: while a hub has unprocessed received bytes, the
+      deadline of the hub is the current time.
+    - `SendData` is never empty. Two adjacent `SendData` for one connection are legal only when exactly one
+      output is a pong, or when the data of both outputs exceeds 64 KiB in total.
+    - Outputs refer only to open connections. Connection ids only increase. A client has at most one
+      connection.
+    - The type of every event is documented for the endpoint.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self.deadline: float | None = None  # seconds; the value at the last drain
+        self.deadline: float | None = None  # seconds; the deadline at the last drain
         self._events = next((events for kind, events in _EVENTS if isinstance(endpoint, kind)), (object,))
         self._live: set[ConnId] = set()
         self._last = ConnId(0)
 
     def accepted(self, conn: ConnId) -> None:
-        """Record a transport that opened without an `OpenTransport`, as a hub's transports do."""
+        """Record a transport that opened without an `OpenTransport`, as all transports of a hub do."""
         self._live.add(conn)
 
     def closed(self, conn: ConnId) -> None:
-        """Record the end of a transport. Call this before the endpoint's `transport_closed`."""
+        """Record the end of a transport. Call `closed` before the endpoint's `transport_closed`."""
         self._live.discard(conn)
 
     def drain(self, now: float) -> list[Any]:
-        """Drain the endpoint and return its checked outputs. `now` is the time of its last call."""
-        # Hot path: simulated worlds drain after every call. So messages are formatted only for a broken rule.
+        """Drain the endpoint and return its checked outputs. `now` is the time of the latest call."""
+        # Hot path: simulated worlds drain after every call. Error texts are formatted only for a broken rule.
         endpoint = self._endpoint
         deadline = self.deadline = endpoint.next_deadline()
         outputs = list(endpoint.drain())
@@ -82,11 +83,11 @@ class Contract:
         return outputs
 
     def _has_backlog(self) -> bool:
-        """Whether received bytes of a hub wait for their turn. Its deadline is then the current time."""
+        """Whether a hub has unprocessed received bytes. The hub's deadline is then the current time."""
         return isinstance(self._endpoint, Hub) and self._endpoint.has_backlog
 
     def idle_tick(self, now: float) -> None:
-        """Tick before the deadline, and check that the tick does nothing."""
+        """Call the endpoint's `tick` before the deadline, and check that the call has no effect."""
         deadline = self._endpoint.next_deadline()
         self._endpoint.tick(now=now)
         require(not self._endpoint.drain(), "an early tick does nothing")
@@ -117,31 +118,31 @@ class Contract:
 
 
 # ------------------------------------------------------------------------------------------------------ folds
-# A fold rebuilds a client's state from its events, as an application does, and compares both states.
+# A fold rebuilds a client's state from its events, as an application does.
 #
-# After every drain, the rebuilt roster, or the rebuilt presence of each topic, must equal the client's. The
-# order of the events must make sense. Otherwise `ContractError` is raised.
+# A fold raises `ContractError` when an event cannot follow the previous events. After every drain, the
+# rebuilt roster, or the rebuilt presence of each topic, must equal the client's.
 
 
 class RealtimeFold:
-    """State of one `RealtimeClient`, rebuilt from its events.
+    """State of one `RealtimeClient`, rebuilt from its events. The fold checks these rules:
 
-    - The client does not connect twice without a disconnect, and joins only while connected. Only a joined
-      channel goes down. The delay of a reconnect is positive.
+    - The client does not connect twice without a disconnect. Channels are joined only while the client is
+      connected. Only a joined channel goes down. The delay before a reconnect is positive.
     - A push has at most one outcome.
-    - The folded presence changes equal the client's presence.
+    - The presence rebuilt from the reported changes equals the client's presence.
     """
 
     def __init__(self, client: RealtimeClient) -> None:
         self._client = client
         self.connected = False
         self.joined: set[str] = set()
-        self.missing: set[str] = set()  # topics with a `PresenceMissing`: no presence state arrived
+        self.missing: set[str] = set()  # joined topics without a presence state (`PresenceMissing`)
         self.outcomes: dict[int, events.PushReplied | events.PushFailed] = {}
         self.presence: dict[str, dict[str, dict[str, Meta]]] = {}  # topic -> key -> phx_ref -> meta
 
     def follow(self, event: Any) -> None:
-        """Apply the next event."""
+        """Apply the client's next event to the rebuilt state."""
         match event:
             case events.SocketConnected():
                 require(not self.connected, "connected twice")
@@ -171,7 +172,7 @@ class RealtimeFold:
                 self.missing.add(topic)
 
     def check(self) -> None:
-        """Compare the fold with the drained client."""
+        """Compare the rebuilt state with the client's state. Call `check` only after a drain."""
         client = self._client
         require(client.next_deadline() is not None or client.is_closed, "a client that waits has a deadline")
         for topic in client.channels:
@@ -185,11 +186,12 @@ class RealtimeFold:
 
 
 class PresenceFold:
-    """State of one `PresenceClient`, rebuilt from its events. `users` are the other users in the roster.
+    """State of one `PresenceClient`, rebuilt from its events. `users` holds the other users of the roster.
 
-    - No user joins, leaves or changes before the first `Connected` or after a `Disconnected`.
-    - After a `Connected` with `resumed`, one event follows for each difference from the old roster.
-    - No user joins twice. A leave or change carries the user as last reported. A change is not empty.
+    - No user joins, leaves or changes while the client is disconnected.
+    - After a `Connected` event with `resumed=True`, one event follows for each change since the old roster.
+    - No user joins twice without leaving. `UserOffline.user` and `ActivityChanged.previous` equal the user's
+      last reported state. An `ActivityChanged` event always contains a change.
     - `online_users` starts with the client's own user, lists no user twice, and otherwise equals `users`.
     """
 
@@ -202,7 +204,7 @@ class PresenceFold:
         self.failed: dict[int, events.CommandFailed] = {}
 
     def follow(self, event: Any) -> None:
-        """Apply the next event."""
+        """Apply the client's next event to the rebuilt state."""
         match event:
             case events.Connected():
                 require(not self.connected, "connected twice")
@@ -222,7 +224,7 @@ class PresenceFold:
                 self.failed[command_id] = event
 
     def check(self) -> None:
-        """Compare the fold with the drained client."""
+        """Compare the rebuilt state with the client's state. Call `check` only after a drain."""
         client = self._client
         require(client.is_connected == self.connected, "is_connected is what the events say")
         require(not self.owed, f"net differences were not told: {self.owed}")

@@ -1,4 +1,4 @@
-"""`FaultyHub`: a hub with faults that can be switched on, to test how clients handle them."""
+"""`FaultyHub`: a hub whose faults can be switched on, to test how clients handle faults."""
 
 from __future__ import annotations
 
@@ -71,61 +71,63 @@ def _seconds(instance: object, attribute: Attribute[Any], value: Any) -> None:
 
 @frozen(kw_only=True)
 class Faults:
-    """The current faults of a hub; by default it has none.
+    """The current faults of a hub. By default, all faults are off.
 
-    A fault takes effect at once and stays until it is changed. Earlier effects are not undone. Invalid values
-    raise `LocalProtocolError`.
+    A fault takes effect at once, and lasts until its field is changed. Turning a fault off does not undo its
+    earlier effects. Invalid values raise `LocalProtocolError`.
     """
 
     handshakes_to_refuse: int = field(default=0, validator=_count)
-    """How many of the next handshakes are refused, with `refusal_status` and `refusal_body`."""
+    """Number of handshakes that the hub refuses next, with `refusal_status` and `refusal_body`."""
     refusal_status: int = field(default=503, validator=_status)
     """HTTP status of a refused handshake, from 300 to 599."""
     refusal_body: str = field(default="", validator=_text)
     """Body of a refused handshake, by convention JSON: Supabase sends `{"error": "..."}`."""
     heartbeats_muted: bool = False
-    """Heartbeats (Jarvis: pings) get no reply."""
+    """The hub does not reply to heartbeats (Jarvis: pings)."""
     joins_ignored: bool = False
-    """Joins (Jarvis: `connect`) are ignored. Members that have joined stay in their topics."""
+    """The hub ignores joins (Jarvis: `connect`). Members that have joined stay in their topics."""
     states_withheld: bool = False
-    """No `presence_state` is sent, as by a server with presence disabled. Diffs are still sent.
+    """The hub sends no `presence_state`, like a server with presence disabled. Diffs are still sent.
 
-    Jarvis is not affected: its roster is the reply to `connect`. Use `joins_ignored` there.
+    Jarvis connections are not affected: their roster is the reply to `connect`. Use `joins_ignored` for
+    Jarvis.
     """
     states_late: bool = False
-    """Each `presence_state` on a connection with an even `ConnId` waits for the next message of its topic or
-    its client. So diffs come before it, as on a busy server. Jarvis is not affected.
+    """Each `presence_state` on a connection with an even `ConnId` is delayed until the next message of its
+    topic or from its client. Diffs then precede the state, as on a busy server. Jarvis is not affected.
     """
     broadcasts_dropped: bool = False
-    """Broadcasts between members (Jarvis: invites and pokes) are acknowledged, but not delivered."""
+    """The hub acknowledges broadcasts (Jarvis: invites and pokes), but does not deliver the broadcasts."""
     diffs_duplicated: bool = False
-    """Each `presence_diff` is sent twice (Jarvis: joins, leaves and activity changes)."""
+    """The hub sends each `presence_diff` twice (Jarvis: each join, leave and activity change)."""
     join_delay: float = field(default=0.0, validator=_seconds)
-    """Seconds that a join takes, besides `HubConfig.join_delay`. Jarvis is not affected.
+    """Additional delay of each join in seconds, added to `HubConfig.join_delay`. Jarvis is not affected.
 
-    As on Phoenix, the joins of a connection run one at a time, and its other messages wait. A join that has
+    As on Phoenix, a connection processes one join at a time, and its other messages wait. A join that has
     begun keeps its delay.
     """
     refusal_delay: float = field(default=0.0, validator=_seconds)
-    """Seconds that a refused join takes longer, besides `HubConfig.refusal_delay`. Supabase's are 5."""
+    """Delay of a refused join in seconds, in addition to `HubConfig.refusal_delay`. Supabase uses 5."""
     presence_limit: int | None = field(default=None, validator=_count_or_none)
-    """The most presence calls of a Supabase channel in 30 seconds. `None`: no limit. Supabase's limit is 5.
+    """Maximum presence calls per Supabase channel in 30 seconds, `None` for no limit. Supabase's limit is 5.
 
-    A channel above a limit gets a `system` error and is closed. Calls made without a limit, or in an earlier
-    join of the channel, do not count.
+    A channel that exceeds a limit gets a `system` error and is closed. Calls made while no limit was set, or
+    in an earlier join of the channel, do not count towards the limit.
     """
     broadcast_limit: int | None = field(default=None, validator=_count_or_none)
-    """The most broadcasts of a Supabase channel in one second. `None`: no limit. Supabase's limit is 100."""
+    """Maximum broadcasts per Supabase channel in one second, `None` for no limit. Supabase's limit is 100."""
     delay: float = field(default=0.0, validator=_seconds)
-    """Seconds by which all sent bytes are late, in their order. 0 sends the delayed bytes at once.
+    """Delay of all sent bytes, in seconds. Bytes keep their order. The value 0 sends delayed bytes at once.
 
-    Orderly closes of transports are delayed, too. Aborts happen at once.
+    Orderly closes of transports are also delayed. Aborts happen at once.
     """
     frozen: bool = False
     """The hub reads nothing, writes nothing and runs no timers, like a suspended process.
 
-    Incoming data is kept, without a limit. `set_faults`, `heal` and `shutdown` still work; other commands
-    raise `LocalProtocolError`. Afterwards the hub first handles the kept data, then the timers that are due.
+    The hub keeps incoming data without a limit. `set_faults`, `heal` and `shutdown` still work; other
+    commands raise `LocalProtocolError`. When `frozen` is turned off, the hub first handles the kept data,
+    then due timers.
     """
 
 
@@ -136,11 +138,11 @@ _LIMITED = {
     "presence": ("presence_limit", 30.0, "Client presence rate limit exceeded"),
     "broadcast": ("broadcast_limit", 1.0, TOO_MANY_MESSAGES),
 }
-"""For each event with a limit: the fault, its period in seconds, and Supabase's text."""
+"""For each event with a limit: the field of `Faults`, the period in seconds, and Supabase's error text."""
 
 
 class FaultyPhoenixSession(PhoenixSession):
-    """Phoenix session with the `faults` of its hub."""
+    """Phoenix session that applies the `faults` of its hub."""
 
     __slots__ = ("_buckets", "_hub", "_late")
 
@@ -177,7 +179,7 @@ class FaultyPhoenixSession(PhoenixSession):
         return isinstance(channel, SupabaseMember) and message.join_ref in (None, channel.ref)
 
     def send(self, message: Message) -> None:
-        """Send a message, but a `presence_state` late or never, depending on the faults."""
+        """Send a message. Depending on the faults, a `presence_state` is sent late or never."""
         if message.event != "presence_state":
             super().send(message)
             self._catch_up(message.topic)
@@ -187,7 +189,7 @@ class FaultyPhoenixSession(PhoenixSession):
             super().send(message)
 
     def send_shared(self, shared: SharedMessage) -> None:
-        """Send a shared message never, once or twice, depending on the faults."""
+        """Drop a shared message, or send the message once or twice, depending on the faults."""
         faults = self._hub.faults
         if shared.message.event == "presence_diff":
             if faults.diffs_duplicated:
@@ -198,7 +200,7 @@ class FaultyPhoenixSession(PhoenixSession):
         self._catch_up(shared.message.topic)
 
     def forget(self, channel: PhoenixMember) -> None:
-        """Remove a channel that has ended, with its late state."""
+        """Remove a channel that has ended, and discard its delayed presence state."""
         super().forget(channel)
         self._late.pop(channel.name, None)
 
@@ -209,7 +211,7 @@ class FaultyPhoenixSession(PhoenixSession):
 
 
 class FaultyJarvisSession(JarvisSession):
-    """Jarvis JSON session with the `faults` of its hub."""
+    """Jarvis JSON session that applies the `faults` of its hub."""
 
     __slots__ = ("_hub",)
 
@@ -224,7 +226,7 @@ class FaultyJarvisSession(JarvisSession):
         super()._on_message(message)
 
     def send_shared(self, form: EncodedMessage) -> None:
-        """Send a shared message never, once or twice, depending on the faults."""
+        """Drop a shared message, or send the message once or twice, depending on the faults."""
         faults = self._hub.faults
         if faults.broadcasts_dropped or faults.diffs_duplicated:
             kind = decode_object(str(form.encoded.data, "utf-8"), "a message")["type"]
@@ -240,10 +242,10 @@ class FaultyJarvisSession(JarvisSession):
 
 
 class FaultyHub(Hub):
-    """`Hub` with `Faults`, which `set_faults` changes. Without faults it behaves like a `Hub`.
+    """`Hub` with `Faults`, which `set_faults` changes. Without faults, a `FaultyHub` behaves like a `Hub`.
 
-    `crash_channel`, `close_channel` and `disconnect` of `Hub` are faults, too, which happen once. `shutdown`
-    calls `heal` first.
+    Each call of `crash_channel`, `close_channel` or `disconnect` also causes one fault. `shutdown` calls
+    `heal` first.
     """
 
     def __init__(
@@ -258,7 +260,7 @@ class FaultyHub(Hub):
 
     @property
     def faults(self) -> Faults:
-        """The current faults."""
+        """The current fault settings of the hub."""
         return self._faults
 
     @property
@@ -270,14 +272,14 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- commands
 
     def set_faults(self, *, now: float, **changes: Any) -> None:
-        """Change some fields of `faults`. The other faults stay as they are.
+        """Change some fields of `faults`. The other fields keep their values.
 
         Raises `LocalProtocolError` for an invalid value, and `TypeError` for an unknown fault.
         """
         self._change(evolve(self._faults, **changes), now)
 
     def heal(self, *, now: float) -> None:
-        """Turn all faults off. Earlier effects on clients and channels stay."""
+        """Turn all faults off. Earlier effects on clients and channels are not undone."""
         self._change(Faults(), now)
 
     def _change(self, faults: Faults, now: float) -> None:
@@ -315,26 +317,26 @@ class FaultyHub(Hub):
             self._ready.put(CloseTransport(conn, abort=True))
 
     def shutdown(self, *, now: float) -> None:
-        """Heal, then close every connection with close code 1012."""
+        """Turn all faults off, then close every connection with close code 1012."""
         self.heal(now=now)
         super().shutdown(now=now)
 
     # ---------------------------------------------------------------- facts
 
     def transport_opened(self, conn: ConnId, *, now: float, address: str | None = None) -> None:
-        """See `Endpoint`. A frozen hub handles it later."""
+        """Handle a new transport (see `Endpoint`). A frozen hub handles the transport after the freeze."""
         self._handle(partial(super().transport_opened, conn, address=address), now)
 
     def receive_data(self, conn: ConnId, data: bytes | bytearray | memoryview, *, now: float) -> None:
-        """See `Endpoint`. A frozen hub handles it later."""
+        """Handle received bytes (see `Endpoint`). A frozen hub handles the bytes after the freeze."""
         self._handle(partial(super().receive_data, conn, bytes(data)), now)
 
     def transport_closed(self, conn: ConnId, *, now: float, reason: str = "eof") -> None:
-        """See `Endpoint`. A frozen hub handles it later."""
+        """Handle the end of a transport (see `Endpoint`). A frozen hub handles the end after the freeze."""
         self._handle(partial(self._lose, conn, reason=reason), now)
 
     def tick(self, *, now: float) -> None:
-        """See `Endpoint`. A frozen hub runs no timers."""
+        """Run the due timers (see `Endpoint`). A frozen hub runs no timers."""
         if self._faults.frozen:
             self._clock.advance(now)
         else:
@@ -361,7 +363,7 @@ class FaultyHub(Hub):
     # ---------------------------------------------------------------- outputs
 
     def drain(self) -> Sequence[OpenTransport | SendData | CloseTransport | HubEvent]:
-        """Return all outputs since the last drain that are due, oldest first; none while frozen."""
+        """Return the due outputs since the last drain, oldest first. A frozen hub returns no outputs."""
         if self._faults.frozen:
             return ()
         self._collect()
@@ -370,7 +372,7 @@ class FaultyHub(Hub):
         return [one for one in self._ready.drain() if not (isinstance(one, about) and one.conn in lost)]
 
     def next_deadline(self) -> float | None:
-        """Return when to call `tick`, in seconds, or `None`; always `None` while frozen."""
+        """Return the time of the next `tick` in seconds, or `None`. A frozen hub returns `None`."""
         if self._faults.frozen:
             return None
         self._collect()
@@ -381,7 +383,7 @@ class FaultyHub(Hub):
         return due if deadline is None else min(due, deadline)
 
     def _collect(self) -> None:
-        """Take the outputs of the hub, and delay the bytes and the orderly closes among them."""
+        """Take the outputs of the hub, and delay their bytes and orderly closes."""
         now, delay = self._clock.now, self._faults.delay
         while self._late and (not delay or self._late[0][0] <= now):
             self._put(self._late.popleft()[1])

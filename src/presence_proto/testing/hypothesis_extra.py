@@ -1,4 +1,4 @@
-"""Import Hypothesis. If it is not installed, the `ModuleNotFoundError` names the extra to install."""
+"""Import Hypothesis. If Hypothesis is missing, the `ModuleNotFoundError` names the extra to install."""
 
 from __future__ import annotations
 

@@ -11,16 +11,17 @@ from presence_proto.testing.contract import Contract, require
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, State, TextMessage, WebSocket
 
 MAX_MESSAGE_SIZE = 1 << 24
-RESTLESS = 10_000  # the most ticks in one `advance`; a client that needs more never comes to rest
+RESTLESS = 10_000  # maximum number of ticks in one `advance`; a client that needs more ticks never stops
 
 
 class InMemoryPair(ABC):
-    """Client under a virtual clock, and the server side of its WebSocket. Subclasses decode the messages.
+    """A client under a virtual clock, and the server side of its WebSocket. Subclasses decode the messages.
 
-    The client is drained after every call, and its `Contract` is checked. `ContractError` is raised when the
-    client breaks the contract, `LocalProtocolError` when a step is impossible now, such as sending on a
-    closed connection. `now` is in seconds. With `deflate`, the server compresses when the client offers
-    compression. With `chunk`, the client receives the server's bytes in chunks of that size.
+    After every call, the client is drained and its `Contract` is checked. A method raises `ContractError`
+    when the client breaks the contract, and `LocalProtocolError` when the call is impossible at that moment,
+    such as sending on a closed connection. `now` is the initial time in seconds. With `deflate`, the server
+    compresses when the client offers compression. With `chunk`, the client receives the server's bytes in
+    chunks of at most `chunk` bytes.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class InMemoryPair(ABC):
     # ---------------------------------------------------------------- commands and transport
 
     def do(self, call: Any, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the client with `now`, then drain. Return the method's result."""
+        """Call a method of the client with `now`, then drain the client. Return the method's result."""
         try:
             return call(*args, now=self.now, **kwargs)
         finally:
@@ -65,26 +66,26 @@ class InMemoryPair(ABC):
         self.open()
 
     def open(self) -> None:
-        """Open the requested transport, and accept the upgrade."""
+        """Open the transport that the client requested, and accept the WebSocket upgrade."""
         self.open_transport()
         self._websocket().accept()
         self.exchange()
 
     def refuse(self, status: int, body: bytes = b"", headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """Open the requested transport, and refuse the upgrade with an HTTP `status`."""
+        """Open the transport that the client requested, and refuse the upgrade with an HTTP `status`."""
         self.open_transport()
         self._websocket().reject(status, headers=headers, body=body)
         self.exchange()
 
     def open_transport(self) -> None:
-        """Open the requested transport. The server reads the upgrade request, but does not respond yet."""
+        """Open the requested transport. The server reads the upgrade request, but does not respond."""
         if self.conn is None or self.server is not None:
             raise LocalProtocolError("the client has not asked for a transport")
         self.server = WebSocket.server(deflate=self._deflate, max_message_size=MAX_MESSAGE_SIZE)
         self.do(self.client.transport_opened, self.conn)
 
     def cut(self, reason: str = "eof") -> None:
-        """End the transport, or let its connect fail."""
+        """End the open transport, or make the pending connection attempt fail."""
         conn = self.conn
         if conn is None:
             raise LocalProtocolError("there is no transport to cut")
@@ -111,19 +112,19 @@ class InMemoryPair(ABC):
         self._contract.idle_tick(end)
 
     def jump(self, seconds: float) -> None:
-        """Advance the clock by `seconds`, then tick once, as after the host has slept."""
+        """Advance the clock by `seconds`, then tick once, as after a sleep of the host."""
         self.now += seconds
         self.do(self.client.tick)
 
     # ---------------------------------------------------------------- server to client
 
     def say_text(self, data: str | bytes) -> None:
-        """Send a text message from the server, well-formed or not."""
+        """Send a text message from the server. The message may be malformed."""
         self._websocket().send_text(data)
         self.exchange()
 
     def say_binary(self, data: bytes) -> None:
-        """Send a binary message from the server, well-formed or not."""
+        """Send a binary message from the server. The message may be malformed."""
         self._websocket().send_binary(data)
         self.exchange()
 
@@ -138,7 +139,7 @@ class InMemoryPair(ABC):
         self.exchange()
 
     def release(self) -> None:
-        """End `silent`, and deliver the held bytes all at once."""
+        """Set `silent` to false, and deliver all held bytes at once."""
         self.silent, data, self.held = False, bytes(self.held), bytearray()
         self.deliver(data)
 
@@ -156,7 +157,7 @@ class InMemoryPair(ABC):
     # ---------------------------------------------------------------- client to server
 
     def take(self) -> list[Any]:
-        """Return the events since the last `take`."""
+        """Return the client's events since the last `take`."""
         events = self.events[self._taken :]
         self._taken = len(self.events)
         return events

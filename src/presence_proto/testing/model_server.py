@@ -24,7 +24,7 @@ Entries = dict[str, dict[str, "Meta"]]  # key -> phx_ref -> meta
 
 @define(eq=False)
 class Device:
-    """One presence of a user in a topic. `ref` is the `phx_ref` of its meta, or `None` after it left."""
+    """One presence of a user in a topic. `ref` is the `phx_ref` of its meta, or `None` when offline."""
 
     topic: str
     key: str
@@ -33,7 +33,7 @@ class Device:
 
 @define(eq=False)
 class ServerJoin:
-    """One join of a channel, on the server."""
+    """The server's record of one join of a channel."""
 
     topic: str
     join_ref: Any
@@ -44,16 +44,16 @@ class ServerJoin:
 
     @property
     def has_presence(self) -> bool:
-        """Whether the server sends presence to the client. A plain Phoenix channel always does."""
+        """Whether the server sends presence to the client. Always true for a plain Phoenix channel."""
         return bool(self.config.get("presence", {"enabled": True})["enabled"])
 
 
 class ModelServer(ScriptedServer):
-    """`ScriptedServer` that behaves like a correct server on its own.
+    """`ScriptedServer` that automatically behaves like a correct server.
 
-    It accepts connections, replies to messages, sends states and diffs, and stores the client's own presence.
-    `stall` makes it slow: heartbeats then wait behind a join, as on Phoenix. `say` and the other methods of
-    `ScriptedServer` can send incorrect messages.
+    The server accepts connections, replies to messages, sends presence states and diffs, and stores the
+    client's own presence. After `stall`, the server is slow: heartbeats wait behind a join, as on Phoenix.
+    `say` and the other methods of `ScriptedServer` can send incorrect messages.
 
         server = ModelServer(client)
         server.do(client.connect)
@@ -63,8 +63,8 @@ class ModelServer(ScriptedServer):
         server.check()           # the folded events equal the client's state
         assert {**client.presence("realtime:lobby")} == server.expected("realtime:lobby")
 
-    `presence` is the correct state of each topic: key -> phx_ref -> meta, latest last. The reply to a push is
-    `ok` with the payload of the push.
+    `presence` holds the correct presence of each topic: key -> phx_ref -> meta, latest last. The server
+    replies to a push with `ok` and the payload of the push.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class ModelServer(ScriptedServer):
         self.calls: list[tuple[Any, Any]] = []  # the steps `Call` that did not raise, and their results
         self.stalls = False  # the server reads, but neither accepts nor replies
         self.dead = False  # no bytes arrive on either side
-        # Joins that wait for their presence_state. The state is that of the join, so diffs may overtake it.
+        # Joins that wait for their presence_state, taken at the time of the join. Diffs may overtake this
+        # state.
         self._owed: deque[tuple[ServerJoin, Any]] = deque()
         self._asked: dict[str, Any] = {}  # topic -> join_ref of the client's latest join
         self._seen: set[str] = set()  # topics whose state and diffs the client receives
@@ -112,7 +113,7 @@ class ModelServer(ScriptedServer):
 
     @contextmanager
     def one_diff(self) -> Iterator[None]:
-        """Merge the diffs of a `with` block into one diff for each topic, as a server with a window does."""
+        """Merge the diffs of a `with` block into one diff for each topic, as a presence window does."""
         before = {topic: _copied(entries) for topic, entries in self.presence.items()}
         self._collects = True
         try:
@@ -140,7 +141,7 @@ class ModelServer(ScriptedServer):
         return _metas(self.presence.get(topic, {}))
 
     def expected(self, topic: str) -> dict[str, tuple[Meta, ...]]:
-        """Return what the client must hold: the current presence, or the last that it saw (see `sees`)."""
+        """Return the presence that the client must hold: if `sees(topic)` the current, else the last seen."""
         return self.online(topic) if self.sees(topic) else _metas(self._stale.get(topic, {}))
 
     def sees(self, topic: str) -> bool:
@@ -148,7 +149,7 @@ class ModelServer(ScriptedServer):
         return topic in self._seen
 
     def has_joined(self, topic: str) -> bool:
-        """Whether the client's latest join of the topic is the one that the server holds as joined."""
+        """Whether the client's latest join of the topic is the server's current join of the topic."""
         return (
             topic in self._asked
             and topic in self.channels
@@ -163,22 +164,22 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- behavior
 
     def connect(self) -> None:
-        """Call the client's `connect`. The server accepts the connection unless it stalls."""
+        """Call the client's `connect`. The server accepts the connection, except during a stall."""
         self.do(self.client.connect)
 
     def stall(self) -> None:
-        """Stop accepting connections and replying."""
+        """Stop accepting connections and replying to messages."""
         self.stalls = True
 
     def serve(self) -> None:
-        """Process all waiting tasks, and stop stalling."""
+        """Process all waiting tasks, and end the stall."""
         self.stalls = False
         self.exchange()
 
     def serve_one(self, *, latest: bool = False) -> None:
-        """Stall, but process the oldest waiting task.
+        """Begin or continue a stall, but process the oldest waiting task.
 
-        With `latest`, process the last message of the client instead, if that is a push.
+        With `latest`, process the last message of the client instead, if that message is a push.
         """
         self.stalls = True
         if latest and self.is_open and self.unanswered and self._is_push(self.unanswered[-1]):
@@ -194,13 +195,13 @@ class ModelServer(ScriptedServer):
             self.reply(push, "error", {"reason": "denied"})
 
     def crash(self, topic: str, event: str = "phx_error") -> None:
-        """End the channel with `phx_error` or `phx_close`. Do nothing when it is not joined."""
+        """End the channel with `phx_error` or `phx_close`. Do nothing when the channel is not joined."""
         channel = self._end(topic)
         if channel is not None:
             self.say(channel.join_ref, channel.join_ref, topic, event, {})
 
     def echo(self, topic: str, event: str = "phx_close") -> None:
-        """Send `event` for the previous join of the topic. Do nothing when it was joined only once."""
+        """Send `event` for the previous join of the topic. Do nothing if the client joined only once."""
         earlier = self.joins.get(topic, [])[:-1]
         if earlier and self.is_open:
             payload = {"status": "ok", "response": {}} if event == "phx_reply" else {}
@@ -212,12 +213,12 @@ class ModelServer(ScriptedServer):
             self._tell_diff(*self._last_diff)
 
     def cut(self, reason: str = "eof") -> None:
-        """End the transport, or let its connect fail. The server notices the end at once."""
+        """End the open transport or the connection attempt. The server notices the end at once."""
         self.hang_up()
         super().cut(reason)
 
     def restart(self) -> None:
-        """Forget all presence, and end the transport if there is one, as a server that restarts."""
+        """Delete all presence and end the current transport, if any, as a restart of the server does."""
         self.hang_up(noticed=False)
         self.presence.clear()
         self._last_diff = None
@@ -232,7 +233,8 @@ class ModelServer(ScriptedServer):
     def hang_up(self, *, noticed: bool = True) -> list[Device]:
         """End all joins of this connection, and drop its waiting messages.
 
-        If `noticed`, the client's own presences leave, too. Otherwise they stay online and are returned.
+        If `noticed`, the client's own presences leave. Otherwise, these presences stay online and are
+        returned.
         """
         own = [channel.own for channel in self.channels.values() if channel.own is not None]
         for topic in [*self._asked]:
@@ -248,19 +250,19 @@ class ModelServer(ScriptedServer):
         return [] if noticed else own
 
     def check(self) -> None:
-        """Raise `ContractError` unless the folded events equal the client's state."""
+        """Raise `ContractError` unless the state rebuilt from the events equals the client's state."""
         self.fold.check()
 
     # ---------------------------------------------------------------- the connection
 
     def exchange(self) -> None:
-        """Let both sides send and process until no bytes and no tasks are left."""
+        """Deliver bytes and process tasks on both sides until no bytes and no tasks are left."""
         super().exchange()
         while not self._busy and not self.stalls and self._do_next():
             pass
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """See `InMemoryPair`. Queue the message; the server processes it later."""
+        """Queue a message from the client. The server processes queued messages later."""
         super().heard(frame)
         message = self.received[-1]
         if message.topic == "phoenix" or self.dead:
@@ -293,7 +295,7 @@ class ModelServer(ScriptedServer):
         super()._forget()
 
     def _do_next(self) -> bool:
-        """Process one waiting task: a connection, a state to send or a message. Return whether one waited."""
+        """Process one waiting connection, presence state or message. Return whether a task was waiting."""
         self._busy = True
         try:
             if self.conn is not None and self.server is None:
@@ -365,7 +367,7 @@ class ModelServer(ScriptedServer):
         self.say(channel.join_ref, None, channel.topic, "presence_state", state)
 
     def _own(self, channel: ServerJoin, meta: Mapping[str, Any] | None) -> None:
-        """Track the client's own presence; `None` untracks it."""
+        """Track `meta` as the client's own presence, or untrack if `meta` is `None`."""
         if meta is None:
             if channel.own is not None:
                 self.untrack(channel.own)
@@ -380,7 +382,7 @@ class ModelServer(ScriptedServer):
     # ---------------------------------------------------------------- bookkeeping
 
     def _end(self, topic: str) -> ServerJoin | None:
-        """End a join, and untrack the client's own presence in it."""
+        """End a join, and untrack the client's own presence in the topic."""
         channel = self.channels.pop(topic, None)
         if channel is not None:
             if self._asked.get(topic) == channel.join_ref:

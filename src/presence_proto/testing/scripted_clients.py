@@ -31,14 +31,14 @@ KEY = b"dGhlIHNhbXBsZSBub25jZQ=="  # Sec-WebSocket-Key of all handshakes, from R
 
 
 class ScriptedClients:
-    """A hub, its clients and a virtual clock. The test plays the clients.
+    """A hub, its clients and a virtual clock. The test controls the clients.
 
         clients = ScriptedClients(Hub())
         ann = clients.connect(SUPABASE)
         ann.join("realtime:lobby", {"config": {"presence": {"key": "ann", "enabled": True}}})
         clients.advance(1.0)                             # seconds
 
-    Every step delivers all bytes, and raises `ContractError` when the hub breaks its `Contract`.
+    Every method delivers all bytes, and raises `ContractError` when the hub breaks its `Contract`.
     """
 
     def __init__(self, hub: Hub, *, now: float = 100.0) -> None:
@@ -52,7 +52,7 @@ class ScriptedClients:
         self._last = 0
 
     def open(self, address: str | None = None) -> ConnId:
-        """Open a transport without a client behind it."""
+        """Open a transport to the hub without creating a `ScriptedClient`."""
         self._last += 1
         conn = ConnId(self._last)
         self._contract.accepted(conn)
@@ -61,7 +61,7 @@ class ScriptedClients:
         return conn
 
     def connect(self, target: str = PHOENIX, *, shake_hands: bool = True, **options: Any) -> ScriptedClient:
-        """Connect a client, and send its upgrade if `shake_hands`. `options`: see `ScriptedClient`."""
+        """Connect a `ScriptedClient` with `options`. If `shake_hands`, send its upgrade request."""
         conn = self.open()
         client = self.clients[conn] = ScriptedClient(self, conn, target, **options)
         if shake_hands:
@@ -81,9 +81,9 @@ class ScriptedClients:
         self.settle()
 
     def settle(self) -> None:
-        """Drain the hub, and deliver bytes in both directions, until none are left."""
+        """Drain the hub and deliver bytes in both directions until no bytes are left."""
         self._settle()
-        # Bytes that wait for their turn need further ticks.
+        # The hub needs further ticks to process its backlog of received bytes.
         while (deadline := self.hub.next_deadline()) is not None and deadline <= self.now:
             self.hub.tick(now=self.now)
             self._settle()
@@ -117,15 +117,15 @@ class ScriptedClients:
         self.settle()
 
     def take_events(self) -> list[HubEvent]:
-        """Return the hub's events since the last call."""
+        """Return the hub's events since the last `take_events`."""
         events, self.events = self.events, []
         return events
 
 
 class ScriptedClient:
-    """One client: a WebSocket, and the V1 or V2 serializer that `target` names.
+    """One scripted client: a WebSocket, and the serializer that the `vsn` in `target` selects.
 
-    A `mute` client does not reply to pings and closes. `options` are those of `WebSocket.client`.
+    A `mute` client replies neither to pings nor to close frames. `WebSocket.client` receives `options`.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class ScriptedClient:
         self._read()
 
     def decode(self, frame: TextMessage | BinaryMessage) -> Any:
-        """Return the inbox entry of a message."""
+        """Decode a frame into the message that `inbox` stores."""
         return self.serializer.decode(frame)
 
     def _read(self) -> None:
@@ -179,7 +179,7 @@ class ScriptedClient:
                     self.closed = event
 
     def take(self) -> list[Any]:
-        """Return the messages since the last call, each as [join_ref, ref, topic, event, payload]."""
+        """Return the messages since the last `take`, each as [join_ref, ref, topic, event, payload]."""
         inbox, self.inbox = self.inbox, []
         return [[m.join_ref, m.ref, m.topic, m.event, m.payload] for m in inbox]
 
@@ -187,7 +187,7 @@ class ScriptedClient:
 
     @property
     def has_bytes(self) -> bool:
-        """Whether bytes wait to be sent to the hub. Always false for a `mute` client."""
+        """Whether unsent bytes for the hub are waiting. For a `mute` client, the value is always false."""
         self._out += self.websocket.data_to_send()
         return bool(self._out) and not self.mute
 
@@ -198,22 +198,22 @@ class ScriptedClient:
             self.world.receive(self.conn, data)
 
     def bytes_of(self, *message: Any) -> bytes:
-        """Return the WebSocket frame of a message without sending it."""
+        """Encode a message as a WebSocket frame, and return the frame without sending."""
         frame = self.serializer.encode(Message(*message))
         (self.websocket.send_text if frame.text else self.websocket.send_binary)(frame.data)
         return self.websocket.data_to_send()
 
     def say(self, *message: Any) -> None:
-        """Send join_ref, ref, topic, event, payload. Raise `LocalProtocolError` unless connected."""
+        """Send join_ref, ref, topic, event and payload. Raise `LocalProtocolError` unless connected."""
         self.world.receive(self.conn, self.bytes_of(*message))
 
     def text(self, data: str) -> None:
-        """Send any text message."""
+        """Send a text message with arbitrary content."""
         self.websocket.send_text(data)
         self.flush()
 
     def binary(self, data: bytes) -> None:
-        """Send any binary message."""
+        """Send a binary message with arbitrary content."""
         self.websocket.send_binary(data)
         self.flush()
 
@@ -227,7 +227,7 @@ class ScriptedClient:
         self.world.drop(self.conn)
 
     def close(self, code: int = 1000) -> None:
-        """Start the closing handshake."""
+        """Start the WebSocket closing handshake."""
         self.websocket.close(code)
         self.flush()
 
@@ -235,7 +235,7 @@ class ScriptedClient:
 def supabase_join(
     key: str = "", *, presence: Any = True, ack: Any = False, echo: Any = False, **more: Any
 ) -> dict[str, Any]:
-    """Return the join payload of a Supabase channel, as realtime-js sends it."""
+    """Return the join payload of a Supabase channel in the form that realtime-js sends."""
     config = {
         "broadcast": {"ack": ack, "self": echo},
         "presence": {"key": key, "enabled": presence},

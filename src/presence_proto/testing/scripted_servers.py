@@ -1,4 +1,4 @@
-"""`ScriptedServer` (Phoenix, Supabase) and `ScriptedJarvisServer`: a test plays the server of one client."""
+"""`ScriptedServer` (Phoenix, Supabase) and `ScriptedJarvisServer`: servers that a test controls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------- scripted server
-# A Phoenix or Supabase server for one client. The test chooses its messages; they travel as real bytes.
+# A Phoenix or Supabase server for one client. The test chooses the messages, which travel as real bytes.
 
 
 class ScriptedServer(InMemoryPair):
-    """A client, and a Phoenix or Supabase server that the test plays.
+    """A client, and a Phoenix or Supabase server that the test controls.
 
         pair = ScriptedServer(RealtimeClient(RealtimeConfig(server_url="ws://host.test")))
         pair.connect()                                   # command, transport, upgrade
@@ -30,15 +30,16 @@ class ScriptedServer(InMemoryPair):
         pair.advance(60)                                 # seconds
         assert pair.take() == [...]                      # the events since the last `take`
 
-    The server uses V1 or V2, as the client's URL requests. It replies to pings, to the closing handshake and,
-    while `answers_heartbeats`, to heartbeats on its own. The default `topic` is that of the last join.
+    The server uses V1 or V2, as the client's URL requests. The server automatically replies to pings, to the
+    closing handshake and, while `answers_heartbeats` is true, to heartbeats. The default `topic` of a message
+    from the server is the topic of the last join.
     """
 
     def __init__(
         self, client: Any, *, now: float = 1000.0, deflate: bool = False, chunk: int | None = None
     ) -> None:
         super().__init__(client, now=now, deflate=deflate, chunk=chunk)
-        self.received: list[Message] = []  # from the client, heartbeats included
+        self.received: list[Message] = []  # the client's messages, heartbeats included
 
     # ---------------------------------------------------------------- server to client
 
@@ -48,17 +49,17 @@ class ScriptedServer(InMemoryPair):
         self.say_text(frame.data) if frame.text else self.say_binary(frame.data)
 
     def reply(self, to: Message, status: str = "ok", response: Any = None) -> None:
-        """Reply to a message of the client."""
+        """Reply to a message from the client."""
         payload = {"status": status, "response": {} if response is None else response}
         self.say(to.join_ref, to.ref, to.topic, "phx_reply", payload)
 
     def join(self, topic: str, params: Any = None, *, state: Any = None, response: Any = None) -> Message:
-        """Call the client's `join`, and accept it as `accept_join` does. Return the join message."""
+        """Call the client's `join`, and accept the join as `accept_join` does. Return the join message."""
         self.do(self.client.join, topic, params)
         return self.accept_join(topic, state, response)
 
     def accept_join(self, topic: str | None = None, state: Any = None, response: Any = None) -> Message:
-        """Reply ok to the last join of the topic, and send the `state` if given. Return the join message."""
+        """Reply ok to the last join of the topic, then send `state` if given. Return the join message."""
         join = self.last("phx_join", topic)
         self.reply(join, "ok", response)
         if state is not None:
@@ -71,7 +72,7 @@ class ScriptedServer(InMemoryPair):
         self.say(None, None, self.last("phx_join", topic).topic, "presence_diff", payload)
 
     def broadcast(self, event: str, payload: Any, *, topic: str | None = None) -> None:
-        """Send a Supabase broadcast of another client, encoded for V1 or V2."""
+        """Send a Supabase broadcast as if from another client, in the encoding of V1 or V2."""
         message: Any = UserBroadcast(event, payload)
         if isinstance(self._serializer, V1Serializer):
             message = {"type": "broadcast", "event": event, "payload": payload}
@@ -80,7 +81,7 @@ class ScriptedServer(InMemoryPair):
     # ---------------------------------------------------------------- client to server
 
     def sent(self, event: str | None = None, topic: str | None = None) -> list[Message]:
-        """Return the client's messages, oldest first. Heartbeats are included only if `event` names them."""
+        """Return the client's messages, oldest first. Only `event="heartbeat"` includes heartbeats."""
         return [
             message
             for message in self.received
@@ -89,11 +90,11 @@ class ScriptedServer(InMemoryPair):
         ]
 
     def last(self, event: str | None = None, topic: str | None = None) -> Message:
-        """Return the last message of `sent`. Raise `IndexError` when there is none."""
+        """Return the last message that `sent` returns. Raise `IndexError` when there is no message."""
         return self.sent(event, topic)[-1]
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """See `InMemoryPair`. While `answers_heartbeats`, reply to a heartbeat."""
+        """Store a message from the client. While `answers_heartbeats` is true, reply to heartbeats."""
         message = self._serializer.decode(frame)
         self.received.append(message)
         is_heartbeat = message.topic == "phoenix" and message.event == "heartbeat"
@@ -119,7 +120,7 @@ def _asked_for(target: str) -> Serializer:
 
 
 class ScriptedJarvisServer(InMemoryPair):
-    """A `PresenceClient` that uses the Jarvis JSON protocol, and a server that the test plays.
+    """A `PresenceClient` that uses the Jarvis JSON protocol, and a server that the test controls.
 
         pair = ScriptedJarvisServer(PresenceClient(identity, PresenceConfig(server_url="ws://host.test:8790")))
         pair.connect()
@@ -127,8 +128,8 @@ class ScriptedJarvisServer(InMemoryPair):
         pair.tell("poke", user_id="bo", display_name="Bo", ts=None)
         assert pair.take() == [...]
 
-    The server replies to pings on its own while `answers_heartbeats`, with `count` as the number of users.
-    See `ScriptedServer` for the rest.
+    While `answers_heartbeats` is true, the server replies to pings, with `count` as the number of users.
+    `InMemoryPair` documents the other methods.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class ScriptedJarvisServer(InMemoryPair):
         self.count: Any = 1  # `online_count` of the pongs
 
     def welcome(self, *users: Any) -> None:
-        """Accept the client, and send it the other `users`."""
+        """Accept the client with a `welcome` message that lists the other `users`."""
         self.tell("welcome", your_id=self.client.identity.user_id, users=users)
 
     def tell(self, kind: Any, **fields: Any) -> None:
@@ -147,13 +148,13 @@ class ScriptedJarvisServer(InMemoryPair):
         self.say_text(json.dumps({"type": kind, **fields}))
 
     def said(self, kind: str | None = None) -> list[Any]:
-        """Return the client's messages, oldest first. Pings are included only if `kind` names them."""
+        """Return the client's messages, oldest first. Only `kind="ping"` includes pings."""
         return [
             one for one in self.received if (one["type"] != "ping" if kind is None else one["type"] == kind)
         ]
 
     def heard(self, frame: TextMessage | BinaryMessage) -> None:
-        """See `InMemoryPair`. Replies to a ping while `answers_heartbeats`."""
+        """Store a message from the client. While `answers_heartbeats` is true, reply to pings."""
         require(isinstance(frame, TextMessage), "Jarvis JSON is text")
         message = json.loads(frame.data)
         self.received.append(message)

@@ -1,11 +1,11 @@
-"""Steps that happen to a client, such as a lost connection, and `play`, which runs a script of them.
+"""Steps that happen to a client, such as a lost connection, and `play`, which runs a script of steps.
 
     play([Track("ann"), Cut(), Track("bob"), Wait(1.0)], client)
 
-A script is a list of steps. The repr of a step is the expression that creates it, so a failing script can be
-pasted into a test. A step that is impossible at its place does nothing, so every part of a script is a valid
-script. `topic` is an index into the topics that the client has joined, `device` an index into the devices
-that came online. Both indexes wrap around.
+A script is a list of steps. The repr of a step is the expression that creates the step, so a failing script
+can be pasted into a test. An impossible step does nothing, so every part of a script is a valid script.
+`topic` is an index into the topics that the client has joined. `device` is an index into the devices that
+came online. Indexes that are too large wrap around.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
     "play",
 ]
 
-MAX_EVENTS = 1000  # the most events that one step may cause; more are taken for an endless loop
+MAX_EVENTS = 1000  # maximum number of events of one step; more events indicate an endless loop
 
 Which: TypeAlias = Literal["now", "old", "none", "unknown"]
 
@@ -69,11 +69,11 @@ class ScriptContext:
         self.devices: list[Device] = []
 
     def topic(self, number: int) -> str:
-        """Return a topic of the client. Raise `LocalProtocolError` when it has joined no topic."""
+        """Return the topic at an index. Raise `LocalProtocolError` when the client has joined no topic."""
         return _one_of(list(dict.fromkeys(join.topic for join in self.server.sent("phx_join"))), number)
 
     def device(self, number: int) -> Device:
-        """Return a device. Raise `LocalProtocolError` when no device came online."""
+        """Return the device at an index. Raise `LocalProtocolError` when no device came online."""
         return _one_of(self.devices, number)
 
     def do(self, step: Step) -> None:
@@ -102,11 +102,11 @@ def play(
 ) -> ModelServer:
     """Run a script on a `RealtimeClient` or `PresenceClient`, and return the server.
 
-    A closed client connects first. Each step is followed by a check: the client keeps the driver contract,
+    A closed client connects first. After each step, `play` checks that the client keeps the driver contract,
     reports only documented events, has the state that follows from its events, and reports at most 1000
-    events per step. Otherwise `ContractError` is raised. After the check, `after_step(server)` is called. Use
-    it to pass `server.take()` to an application and to check that application. `options` are those of
-    `ModelServer`: `now`, `deflate` and `chunk`.
+    events per step. A failed check raises `ContractError`. After the check, `play` calls
+    `after_step(server)`, for example to pass `server.take()` to an application and to check that application.
+    `ModelServer` receives the `options` `now`, `deflate` and `chunk`.
     """
     context = ScriptContext(client, **options)
     for step in (Connect(), *script):
@@ -117,10 +117,10 @@ def play(
 
 
 class Step(Protocol):
-    """One step of a script."""
+    """Interface of the steps of a script."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Run the step. Raise `LocalProtocolError` when it is impossible now."""
+        """Run the step. Raise `LocalProtocolError` when the step is impossible at that moment."""
 
 
 class _Printed:
@@ -179,13 +179,13 @@ class Track(_Printed):
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """Send the device's join in a diff, or, before the client has joined, in the next state."""
+        """Send the device's join in a diff. An unjoined client receives the device in the next state."""
         context.devices.append(context.server.track(context.topic(self.topic), self.key, self.meta))
 
 
 @frozen(repr=False)
 class Retrack(_Printed):
-    """A device tracks another meta."""
+    """A device replaces its tracked meta."""
 
     device: int
     meta: Mapping[str, Any] = MappingProxyType({})
@@ -208,13 +208,13 @@ class Untrack(_Printed):
 
 @frozen(repr=False)
 class Together(_Printed):
-    """Several changes of presence reach the client in one read: as one diff if `merged`, else as one each."""
+    """The client receives several presence changes in one read, merged into one diff if `merged`."""
 
     changes: tuple[Track | Retrack | Untrack, ...]
     merged: bool = True
 
     def happen(self, context: ScriptContext) -> None:
-        """Send the diffs. A change that is impossible ends the list."""
+        """Send the diffs. An impossible change skips the remaining changes."""
         server = context.server
         with server.one_read(), server.one_diff() if self.merged else nullcontext():
             for change in self.changes:
@@ -241,7 +241,7 @@ class SendBroadcast(_Printed):
 
 @frozen(repr=False)
 class Cut(_Printed):
-    """The connection ends. If the end is not `noticed`, the server keeps the client online."""
+    """The connection ends. With `noticed=False`, the server keeps the client's presence."""
 
     noticed: bool = True
 
@@ -255,19 +255,19 @@ class Cut(_Printed):
 
 @frozen(repr=False)
 class Restart(_Printed):
-    """The server restarts. The new one knows nobody."""
+    """The server restarts, and loses all presence."""
 
     def happen(self, context: ScriptContext) -> None:
-        """End the connection and all presence."""
+        """End the connection and delete all presence."""
         context.server.restart()
 
 
 @frozen(repr=False)
 class Die(_Printed):
-    """The network fails silently. It recovers when the client has detected the failure."""
+    """The network fails silently. The network recovers when the client has detected the failure."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Stop all delivery."""
+        """Stop the delivery of bytes in both directions."""
         context.server.die()
 
 
@@ -278,7 +278,7 @@ class SendClose(_Printed):
     code: int = 1012
 
     def happen(self, context: ScriptContext) -> None:
-        """Start the closing handshake."""
+        """Start the WebSocket closing handshake from the server."""
         context.server.close(self.code)
 
 
@@ -289,7 +289,7 @@ class Refuse(_Printed):
     status: int = 503
 
     def happen(self, context: ScriptContext) -> None:
-        """Queue the refusal."""
+        """Queue the refusal for the next upgrade request."""
         context.server.refusals.append(self.status)
 
 
@@ -301,13 +301,13 @@ class Crash(_Printed):
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """End the channel. The client must join it again."""
+        """End the channel. The client must rejoin the channel."""
         context.server.crash(context.topic(self.topic), self.event)
 
 
 @frozen(repr=False)
 class Wait(_Printed):
-    """`seconds` pass."""
+    """The clock advances by `seconds`."""
 
     seconds: float
 
@@ -332,10 +332,10 @@ class Sleep(_Printed):
 
 @frozen(repr=False)
 class Stall(_Printed):
-    """The server stops accepting connections and replying."""
+    """The server stops accepting connections and replying to messages."""
 
     def happen(self, context: ScriptContext) -> None:
-        """Stall until `Serve`."""
+        """Stall the server until a `Serve` step."""
         context.server.stall()
 
 
@@ -343,22 +343,22 @@ class Stall(_Printed):
 class ServeOne(_Printed):
     """The server stalls, but processes its oldest waiting task.
 
-    With `latest`, it processes the last message of the client instead, if that is a push.
+    With `latest`, the server processes the client's last message instead, if that message is a push.
     """
 
     latest: bool = False
 
     def happen(self, context: ScriptContext) -> None:
-        """Process one task."""
+        """Make the server process one waiting task."""
         context.server.serve_one(latest=self.latest)
 
 
 @frozen(repr=False)
 class Serve(_Printed):
-    """The server processes all waiting tasks, and stops stalling."""
+    """The server processes all waiting tasks, and ends its stall."""
 
     def happen(self, context: ScriptContext) -> None:
-        """End a `Stall`."""
+        """End the effect of a `Stall` step."""
         context.server.serve()
 
 
@@ -376,13 +376,13 @@ class RepeatDiff(_Printed):
 
 @frozen(repr=False)
 class Echo(_Printed):
-    """The server sends an event that belongs to the previous join of a topic: its end, or a reply."""
+    """The server sends the end of, or a reply to, the previous join of a topic."""
 
     event: Literal["phx_close", "phx_error", "phx_reply"] = "phx_close"
     topic: int = 0
 
     def happen(self, context: ScriptContext) -> None:
-        """Send the event. The client must ignore it."""
+        """Send the event. The client must ignore the event."""
         context.server.echo(context.topic(self.topic), self.event)
 
 
@@ -390,7 +390,7 @@ class Echo(_Printed):
 class SendReply(_Printed):
     """The server replies, perhaps for a second time, to a message of the client.
 
-    `back` counts from the last message: 0 is the last message, 1 the message before it.
+    `back` selects the message: 0 is the client's last message, 1 is the message before the last.
     """
 
     back: int = 0
@@ -398,7 +398,7 @@ class SendReply(_Printed):
     response: Any = None
 
     def happen(self, context: ScriptContext) -> None:
-        """Send a reply with the refs of that message."""
+        """Send a reply with the refs of the selected message."""
         said = context.server.sent()
         if self.back < len(said):
             context.server.reply(said[-1 - self.back], self.status, self.response)
@@ -406,10 +406,10 @@ class SendReply(_Printed):
 
 @frozen(repr=False)
 class Say(_Printed):
-    """The server sends any message.
+    """The server sends an arbitrary message.
 
-    `join_ref` and `ref` choose its refs: of the current join (`"now"`) or the first join (`"old"`), no ref,
-    or an unknown ref.
+    `join_ref` and `ref` each select a ref for the message: the ref of the current join (`"now"`), the ref of
+    the first join (`"old"`), no ref (`"none"`) or an unknown ref (`"unknown"`).
     """
 
     event: str
@@ -431,7 +431,7 @@ class Say(_Printed):
 
 @frozen(repr=False)
 class SendText(_Printed):
-    """The server sends any text message."""
+    """The server sends a text message with arbitrary content."""
 
     text: str
 
@@ -442,7 +442,7 @@ class SendText(_Printed):
 
 @frozen(repr=False)
 class SendBinary(_Printed):
-    """The server sends any binary message."""
+    """The server sends a binary message with arbitrary content."""
 
     data: bytes
 
@@ -453,7 +453,7 @@ class SendBinary(_Printed):
 
 @frozen(repr=False)
 class SendBytes(_Printed):
-    """The server sends any bytes, perhaps before the upgrade."""
+    """The server sends arbitrary bytes, possibly before the WebSocket upgrade."""
 
     data: bytes
 

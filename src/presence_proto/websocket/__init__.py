@@ -1,7 +1,7 @@
-"""WebSocket (RFC 6455), client and server side, sans-IO. Only this package imports h11 and wsproto.
+"""A sans-IO WebSocket (RFC 6455) for clients and servers. Only this package imports h11 and wsproto.
 
-`WebSocket`, `State`, `Proxy` and `ProxyTunnel` are imported on first access (PEP 562): h11 and wsproto take
-as long to import as the rest of `presence_proto`.
+`WebSocket`, `State`, `Proxy` and `ProxyTunnel` are imported on first access (PEP 562), because the import of
+h11 and wsproto takes as long as the import of the rest of `presence_proto`.
 """
 
 from importlib import import_module

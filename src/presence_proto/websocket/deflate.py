@@ -1,8 +1,8 @@
 """The message size limit and permessage-deflate (RFC 7692), as extensions of wsproto's frame decoder.
 
-wsproto's own `PerMessageDeflate` is not used. It inflates without a limit, and forgets that a message is
-compressed if a ping arrives between fragments. Input from a peer can fail its asserts, and odd parameters
-raise `ValueError`.
+This module replaces wsproto's `PerMessageDeflate`. That class inflates without a size limit, and no longer
+treats a message as compressed after a ping between two fragments. Input from a peer can fail asserts of that
+class, and unusual parameters raise `ValueError`.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OFFER = "permessage-deflate; client_max_window_bits"
-"""The client's offer: any window size, with or without context takeover."""
+"""The client's offer of permessage-deflate with any window size, with or without context takeover."""
 
-# Bandit 1.11 and later closes with 1009 if a message inflates to more than 25 times its size and to more than
-# about 30,000 bytes. Other servers may have other limits, so these limits are lower.
+# Bandit 1.11 and later closes the connection with code 1009 if a message inflates to more than 25 times its
+# size and to more than about 30,000 bytes. Other servers may have lower limits, so the limits here are lower.
 _LARGE = 16 * 1024  # bytes; smaller messages are compressed at any ratio
 _MAX_RATIO = 20
 
 _NO_BITS = RsvBits(False, False, False)
 _RSV1 = RsvBits(True, False, False)
-_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender cuts this off
+_TAIL = b"\x00\x00\xff\xff"  # RFC 7692 §7.2.1: the sender removes these bytes
 
 
 class MessageLimit(Extension):
     """A wsproto extension that refuses a message of more than `limit` bytes when its frame header arrives.
 
-    It is never negotiated.
+    The extension is never negotiated.
 
-    After a hook has returned a `CloseReason`, `fault` describes the error. `added` is the number of bytes by
-    which inflating has enlarged the messages so far.
+    After a hook has returned a `CloseReason`, `fault` describes the error. `added` is the total number of
+    bytes by which inflation has enlarged the received messages.
     """
 
     __slots__ = ("_control", "_frame_size", "_in_message", "_size", "_wire_limit", "added", "fault", "limit")
@@ -47,7 +47,7 @@ class MessageLimit(Extension):
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._wire_limit = limit  # the most bytes of a message's payloads before inflating
+        self._wire_limit = limit  # limit of a message's payload bytes before inflation
         self._size = 0  # bytes of the finished frames of the current message
         self._frame_size = 0
         self._in_message = False
@@ -64,8 +64,8 @@ class MessageLimit(Extension):
     def frame_inbound_header(
         self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
     ) -> CloseReason | RsvBits:
-        # Do not add up sizes here: wsproto calls this hook again for the same frame until the masking key has
-        # arrived.
+        # Do not add up sizes in this hook: wsproto calls the hook again for the same frame until the masking
+        # key has arrived.
         self._control = opcode.iscontrol()
         if self._control:
             return _NO_BITS
@@ -95,10 +95,10 @@ class MessageLimit(Extension):
 
 
 class Deflate(MessageLimit):
-    """The negotiated permessage-deflate extension, for either role. The limit counts inflated bytes.
+    """The negotiated permessage-deflate extension, for clients and servers. The limit counts inflated bytes.
 
-    `inflate_bits`, `deflate_bits`: the window of received and of sent messages, 9 to 15. `keep_inflating`,
-    `keep_deflating`: whether the context is kept for the next message.
+    `inflate_bits` and `deflate_bits`, 9 to 15, are the window sizes of received and of sent messages.
+    `keep_inflating` and `keep_deflating` say whether the context is kept for the next message.
     """
 
     __slots__ = (
@@ -141,8 +141,8 @@ class Deflate(MessageLimit):
         starts = opcode in (Opcode.TEXT, Opcode.BINARY)
         if starts and not self._in_message:
             self._compressed = rsv.rsv1
-            # Deflated data may be longer than the original, above all in small fragments. The limit is needed
-            # because each frame is kept until it is complete.
+            # Deflated data may be longer than the original, above all in small fragments. The memory needs
+            # this limit because each frame is kept until its end arrives.
             self._wire_limit = 2 * self.limit + 1024 if rsv.rsv1 else self.limit
         result = super().frame_inbound_header(proto, opcode, rsv, payload_length)
         return _RSV1 if starts and isinstance(result, RsvBits) else result
@@ -152,7 +152,7 @@ class Deflate(MessageLimit):
     ) -> bytes | CloseReason:
         if self._control or not self._compressed:
             return data
-        # Inflate only complete frames, so that errors do not depend on how the network cuts the bytes.
+        # Inflate only complete frames, so that errors do not depend on how the network splits the bytes.
         self._held += data
         return b""
 
@@ -166,7 +166,7 @@ class Deflate(MessageLimit):
         return self._inflate(held + _TAIL if fin else held, fin)
 
     def inflate(self, payload: bytes) -> bytes | CloseReason:
-        """Inflate a whole compressed message. Call it only between messages. See also `fault`."""
+        """Inflate a whole compressed message, only between messages. After an error, `fault` describes it."""
         return self._inflate(payload + _TAIL, True)
 
     def _inflate(self, data: bytes | bytearray, fin: bool) -> bytes | CloseReason:
@@ -174,7 +174,8 @@ class Deflate(MessageLimit):
             self._inflater = zlib.decompressobj(-self._inflate_bits)
         inflater = self._inflater
         try:
-            # One byte more than the limit: that byte shows an excess, and a bound of 0 would mean no limit.
+            # One byte more than the limit: an additional byte shows an excess, and a bound of 0 would mean no
+            # limit.
             inflated = inflater.decompress(data, self.limit - self._inflated + 1)
         except zlib.error:
             return self._fail(CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data that cannot be inflated")
@@ -182,8 +183,8 @@ class Deflate(MessageLimit):
         self.added += max(0, len(inflated) - len(data))
         if self._inflated > self.limit:
             return self._too_big()
-        # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream. Then an empty block follows, whose first
-        # byte is sent and whose other bytes are _TAIL.
+        # RFC 7692 §7.2.3.4: a message may end its DEFLATE stream. An empty block then follows, whose first
+        # byte is sent and whose remaining bytes are _TAIL.
         if inflater.eof and len(inflater.unused_data) > 1 + len(_TAIL):
             return self._fail(
                 CloseReason.INVALID_FRAME_PAYLOAD_DATA, "data after the end of what was deflated"
@@ -199,7 +200,7 @@ class Deflate(MessageLimit):
     ) -> tuple[RsvBits, bytes]:
         if opcode.iscontrol():
             return rsv, data
-        # Every message is sent as one frame.
+        # Each call has a whole message, because every message is sent as one frame.
         if len(data) >= _LARGE:
             return self._large_outbound(rsv, data)
         if not self._keep_deflating:
@@ -209,7 +210,7 @@ class Deflate(MessageLimit):
         return _RSV1, _deflated(self._deflater, data)
 
     def _large_outbound(self, rsv: RsvBits, data: bytes) -> tuple[RsvBits, bytes]:
-        """Deflate a large message, unless the server could take it for a decompression bomb."""
+        """Deflate a large message, unless the server could mistake the result for a decompression bomb."""
         deflater = self._deflater if self._keep_deflating else None
         # Use a copy: only compressed messages may change the shared context (RFC 7692 §7.2.1).
         trial = zlib.compressobj(wbits=-self.deflate_bits) if deflater is None else deflater.copy()
@@ -222,9 +223,9 @@ class Deflate(MessageLimit):
 
 
 def deflate(data: bytes, bits: int) -> bytes:
-    """Deflate a message without context takeover, for a receiver with a window of `bits`, 9 to 15."""
-    # The window need not be larger than the data plus the 262 bytes that zlib reserves in it. Creating a
-    # window of 32 KiB takes four times as long as deflating a small message.
+    """Deflate a message without context takeover, for a receiver with a window of `bits` bits, 9 to 15."""
+    # The window need not be larger than the data plus the 262 bytes that zlib reserves in a window. Creating
+    # a window of 32 KiB takes four times as long as deflating a small message.
     return _deflated(zlib.compressobj(wbits=-min(bits, max(9, (len(data) + 262).bit_length()))), data)
 
 
@@ -236,7 +237,7 @@ def _deflated(deflater: zlib._Compress, data: bytes) -> bytes:
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
-# RFC 6455 §9.1: a quoted value must be a token, too. So no value contains a comma or a semicolon.
+# RFC 6455 §9.1: a quoted value must be a token, too. Therefore, no value contains a comma or a semicolon.
 _PARAM = re.compile(rf'({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?')
 _Params = list[tuple[str, "str | None"]]
 
@@ -262,7 +263,7 @@ def parse_extensions(header: str) -> Iterator[tuple[str, _Params]]:
 
 
 def _check(params: _Params) -> dict[str, int | None]:
-    """Return the checked parameters of a permessage-deflate element. Raises `RemoteProtocolError`."""
+    """Return the checked parameters of permessage-deflate. Raises `RemoteProtocolError` if illegal."""
     checked: dict[str, int | None] = {}
     for name, value in params:
         if name in checked:
@@ -282,11 +283,12 @@ def _check(params: _Params) -> dict[str, int | None]:
 
 
 def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
-    """Accept the first usable offer of a client. Returns the answer's header and the extension, or `None`.
+    """Accept the first usable offer of a client. Return the answer's header and the extension, or `None`.
 
-    The server sends without context takeover, and announces this even if the client did not ask for it (RFC
-    7692 §7.1.1.1). So one compressed frame serves many clients, and a connection takes a sixth of the memory.
-    `limit` is the largest message in bytes. Raises `RemoteProtocolError` if the header is malformed.
+    The server sends without context takeover, and announces `server_no_context_takeover` even if the client
+    did not request it (RFC 7692 §7.1.1.1). Therefore, many clients can receive the same compressed frame, and
+    a connection takes a sixth of the memory. `limit` is the maximum size of a message in bytes. Raises
+    `RemoteProtocolError` if the header is malformed.
     """
     accepted = None
     for name, params in parse_extensions(header):
@@ -319,8 +321,9 @@ def accept_offer(header: str, limit: int) -> tuple[str, Deflate] | None:
 def follow_answer(header: str, limit: int, *, offered: bool) -> Deflate | None:
     """Return the client's extension for the server's answer, or `None` if the server chose no extension.
 
-    `limit` is the largest message in bytes. `offered`: the client sent `OFFER`. Raises `RemoteProtocolError`
-    if the answer was not offered, is malformed, or needs a window that zlib cannot use.
+    `limit` is the maximum size of a message in bytes. `offered` says whether the client sent `OFFER`. Raises
+    `RemoteProtocolError` if the answer was not offered, is malformed, or requires a window that zlib cannot
+    use.
     """
     deflate = None
     for name, params in parse_extensions(header):

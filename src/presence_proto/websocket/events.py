@@ -10,9 +10,9 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class HandshakeRequest(Struct, frozen=True):
-    """A client's upgrade request. Answer it with `accept` or `reject`.
+    """A client's upgrade request. The server answers the request with `accept` or `reject`.
 
-    `target` is path and query. Header names are lower-case, values are decoded as Latin-1.
+    `target` is the path and the query of the URL. Header names are lower-case, values are decoded as Latin-1.
     """
 
     target: str
@@ -26,10 +26,10 @@ class HandshakeRequest(Struct, frozen=True):
 
 
 class HandshakeRefused(Struct, frozen=True):
-    """The server answered with plain HTTP instead of an upgrade. This is the last event.
+    """The server answered with plain HTTP instead of an upgrade. No other event follows.
 
-    Header names are lower-case, values are decoded as Latin-1. `body` has at most 64 KiB, and is incomplete
-    if the stream ended early.
+    Header names are lower-case, values are decoded as Latin-1. `body` contains at most the first 64 KiB, and
+    is incomplete if the stream ended early.
     """
 
     status: int
@@ -44,7 +44,7 @@ class HandshakeRefused(Struct, frozen=True):
 class Opened(Struct, frozen=True):
     """The server has accepted the client's handshake. `subprotocol` is the server's choice, if any.
 
-    `deflate`: whether permessage-deflate is in use.
+    `deflate` says whether permessage-deflate is in use.
     """
 
     subprotocol: str | None
@@ -52,17 +52,17 @@ class Opened(Struct, frozen=True):
 
 
 class TextMessage(Struct, frozen=True):
-    """A received text message, with all its fragments."""
+    """A complete text message from the peer. The fragments of a fragmented message are joined."""
 
     data: str
 
     def __repr__(self) -> str:
-        # Without the text: it may contain an access token.
+        # The repr omits the text, which may contain an access token.
         return f"TextMessage(data=<{len(self.data)} characters>)"
 
 
 class BinaryMessage(Struct, frozen=True):
-    """A received binary message, with all its fragments."""
+    """A complete binary message from the peer. The fragments of a fragmented message are joined."""
 
     data: bytes
 
@@ -71,24 +71,24 @@ class BinaryMessage(Struct, frozen=True):
 
 
 class PingReceived(Struct, frozen=True):
-    """A received ping. Its pong is already in `data_to_send`, unless this side has sent a close frame."""
+    """A ping from the peer. `data_to_send` already has the pong, unless this side has sent a close frame."""
 
     payload: bytes
 
 
 class PongReceived(Struct, frozen=True):
-    """A received pong."""
+    """A pong from the peer, solicited or unsolicited."""
 
     payload: bytes
 
 
 class Closed(Struct, frozen=True):
-    """The last event of a connection. Write `data_to_send()`, then close the transport.
+    """The last event of a connection. The caller writes `data_to_send()`, then closes the transport.
 
-    `clean`: the peer has sent a close frame, with this `code` and `reason` (1005: no code in the frame), and
-    the answer to it is sent or in `data_to_send`. Not `clean`: if the stream ended without a close frame,
-    `code` is 1006. If the peer violated the protocol, `code` is 1002, 1007 or 1009, and `reason` describes
-    the error.
+    If `clean` is true, the peer has sent a close frame with `code` and `reason` (1005 stands for a frame
+    without a code), and the answering close frame is sent or in `data_to_send`. If `clean` is false, the
+    stream ended without a close frame, and `code` is 1006, or the peer violated the protocol, and `code` is
+    1002, 1007 or 1009. After a protocol violation, `reason` describes the error.
     """
 
     code: int

@@ -1,20 +1,20 @@
 """`FrameReader`: a fast reader of plain messages, pings, pongs and small fragments, in front of wsproto.
 
-wsproto takes ten times as long for a frame. It handles everything else: close frames, large fragments and
-errors. The `FrameReader` owns the received bytes. At each frame border it either reads the next frame itself,
-or passes exactly the bytes of that frame to wsproto. So the reader and wsproto are always at the same frame
-border, and each byte is parsed once. The `FrameReader` reads
+wsproto, which takes ten times as long for a frame, handles close frames, large fragments and errors. The
+`FrameReader` owns the received bytes. At each frame border, the reader either reads the next frame itself, or
+passes exactly the bytes of that frame to wsproto. Therefore, the reader and wsproto are always at the same
+frame border, and each byte is parsed once. The `FrameReader` reads
 
 - a message in a single frame, if wsproto would return exactly that message now. Such a frame has FIN, no
-  reserved bit, the mask bit of the peer's role, and a length in its shortest form and within the limit. It is
-  complete, is not inside another message, and has valid UTF-8 if it is text. A short server frame that is
+  reserved bit, the mask bit of the peer's role, and a length in its shortest form and within the limit. The
+  frame is complete and not inside another message, and text is valid UTF-8. A short server frame that is
   valid so far is kept until its end arrives, because most reads end in the middle of a frame.
 - a complete ping or pong, even between fragments: wsproto keeps no state for pings and pongs.
 - a complete, valid message of small fragments. Other consecutive small fragments are joined into one frame
-  for wsproto. The message stays the same (RFC 6455 §5.4: fragment borders carry no meaning). Fragments are
-  joined up to the size limit only, so wsproto finds the same fault as in the separate fragments.
-- with permessage-deflate, also compressed messages in a single frame. Some faults show only after inflating,
-  which can be done only once. So the `FrameReader` reports those faults itself, in `broken`.
+  for wsproto, which does not change the message (RFC 6455 §5.4: fragment borders carry no meaning). Fragments
+  are joined up to the size limit only, so wsproto finds the same fault as in the separate fragments.
+- with permessage-deflate, also compressed messages in a single frame. A message can be inflated only once,
+  and some faults are detected only then. The `FrameReader` itself reports such faults, in `broken`.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _MIDDLE, _END = 0x00, 0x80  # first bytes of the other fragments
 _PING, _PONG = 0x89, 0x8A
 _MAX_HEADER = 10  # bytes, without the mask
 _SMALL = 125  # bytes; larger fragments are not joined
-_MOST_FRAGMENTS = 64  # the most fragments that are joined at once
-_SOON = 4096  # bytes; the end of a frame up to this size is most likely in the next read
-_ENOUGH = 256  # the most messages returned at once: their bytes are still in memory, too
+_MOST_FRAGMENTS = 64  # maximum number of fragments joined at once
+_SOON = 4096  # bytes; the end of a frame up to this size probably arrives with the next read
+_ENOUGH = 256  # maximum number of messages returned at once: their received bytes are in memory, too
 
 _read_header = struct.Struct(">HH").unpack_from
 
 MAX_MASKED = 1 << 14
-"""Largest masked payload in bytes for which `xor` is faster than wsproto's masking."""
+"""Maximum size in bytes of a masked payload for which `xor` is faster than wsproto's masking."""
 
 
 class FrameReader:
-    """Reader of frames from the received bytes, which it buffers.
+    """A buffer of received bytes, and the reader of the frames in the buffer.
 
-    `data`: bytes received so far. `masked`: whether frames must be masked, as those of a client. `limit`: the
-    largest message in bytes. `deflate` inflates compressed messages. After a compressed message that could
-    not be read, `broken` is the close code for the connection.
+    `data` has the bytes received so far. `masked` says whether the frames must be masked, like a client's
+    frames. `limit` is the maximum size of a message in bytes. `deflate` inflates compressed messages. After a
+    compressed message that could not be read, `broken` is the close code for the connection.
     """
 
     __slots__ = (
@@ -83,7 +83,7 @@ class FrameReader:
         self._limit = min(limit, MAX_MASKED) if masked else limit
         self._at_border = True  # whether wsproto is between two messages, not inside a message or frame
         self._in_message = False  # whether wsproto is inside a fragmented message
-        self._message_size = 0  # bytes of that message's fragments, including the one being passed on
+        self._message_size = 0  # bytes of that message's fragments, including the fragment being passed on
         self._owed = 0  # bytes of the current frame still to be passed to wsproto
         self._header = b""  # the part of a header passed to wsproto, while the length is incomplete
         self._waits = False  # whether the next frame is kept until its end arrives
@@ -92,21 +92,21 @@ class FrameReader:
         self._firsts = _PLAIN if deflate is None else _PLAIN_OR_DEFLATED
         self.broken: CloseReason | None = None
         self.is_empty = False
-        """Whether all bytes were read, by this reader or wsproto, without a fault. `False` if uncertain."""
+        """Whether this reader or wsproto has certainly read all received bytes without a fault."""
 
     def receive(self, data: bytes) -> None:
-        """Buffer received bytes."""
+        """Add bytes from the peer to the buffer."""
         self.is_empty = False
         self._waits = False
         self._data = self._data[self._at :] + data if self._at < len(self._data) else data
         self._at = 0
 
     def receive_eof(self) -> None:
-        """Report the end of the stream. An incomplete frame, kept until now, goes to wsproto."""
+        """Report the end of the stream. After this call, wsproto gets the incomplete last frame."""
         self._waits, self._eof, self.is_empty = False, True, False
 
     def take(self) -> str | bytes | None:
-        """Return the message in the next frame; `None` if the frame is incomplete or wsproto must read it."""
+        """Return the message in the next frame, or `None` if incomplete or not readable by this reader."""
         data, at = self._data, self._at
         available = len(data) - at
         if available < 2 or not self._at_border:
@@ -152,7 +152,7 @@ class FrameReader:
         return message
 
     def _is_worth_waiting(self, first: int, size: int, payload: bytes) -> bool:
-        """Whether to keep an incomplete frame until its end arrives. Otherwise wsproto gets its beginning."""
+        """Whether to keep an incomplete frame until its end arrives, instead of passing it to wsproto."""
         if size > _SOON or first & _RSV1 or self._mask_bit or self._eof:
             return False
         if first == _TEXT:
@@ -180,7 +180,7 @@ class FrameReader:
     def take_all(self) -> list[str | bytes]:
         """Return the messages in the next frames, at most 256.
 
-        The list ends at the first frame that is incomplete, or that wsproto must read.
+        The list ends before the first frame that is incomplete, or that wsproto must read.
         """
         messages: list[str | bytes] = []
         if self._at_border and not self._mask_bit:
@@ -209,16 +209,16 @@ class FrameReader:
         return messages
 
     def take_small(self) -> tuple[bool, bytes] | str | bytes | None:
-        """Return the ping, the pong or the message of small fragments that comes next, or `None`."""
+        """Return the next ping, pong or message of small fragments, or `None` if another frame comes next."""
         if self._at == len(self._data):
             return None
         control = self.take_control()
         return self.take_fragments() if control is None else control
 
     def take_control(self) -> tuple[bool, bytes] | None:
-        """Return the ping or pong that comes next, as `(is_ping, payload)`.
+        """Return the next ping or pong as `(is_ping, payload)`.
 
-        Return `None` if the next frame is incomplete or of another kind, or if wsproto must read it.
+        Return `None` if the next frame is incomplete or of another kind, or if wsproto must read this frame.
         """
         data, at = self._data, self._at
         if len(data) - at < 2 or self._owed or self._header:
@@ -237,7 +237,7 @@ class FrameReader:
         return first == _PING, payload
 
     def take_fragments(self) -> str | bytes | None:
-        """Return the message that comes next in small fragments, if it is complete and valid, or `None`."""
+        """Return the next message if it is complete, valid and in small fragments, otherwise `None`."""
         data, at = self._data, self._at
         if len(data) - at < 2 or not self._at_border or data[at] not in (_TEXT_START, _BINARY_START):
             return None
@@ -254,9 +254,9 @@ class FrameReader:
         return message
 
     def _small_fragments(self, at: int, most: int) -> tuple[list[bytes], int, bool]:
-        """Return the payloads of the small fragments from offset `at` on, at most `most` bytes.
+        """Return the payloads, at most `most` bytes, of the small fragments from offset `at` on.
 
-        Also return the offset of their end, and whether the message ends there.
+        Also return the offset where the last of these fragments ends, and whether the message ends there.
         """
         data, mask_bit, end = self._data, self._mask_bit, len(self._data)
         payloads: list[bytes] = []
@@ -278,7 +278,7 @@ class FrameReader:
         return payloads, at, False
 
     def _put_together(self) -> bytes:
-        """Return the next small fragments as one frame for wsproto; `b""` if there are fewer than two."""
+        """Return the next small fragments as one frame for wsproto, or `b""` for fewer than two fragments."""
         data, at = self._data, self._at
         if not self._in_message and data[at] not in (_TEXT_START, _BINARY_START):
             return b""
@@ -298,7 +298,7 @@ class FrameReader:
         return struct.pack(">BBH", first, self._mask_bit | 126, size) + mask + payload
 
     def hand_over(self) -> bytes:
-        """Return the next bytes for wsproto, never past the end of a frame. `b""`: wait for more data."""
+        """Return the next bytes for wsproto, up to the end of a frame, or `b""` to wait for more data."""
         data, at, end = self._data, self._at, len(self._data)
         if at == end:
             self._data, self._at = b"", 0  # an idle connection keeps no buffer
@@ -311,11 +311,11 @@ class FrameReader:
             header = self._header + data[at : at + _MAX_HEADER - len(self._header)]
             size = _frame_size(header)
             if size is None:
-                self._header = header  # wsproto gets the incomplete header: it may contain a fault already
+                self._header = header  # wsproto gets the incomplete header, which may already contain a fault
             else:
                 self._owed, self._header = size - len(self._header), b""
                 if not header[0] & _CONTROL:
-                    # This size includes the header. So the limit for joined fragments is slightly lower.
+                    # `size` includes the header, which makes the limit for joined fragments slightly lower.
                     self._message_size = size + (self._message_size if self._in_message else 0)
                     self._in_message = header[0] < _FIN
         if self._owed:
@@ -340,7 +340,7 @@ def _frame_size(header: bytes) -> int | None:
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:
-    """Mask or unmask `payload`: both are the same operation (RFC 6455 §5.3)."""
+    """Mask or unmask `payload`. Masking and unmasking are the same operation (RFC 6455 §5.3)."""
     size = len(payload)
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(payload, "little") ^ key).to_bytes(size, "little")

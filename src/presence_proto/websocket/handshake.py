@@ -1,4 +1,4 @@
-"""The opening handshake of both roles (RFC 6455 §4), on h11. Only used until the connection is open."""
+"""The opening handshakes of clients and servers (RFC 6455 §4), based on h11."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ http stream
-# HTTP/1.1 on a byte stream, with h11: shared by the handshakes and the proxy tunnel.
+# HTTP/1.1 on a byte stream, based on h11. The handshakes and the proxy tunnel share `HttpStream`.
 
 
-MAX_HEADER_SIZE = 16 * 1024  # the most bytes of the request or status line with the headers
+MAX_HEADER_SIZE = 16 * 1024  # maximum number of bytes of the request or status line with the headers
 
 
 class HttpStream:
     """An h11 connection whose size limit does not depend on how the network splits the stream.
 
-    h11 checks its limit only when it needs more data. So this class passes on at most one byte more than the
-    limit. It never passes on `b""`, which h11 takes for the end of the stream.
+    h11 checks its size limit only when more data is needed. Therefore, this class passes at most one byte
+    more than the limit to h11. The class never passes `b""`, which h11 interprets as the end of the stream.
     """
 
     __slots__ = ("_h11", "_unread")
@@ -50,11 +50,11 @@ class HttpStream:
         self._unread = bytearray()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer received bytes."""
+        """Add bytes from the peer to the buffer."""
         self._unread += data
 
     def _next_event(self) -> Any:
-        """Return h11's next event, or `None` if it needs more data. Raises `h11.RemoteProtocolError`."""
+        """Return h11's next event, or `None` if h11 needs more data. Raises `h11.RemoteProtocolError`."""
         while (event := self._h11.next_event()) is h11.NEED_DATA:
             if not self._unread:
                 return None
@@ -67,12 +67,12 @@ class HttpStream:
 # -------------------------------------------------------------------------------------------------- handshake
 
 
-MAX_REFUSAL_BODY = 64 * 1024  # the most bytes of a refusal's body that are kept
-MAX_EARLY_DATA = 64 * 1024  # the most bytes that may arrive while a request waits for its answer
+MAX_REFUSAL_BODY = 64 * 1024  # maximum number of bytes that are kept of a refusal's body
+MAX_EARLY_DATA = 64 * 1024  # maximum number of bytes that may arrive while a request waits for its answer
 
 
 class Upgraded(Struct, frozen=True):
-    """The result of a finished handshake. `early_data` are frame bytes that arrived with the handshake."""
+    """The result of a finished handshake. `early_data` has the frame bytes received with the handshake."""
 
     limit: MessageLimit
     subprotocol: str | None
@@ -80,7 +80,7 @@ class Upgraded(Struct, frozen=True):
 
 
 class HandshakeError(RemoteProtocolError):
-    """The client's request is not acceptable. `response` has the bytes of the HTTP answer."""
+    """The server cannot accept the client's request. `response` has the bytes of the HTTP answer."""
 
     def __init__(self, reason: str, response: bytes) -> None:
         super().__init__(reason)
@@ -91,7 +91,7 @@ class HandshakeError(RemoteProtocolError):
 
 
 def _decode(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    # Not UTF-8: HTTP values may contain any byte above 127, and Latin-1 decodes all bytes.
+    # Decode Latin-1, not UTF-8: HTTP values may contain any byte above 127, and Latin-1 decodes all bytes.
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
 
 
@@ -136,7 +136,7 @@ def _is_nonce(key: str) -> bool:
 
 
 class ClientHandshake(HttpStream):
-    """The client handshake. `request`: the bytes to send. Raises `LocalProtocolError` for illegal HTTP."""
+    """The client's handshake, which sends `request`. Raises `LocalProtocolError` for illegal HTTP."""
 
     __slots__ = ("_accept", "_body", "_deflate", "_limit", "_response", "_subprotocols", "request")
 
@@ -181,7 +181,7 @@ class ClientHandshake(HttpStream):
         self.request = self._h11.send(request) + self._h11.send(h11.EndOfMessage())
 
     def next(self, *, eof: bool) -> Upgraded | HandshakeRefused | None:
-        """Return the result, or `None` if the answer is incomplete. `eof`: the stream has ended.
+        """Return the result, or `None` if the answer is incomplete. `eof` says whether the stream has ended.
 
         Raises `RemoteProtocolError` if the answer is not valid HTTP, or is not a valid upgrade.
         """
@@ -223,7 +223,7 @@ class ClientHandshake(HttpStream):
 
 
 class ServerHandshake(HttpStream):
-    """The server's handshake: reads a client's request and answers it."""
+    """The server's handshake, which reads a client's request and builds the answer."""
 
     __slots__ = ("_deflate", "_deflate_answer", "_head", "_key", "_limit", "_room", "_subprotocols")
 
@@ -238,7 +238,7 @@ class ServerHandshake(HttpStream):
         self._head = False  # the answer to a HEAD request has no body
 
     def next(self) -> HandshakeRequest | None:
-        """Return the request once, when it is complete. Raises `HandshakeError` with the HTTP answer."""
+        """Return a complete request once, else `None`. Raises `HandshakeError` with the HTTP answer."""
         if self._key is not None:
             if len(self._unread) > self._room:
                 raise self._failure(HTTPStatus.BAD_REQUEST, "too much data before the answer")
@@ -285,7 +285,7 @@ class ServerHandshake(HttpStream):
         return HandshakeRequest(request.target.decode("ascii"), headers, self._subprotocols)
 
     def accept(self, subprotocol: str | None, headers: Iterable[tuple[str, str]]) -> tuple[bytes, Upgraded]:
-        """Return the bytes and the result of the upgrade. Raises `LocalProtocolError` for illegal answers."""
+        """Return an upgrade's bytes and result. Raises `LocalProtocolError` for an illegal answer."""
         key = self._waiting()
         lines = [
             (b"Upgrade", b"websocket"),
@@ -309,7 +309,7 @@ class ServerHandshake(HttpStream):
         return self._h11.send(response), Upgraded(limit, subprotocol, bytes(self._unread))
 
     def reject(self, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
-        """Return the bytes of the refusal. Raises `LocalProtocolError` for illegal answers."""
+        """Return the bytes of a refusal. Raises `LocalProtocolError` for an illegal answer."""
         self._waiting()
         if not 300 <= status <= 599:
             raise LocalProtocolError(f"the status of a refusal must be from 300 to 599, not {status!r}")

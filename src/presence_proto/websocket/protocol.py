@@ -1,13 +1,13 @@
-"""WebSocket (RFC 6455) for clients and servers. The parts are in `handshake`, `deflate` and `frames`.
+"""The class `WebSocket` (RFC 6455) for clients and servers, based on `handshake`, `deflate` and `frames`.
 
     CONNECTING ──Opened / accept()──▶ OPEN ──close()──▶ CLOSING
          │                              │                  │
          └──Refused, Closed, reject()───┴──────Closed──────┴──▶ CLOSED
 
-A `WebSocket` does no I/O: it turns received bytes into events, and commands into bytes to send. After each
-`receive_data` or `receive_eof`, call `next_event()` until it returns `None`, then write `data_to_send()`.
-Each call of `next_event` reads no further than one event. So the answer to an event does not depend on how
-the bytes were split. No input from the peer raises an exception.
+A `WebSocket` does no I/O: the object turns received bytes into events, and commands into bytes to send. After
+each `receive_data` or `receive_eof`, the caller calls `next_event()` until the result is `None`, and then
+writes `data_to_send()`. Each call of `next_event` reads no further than one event. Therefore, the answer to
+an event does not depend on how the network splits the bytes. No input from the peer raises an exception.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _Last = TypeVar("_Last", HandshakeRefused, Closed)
 
-_ENDLESS = 1 << 62  # the default `patience` of `next_event`: no limit
+_ENDLESS = 1 << 62  # the default `patience` of `next_event`, which means no limit
 
 
 class State(Enum):
@@ -52,7 +52,7 @@ class State(Enum):
 
     CONNECTING = auto()
     OPEN = auto()
-    CLOSING = auto()  # this side has sent a close frame and waits for the peer's
+    CLOSING = auto()  # this side has sent a close frame and waits for the peer's close frame
     CLOSED = auto()
 
 
@@ -66,9 +66,9 @@ _OPEN = State.OPEN  # in Python 3.11, looking up an enum member takes as long as
 
 
 def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
-    """Return a message as one unmasked frame, for all connections of a server with the same `deflate_bits`.
+    """Return a message as one unmasked frame, which fits all server connections with these `deflate_bits`.
 
-    `data` must be valid UTF-8 if `text` is true. With `deflate_bits` `None`, the frame is not compressed.
+    `data` must be valid UTF-8 if `text` is true. If `deflate_bits` is `None`, the frame is not compressed.
     """
     first = _TEXT if text else _BINARY
     if deflate_bits is not None:
@@ -90,7 +90,7 @@ def is_sendable(code: int) -> bool:
 
 
 class WebSocket:
-    """One WebSocket connection, from the handshake to the close. Create it with `client` or `server`."""
+    """One WebSocket connection, from the handshake to the close, created with `client` or `server`."""
 
     __slots__ = (
         "_added",
@@ -118,18 +118,18 @@ class WebSocket:
         self._read: Iterator[wsproto.Event] | None = None  # wsproto's events for the data from `_reader`
         self._limit: MessageLimit | None = None  # while OPEN and CLOSING
         self._added = 0  # `bytes_added` of a closed connection
-        # Fragments of the current message. Text is kept as UTF-8: it takes the least memory.
+        # Fragments of the current message. Text is kept as UTF-8, which takes the least memory.
         self._fragments = bytearray()
         self._out: list[bytes] = []
         self._masks = b""  # random masks for the next frames of a client, four bytes each
         self._eof = False
         self._state = State.CONNECTING
         self.has_unread = False
-        """Whether there may be received frames that `next_event` has not read."""
+        """Whether there may be received frames that `next_event` has not read yet."""
         self.is_read = False
-        """Whether all received data was read, so that `next_event` returns `None` until more data arrives."""
+        """Whether all received data was read. If so, `next_event` returns `None` until more data arrives."""
         self.deflate_bits: int | None = None
-        """Compression window of sent messages. `None` without permessage-deflate, and when CLOSED."""
+        """Compression window of sent messages in bits. The value is `None` if not compressing."""
 
     @classmethod
     def client(
@@ -142,12 +142,12 @@ class WebSocket:
         max_message_size: int,
         key: bytes | None = None,
     ) -> WebSocket:
-        """Return the client side of a connection. `data_to_send()` has the upgrade request at once.
+        """Return the client side of a connection. `data_to_send()` returns the upgrade request at once.
 
         - `headers`: additional headers of the request.
         - `deflate`: whether to offer permessage-deflate.
-        - `max_message_size`: in bytes. A larger message from the server closes the connection.
-        - `key`: the nonce of the request in base64, for replays.
+        - `max_message_size`: the size limit in bytes. A larger message from the server closes the connection.
+        - `key`: the nonce of the request in base64, for replays. `None` generates a random nonce.
 
         Raises `LocalProtocolError` for headers, subprotocols or a target that cannot be sent.
         """
@@ -167,7 +167,7 @@ class WebSocket:
     def server(cls, *, deflate: bool = False, max_message_size: int) -> WebSocket:
         """Return the server side of a connection.
 
-        `deflate`: whether to accept permessage-deflate. A message of more than `max_message_size` bytes
+        `deflate` says whether to accept permessage-deflate. A message of more than `max_message_size` bytes
         closes the connection.
         """
         return cls(ServerHandshake(deflate=deflate, max_message_size=max_message_size))
@@ -176,23 +176,23 @@ class WebSocket:
 
     @property
     def state(self) -> State:
-        """The current state. Received data changes it only when `next_event` reads that data."""
+        """The current state. Received data changes the state only when `next_event` reads that data."""
         return self._state
 
     @property
     def uses_deflate(self) -> bool:
-        """Whether permessage-deflate is in use. `False` when CLOSED."""
+        """Whether permessage-deflate is in use. The value is `False` in the state CLOSED."""
         return self.deflate_bits is not None
 
     @property
     def bytes_added(self) -> int:
-        """Number of bytes by which inflating has enlarged the received messages so far."""
+        """Total number of bytes by which inflation has enlarged the received messages."""
         return self._added if self._limit is None else self._limit.added
 
     # ------------------------------------------------------------------------------------------ input
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Buffer received bytes. Empty data, and data after the end of the stream, are ignored."""
+        """Buffer received bytes. The method ignores empty data, and data after the end of the stream."""
         if not data or self._eof:
             return
         if self._reader is not None:
@@ -202,7 +202,7 @@ class WebSocket:
             self._handshake.receive_data(data)
 
     def receive_eof(self) -> None:
-        """Report the end of the stream. `next_event` still reads the data received before it."""
+        """Report the end of the stream. `next_event` still reads all data received before the end."""
         self._eof, self.is_read = True, False
         if self._reader is not None:
             self._reader.receive_eof()
@@ -212,9 +212,9 @@ class WebSocket:
     def next_event(self, patience: int = _ENDLESS) -> WebSocketEvent | None:
         """Return the next event, or `None` until more data arrives.
 
-        `HandshakeRefused` or `Closed` is the last event. `patience` is the most pieces of frames that one
-        call passes to wsproto, because a message of many fragments takes long to read. At that limit the call
-        returns `None`, too, but `has_unread` is true.
+        `HandshakeRefused` or `Closed` is the last event. `patience` is the maximum number of frame pieces
+        that one call passes to wsproto, because a message of many fragments takes long to read. At that
+        limit, the call also returns `None`, but `has_unread` is true.
         """
         event: WebSocketEvent | None = None
         if self._reader is not None:
@@ -226,9 +226,9 @@ class WebSocket:
         return event
 
     def take_messages(self) -> list[str | bytes]:
-        """Return the plain messages that come next, in a tenth of the time of `next_event`. Text is `str`.
+        """Return the next plain messages, in a tenth of the time of `next_event`. Text messages are `str`.
 
-        The list ends at the first frame that this fast path cannot read. `next_event` reads that frame.
+        The list ends before the first frame that this fast path cannot read. `next_event` reads that frame.
         """
         reader = self._reader
         if reader is None:
@@ -255,7 +255,7 @@ class WebSocket:
     def _read_frames(self, reader: FrameReader, patience: int) -> WebSocketEvent | None:
         while True:
             if self._read is not None:
-                # Take only one event: wsproto parses while its events are consumed.
+                # Take only one event: wsproto continues to parse when the next event is taken.
                 event = self._read_event(next(self._read, None))
                 if event is not None:
                     return event
@@ -323,12 +323,13 @@ class WebSocket:
             if connection.state is ConnectionState.REMOTE_CLOSING:
                 self._out.append(connection.send(wsproto.CloseConnection(event.code)))
             return self._end(Closed(int(event.code), event.reason or "", clean=True))
-        # wsproto reports a parse error as a `CloseConnection`, too, but then its state is unchanged.
+        # wsproto reports a parse error as a `CloseConnection`, too, but without a change of its state.
         return self._broken(event.code)
 
     def _broken(self, code: int) -> Closed:
         """End the connection after a protocol error of the peer."""
-        # Not wsproto's reason: its text depends on the release, and on how the bytes were split.
+        # Do not use wsproto's reason: that text depends on wsproto's release, and on how the bytes were
+        # split.
         assert self._wsproto is not None
         assert self._limit is not None
         if self._limit.fault:
@@ -367,7 +368,7 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ output
 
     def data_to_send(self) -> bytes:
-        """Remove and return all bytes that must be written now; `b""` if there are none."""
+        """Remove and return all bytes that must be written now, or `b""` if no bytes are waiting."""
         if not self._out:
             return b""
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -377,19 +378,19 @@ class WebSocket:
     # ------------------------------------------------------------------------------------------ commands
 
     def accept(self, *, subprotocol: str | None = None, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """Accept a `HandshakeRequest`. Messages may be sent at once.
+        """Accept a `HandshakeRequest`. After this call, messages may be sent at once.
 
-        `subprotocol`: one that the client offered. Values of `headers` may be Latin-1. Raises
-        `LocalProtocolError` for an illegal answer, or when no request is waiting for one.
+        `subprotocol` is a subprotocol that the client offered, or `None`. Values of `headers` may be Latin-1.
+        Raises `LocalProtocolError` for an illegal answer, or when no request is waiting for an answer.
         """
         response, upgraded = self._asked().accept(subprotocol, headers)
         self._out.append(response)
         self._open(upgraded)
 
     def reject(self, status: int, *, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """Refuse a `HandshakeRequest` with an HTTP response of status 300 to 599. No event follows.
+        """Refuse a `HandshakeRequest` with an HTTP response of status 300 to 599, without a further event.
 
-        Raises `LocalProtocolError` for an illegal answer, or when no request is waiting for one.
+        Raises `LocalProtocolError` for an illegal answer, or when no request is waiting for an answer.
         """
         self._out.append(self._asked().reject(status, headers, body))
         self._state = State.CLOSED
@@ -401,9 +402,9 @@ class WebSocket:
         return self._handshake
 
     def send_text(self, data: str | bytes) -> None:
-        """Send a text message, given as a string or as UTF-8 bytes.
+        """Send a text message, which is a string or UTF-8 bytes.
 
-        Raises `LocalProtocolError` for invalid Unicode, and unless OPEN.
+        Raises `LocalProtocolError` for invalid Unicode, and if the state is not OPEN.
         """
         connection = self._wsproto
         if connection is None or self._state is not _OPEN:
@@ -418,13 +419,13 @@ class WebSocket:
         self._out.append(connection.send(wsproto.TextMessage(payload.decode())) if ready is None else ready)
 
     def send_binary(self, data: bytes) -> None:
-        """Send a binary message. Raises `LocalProtocolError` unless OPEN."""
+        """Send a binary message. Raises `LocalProtocolError` if the state is not OPEN."""
         connection = self._opened()
         ready = self._ready(data, text=False)
         self._out.append(connection.send(wsproto.BytesMessage(data)) if ready is None else ready)
 
     def _ready(self, payload: bytes, *, text: bool) -> bytes | None:
-        """Return the frame of a message; `None` if wsproto has to build it, or builds it faster."""
+        """Return the frame of a message, or `None` if wsproto must build the frame or builds it faster."""
         if self._server:
             return server_frame(payload, text=text, deflate_bits=self.deflate_bits)
         if self.deflate_bits is not None or len(payload) > MAX_MASKED:
@@ -433,24 +434,25 @@ class WebSocket:
 
     def _client_frame(self, first: int, data: bytes) -> bytes:
         if not self._masks:
-            # 16 random bytes make four masks. They come from wsproto, like the nonce of the handshake.
+            # 16 random bytes make four masks. wsproto generates these bytes, like the nonce of the handshake.
             self._masks = a2b_base64(generate_nonce())
         mask, self._masks = self._masks[:4], self._masks[4:]
         return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
 
     def ping(self, payload: bytes = b"") -> None:
-        """Send a ping of at most 125 bytes. Raises `LocalProtocolError` unless OPEN."""
+        """Send a ping. Raises `LocalProtocolError` for more than 125 bytes, or if the state is not OPEN."""
         connection = self._opened()
         if len(payload) > 125:
             raise LocalProtocolError("a ping carries at most 125 bytes")
         self._out.append(connection.send(wsproto.Ping(payload)))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Start the closing handshake. The close frame of the peer ends it with `Closed`.
+        """Start the closing handshake. When the peer's close frame arrives, `Closed` is the last event.
 
-        The caller must limit the wait for that event. `reason` is cut to 123 bytes. While CONNECTING, nothing
-        is sent, and `Closed` is the next event. While CLOSING and when CLOSED, the call does nothing. Raises
-        `LocalProtocolError` for a code that must not be sent, or a reason that is not valid Unicode.
+        The caller must limit the wait for `Closed`. `reason` is cut to 123 bytes. While CONNECTING, nothing
+        is sent, and `Closed` is the next event. In the states CLOSING and CLOSED, the call does nothing.
+        Raises `LocalProtocolError` for a code that must not be sent, or for a reason that is not valid
+        Unicode.
         """
         if not is_sendable(code):
             raise LocalProtocolError(f"a close frame must not carry the code {code!r}")

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 #
 #     METHOD ──▶ (LOGIN) ──▶ REPLY ──▶ DONE
 #
-# It is sans-IO. It sends host names unresolved: the proxy looks them up.
+# `SocksConnect` is sans-IO. It sends host names unresolved, and the proxy resolves the names.
 
 
 Refusal: TypeAlias = Literal["login", "unreachable", "forbidden"]
 
-LONGEST = 255  # the most bytes of a user name, a password or a host name: SOCKS sends the length as one byte
+LONGEST = 255  # maximum bytes of a user name, a password or a host name: SOCKS sends the length as one byte
 
 _VERSION, _LOGIN_VERSION = 5, 1
 _NO_LOGIN, _LOGIN, _NO_METHOD = 0, 2, 0xFF
@@ -59,9 +59,9 @@ class _Stage(Enum):
 
 
 class SocksConnect:
-    """A request to `proxy` for a connection to `host`:`port`. `login`: user name and password, or `None`.
+    """A request to `proxy` for a connection to `host`:`port`, with a `login` (user name, password) or `None`.
 
-    Raises `LocalProtocolError` for a host that SOCKS cannot carry.
+    Raises `LocalProtocolError` if `host` has a form that SOCKS does not support.
     """
 
     __slots__ = ("_login", "_out", "_proxy", "_request", "_stage", "_unread")
@@ -77,12 +77,12 @@ class SocksConnect:
 
     @property
     def is_done(self) -> bool:
-        """Whether the proxy has connected. `trailing_data` has the bytes after the reply."""
+        """Whether the proxy has opened the connection. `trailing_data` has the bytes after the reply."""
         return self._stage is _Stage.DONE
 
     @property
     def trailing_data(self) -> bytes:
-        """Received bytes that are not part of an answer."""
+        """Received bytes that are not part of an answer of the proxy."""
         return bytes(self._unread)
 
     def data_to_send(self) -> bytes:
@@ -91,7 +91,7 @@ class SocksConnect:
         return data
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Process bytes from the proxy. Raises `ProxyError` if it refuses or does not speak SOCKS 5."""
+        """Process bytes from the proxy. Raises `ProxyError` for a refusal or a malformed answer."""
         self._unread += data
         while self._stage is not _Stage.DONE and (answer := self._next_answer()) is not None:
             if self._stage is _Stage.METHOD:
@@ -104,7 +104,7 @@ class SocksConnect:
                 self._stage = _Stage.DONE
 
     def _next_answer(self) -> bytes | None:
-        """Return the next complete answer, or `None`. Raises as soon as the received bytes show an error."""
+        """Return the next complete answer, or `None`. Raises `ProxyError` when the bytes show an error."""
         unread = self._unread
         version = _LOGIN_VERSION if self._stage is _Stage.LOGIN else _VERSION
         if unread and unread[0] != version:
@@ -141,7 +141,7 @@ class SocksConnect:
         self._stage = stage
 
     def _reply_size(self, reply: bytearray) -> int:
-        """Return the size of a reply in bytes; 5 while the size is not known yet."""
+        """Return the size of a reply in bytes, or 5 while the size is unknown."""
         if len(reply) < 5:
             return 5
         address = {_IPV4: 4, _IPV6: 16, _NAME: 1 + reply[4]}.get(reply[3])
@@ -175,10 +175,11 @@ def _address(host: str) -> bytes:
 # ----------------------------------------------------------------------------------------------------- tunnel
 
 
-MAX_INTERIM = 10  # the most interim answers, such as "100 Continue", before the final answer
+MAX_INTERIM = 10  # maximum number of interim answers, such as "100 Continue", before the final answer
 
 
-# The legal URL schemes, each with its protocol and default port. Desktops use `socks` in the environment.
+# The legal URL schemes, each with its protocol and default port. Desktop environments use `socks` in
+# environment variables.
 _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
     "http": ("http", 80),
     "socks5": ("socks5", 1080),
@@ -189,7 +190,7 @@ _SCHEMES: dict[str, tuple[Literal["http", "socks5"], int]] = {
 
 @frozen
 class Proxy:
-    """An HTTP or SOCKS 5 proxy. `str` returns `host:port`. The repr hides user name and password."""
+    """An HTTP or SOCKS 5 proxy. `str` returns `host:port`. The `repr` hides user name and password."""
 
     host: str
     port: int
@@ -201,9 +202,9 @@ class Proxy:
     def from_url(cls, url: str) -> Proxy:
         """Parse `http://[user[:password]@]host[:port]` or `socks5://…`. The default port is 80 or 1080.
 
-        User name and password may be percent-encoded. `http://` is optional. `socks5h://` and `socks://` mean
-        the same as `socks5://`: the proxy looks up the server's name. Raises `ConfigError`, which does not
-        quote the URL.
+        User name and password may be percent-encoded. The prefix `http://` is optional. `socks5h://` and
+        `socks://` mean the same as `socks5://`: the proxy resolves the server's name. Raises `ConfigError`
+        for an invalid URL. The exception's text does not quote the URL.
         """
         if not check.is_unicode(url):
             raise ConfigError("proxy must be a URL, such as http://proxy.example:3128")
@@ -249,15 +250,15 @@ class Proxy:
 
 
 class ProxyTunnel:
-    """A tunnel through `proxy` to the server of `wanted`, sans-IO.
+    """A sans-IO tunnel through `proxy` to the server in `wanted`.
 
-    Write `data_to_send()` to the proxy at the beginning and after each `receive_data`. Pass the proxy's
-    answers to `receive_data` or `receive_eof` until the tunnel `is_open`. Then the stream leads to the
-    server, and TLS begins if `wanted.tls`. `early_data` are server bytes that arrived with the proxy's
-    answer. With TLS it is empty, because the client sends first.
+    The caller writes `data_to_send()` to the proxy at the beginning and after each `receive_data`. The caller
+    passes the proxy's answers to `receive_data` or `receive_eof` until `is_open` is true. From then on, the
+    stream leads to the server, and TLS begins if `wanted.tls` is true. `early_data` has the server bytes that
+    arrived with the proxy's answer. With TLS, `early_data` is empty, because the client sends first.
 
     The tunnel has no time limit of its own: `connect_timeout` applies. Raises `LocalProtocolError` for a host
-    that the proxy's protocol cannot carry.
+    that the proxy's protocol does not support.
     """
 
     __slots__ = ("_connect", "_proxy", "_tls", "early_data", "is_open")
@@ -275,7 +276,7 @@ class ProxyTunnel:
         self.early_data = b""
 
     def data_to_send(self) -> bytes:
-        """Return and remove the bytes to write to the proxy; `b""` if there are none."""
+        """Return and remove the bytes to write to the proxy, or `b""` if no bytes are waiting."""
         return self._connect.data_to_send()
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
@@ -294,7 +295,7 @@ class ProxyTunnel:
 
 
 _REFUSALS: dict[int, Refusal | None] = {  # by HTTP status
-    400: None,  # the answer of a web server that is not a proxy
+    400: None,  # a web server that is not a proxy gives this answer
     407: "login",
     502: "unreachable",
     503: "unreachable",
@@ -303,7 +304,7 @@ _REFUSALS: dict[int, Refusal | None] = {  # by HTTP status
 
 
 class _HttpConnect(HttpStream):
-    """The client side of HTTP CONNECT."""
+    """The client side of an HTTP CONNECT request."""
 
     __slots__ = ("_interim", "_out", "_proxy", "is_done")
 
@@ -351,7 +352,7 @@ class _HttpConnect(HttpStream):
                 raise self._refused(answer.status_code)
 
     def _refused(self, status: int) -> ProxyError:
-        # The text does not use the proxy's text, which may quote the request.
+        # The error text does not contain the proxy's text, which may quote the request.
         refusal = _REFUSALS.get(status, "forbidden")
         try:
             words = f"{status} {HTTPStatus(status).phrase}"

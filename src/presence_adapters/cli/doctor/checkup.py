@@ -1,4 +1,4 @@
-"""The check-up: a series of steps from the settings to a heartbeat. A grave fault ends the check-up."""
+"""The check-up: a series of steps from the settings to a heartbeat. Every grave fault ends the check-up."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 
 HEARTBEAT = 0.25
-"""Heartbeat interval of the check-up, in seconds. The normal interval would take too long."""
+"""Heartbeat interval of the check-up, in seconds. A check-up with the normal interval would take too long."""
 
 PATIENCE = 10
-"""The core's own timeouts are this many times longer than the limit of a step, which must expire first."""
+"""Ratio of the core's own timeouts to the time limit of a step. The limit of the step must expire first."""
 
 _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 """The `getaddrinfo` errors for a host name that does not exist."""
@@ -47,10 +47,10 @@ _UNKNOWN = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 @frozen
 class Finding:
-    """Result of a step. `seconds`: its duration, or `None` for a skipped step.
+    """Result of a step. `seconds`: the duration of the step, or `None` for a skipped step.
 
-    `text`: what the step found, or why it was skipped. `diagnosis`: the fault, if the step found one; `text`
-    is empty then.
+    `text`: the result, or the reason why the step was skipped; empty if the step found a fault. `diagnosis`:
+    the fault that the step found, or `None`.
     """
 
     step: CheckupStep
@@ -61,13 +61,13 @@ class Finding:
 
 @frozen
 class NotNeeded:
-    """Result of a step that was skipped. `why`: the reason, for users."""
+    """Result of a skipped step. `why`: the reason, as a text for users."""
 
     why: str
 
 
 class Checkup:
-    """One check-up. Iterate over `findings()` to run it. `timeout`: the most seconds for each step."""
+    """One check-up. `findings()` runs the steps. `timeout`: the time limit of a step, in seconds."""
 
     def __init__(self, load: Callable[[], Settings], timeout: float) -> None:
         self.facts = Facts(timeout=timeout, now=time.time())
@@ -85,7 +85,7 @@ class Checkup:
         self._trial: Trial[Any] | None = None
 
     async def findings(self) -> AsyncGenerator[Finding]:
-        """Run the steps, and yield the finding of each. A grave fault ends the check-up."""
+        """Run the steps, and yield the finding of each step. Stop after the first grave fault."""
         steps: dict[CheckupStep, Callable[[], Awaitable[str | float | NotNeeded]]] = {
             CheckupStep.CONFIG: self._check_config,
             CheckupStep.DNS: self._check_name,
@@ -227,14 +227,14 @@ class Checkup:
     async def _check_tls(self) -> str | NotNeeded:
         facts, sock = self.facts, self._sock
         context = client_context(self._context) if facts.tls else None
-        self._sock = None  # `open_connection` owns the socket now, even if it fails
+        self._sock = None  # `open_connection` owns the socket now, even if the call fails
         try:
             async with asyncio.timeout(self._timeout):
                 self._stream = await asyncio.open_connection(
                     sock=sock,
                     ssl=context,
                     server_hostname=facts.host if facts.tls else None,
-                    # One second more, so that `asyncio.timeout` expires first.
+                    # One second more than the step's limit, so that `asyncio.timeout` expires first.
                     ssl_handshake_timeout=self._timeout + 1 if facts.tls else None,
                 )
         except OSError as exc:
@@ -369,7 +369,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
 
 
 def as_text(finding: Finding) -> Text:
-    """Return a finding as a line of text. With a fault, a second line has the remedy."""
+    """Return a finding as a line of text. If the finding is a fault, a second line has the remedy."""
     word = outcome(finding)
     took = "" if finding.seconds is None else f"{finding.seconds * 1000:.0f} ms"
     line = Text.assemble((f"{word:<8}", _STYLES[word]), f" {finding.step:<10} {took:>9}  ")
@@ -381,7 +381,7 @@ def as_text(finding: Finding) -> Text:
 
 
 def run(load: Callable[[], Settings], timeout: float, *, as_lines: bool) -> Exit:
-    """Run `examine` in a new event loop."""
+    """Run `examine` in a new event loop. Ctrl-C gives `Exit.INTERRUPTED`."""
 
     def load_aloud() -> Settings:
         settings = load()

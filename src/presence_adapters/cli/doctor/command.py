@@ -1,4 +1,4 @@
-"""The command and its options. The implementation is imported only when the command runs."""
+"""The command `presence doctor` and its options. Only a run of the command imports the implementation."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 )
 @settings_options(lazily=True)
 def doctor(load: Callable[[], Settings], timeout: float, as_lines: bool) -> None:
-    """Find out why the room cannot be joined, and what to do about it.
+    """Find out why the room cannot be joined, and how to fix the problem.
 
     The command checks step by step until one step fails: settings, host name, connection, proxy, TLS,
     WebSocket, clocks, API key, channel, presence, heartbeat. On Phoenix and Supabase servers, other users do
-    not see it.
+    not see the check.
 
     The exit status is 0 when no step fails, 1 when the channel can be joined but presence or heartbeats
     fail, 2 when the settings are wrong, 3 when presence is switched off, and 4 when the channel cannot be
-    joined. The output contains no secrets, so you can share it.
+    joined. The output contains no secrets, so you can share the output.
     """
     from presence_adapters.cli.doctor.checkup import run
 

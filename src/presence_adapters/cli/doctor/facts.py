@@ -1,4 +1,4 @@
-"""The facts that a check-up collects. `faults` interprets them."""
+"""The facts that a check-up collects. The module `faults` derives a diagnosis from the facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from presence_adapters.access_tokens import time_claim, unverified_claims
 
 
 class CheckupStep(StrEnum):
-    """The steps of a check-up, in order. Each step needs the previous ones."""
+    """The steps of a check-up, in order. Each step needs the results of the previous steps."""
 
     CONFIG = "config"
     DNS = "DNS"
@@ -41,13 +41,13 @@ TlsTrouble: TypeAlias = Literal[
 ]
 
 CLOCK_TOLERANCE = 60.0
-"""The most seconds that two clocks may differ: a `Date` has whole seconds, and takes time to arrive."""
+"""Maximum difference of two clocks, in seconds: a `Date` has whole seconds, and takes time to arrive."""
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 
 def in_units(seconds: float) -> str:
-    """Return a duration in words, in its largest unit, such as `3 hours`."""
+    """Return a duration as text, in the largest suitable unit, such as `3 hours`."""
     unit, size = next((pair for pair in _UNITS if abs(seconds) >= pair[1]), _UNITS[-1])
     count = round(abs(seconds) / size)
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
@@ -55,10 +55,10 @@ def in_units(seconds: float) -> str:
 
 @frozen
 class HttpAnswer:
-    """An HTTP response. `is_html`: the body is a web page. `error`: the error message in its JSON body.
+    """An HTTP response. `is_html`: the body is a web page. `error`: the error message in a JSON body.
 
-    `redirect`: the host in the `Location` header. `redirect_to_tls`: whether the URL in that header starts
-    with `https://` or `wss://`. `date`: the `Date` header in seconds since 1970.
+    `redirect`: the host in the `Location` header. `redirect_to_tls`: whether the URL in the `Location` header
+    starts with `https://` or `wss://`. `date`: the `Date` header in seconds since 1970.
     """
 
     status: int
@@ -80,10 +80,10 @@ class Claims:
 
 @frozen(kw_only=True)
 class Facts:
-    """The facts known so far; a fact that is not known yet has its default. No text contains a secret.
+    """The facts that a check-up knows so far. Unknown facts have their defaults. No fact contains a secret.
 
-    `now`: the local wall clock, seconds since 1970. `clock_ahead`: seconds by which the local clock is ahead
-    of the server's.
+    `now`: the local time in seconds since 1970. `clock_ahead`: the number of seconds by which the local clock
+    is ahead of the server's clock.
     """
 
     host: str = ""
@@ -106,11 +106,11 @@ class Facts:
 
     unknown_name: bool = False  # DNS: the host name does not exist
     refused: bool = False  # TCP: the connection was refused
-    silent: bool = False  # no answer in time
+    silent: bool = False  # the server or proxy did not answer in time
     ended: bool = False  # the server or proxy closed the connection
     tls_trouble: TlsTrouble | None = None
     clock_ahead: float | None = None
-    speaks_tls: bool = False  # the server speaks TLS where the URL has no TLS
+    speaks_tls: bool = False  # the server expects TLS, but the URL has no TLS
     answer: HttpAnswer | None = None
     speaks_http: bool = True
     refusal: str | None = None  # the server's reason for refusing the join or closing the channel
@@ -161,7 +161,7 @@ class Facts:
 
     @property
     def server_now(self) -> float:
-        """The current time by the server's clock if known, otherwise by the local clock."""
+        """The current time, by the server's clock if known, otherwise by the local clock."""
         return self.now - (self.clock_ahead or 0.0)
 
     def has_expired(self, claims: Claims) -> bool:
@@ -178,11 +178,11 @@ class Facts:
 
 
 # ----------------------------------------------------------------------------------------------------- claims
-# The claims of a JWT that the diagnosis needs.
+# A function that reads the claims of a JWT that the diagnosis needs.
 
 
 def claims_of(token: str | None) -> Claims:
-    """Return the unverified claims of a JWT. They are empty if `token` is not a JWT."""
+    """Return the unverified claims of a JWT. The claims are empty if `token` is not a JWT."""
     claims = unverified_claims(token or "")
     starts = [time for name in ("iat", "nbf") if (time := time_claim(claims, name)) is not None]
     ref = claims.get("ref")

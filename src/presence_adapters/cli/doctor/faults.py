@@ -1,7 +1,7 @@
 """Diagnosis of a failed step: a table of faults, and a function from the facts to a cause and a remedy.
 
-The diagnosis is the first fault of the step whose condition fits the facts. So the specific faults of a step
-come first, and the last fault of each step always fits.
+The diagnosis is the first fault of the step whose condition fits the facts. Therefore, specific faults
+precede general faults, and the last fault of each step always fits.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ OTHER_NETWORK = (
 class Fault:
     """A possible fault. `name`: a stable id for scripts. `cause` and `remedy`: templates of texts for users.
 
-    `diagnose` fills in the placeholders in braces. `fits`: whether the facts show this fault. `grave`: the
-    fault ends the check-up; other faults are warnings.
+    `diagnose` fills in the placeholders in braces. `fits`: whether the facts show this fault. `grave`:
+    whether the fault ends the check-up. Faults that are not grave are warnings.
     """
 
     name: str
@@ -45,22 +45,22 @@ class Fault:
 
 
 def always(facts: Facts) -> bool:
-    """Return `True`: the condition of the last fault of each step."""
+    """Return `True`. The last fault of each step has this condition."""
     return True
 
 
 def tls(trouble: TlsTrouble) -> Condition:
-    """Return the condition that TLS failed with this trouble."""
+    """Return a condition that holds if TLS failed with the given kind of trouble."""
     return lambda facts: facts.tls_trouble == trouble
 
 
 def status(*statuses: int) -> Condition:
-    """Return the condition that the HTTP response has one of these statuses."""
+    """Return a condition that holds if the HTTP response has one of the given statuses."""
     return lambda facts: facts.answer is not None and facts.answer.status in statuses
 
 
 # ----------------------------------------------------------------------------------------------------- faults
-# The table of all faults, step by step. The order matters: see the top of the module.
+# The table of all faults, step by step. The order matters: see the docstring of this module.
 
 
 _FIX_PROXY = (
@@ -625,7 +625,7 @@ FAULTS = [
 
 @frozen
 class Diagnosis:
-    """A fault, with its cause and remedy filled in for this case."""
+    """A fault of a check-up, with the texts of its cause and remedy."""
 
     fault: Fault
     cause: str
@@ -633,7 +633,7 @@ class Diagnosis:
 
 
 def diagnose(step: CheckupStep, facts: Facts) -> Diagnosis:
-    """Return the diagnosis of a failed step: the first of its faults that fits."""
+    """Return the diagnosis of a failed step: the first fault of this step that fits the facts."""
     fault = next(fault for fault in FAULTS if fault.step is step and fault.fits(facts))
     words = _words(facts)
     return Diagnosis(fault, fault.cause.format_map(words), fault.remedy.format_map(words))
@@ -661,5 +661,5 @@ def _words(facts: Facts) -> dict[str, str]:
 
 
 def _without_stop(words: str) -> str:
-    """Strip the final period of an error text, because the templates add their own."""
+    """Remove the final period of an error text, because the templates add a period."""
     return words.rstrip(" .")

@@ -31,7 +31,7 @@ _VERIFY_CODES: dict[int, TlsTrouble] = {  # by OpenSSL's X509_V_ERR_… codes
     62: "other host",
     64: "other host",
 }
-_TLS_REASONS: dict[str | None, TlsTrouble] = {  # by OpenSSL's reasons; its versions use different ones
+_TLS_REASONS: dict[str | None, TlsTrouble] = {  # by OpenSSL's reasons, which differ between versions
     "WRONG_VERSION_NUMBER": "no TLS",
     "PACKET_LENGTH_TOO_LONG": "no TLS",
     "RECORD_LAYER_FAILURE": "no TLS",
@@ -42,11 +42,11 @@ _TLS_REASONS: dict[str | None, TlsTrouble] = {  # by OpenSSL's reasons; its vers
 
 
 async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, list[str]]:
-    """Connect to the first of the addresses (from `getaddrinfo`) that works.
+    """Connect to the first reachable address in `addresses` (from `getaddrinfo`).
 
     Return the socket, and the addresses that failed before. Each address has an equal share of `timeout`
-    seconds, so that an address that drops packets does not use up the time of the others. Raises `OSError`: a
-    refused connection if there was one, because that is the clearest error; otherwise the first error.
+    seconds, so that an address that drops packets does not use up the time of the other addresses. Raises
+    `OSError`: the error of a refused connection, which is the clearest, or else the first error.
     """
     loop = asyncio.get_running_loop()
     failures: dict[str, OSError] = {}  # by address
@@ -70,7 +70,7 @@ async def connect(addresses: list[Any], timeout: float) -> tuple[socket.socket, 
 
 
 def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
-    """Return the kind of a TLS error, and its text."""
+    """Return the kind and the text of a TLS error."""
     match error:
         case ssl.SSLCertVerificationError():
             return _VERIFY_CODES.get(error.verify_code, "bad certificate"), tls_error_words(error)
@@ -82,7 +82,7 @@ def why_no_tls(error: OSError) -> tuple[TlsTrouble, str]:
 
 
 async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool:
-    """Whether a TLS server with any certificate listens there, even if it rejects the TLS handshake."""
+    """Whether a TLS server with any certificate listens at `address`. A rejected handshake counts, too."""
     try:
         async with asyncio.timeout(timeout):
             _, writer = await asyncio.open_connection(
@@ -95,7 +95,7 @@ async def speaks_tls(host: str, address: str, port: int, timeout: float) -> bool
 
 
 async def server_time(host: str, address: str, port: int, timeout: float) -> float | None:
-    """Return the `Date` of a TLS server with any certificate, in seconds since 1970; `None` without it."""
+    """Return the `Date` of a TLS server with any certificate, in seconds since 1970, or `None`."""
     request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     head = b""
     try:
@@ -122,9 +122,9 @@ _ERROR = re.compile(rb'"(?:error|message)"\s*:\s*"([^"\\]{1,100})"')  # in JSON;
 
 
 def parsed_head(data: bytes) -> HttpAnswer | None:
-    """Return an HTTP response, with the error text in the received part of its body.
+    """Parse an HTTP response, including the error text in the received part of the body.
 
-    Skip 1xx responses before the final one, such as "103 Early Hints". Return `None` if `data` is not HTTP.
+    Skip 1xx responses, such as "103 Early Hints", before the final one. Return `None` if `data` is not HTTP.
     """
     body = data
     while True:

@@ -1,7 +1,7 @@
 """The steps of a check-up on an open stream, for both protocols: upgrade, join, presence, heartbeat.
 
-Each step returns its result, mostly as text, or raises `StepError` with the facts that it found. A
-`Recording` creates the cores, so that `--debug` logs their traffic.
+Each step returns its result, mostly as text, or raises `StepError` with the facts that the step found. A
+`Recording` creates the cores, so that `--debug` logs the traffic.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ if TYPE_CHECKING:
 
 Core = TypeVar("Core", RealtimeClient, PresenceClient)
 
-LARGEST_HEAD = 64 * 1024  # the most bytes of the upgrade response that are kept
-GOODBYE = 1.0  # the most seconds that the server may take for its part of the closing handshake
+LARGEST_HEAD = 64 * 1024  # bytes of the server's data that are kept; enough for an upgrade response
+GOODBYE = 1.0  # maximum duration of the closing handshake, in seconds
 
 
 class Conversation(Generic[Core]):
     """Driver of a client core on one stream.
 
     `heard`: all events of the core so far. `first_bytes`: the beginning of the data from the server.
-    `ended`: the connection has ended, or the core wants to close it. `error`: the error that ended it.
-    `writes`: the number of writes to the server.
+    `ended`: whether the connection has ended, or the core has requested its end. `error`: the error that
+    ended the connection, or `None`. `writes`: the number of writes to the server.
     """
 
     def __init__(self, core: Core, stream: Stream) -> None:
@@ -78,7 +78,7 @@ class Conversation(Generic[Core]):
         return self._loop.time()
 
     def begin(self) -> None:
-        """Connect the core. Its transport is the stream that is already open."""
+        """Connect the core. The core's transport is the stream that is already open."""
         self.core.connect(now=self.now())
         self._drain()
         self.core.transport_opened(self._conn, now=self.now())
@@ -146,11 +146,11 @@ class Conversation(Generic[Core]):
 E = TypeVar("E")
 
 _TLS_ALERT = b"\x15\x03"
-_LONGEST = 200  # the most quoted characters of a join reply without a known reason field
+_LONGEST = 200  # maximum number of quoted characters of a join reply without a known reason
 
 
 class StepError(Exception):
-    """A failed step. `facts`: the fields of `Facts` that the step found."""
+    """Error of a failed step. `facts`: the fields of `Facts` that the step found, with their values."""
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(facts)
@@ -158,7 +158,7 @@ class StepError(Exception):
 
 
 class Trial(ABC, Generic[Core]):
-    """One connection and the steps on it. `timeout`: the most seconds for each step."""
+    """The steps of a check-up on one connection. `timeout`: the time limit of a step, in seconds."""
 
     losses: ClassVar[tuple[type[Any], ...]]
 
@@ -167,7 +167,7 @@ class Trial(ABC, Generic[Core]):
         self.timeout = timeout
 
     async def open(self) -> HttpAnswer:
-        """Request the upgrade. Return the response, even if the server refuses.
+        """Request the upgrade. Return the response, even if the server refuses the upgrade.
 
         Raises `StepError` when no HTTP response arrives, or when a response with status 101 is invalid.
         """
@@ -205,16 +205,16 @@ class Trial(ABC, Generic[Core]):
         return latency
 
     def heard(self, *kinds: type[E]) -> E | None:
-        """Return the first received event of these kinds, or `None` if there is none yet."""
+        """Return the first received event of the given types, or `None` if no such event has arrived."""
         return next((event for event in self.talk.heard if isinstance(event, kinds)), None)
 
     async def hear(self, *kinds: type[Any]) -> Any:
-        """Wait for an event of these kinds. Return `None` when the time is up or the connection ends."""
+        """Wait for an event of the given types. Return `None` after `timeout`, or if the connection ends."""
         await self.talk.until(lambda: self.heard(*kinds, *self.losses) is not None, self.timeout)
         return self.heard(*kinds)
 
     def failure(self, **facts: Any) -> StepError:
-        """Return the error of a step whose connection has ended or whose time is up."""
+        """Return the error of a failed step, with the reason: the connection has ended, or the time is up."""
         loss = self.heard(*self.losses)
         if loss is not None:
             facts |= {
@@ -226,7 +226,7 @@ class Trial(ABC, Generic[Core]):
 
 
 class PhoenixTrial(Trial[RealtimeClient]):
-    """Trial of a Phoenix server. It joins the channel without a track, so other users do not see it."""
+    """Trial of a Phoenix server. The client joins without a track, so other users do not see the client."""
 
     losses = (SocketDisconnected,)
 
@@ -237,11 +237,11 @@ class PhoenixTrial(Trial[RealtimeClient]):
 
     @property
     def is_open(self) -> bool:
-        """See `Trial`."""
+        """See `Trial.is_open`."""
         return self.heard(SocketConnected) is not None
 
     async def join(self) -> str:
-        """Join the channel. See `Trial`."""
+        """Join the channel. See `Trial.join`."""
         self.talk.core.join(self._topic, self._params, now=self.talk.now())
         answer = await self.hear(ChannelJoined, JoinFailed, ProtocolViolation)
         if isinstance(answer, ChannelJoined):
@@ -251,14 +251,14 @@ class PhoenixTrial(Trial[RealtimeClient]):
         raise self.failure(unreadable=answer is not None)
 
     async def presence(self) -> str:
-        """Wait for the `presence_state` message. See `Trial`."""
+        """Wait for the `presence_state` message. See `Trial.presence`."""
         if not isinstance(await self.hear(PresenceSynced, ChannelDown), PresenceSynced):
             raise self._end_of_channel()
         count = len(self.talk.core.presence(self._topic))
         return f"{count} {'user' if count == 1 else 'users'} online"
 
     async def heartbeat(self) -> float:
-        """See `Trial`. Raises `StepError` also when the channel has ended in the meantime."""
+        """See `Trial.heartbeat`. Raises `StepError` also when the channel has ended in the meantime."""
         latency = await super().heartbeat()
         if self.heard(ChannelDown) is not None:
             raise self._end_of_channel()
@@ -269,7 +269,7 @@ class PhoenixTrial(Trial[RealtimeClient]):
         if said is not None and said.status == "error":
             return StepError(ended=True, refusal=said.message, detail=said.message)
         if down is None or self.heard(*self.losses) is not None:
-            return self.failure()  # the reason of a lost connection says more than that of the channel
+            return self.failure()  # a lost connection's reason is more precise than the channel's
         return StepError(ended=True, detail=down.reason)
 
 
@@ -281,7 +281,7 @@ def _refusal(failed: JoinFailed) -> str:
 
 
 class JarvisTrial(Trial[PresenceClient]):
-    """Trial of a Jarvis JSON server. The protocol has no invisible join: the user is online for a moment."""
+    """Trial of a Jarvis JSON server. The protocol has no invisible join, so the user is briefly online."""
 
     losses = (Disconnected,)
 
@@ -290,11 +290,11 @@ class JarvisTrial(Trial[PresenceClient]):
 
     @property
     def is_open(self) -> bool:
-        """See `Trial`."""
-        return self.talk.writes > 1  # the second one introduces the user
+        """See `Trial.is_open`."""
+        return self.talk.writes > 1  # the second write introduces the user
 
     async def join(self) -> str:
-        """Wait for the welcome message. See `Trial`."""
+        """Wait for the welcome message (`welcome`). See `Trial.join`."""
         answer = await self.hear(Connected, Error)
         if isinstance(answer, Connected):
             return "welcomed"
@@ -303,6 +303,6 @@ class JarvisTrial(Trial[PresenceClient]):
         raise self.failure(unreadable=answer is not None, detail=answer.message if answer else "")
 
     async def presence(self) -> str:
-        """Count the users in the welcome message. See `Trial`."""
+        """Count the users in the welcome message (`welcome`). See `Trial.presence`."""
         count = self.talk.core.online_count
         return f"{count} {'user' if count == 1 else 'users'} online, including you"

@@ -1,4 +1,4 @@
-"""The room as text: one line for each event."""
+"""Text output of `presence watch`: one line for each event in the room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The full-screen view of the room. It adapts to the terminal size."""
+"""The full-screen view of `presence watch`, adapted to the terminal size."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------- feed
-# The log of events in the room, the latest at the bottom.
+# The log of the events in the room, with the latest event at the bottom.
 
 
-KEPT = 1000  # lines of the feed that remain for scrolling back
+KEPT = 1000  # maximum number of events that the feed keeps for scrolling back
 
 LONGEST = 1000
-"""Characters of an event that are shown. A message may have millions, and wrapping those takes seconds."""
+"""Maximum number of shown characters of an event. Wrapping millions of characters takes seconds."""
 
 
 class Feed(RichLog):
@@ -71,14 +71,15 @@ class Feed(RichLog):
         self.write(text)
 
     def on_resize(self, event: Resize) -> None:
-        """Wrap the lines for the new width."""
+        """Wrap the lines again, for the new width."""
         self.clear()
         for text in self._lines:
             self.write(text)
 
 
 # ------------------------------------------------------------------------------------------------------- form
-# A small dialog over the room. Enter goes to the next field, and submits at the last one. Escape cancels.
+# A small dialog over the view of the room. Enter moves to the next field; in the last field, Enter submits.
+# Escape cancels the dialog.
 
 
 Answers: TypeAlias = tuple[str, ...]
@@ -86,7 +87,7 @@ Answers: TypeAlias = tuple[str, ...]
 
 @frozen
 class Field:
-    """A field of a dialog. `value`: the initial value. `choices`: the legal values; empty for free text."""
+    """A field of a dialog. `value`: the initial value. `choices`: the allowed values; if empty, any text."""
 
     label: str
     value: str = ""
@@ -95,7 +96,7 @@ class Field:
 
 
 class FieldsDialog(ModalScreen[Answers | None]):
-    """Dialog whose result is the stripped texts of its fields, or `None` when cancelled."""
+    """Dialog that returns the stripped texts of its fields, or `None` when the user cancels."""
 
     CSS = """
     FieldsDialog { align: center middle; }
@@ -165,11 +166,11 @@ class FieldsDialog(ModalScreen[Answers | None]):
 
 
 # ----------------------------------------------------------------------------------------------------- roster
-# The table of the users in the room.
+# The table that lists the users in the room.
 
 
 COLUMNS = {"who": None, "status": 16, "activity": None, "since": 10, "devices": 7}
-"""The table columns and their widths in characters. `None`: shares the remaining width."""
+"""The table columns and their widths in characters. Columns with `None` share the remaining width."""
 
 NAME_SHARE = 0.35  # fraction of the remaining width for "who"; "activity" gets the rest
 NARROWEST = 8  # minimum characters of "who" and of "activity"; a narrower terminal scrolls
@@ -177,9 +178,10 @@ AROUND = 2  # characters of padding of a cell, both sides together
 
 
 class RosterTable(DataTable[Text]):
-    """Table of the users in a room, by name.
+    """Table of the users in a room, sorted by name.
 
-    `visible`: the client is visible, so its own user is shown even before the server lists that user.
+    `visible`: whether other users see the client. If true, the table shows the client's own user even before
+    the server lists that user.
     """
 
     def __init__(self, client: PresenceClient, *, visible: bool) -> None:
@@ -191,7 +193,7 @@ class RosterTable(DataTable[Text]):
 
     @property
     def chosen(self) -> str | None:
-        """The id of the user in the cursor row, or `None`."""
+        """The id of the user in the selected row, or `None` in an empty table."""
         if not self.is_valid_row_index(self.cursor_row):
             return None
         return self.coordinate_to_cell_key(self.cursor_coordinate).row_key.value
@@ -210,7 +212,7 @@ class RosterTable(DataTable[Text]):
         self._choose(chosen)
 
     def update_room(self) -> None:
-        """Show the current state of the room."""
+        """Show the current users of the room, and whether the list may be out of date."""
         stale = self._client.is_stale
         self._was_seen |= not stale
         self.set_class(stale, "stale")
@@ -240,7 +242,7 @@ class RosterTable(DataTable[Text]):
 
     def _state(self, user: OnlineUser) -> tuple[OnlineUser, int, bool]:
         client, user_id = self._client, user.user_id
-        # While the whole room is stale, CSS dims the table, not each row.
+        # When the connection is lost, the whole table is stale. Then CSS dims the table, not each row.
         is_stale = not client.is_stale and client.is_user_stale(user_id)
         return user, client.device_count(user_id) or 1, is_stale
 
@@ -264,11 +266,11 @@ def _cell(text: str, style: str = "") -> Text:
 
 
 # ------------------------------------------------------------------------------------------------------ state
-# The line with the state of the connection.
+# The line that shows the state of the connection.
 
 
 class ConnectionLine(Static):
-    """Status line. Connected: server, users, latency. Disconnected: reason, seconds to the next attempt."""
+    """Status line: server, user count and latency, or the reason of a loss and the time until a reconnect."""
 
     def __init__(self, client: PresenceClient, server: str) -> None:
         super().__init__(id="connection")
@@ -278,12 +280,12 @@ class ConnectionLine(Static):
         self._next_attempt = 0.0  # by time.monotonic()
 
     def lost(self, loss: Disconnected) -> None:
-        """Store a lost connection or a failed attempt, and when the next attempt is due."""
+        """Store the event of a lost connection or failed attempt, and the time of the next attempt."""
         self._loss = loss
         self._next_attempt = time.monotonic() + (loss.retry_in or 0.0)
 
     def update_state(self) -> None:
-        """Show the current state."""
+        """Show the current state of the connection."""
         client, left = self._client, self._next_attempt - time.monotonic()
         if client.is_connected:
             facts = [f"connected to {self._server}", f"{client.online_count} online"]
@@ -307,7 +309,7 @@ class ConnectionLine(Static):
 
 FRAME = 0.25  # seconds between two updates of the view
 SIDE_BY_SIDE = 110  # minimum terminal width, in columns, to show roster and feed side by side
-HIGH = 14  # minimum terminal height, in rows, for full frames; below it users and events need the space
+HIGH = 14  # minimum terminal height, in rows, for full frames; a lower terminal has no room for them
 
 
 async def show_room(settings: Settings) -> None:
@@ -327,10 +329,10 @@ async def show_room(settings: Settings) -> None:
 
 
 class RoomApp(App[str]):
-    """Textual app that shows the room of an entered client.
+    """Textual app that shows the room of a running client.
 
-    Its result is the reason when the server refused the client, otherwise `None`. `server`: the address to
-    show. `visible`: whether others see the client.
+    The result of the app is the server's reason for refusing the client, or `None` when the user quits.
+    `server`: the address that is shown. `visible`: whether other users see the client.
     """
 
     CSS = """
@@ -382,7 +384,7 @@ class RoomApp(App[str]):
         self._connection.update_state()
 
     async def _watch(self) -> None:
-        with suppress(ConnectError):  # raised after the fatal Error
+        with suppress(ConnectError):  # raised after a fatal `Error` event
             async for event in self._client:
                 for line in news(event, self._client.identity.user_id):
                     self._feed.add(line)
@@ -395,7 +397,7 @@ class RoomApp(App[str]):
     # ---------------------------------------------------------------- keys
 
     async def action_status(self) -> None:
-        """Ask for a status and an activity, and set them."""
+        """Ask for a status and an activity, and set both."""
         own = self._client.online_users[0]
         await self._ask(
             "Be seen as",
@@ -405,7 +407,7 @@ class RoomApp(App[str]):
         )
 
     def action_poke(self) -> None:
-        """Poke the user in the cursor row."""
+        """Poke the user in the selected row of the table."""
         user = next((user for user in self._client.online_users if user.user_id == self._roster.chosen), None)
         if user is None:
             self.bell()
@@ -436,7 +438,7 @@ class RoomApp(App[str]):
             if answers is not None:
                 then(*answers)
 
-        # Wait until the dialog is shown, so that keys typed meanwhile go to it.
+        # Wait until the dialog is shown, so that the dialog receives the keys that are typed meanwhile.
         await self.push_screen(FieldsDialog(title, *fields), answered)
 
     def _do(self, words: str, command: Callable[..., Awaitable[int]], *args: Any) -> None:

@@ -1,10 +1,10 @@
-"""Hypothesis state machines: random programs run against a real client or hub and a simple model.
+"""Hypothesis state machines that run random programs against a real client or hub and a simple model.
 
     class TestMine(PresenceClientMachine.TestCase):
         settings = settings(max_examples=200)
 
 Subclass a machine to test your own client, hub or application: override `make_client` or `make_hub`, and add
-rules and invariants. Hypothesis shrinks a failing program and prints it as the calls that reproduce it.
+rules and invariants. Hypothesis shrinks a failing program and prints the calls that reproduce the failure.
 """
 
 from __future__ import annotations

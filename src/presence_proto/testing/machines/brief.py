@@ -11,7 +11,7 @@ class BriefMachine(RuleBasedStateMachine):
     """State machine that checks invariants after every step, but prints only the failing invariant."""
 
     def check_invariants(self, settings: Any, output: Any, *more: Any) -> None:
-        """See `RuleBasedStateMachine`. Passing invariants are not printed."""
+        """Check the invariants as `RuleBasedStateMachine` does. Passing invariants are not printed."""
         checked: list[str] = []
         try:
             super().check_invariants(settings, checked.append, *more)

@@ -1,4 +1,4 @@
-"""`ClientMachine`, `PresenceClientMachine`: tests of a client with random servers and networks."""
+"""`ClientMachine` and `PresenceClientMachine` test a client with a random server and network."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------ server side
-# Base of the machines for both clients. It plays the server, the network and the clock.
+# The base class of both state machines simulates the server, the network and the clock.
 
 
-HEALED = 200.0  # seconds without faults; then every request of the application must be fulfilled
+HEALED = 200.0  # seconds without faults, after which every request of the application must be fulfilled
 
 
 def of_machine(strategy: Callable[[Any], st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Return a strategy that reads attributes of the machine, so that subclasses can override them."""
+    """Return a strategy that reads the machine's attributes, which subclasses can override."""
     return st.runner().flatmap(strategy)
 
 
@@ -60,7 +60,7 @@ a_meta = of_machine(lambda machine: machine.metas)
 
 
 class ServerMachine(BriefMachine):
-    """State machine with the rules for both clients. `server` is the model: it has the expected state."""
+    """Base state machine with the rules for both clients. `server` is the model with the expected state."""
 
     topics: ClassVar[Sequence[str]]
     keys: ClassVar[st.SearchStrategy[str]] = st.sampled_from(["ann", "bob"])
@@ -74,7 +74,7 @@ class ServerMachine(BriefMachine):
         self.client = self.server.client
 
     def make_client(self) -> Any:
-        """Return the client under test, not connected. Override this for your own client."""
+        """Return the client under test, not connected. Override `make_client` to test your own client."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- presence
@@ -86,7 +86,7 @@ class ServerMachine(BriefMachine):
 
     @rule(device=devices, meta=a_meta)
     def device_retracks(self, device: Device, meta: Any) -> None:
-        """A device tracks another meta. Its user neither joins nor leaves."""
+        """A device replaces its tracked meta. The user of the device neither joins nor leaves."""
         before = len(self.server.events)
         self.server.retrack(device, meta)
         for event in self.server.events[before:]:
@@ -102,7 +102,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.channels)
     @rule()
     def repeat_diff(self) -> None:
-        """The server sends the last diff again."""
+        """The server repeats the last `presence_diff`."""
         self.server.repeat_diff()
 
     # ---------------------------------------------------------------- the channel
@@ -110,13 +110,13 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.channels)
     @rule(topic=a_joined_topic, event=st.sampled_from(["phx_error", "phx_close"]))
     def crash(self, topic: str, event: str) -> None:
-        """The server ends a channel."""
+        """The server ends a channel with `phx_error` or `phx_close`."""
         self.server.crash(topic, event)
 
     @precondition(lambda self: self.server.rejoined)
     @rule(topic=a_rejoined_topic, event=st.sampled_from(["phx_close", "phx_error", "phx_reply"]))
     def echo(self, topic: str, event: str) -> None:
-        """The server sends an event of an earlier join. The client must report no event."""
+        """The server sends an event that belongs to an earlier join. The client must not report any event."""
         before = len(self.server.events)
         self.server.echo(topic, event)
         assert self.server.events[before:] == [], "an earlier life of the channel is over"
@@ -126,19 +126,19 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: not self.server.stalls)
     @rule()
     def stall(self) -> None:
-        """The server stops accepting connections and replying."""
+        """The server stops accepting connections and replying to messages."""
         self.server.stall()
 
     @precondition(lambda self: self.server.stalls)
     @rule()
     def serve(self) -> None:
-        """The server processes all waiting tasks, and stops stalling."""
+        """The server processes all waiting tasks and accepts connections again."""
         self.server.serve()
 
     @precondition(lambda self: self.server.stalls)
     @rule(latest=st.booleans())
     def serve_one(self, latest: bool) -> None:
-        """The server processes the oldest waiting task; with `latest`, the last message if it is a push."""
+        """The server processes its oldest task or, with `latest`, the last message if that is a push."""
         self.server.serve_one(latest=latest)
 
     @precondition(lambda self: self.server.stalls)
@@ -152,7 +152,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.conn is not None)
     @rule(target=devices, noticed=st.booleans())
     def cut(self, noticed: bool) -> MultipleResults[Device]:
-        """The connection ends. If the end is not `noticed`, the client stays online on the server."""
+        """The connection ends. With `noticed=False`, the server keeps the client's presence."""
         ghosts = self.server.hang_up(noticed=noticed)
         self.server.cut()
         return multiple(*ghosts)
@@ -160,7 +160,7 @@ class ServerMachine(BriefMachine):
     @precondition(lambda self: self.server.is_open and not self.server.dead)
     @rule(kind=st.sampled_from(["dies", "closes", "refuses"]))
     def trouble(self, kind: str) -> None:
-        """The network fails silently, or the server closes the connection or refuses the next one."""
+        """The network fails silently, or the server closes the connection or refuses the next handshake."""
         if kind == "dies":
             self.server.die()
         elif kind == "closes":
@@ -172,7 +172,7 @@ class ServerMachine(BriefMachine):
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 12.0, 40.0]), asleep=st.booleans())
     def wait(self, seconds: float, asleep: bool) -> None:
-        """Time passes. If `asleep`, the client's host sleeps, and ticks only once, at the end."""
+        """Let `seconds` pass. If `asleep`, the client's host sleeps and ticks only once, at the end."""
         self.server.jump(seconds) if asleep else self.server.advance(seconds)
 
     # ---------------------------------------------------------------- the application
@@ -195,14 +195,14 @@ class ServerMachine(BriefMachine):
         self.healed()
 
     def healed(self) -> None:
-        """Check the state after `heal`. Override this to check more."""
+        """Check that the client is connected after `heal`. Override `healed` to add checks."""
         assert self.client.is_connected, "it never comes back"
 
     # ---------------------------------------------------------------- invariants
 
     @invariant()
     def the_events_are_the_state(self) -> None:
-        """The folded events equal the client's state."""
+        """The state rebuilt from the events equals the client's state."""
         self.server.check()
 
 
@@ -213,11 +213,11 @@ a_wanted_topic = of_machine(lambda machine: st.sampled_from(list(machine.wanted)
 
 
 class ClientMachine(ServerMachine):
-    """State machine for `RealtimeClient`. It plays the server, the network, the clock and the application.
+    """State machine for `RealtimeClient` that simulates its server, network, clock and application.
 
-    The model is `wanted` (topic -> the `n` tracked there), `pushes` (id -> number, time) and `token`. The
-    machine checks the presence of each topic, and that each push has one outcome, in time. After `heal` every
-    wanted channel must be joined and tracked, and the server must have the current token.
+    The model has `wanted` (topic -> tracked number `n`), `pushes` (id -> number, time) and `token`. The
+    machine checks the presence of each topic, and that each push has one outcome within its timeout. After
+    `heal`, every wanted channel must be joined and tracked, and the server must have the current token.
     """
 
     topics = ("realtime:a", "room:b")
@@ -233,11 +233,11 @@ class ClientMachine(ServerMachine):
         self._read = 0
 
     def make_client(self) -> RealtimeClient:
-        """Return a client without jitter: it has no `rng`."""
+        """Return a client without an `rng`, so that its delays have no jitter."""
         return RealtimeClient(RealtimeConfig(server_url="ws://host.test"))
 
     def params(self, topic: str) -> Any:
-        """Return the join parameters of a topic."""
+        """Return the parameters with which the application joins `topic`."""
         return ChannelConfig(presence_key="me") if topic.startswith("realtime:") else {"user_id": "me"}
 
     # ---------------------------------------------------------------- the application
@@ -250,7 +250,7 @@ class ClientMachine(ServerMachine):
 
     @rule(topic=a_topic)
     def join(self, topic: str) -> None:
-        """The application joins a topic, perhaps again."""
+        """The application joins a topic, which may be joined already."""
         self.server.do(self.client.join, topic, self.params(topic))
         self.wanted.setdefault(topic, None)
 
@@ -264,7 +264,7 @@ class ClientMachine(ServerMachine):
     @precondition(lambda self: self.wanted)
     @rule(topic=a_wanted_topic, n=st.sampled_from([0, 1, 2, None]))
     def track(self, topic: str, n: int | None) -> None:
-        """The application tracks a meta in a topic, or untracks it."""
+        """The application tracks the meta `{"n": n}` in a topic, or untracks if `n` is `None`."""
         if n is None:
             self.server.do(self.client.untrack, topic)
         else:
@@ -291,7 +291,7 @@ class ClientMachine(ServerMachine):
 
     @rule()
     def set_access_token(self) -> None:
-        """The application sets another token."""
+        """The application sets a new access token."""
         self.token = f"token-{len(self.token or '')}"
         self.server.do(self.client.set_access_token, self.token)
 
@@ -299,25 +299,25 @@ class ClientMachine(ServerMachine):
 
     @invariant()
     def the_channels_are_those_that_are_wanted(self) -> None:
-        """A channel exists from its join until the application leaves it."""
+        """A channel exists from the application's `join` until its `leave`."""
         states = {topic: self.client.state_of(topic) for topic in self.client.channels}
         here = {topic for topic, state in states.items() if state is not ChannelState.LEAVING}
         assert here == self.wanted.keys()
 
     @invariant()
     def the_presence_is_the_servers(self) -> None:
-        """The presence is the server's current one, or the last one that the client saw."""
+        """The client holds the server's current presence or, when out of sync, the last received presence."""
         for topic in self.wanted:
             held, expected = self.client.presence(topic), self.server.expected(topic)
             assert {key: _by_ref(metas) for key, metas in held.items()} == {
                 key: _by_ref(metas) for key, metas in expected.items()
             }, f"the presence of {topic!r}"
-            knows = not self.server.dead  # a dead network is not detected yet
+            knows = not self.server.dead  # the client has not detected a dead network yet
             assert not knows or self.client.is_synced(topic) == self.server.sees(topic), "whether it is stale"
 
     @invariant()
     def every_push_has_its_outcome_in_time(self) -> None:
-        """A push gets its own reply, or fails when its connection ends or its timeout passes."""
+        """Each push gets its own reply, or fails when its connection ends or its timeout expires."""
         for message in self.server.received[self._read :]:
             if message.event == "ask":
                 self._sent_on[message.payload["number"]] = self.server.conn
@@ -334,7 +334,7 @@ class ClientMachine(ServerMachine):
                 assert conn == self.server.conn, "nobody will answer on a connection that has ended"
 
     def healed(self) -> None:
-        """Every wanted channel is joined and tracked, under the current token."""
+        """Check that every wanted channel is joined and tracked with the current access token."""
         super().healed()
         for topic, tracked in self.wanted.items():
             assert self.client.state_of(topic) is ChannelState.JOINED, f"{topic!r} is not joined"
@@ -352,7 +352,7 @@ def _by_ref(metas: Any) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------------------- presence client
-# `PresenceClientMachine`, the same for a `PresenceClient`.
+# The state machine for a `PresenceClient`.
 
 
 ROOM = "realtime:jarvis-presence"
@@ -361,12 +361,12 @@ _activities = st.sampled_from([None, "Chess"])
 
 
 class PresenceClientMachine(ServerMachine):
-    """State machine for `PresenceClient`, like `ClientMachine`.
+    """State machine for `PresenceClient` that simulates its server, network, clock and application.
 
-    The model is the server's presence, and `commands`, the ids of the application's commands. The machine
-    checks the roster, that each user is shown as its latest device, that a poke is received once, and that a
-    command fails at most once. After `heal` no command is pending, and the server has the client's current
-    status.
+    The model has the server's presence, and the ids of the application's commands (`commands`). The machine
+    checks that the roster shows each user with the state of their latest device, that each poke is received
+    once, and that each command fails at most once. After `heal`, no command may be pending, and the server
+    must have the client's current status.
     """
 
     topics = (ROOM,)
@@ -376,23 +376,23 @@ class PresenceClientMachine(ServerMachine):
     def __init__(self) -> None:
         super().__init__()
         self.commands: set[int] = set()
-        self.claimed: set[str] = set()  # users with an activity broadcast that no track has confirmed
+        self.claimed: set[str] = set()  # users with an activity broadcast that no `track` has confirmed
         self.shown: set[str] = set()  # the users in the roster
 
     def make_client(self) -> PresenceClient:
-        """Return a client without jitter: it has no `rng`."""
+        """Return a client without an `rng`, so that its delays have no jitter."""
         return PresenceClient(Identity(self.me, "Me"), PresenceConfig(server_url="ws://host.test"))
 
     # ---------------------------------------------------------------- the application
 
     @initialize()
     def start(self) -> None:
-        """The application connects to the room."""
+        """The application connects to the presence room."""
         self.server.connect()
 
     @rule(status=_statuses, activity=_activities)
     def update_activity(self, status: str, activity: str | None) -> None:
-        """The application changes its activity."""
+        """The application changes its status and activity."""
         self.commands.add(self.server.do(self.client.update_activity, status, activity))
 
     @rule(target_user_id=a_key)
@@ -404,7 +404,7 @@ class PresenceClientMachine(ServerMachine):
 
     @rule(key=a_key, ours=st.booleans())
     def poke(self, key: str, ours: bool) -> None:
-        """A user pokes the client (`ours`) or another user. A joined client receives its poke once."""
+        """A user pokes the client (if `ours`) or another user. A joined client receives its poke once."""
         target = self.me if ours else "somebody else"
         said = self._say("poke", {"user_id": key, "display_name": "Ann", "target_user_id": target})
         heard = ours and self.server.has_joined(ROOM)
@@ -412,14 +412,14 @@ class PresenceClientMachine(ServerMachine):
 
     @rule(key=a_key, status=_statuses, activity=_activities)
     def claim(self, key: str, status: str, activity: str | None) -> None:
-        """A user broadcasts an activity, and does not track it."""
+        """A user broadcasts an activity without tracking the activity."""
         self._claim(key, status, activity)
 
     @rule(device=ServerMachine.devices, status=_statuses, activity=_activities)
     def act(self, device: Device, status: str, activity: str | None) -> None:
-        """A device broadcasts an activity and tracks it.
+        """A device broadcasts an activity and tracks the same activity.
 
-        Both together cause at most one activity event, and one more for a changed display name.
+        The broadcast and the track cause at most one `ActivityChanged`, or two if the display name changes.
         """
         before = len(self.server.events)
         was_claimed = device.key in self.claimed
@@ -447,9 +447,10 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def the_roster_is_the_servers(self) -> None:
-        """The roster is the server's current one, or the last that the client saw.
+        """The roster equals the server's current presence or, when out of sync, the last received presence.
 
-        Each user is shown as their latest device. The roster may also contain stale users from before.
+        The roster shows each user with the state of their latest device. After a reconnect, the roster may
+        also contain stale users: users who were shown before and are not confirmed yet.
         """
         expected = self.server.expected(ROOM)
         users = {user.user_id: user for user in self.client.online_users}
@@ -457,7 +458,7 @@ class PresenceClientMachine(ServerMachine):
         more = users.keys() - expected.keys() - {self.me}
         assert more <= self.shown, "who was not shown before is not stale"
         self.shown = {*users}
-        knows = not self.server.dead  # a dead network is not detected yet
+        knows = not self.server.dead  # the client has not detected a dead network yet
         assert not knows or self.client.is_stale != self.server.sees(ROOM), "whether the roster is stale"
         if not self.server.sees(ROOM):
             self.claimed |= users.keys()
@@ -470,14 +471,14 @@ class PresenceClientMachine(ServerMachine):
 
     @invariant()
     def commands_fail_once_at_most(self) -> None:
-        """A command fails at most once. The application made every pending or failed command."""
+        """Each command fails at most once. The application made every pending or failed command."""
         failed = [one.command_id for one in self.server.events if isinstance(one, CommandFailed)]
         assert len(failed) == len(set(failed)), "a command fails once"
         assert self.client.pending_commands | set(failed) <= self.commands, "commands that nobody made"
         assert not self.client.pending_commands & set(failed), "what has failed is not pending"
 
     def healed(self) -> None:
-        """The server has the client's current status and activity, and no command is pending."""
+        """Check that the server has the client's status and activity, and that no command is pending."""
         super().healed()
         assert self.client.pending_commands == frozenset(), "a command without an outcome"
         assert self.server.has_joined(ROOM), "we are not in the room, and do not know"

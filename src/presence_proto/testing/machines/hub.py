@@ -1,4 +1,4 @@
-"""`HubMachine` tests a `Hub` with random clients, networks and clocks."""
+"""`HubMachine`: a state machine that tests a `Hub` with random clients, networks and clocks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from presence_proto.testing.scripted_clients import (
 )
 
 # ---------------------------------------------------------------------------------------------------- visitor
-# A client of the hub: its requests, and its state built from the hub's replies.
+# A simulated client of the hub, which rebuilds its state from the hub's messages.
 
 
 Entries = dict[str, dict[str, dict[str, Any]]]  # key -> phx_ref -> meta
 
 
 def is_supabase(topic: str) -> bool:
-    """Whether the topic is a Supabase channel and not a plain Phoenix channel."""
+    """Whether `topic` names a Supabase channel rather than a plain Phoenix channel."""
     return topic.startswith("realtime:")
 
 
 class Visitor:
-    """Correct Phoenix client. It checks that the hub sends each message only when it may.
+    """Correct Phoenix client that checks whether the hub may send each message at that moment.
 
-    `strict`: whether a diff must not repeat a known join or leave. With a presence window a diff may.
+    `strict=True` forbids diffs that repeat a known join or leave. A presence window allows such diffs.
     """
 
     def __init__(self, name: str, client: ScriptedClient, *, strict: bool) -> None:
@@ -69,7 +69,7 @@ class Visitor:
     # ---------------------------------------------------------------- client to hub
 
     def join(self, topic: str, key: str) -> None:
-        """Join a topic, perhaps again. The hub must end an earlier join of it."""
+        """Join a topic. If the topic is joined already, the hub must end the earlier join."""
         ref = self._next_ref()
         if topic in self.joined:
             self._ending[self.joined[topic]] = topic
@@ -79,7 +79,7 @@ class Visitor:
         self._say(ref, topic, "phx_join", payload, ref)
 
     def leave(self, topic: str, *, answered: bool = True) -> None:
-        """Leave a topic. Expect a reply if `answered`."""
+        """Leave a topic. Expect a reply from the hub if `answered` is true."""
         ref = self._next_ref()
         if not answered:
             self._unanswered.remove(ref)
@@ -88,15 +88,15 @@ class Visitor:
         self.held.pop(topic, None)
 
     def track(self, topic: str, meta: dict[str, Any]) -> None:
-        """Track a meta."""
+        """Track `meta` in a topic."""
         self._present(topic, "track", meta)
 
     def untrack(self, topic: str) -> None:
-        """Untrack."""
+        """Untrack the client's meta in a topic."""
         self._present(topic, "untrack", {})
 
     def shout(self, topic: str, number: int) -> None:
-        """Broadcast a number to the other members. On Supabase the client does not request a reply."""
+        """Broadcast a number to the other members of a topic. A Supabase broadcast requests no reply."""
         ref = self._next_ref()
         if is_supabase(topic):
             self._unanswered.discard(ref)
@@ -110,7 +110,7 @@ class Visitor:
         self.client.say(None, self._next_ref(), "phoenix", "heartbeat", {})
 
     def expect_the_end_of(self, topic: str) -> None:
-        """Expect that the hub ends the channel."""
+        """Expect the hub to end the client's channel of `topic`."""
         self._ending[self.joined.pop(topic)] = topic
         self.held.pop(topic, None)
 
@@ -132,7 +132,7 @@ class Visitor:
     # ---------------------------------------------------------------- hub to client
 
     def read(self) -> None:
-        """Process the received messages. Raise `ContractError` for an illegal or a missing message."""
+        """Process the received messages. Raise `ContractError` for an illegal or missing message."""
         for _, ref, topic, event, payload in self.client.take():
             if event == "phx_reply":
                 require(ref in self._unanswered, f"{self}: a reply to {ref}, which waits for none")
@@ -168,7 +168,7 @@ class Visitor:
             require(not (known and self._strict), f"{self}: {known} of {key!r} joined twice")
             held[key].update(metas)
         for key, metas in leaves.items():
-            # A leave of an unknown meta is legal: the meta may have left before the state.
+            # A leave of an unknown meta is legal: the meta may have left before the presence state.
             require(not (gone & metas.keys() and self._strict), f"{self}: a meta of {key!r} left twice")
             for ref in metas:
                 held.get(key, {}).pop(ref, None)
@@ -194,11 +194,11 @@ Membership: TypeAlias = tuple[Visitor, str]
 
 
 class HubMachine(BriefMachine):
-    """State machine for `Hub`. It plays the clients, their network and the clock.
+    """State machine for `Hub` that simulates the clients, their network and the clock.
 
-    The model is `members` (topic -> visitor -> presence key and meta; `None`: not tracked). The machine
-    checks every message to every client. After every step the hub and all members of a topic must hold the
-    presence of the model. `presence_window` (seconds) must equal the hub's.
+    The model is `members` (topic -> visitor -> presence key and meta). An untracked meta is `None`. The
+    machine checks every message to every client. After every step, the hub and all members of a topic must
+    hold the presence of the model. `presence_window` (seconds) must equal the hub's `presence_window`.
     """
 
     presence_window: ClassVar[float] = 0.0
@@ -214,7 +214,7 @@ class HubMachine(BriefMachine):
         self._numbers = 0
 
     def make_hub(self) -> Hub:
-        """Return the hub under test. Override this for your own hub."""
+        """Return the hub under test. Override `make_hub` to test your own hub."""
         return Hub(HubConfig(presence_window=self.presence_window))
 
     @property
@@ -275,9 +275,9 @@ class HubMachine(BriefMachine):
 
     @rule(visitor=visitors, topic=_topics, key=_keys)
     def join(self, visitor: Visitor, topic: str, key: str) -> None:
-        """A client joins a topic, perhaps again. A join of a plain Phoenix topic also tracks.
+        """A client joins a topic, which may be joined already. A join of a plain Phoenix topic also tracks.
 
-        Supabase's URL path has no plain topics.
+        Plain Phoenix topics do not exist on Supabase's URL path.
         """
         if visitor.is_on_supabase and not is_supabase(topic):
             topic = _SUPABASE_TOPIC
@@ -296,7 +296,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships, key=_keys)
     def leave_and_join(self, membership: Membership, key: str) -> None:
-        """A client leaves a topic and rejoins at once. On Supabase's URL path this leave gets no reply."""
+        """A client leaves a topic and rejoins at once. On Supabase's URL path, the leave gets no reply."""
         visitor, topic = membership
         visitor.leave(topic, answered=not visitor.is_on_supabase)
         visitor.join(topic, key)
@@ -321,7 +321,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def untrack(self, membership: Membership) -> None:
-        """A member untracks."""
+        """A member untracks its meta."""
         visitor, topic = membership
         visitor.untrack(topic)
         self.members[topic][visitor] = self.members[topic][visitor][0], None
@@ -329,7 +329,7 @@ class HubMachine(BriefMachine):
     @precondition(lambda self: self.memberships)
     @rule(membership=_memberships)
     def shout(self, membership: Membership) -> None:
-        """A member broadcasts. Only the other members receive it, once."""
+        """A member sends a broadcast. Each other member receives the broadcast exactly once."""
         visitor, topic = membership
         self._numbers += 1
         visitor.shout(topic, self._numbers)

@@ -1,4 +1,4 @@
-"""`SimWorld`: a hub and its clients in virtual time, on bad networks, checked at every step."""
+"""`SimWorld`: a hub and its clients in virtual time, on unreliable networks, checked at every step."""
 
 from __future__ import annotations
 

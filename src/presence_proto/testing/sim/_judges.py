@@ -1,4 +1,4 @@
-"""The checks of a simulated world: `Truth`, the watches of clients, and `disagreement`."""
+"""The checks of a simulated world: `Truth`, a `Watch` for each client, and `disagreement`."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ if TYPE_CHECKING:
 Online: TypeAlias = "Mapping[str, tuple[Meta, ...]]"
 
 MEMORY = 64
-"""The most presences remembered for each presence key of a topic."""
+"""Maximum number of presences stored for each presence key of a topic."""
 
 WINDOWS = 1024
-"""The most presence windows remembered for each topic."""
+"""Maximum number of presence windows stored for each topic."""
 
 
 class Truth:
-    """The hub's current presence and its history. All times are virtual seconds of the world."""
+    """The hub's current presence and its history. All times are in virtual seconds of the world."""
 
     def __init__(self) -> None:
         self.version = 0  # incremented with each change
@@ -83,7 +83,7 @@ class Truth:
         return self._waiting
 
     def told_at(self, topic: str, when: float) -> float:
-        """Return the time of the oldest truth that a message about `topic`, sent at `when`, may reflect."""
+        """Return the earliest time whose presence a message on `topic`, sent at `when`, may reflect."""
         for began, ended in reversed(self._windows.get(topic, ())):
             if began <= when:
                 # `<=`: at the very end of the window, the message may still precede the diff.
@@ -98,13 +98,13 @@ class Truth:
     def was_absent(self, topic: str, key: str, since: float, until: float) -> bool:
         """Whether `key` was absent at any moment from `since` to `until`.
 
-        The moment in which a presence begins or ends counts as absence, too.
+        The moments at which a presence begins and ends also count as absence.
         """
         presences = self._presences.get((topic, key), ())
         return not any(began < since and until < ended for began, ended in presences)
 
     def look(self, hub: Hub, now: float) -> None:
-        """Update the truth from the hub's state at `now`."""
+        """Update the presence and its history from the hub's state at `now`."""
         self._wait(frozenset(hub.waiting), now)
         names = hub.topics
         for topic in names:
@@ -115,7 +115,7 @@ class Truth:
                 del self._online[topic]
 
     def clear(self, now: float) -> None:
-        """End all presences: the hub has stopped."""
+        """End all presences, because the hub has stopped."""
         self._wait(frozenset(), now)
         for topic in tuple(self._online):
             self._compare(topic, {}, now)
@@ -157,12 +157,12 @@ def _goes_on(before: tuple[Meta, ...], after: tuple[Meta, ...]) -> bool:
 
 
 Message: TypeAlias = tuple[str, str, str]
-"""The kind of a message, the sender's user id, and the content: a text, or the recipient's id of a poke."""
+"""The kind of a message, the sender's user id, and the content (for a poke, the recipient's user id)."""
 
 
 @frozen
 class DeliveryRecord:
-    """A message and the virtual time, in seconds, at which it was sent."""
+    """A message and its sending time, in virtual seconds."""
 
     message: Message
     said_at: float
@@ -170,7 +170,7 @@ class DeliveryRecord:
 
 @define
 class MessageLog:
-    """All messages of one room. `said` counts the sent messages, `taken` lists those the hub acknowledged."""
+    """All messages of one room. `said` counts sent messages, `taken` lists messages the hub acknowledged."""
 
     said: Counter[Message]
     taken: list[DeliveryRecord]
@@ -190,7 +190,7 @@ ROOM = "realtime:jarvis-presence"
 
 
 class Watch(ABC):
-    """Base of the watches: the checks that hold for every client."""
+    """Base class of the watches, with the checks that apply to every client."""
 
     def __init__(self, host: ClientHost, stage: Stage, fold: PresenceFold | RealtimeFold) -> None:
         self._host = host
@@ -206,7 +206,7 @@ class Watch(ABC):
         """Record that the application called a command, which returned `result`."""
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """Check events of the client. `sent`: when the bytes that caused them were sent, or `None`."""
+        """Check the client's events. `sent` is the sending time of the bytes behind the events, or `None`."""
         try:
             for event in happened:
                 self.saw(event, sent)
@@ -217,23 +217,23 @@ class Watch(ABC):
 
     @abstractmethod
     def saw(self, event: Any, sent: float | None) -> None:
-        """Check one event against the laws."""
+        """Check one event against the laws of the simulated world."""
 
     @abstractmethod
     def wrong_view(self) -> str | None:
         """Describe how the client's view differs from the truth, or return `None`.
 
-        Call this only when the client has received all that the hub has sent.
+        Call `wrong_view` only when the client has received all bytes that the hub has sent.
         """
 
     @abstractmethod
     def unsettled(self) -> str | None:
-        """Describe how the client differs from what its application wants, or return `None`."""
+        """Describe how the client's state differs from what its application wants, or return `None`."""
 
     # ---------------------------------------------------------------- commands
 
     def _asked(self, command: str, number: int, seconds: float) -> None:
-        """Record a command's id. Its outcome is due within `seconds` on the client's clock."""
+        """Record a command's id. The outcome is due within `seconds` on the client's clock."""
         if number <= self._last_id:
             self._broke(ANSWER, f"{command} has the id {number}, after {self._last_id}")
         self._last_id = number
@@ -252,7 +252,7 @@ class Watch(ABC):
 
     @abstractmethod
     def _is_pending(self, number: int) -> bool:
-        """Whether the client still holds the command as pending."""
+        """Whether the client still reports the command as pending."""
 
     def _succeeded(self, number: int) -> None:
         del self._open[number]
@@ -263,7 +263,7 @@ class Watch(ABC):
         return self._open.pop(number)
 
     def _loses(self, reason: str, retry_in: float | None) -> None:
-        """Check a loss that the client will retry. A loss is allowed only after the first fault."""
+        """Check a failure that the client will retry. Failures are allowed only after the first fault."""
         if retry_in is not None and not self._stage.stats.faults:
             self._broke(QUIET, reason)
 
@@ -272,7 +272,7 @@ class Watch(ABC):
 
 
 class RoomWatch(Watch):
-    """The watch of a `PresenceClient`."""
+    """Watch of a `PresenceClient`."""
 
     _fold: PresenceFold
 
@@ -290,14 +290,14 @@ class RoomWatch(Watch):
         self._told = inf  # the bytes just received reflect the truth of this time, or of a later one
 
     def happened(self, happened: list[Any], sent: float | None) -> None:
-        """See `Watch.happened`."""
+        """Check the client's events, as `Watch.happened` does."""
         if sent is not None:
             comes = any(isinstance(event, events.Connected) for event in happened)
             self._told = self._told_at(sent, comes=comes)
         super().happened(happened, sent)
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Record a command that has an id, and the message that it sends."""
+        """Record a command that returned an id, and the message that the command sends."""
         if not isinstance(result, int):
             return
         self._asked(command, result, self._host.patience)
@@ -313,7 +313,7 @@ class RoomWatch(Watch):
             self._succeeded(result)
 
     def saw(self, event: Any, sent: float | None) -> None:
-        """Check an event: joins and leaves match the truth, and each received message was sent."""
+        """Check that joins and leaves match the truth, and that each received message was sent."""
         match event:
             case events.Connected(_, users, resumed):
                 if self._here_since is not None or resumed != self._was_here:
@@ -403,7 +403,7 @@ class RoomWatch(Watch):
         return None
 
     def _comes(self, users: tuple[OnlineUser, ...], sent: float | None) -> None:
-        """Check the users of `Connected`: each was present, or was shown before."""
+        """Check that each user of a `Connected` event was present or was shown before."""
         shown, hub = self._fold.users, self._stage.hub
         truth = hub.truth
         for user in users:
@@ -477,7 +477,7 @@ _SAYING = {
     "send_poke": ("poke", 0, "target_user_id"),
     "send_chat": ("chat", 1, "content"),
 }
-"""The commands that send a message: its kind, and the position and name of the argument with its content."""
+"""Command that sends a message -> kind of the message, position and name of the content argument."""
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], index: int, name: str) -> Any:
@@ -490,10 +490,10 @@ def looks_of(meta: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 
 
 class ChannelWatch(Watch):
-    """The watch of a `RealtimeClient`.
+    """Watch of a `RealtimeClient`.
 
-    `wants` holds the topics that the application has joined. Each maps to the presence key and the tracked
-    payload, or `None` when nothing is tracked.
+    `wants` maps each topic that the application has joined to the presence key and the tracked payload. The
+    payload is `None` when nothing is tracked.
     """
 
     _fold: RealtimeFold
@@ -505,7 +505,7 @@ class ChannelWatch(Watch):
         self._synced: set[str] = set()  # topics with a presence state, according to the events
 
     def commanded(self, command: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Record pushes and the wanted topics. Broadcasts are not recorded: they may have no outcome."""
+        """Record pushes and the wanted topics, but no broadcasts: a broadcast may have no outcome."""
         topic = _argument(args, kwargs, 0, "topic")
         match command:
             case "push":
@@ -521,7 +521,7 @@ class ChannelWatch(Watch):
                 pass
 
     def saw(self, event: Any, sent: float | None) -> None:
-        """Check an event: the client does not stop by itself, and the hub does not violate the protocol."""
+        """Check that the client does not stop by itself, and that the hub does not violate the protocol."""
         match event:
             case events.PushReplied(number) | events.PushFailed(number):
                 self._open.pop(number, None)  # `RealtimeFold` rejects a second outcome
@@ -598,11 +598,11 @@ def _refs(metas: tuple[Mapping[str, Any], ...]) -> list[str]:
 
 
 def disagreement(hub: HubHost, clients: Iterable[ClientHost]) -> str | None:
-    """Describe why the world is not settled, or return `None` when it is.
+    """Describe why the world is not settled, or return `None` for a settled world.
 
-    A settled hub has no unreported changes, each endpoint has noticed its dead connections, each client is in
-    its wanted state, and the hub's presence is what the clients want. The last check is skipped when an
-    endpoint has no watch, because its wishes are unknown.
+    In a settled world, the hub has no unreported changes, each endpoint has noticed its dead connections,
+    each client is in the state that its application wants, and the hub's presence is what the clients want.
+    The last check is skipped when a client has no watch, because its wanted state is unknown.
     """
     if hub.truth.waiting:
         return f"the hub has changes to tell in {sorted(hub.truth.waiting)}"
@@ -653,7 +653,7 @@ def _wrong_truth(truth: Truth, hosts: tuple[ClientHost, ...]) -> str | None:
 
 
 def _share(wanted: dict[str, list[Any]], user_id: str, devices: list[Any], there: list[Any]) -> None:
-    """Add the single presence that all Jarvis devices of a user share. It may show any of the devices."""
+    """Add the single presence that all Jarvis devices of a user share, with the state of any device."""
     online = [seen for seen in devices if seen is not None]
     if online:
         mine = wanted.setdefault(user_id, [])

@@ -1,4 +1,4 @@
-"""The default population of a world: clients of all kinds, and the simulated users who use them."""
+"""The default population of a world: clients of all kinds and their simulated users."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SimUser(ABC):
         self._world.after(self._rng.expovariate(1 / 120), self.come_back)
 
     def come_back(self) -> None:
-        """Reconnect now, or retry every 7 seconds until that is possible."""
+        """Reconnect now, or retry every 7 seconds until a connect is possible."""
         if not self._host.wanted:
             self.go_online()
             if not self._host.wanted:
@@ -68,7 +68,7 @@ class SimUser(ABC):
 
 
 class RoomUser(SimUser):
-    """A user in the presence room. `others` are the user ids to poke, `devices` all hosts of this user."""
+    """A user in the presence room. `others` has user ids to poke, `devices` has all hosts of this user."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class ChannelUser(SimUser):
         return [*self._wants]
 
     def go_online(self) -> None:
-        """Connect. While no topic is joined, also join one and track in it."""
+        """Connect. If no topic is joined, also join a topic and track a meta in the topic."""
         super().go_online()
         if not self._wants:
             self._join()
@@ -195,7 +195,7 @@ NAMES = ("ada", "bob", "cleo", "dan", "eve", "finn", "gina", "hugo", "iris", "ja
 KINDS = ("phoenix", "jarvis", "channels", "phoenix", "phoenix", "channels", "jarvis")
 VSNS: tuple[Vsn, ...] = ("2.0.0", "2.0.0", "1.0.0")
 DEVICES = 0.25
-"""The fraction of room clients that are another device of an existing user."""
+"""The probability that a client in the presence room is another device of an existing user."""
 
 
 def populate(world: SimWorld, clients: int, rng: Random, pace: float) -> None:

@@ -1,4 +1,4 @@
-"""`SimFaults`, the kinds of faults in a simulated world, and `Chaos`, which injects them at random."""
+"""`SimFaults`, the kinds of faults in a simulated world, and `Chaos`, which injects random faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SimFaults(Flag):
-    """The kinds of faults that a world may inject. Combine them with `|`."""
+    """The kinds of faults that a world may inject. Combine several kinds with `|`."""
 
     CUTS = auto()  # connections end with FIN or RST, end for one side only, or die unnoticed
     SILENCE = auto()  # nothing arrives for a while, in one direction or both
@@ -35,9 +35,9 @@ CALM = 120.0
 
 
 class Chaos:
-    """The random source of faults. While `is_on`, it injects a fault every `every` seconds on average.
+    """Random source of faults. While `is_on` is true, a fault strikes every `every` seconds on average.
 
-    The first fault follows after `CALM` seconds at the earliest.
+    No fault strikes in the first `CALM` seconds of the world.
     """
 
     def __init__(self, world: SimWorld, rng: Random, faults: SimFaults, every: float) -> None:
@@ -139,7 +139,7 @@ def _tick_badly(world: SimWorld, rng: Random) -> None:
 
 
 MAX_STEP_BACK = 20.0
-"""The longest step backward of a clock, in seconds."""
+"""The largest backward step of a clock, in seconds."""
 
 _HUB_FAULTS: tuple[dict[str, Any], ...] = (
     {"heartbeats_muted": True},

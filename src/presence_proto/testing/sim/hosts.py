@@ -1,4 +1,4 @@
-"""Simulated drivers: `ClientHost` runs a client, `HubHost` runs the hub and restarts it."""
+"""Simulated drivers: `ClientHost` runs a client, `HubHost` runs and restarts the hub."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 # ------------------------------------------------------------------------------------------------------- host
-# A host is a simulated driver. It carries out the outputs of one endpoint, and passes facts and times to it.
+# A host is a simulated driver, which carries out the outputs of one endpoint and reports facts and times.
 #
-# Each host has its own clock, which may jump. A frozen host passes no facts to its endpoint; when it thaws,
-# it passes all of them at once.
+# Each host has its own clock, which may jump. A frozen host passes no facts to its endpoint. When the host
+# thaws, it passes all missed facts at once.
 
 
 MAX_OUTPUTS = 512
-"""The most outputs that one fact may cause. A full queue of at most 100 commands may fail at once."""
+"""Maximum number of outputs caused by one fact. A full queue of at most 100 commands may fail at once."""
 
 
 class Host(ABC):
-    """The simulated driver of one endpoint. `clock`: seconds that its clock shows when the world begins."""
+    """Simulated driver of one endpoint. `clock` is the initial time of the driver's clock, in seconds."""
 
     def __init__(self, name: str, endpoint: Any, stage: Stage, *, clock: float) -> None:
         self.name = name
@@ -58,12 +58,12 @@ class Host(ABC):
 
     @property
     def now(self) -> float:
-        """The seconds that this host's clock shows."""
+        """The current time of this host's clock, in seconds."""
         return self._agenda.now + self._offset
 
     @property
     def told(self) -> float:
-        """The latest time that the endpoint knows. An endpoint clamps a `now` that goes backward."""
+        """The latest `now` that the endpoint has received. Endpoints ignore earlier times."""
         return self._told
 
     # ---------------------------------------------------------------- commands of the application
@@ -92,11 +92,11 @@ class Host(ABC):
             self._fact("transport_opened", end.conn)
 
     def opened_too_late(self, end: End) -> None:
-        """Handle a connection that opened after the endpoint closed it: report it only as a stale fact."""
+        """Report, as a stale fact, a connection that opened after the endpoint had closed the connection."""
         self._stage.stale(self, "transport_opened", end.conn)
 
     def received(self, end: End, data: bytes, sent: float) -> None:
-        """Pass received bytes to the endpoint. `sent` is the world's time at which they were sent."""
+        """Pass received bytes to the endpoint. `sent` is the world's time at which the bytes were sent."""
         if self.is_frozen:
             self._inbox.append((self.received, (end, data, sent)))
             return
@@ -112,7 +112,7 @@ class Host(ABC):
             self.settle(sent)
 
     def closed(self, end: End, reason: str) -> None:
-        """Report to the endpoint that a connection has closed, or that a connect has failed."""
+        """Report to the endpoint that a connection was closed, or that a connection attempt failed."""
         if not self._later(self.closed, end, reason) and self.ends.pop(end.conn, None) is not None:
             self._log.note(self.name, "loses connection {}: {}", end.conn, reason)
             self._contract.closed(end.conn)
@@ -120,7 +120,7 @@ class Host(ABC):
             self._stage.stale(self, "transport_closed", end.conn)
 
     def stale_fact(self, fact: str, conn: ConnId) -> None:
-        """Report a fact about a connection that the endpoint has forgotten, and check that it is ignored."""
+        """Report a fact about a forgotten connection, and check that the endpoint ignores the fact."""
         if self.is_up and not self._later(self.stale_fact, fact, conn):
             deadline = self.endpoint.next_deadline()
             self._log.note(self.name, "is told late: {} of {}", fact, conn)
@@ -130,7 +130,7 @@ class Host(ABC):
                 self.broke(FORGOTTEN, f"{fact} of {conn}: {outputs}")
 
     def early_tick(self) -> None:
-        """Tick the endpoint before its deadline, and check that the tick has no effect."""
+        """Call the endpoint's `tick` before the deadline, and check that the call has no effect."""
         if not self.is_frozen:
             deadline, now = self.endpoint.next_deadline(), self._clock()
             if deadline is None or now < deadline:
@@ -176,7 +176,7 @@ class Host(ABC):
         return now
 
     def _later(self, action: Callable[..., None], *args: Any) -> bool:
-        """Keep an action for `thaw` while the host is frozen. Return whether it was kept."""
+        """Keep an action for `thaw` while the host is frozen. Return whether the action was kept."""
         if self.is_frozen:
             self._inbox.append((action, args))
         return self.is_frozen
@@ -208,7 +208,7 @@ class Host(ABC):
     def settle(self, sent: float | None = None) -> list[Any]:
         """Drain the endpoint, carry out its outputs and schedule its next tick. Return the outputs.
 
-        `sent` is when the bytes that caused the outputs were sent, or `None` without such bytes.
+        `sent` is the time when the bytes that caused the outputs were sent, or `None` without such bytes.
         """
         try:
             outputs = self._contract.drain(self._told)
@@ -240,7 +240,7 @@ class Host(ABC):
 
     @abstractmethod
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """Check the `outputs` of a drain, which were carried out. `happened` holds the events among them."""
+        """Check the `outputs` of a drain. `happened` contains the events among the outputs."""
 
     def _schedule(self, deadline: float | None) -> None:
         """Schedule the next tick at `deadline`, plus a random delay of up to `lateness`."""
@@ -271,10 +271,10 @@ def _call_in_words(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 class ClientHost(Host):
-    """The simulated driver of a client. `on_event` receives each event after its check, and may call `do`.
+    """Simulated driver of a client. `on_event` receives each event after its check, and may call `do`.
 
-    `patience`: seconds within which every command must have an outcome. `hears_chat`: whether the client's
-    protocol has chat. `has_grace`: whether the client's `restart_grace` is on.
+    `patience` is the maximum time until the outcome of a command, in seconds. `hears_chat` is true if the
+    client's protocol supports chat. `has_grace` is true if the client's `restart_grace` is on.
     """
 
     def __init__(
@@ -306,7 +306,7 @@ class ClientHost(Host):
 
     @property
     def end(self) -> End | None:
-        """The client's end of its link, open or connecting, or `None`."""
+        """The client's end of its open or connecting link, or `None` without a link."""
         return next(iter(self.ends.values()), None)
 
     def do(self, command: str, *args: Any, **kwargs: Any) -> Any:
@@ -320,7 +320,7 @@ class ClientHost(Host):
         return result
 
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """Check the events and the view, then pass the events to `on_event`."""
+        """Check the events and the client's view, then pass the events to `on_event`."""
         watch = self.watch
         if happened:
             self._stage.stats.events += len(happened)
@@ -351,17 +351,17 @@ class ClientHost(Host):
 
 
 LAST_WORDS = 10.0
-"""Seconds between `Hub.shutdown` and the end of the hub's process, in which the hub can close connections."""
+"""Seconds from `Hub.shutdown` to the end of the hub's process, during which the hub closes connections."""
 
 SMALL = 72
-"""Bytes. A single uncompressed output of at most this size is a reply to one client, for example to a
-heartbeat. After such an output, presence is unchanged, and the truth needs no update."""
+"""Maximum size in bytes of a single uncompressed output that is only a reply to one client, for example to a
+heartbeat. Such an output means that presence is unchanged and the truth needs no update."""
 
 
 class HubHost(Host):
-    """The simulated driver of the hub. It calls `make_hub` for the first hub and for each restart.
+    """Simulated driver of the hub, which calls `make_hub` for the first hub and for each restart.
 
-    `is_terse`: whether the hub may send presence compressed or delayed, so that `SMALL` does not apply.
+    `is_terse` is true if the hub may compress or delay presence messages, so that `SMALL` does not apply.
     """
 
     endpoint: Hub
@@ -379,7 +379,7 @@ class HubHost(Host):
     # ---------------------------------------------------------------- facts
 
     def knocked(self, end: End, refused: str | None) -> None:
-        """Accept or refuse a connect of the client at `end`. `refused`: the network's reason, or `None`."""
+        """Accept or refuse a connect of the client at `end`. `refused` is the network's reason, or `None`."""
         if self.is_up and refused is None:
             end.peer.is_open = True
             self._accepted(end.peer)
@@ -396,7 +396,7 @@ class HubHost(Host):
             self._fact("transport_opened", end.conn)
 
     def settled(self, outputs: list[Any], happened: list[Any], sent: float | None) -> None:
-        """Update the truth, unless the outputs show that presence has not changed (see `SMALL`)."""
+        """Update `truth`, unless the outputs show that presence has not changed (see `SMALL`)."""
         if sent is None or len(outputs) > 1 or (outputs and not self._is_small(outputs[0])):
             self.truth.look(self.endpoint, self._agenda.now)
             for event in happened:
@@ -405,7 +405,7 @@ class HubHost(Host):
                     self._joined[event.conn, event.topic] = self._agenda.now
 
     def joined_at(self, conn: ConnId, topic: str) -> float:
-        """Return the time of the last join of a topic on a connection, or `-inf`."""
+        """Return the time of the last join of a topic on a connection, or `-inf` without a join."""
         return self._joined.get((conn, topic), -inf)
 
     def _is_small(self, output: Any) -> bool:
@@ -426,7 +426,7 @@ class HubHost(Host):
     def kill(self, down: float, *, lost: bool = False) -> None:
         """Kill the hub's process. The next hub starts `down` seconds later.
 
-        With `lost` the machine is down, too: its kernel sends no FIN or RST on the connections.
+        With `lost`, the hub's machine is also down: its kernel sends no FIN or RST on the connections.
         """
         if self.is_up:
             self._log.note(self.name, "is killed{}", " with its machine" if lost else "")

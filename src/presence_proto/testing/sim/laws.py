@@ -1,4 +1,4 @@
-"""The laws of a simulated world, in the words of a `SimViolation`."""
+"""The laws of a simulated world, as worded in the text of a `SimViolation`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Final
 from presence_proto.errors import reduce_exception
 
 CONTRACT: Final = "the contract of endpoints"
-"""See `presence_proto.testing.contract.Contract` for its rules."""
+"""`presence_proto.testing.contract.Contract` lists the rules of the contract."""
 WEATHER: Final = "weather never raises"
-"""No fact and no tick makes an endpoint raise, whatever a peer, the network or a clock does."""
+"""An endpoint's methods for facts and ticks never raise because of a peer, the network or a clock."""
 FORGOTTEN: Final = "a fact about a forgotten connection is ignored"
 BOUNDS: Final = "the outputs for one fact are bounded"
 ALIVE: Final = "a client never stops trying, and always has a deadline"
@@ -17,11 +17,11 @@ QUIET: Final = "without a fault nobody loses anything"
 FOLD: Final = "folding the events reproduces the roster"
 STORY: Final = "Connected comes once, and says whether it resumes"
 GHOST: Final = "who is shown is there"
-"""A user who comes online or is in a roster was present when the hub sent the message."""
+"""A user who is reported online or in a roster was present when the hub sent the report."""
 FLICKER: Final = "who goes offline was away"
-"""A user who goes offline was absent when the hub sent the message."""
+"""A user who is reported offline was absent when the hub sent the report."""
 GRACE: Final = "who is in the room when the hub restarts is not told to leave at once"
-"""A client that rejoins a restarted, empty hub still shows the users whom it showed before."""
+"""After rejoining a restarted, empty hub, a client still shows the users from before the restart."""
 VIEW: Final = "when all has arrived, the roster is the hub's truth"
 ANSWER: Final = "a command has one outcome, in time"
 ONCE: Final = "a message is heard once, by whom it is for"
@@ -39,8 +39,9 @@ LIVENESS: Final = "after the faults all becomes well in time"
 class SimViolation(AssertionError):  # noqa: N818 - a violation of a law, not an error of the world
     """A law was broken in a simulated world.
 
-    The message contains all attributes: the `law` in words, `who` broke it, `details`, the virtual time `now`
-    in seconds, how to `replay` the world, and the `tail` of the log.
+    The error text contains all attributes: the text of the `law`, the name of the host that broke the law
+    (`who`), `details`, the virtual time in seconds (`now`), the way to repeat the world (`replay`), and the
+    last lines of the log (`tail`).
     """
 
     def __init__(self, law: str, who: str, details: str, *, now: float, replay: str, tail: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Simulated TCP connections: two `End`s, between which bytes travel in order and with delay.
+"""Simulated TCP connections. Bytes travel between two `End`s in order and with a delay.
 
 Each direction has a `LinkQuality` and can be silenced. A silent direction holds bytes back, as TCP does when
 the network loses packets. Bytes may be lost only at the end of the stream, never in the middle.
@@ -28,7 +28,7 @@ def _not_negative(instance: object, attribute: Any, value: float) -> None:
 
 @frozen(kw_only=True)
 class LinkQuality:
-    """The quality of a link. A write arrives after `latency` to `latency + jitter` seconds.
+    """Quality of a link. A write arrives after a random delay from `latency` to `latency + jitter` seconds.
 
     `bandwidth` is in bytes per second; 0 means unlimited. `chunking` is the fraction of writes that arrive in
     pieces. Raises `ConfigError` for a negative number.
@@ -104,7 +104,7 @@ class End:
             self._agenda.at(self._arrival(size), self.peer._arrived, data, now)
 
     def close(self, *, abort: bool = False) -> None:
-        """Close the socket. The other end sees the close after all bytes. An `abort` may lose the bytes."""
+        """Close the socket. The other end sees the close after all bytes. `abort` may lose sent bytes."""
         self.is_open, self.was_closed = False, True
         if abort:
             self._drops = self._rng.random() < 0.5
@@ -113,7 +113,7 @@ class End:
     # ---------------------------------------------------------------- faults
 
     def vanish(self) -> None:
-        """Close this end without a report to either host."""
+        """Close this end without reporting the close to either host."""
         self.is_open, self.was_closed = False, True
 
     def fail(self, reason: str) -> None:
@@ -123,17 +123,17 @@ class End:
             self.host.closed(self, reason)
 
     def silence(self) -> None:
-        """Hold back all that this end sends, until `release`."""
+        """Hold back all bytes from this end until `release`."""
         if self.held is None:
             self.held = []
 
     def die(self) -> None:
-        """Hold back all that this end sends, forever."""
+        """Hold back all bytes from this end forever."""
         self.silence()
         self._is_dead = True
 
     def release(self) -> None:
-        """End the silence and deliver what was held back."""
+        """End the silence, and deliver the bytes that were held back. A dead end stays silent."""
         if self._is_dead:
             return
         held, self.held = self.held, None
@@ -147,13 +147,13 @@ class End:
 
     @property
     def is_through(self) -> bool:
-        """Whether both ends are open, and the other end has received all that this end sent."""
+        """Whether both ends are open, and the other end has received all bytes from this end."""
         return self.in_flight == 0 and self.is_open and self.peer.is_open
 
     # ---------------------------------------------------------------- connecting
 
     def answer(self, refused: str | None) -> None:
-        """Deliver the hub's answer to a connect: `None` accepts it, a reason refuses it."""
+        """Report the result of a connection attempt: success if `refused` is `None`, else a refusal."""
         if refused is None:
             self._agenda.after(self._quality.latency, self._opened)
         else:
@@ -175,7 +175,7 @@ class End:
     # ---------------------------------------------------------------- in flight
 
     def _arrival(self, size: int) -> float:
-        """Return when `size` more bytes arrive. They never overtake bytes sent earlier."""
+        """Return the arrival time of `size` more bytes, which never overtake bytes sent earlier."""
         now, quality = self._agenda.now, self._quality
         free = self._line_free if self._line_free > now else now
         if quality.bandwidth:

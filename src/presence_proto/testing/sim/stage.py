@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Scheduler:
-    """A queue of actions in virtual time. Actions of the same time run in the order of scheduling.
+    """Queue of actions in virtual time. Actions with the same time run in the order of scheduling.
 
     `now` is in seconds since the world began.
     """
@@ -43,7 +43,7 @@ class Scheduler:
         heappush(self._heap, (when, self._serial, action, args))
 
     def after(self, seconds: float, action: Callable[..., Any], *args: Any) -> None:
-        """Schedule `action(*args)` in `seconds`."""
+        """Schedule `action(*args)` to run after `seconds` of virtual time."""
         self.at(self.now + seconds, action, *args)
 
     def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
@@ -61,26 +61,26 @@ class Scheduler:
 
 
 # -------------------------------------------------------------------------------------------------------- log
-# A log line has the virtual time, the host's name and what happened.
+# A log line has the virtual time, the host's name and a description.
 #
-# Entries are formatted only when they are read. When the log is off, it keeps the last entries only, for the
-# report of a violation, and no entries about bytes. Lines never show bytes, because client frames are masked
-# at random.
+# Entries are formatted only when they are read. When off, the log keeps only the last entries, for the report
+# of a violation, and no entries about bytes. Lines never show bytes, because client frames are masked at
+# random.
 
 
 TAIL = 40
-"""The most entries kept when the log is off or has a listener."""
+"""Maximum number of entries that a log keeps when the log is off or has a listener."""
 
 CLIP = 24
-"""The most characters of an activity that a line shows."""
+"""Maximum number of characters of an activity in a log line."""
 
 Entry: TypeAlias = tuple[float, str, str, tuple[Any, ...]]
 
 
 class SimLog:
-    """The log of one world. Iterate over it to get its lines.
+    """Log of one world. Iterating over the log yields its lines.
 
-    A `listener` receives each line at once. With a listener the log is on, but keeps only the last entries.
+    A `listener` receives each line at once. With a listener, the log is on but keeps only the last entries.
     """
 
     def __init__(self, agenda: Scheduler, *, on: bool, listener: Callable[[str], None] | None = None) -> None:
@@ -96,11 +96,11 @@ class SimLog:
         return len(self._entries)
 
     def tail(self) -> list[str]:
-        """Return the last lines, at most `TAIL`."""
+        """Return the last lines of the log, at most `TAIL` lines."""
         return [_line(entry) for entry in list(self._entries)[-TAIL:]]
 
     def note(self, who: str, what: str, *args: Any) -> None:
-        """Add an entry: `what`, a format string for `args`, happened to `who`. The `args` must not change."""
+        """Add an entry about the host `who`. `what` is a format string for `args`, which must not change."""
         entry = self._agenda.now, who, what, args
         self._entries.append(entry)
         if self._listener is not None:
@@ -147,13 +147,13 @@ def _shown(user: events.OnlineUser) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ stats
-# Counters.
+# Counters of a world.
 
 
 @define
 class SimStats:
-    """Counters of a world. `client_hours` are virtual; `writes` counts `SendData` outputs, which may hold
-    several frames each."""
+    """Counters of a world. `client_hours` counts virtual hours. `writes` counts `SendData` outputs, each of
+    which may contain several frames."""
 
     client_hours: float = 0.0
     writes: int = 0
@@ -174,11 +174,11 @@ class SimStats:
 
 
 SLOW = 30.0
-"""The longest extra delay of a slow connect, in seconds."""
+"""Maximum additional delay of a slow connection attempt, in seconds."""
 
 
 class Stage:
-    """The environment that the hosts of one world share. `replay` is a text on how to repeat the world."""
+    """Shared environment of the hosts of one world. `replay` is a text about how to repeat the world."""
 
     hub: HubHost
 
@@ -197,7 +197,7 @@ class Stage:
     # ---------------------------------------------------------------- the network
 
     def quality_for(self, host: Host) -> LinkQuality:
-        """Return the quality of a client's links: the world's quality, or else a random one."""
+        """Return the quality of a client's links: the world's quality if set, else a random quality."""
         quality = self._qualities.get(host.name)
         if quality is None:
             rng = self.rng
@@ -227,7 +227,7 @@ class Stage:
         return near
 
     def stale(self, host: Host, fact: str, conn: ConnId) -> None:
-        """Schedule, at random, a stale `fact` about a closed connection, as a faulty driver may report it."""
+        """Schedule, at random, a stale `fact` about a closed connection, like a faulty driver."""
         if self.stale_facts and self.rng.random() < self.stale_facts:
             self.stats.faults["stale fact"] += 1
             self.agenda.after(self.rng.expovariate(1 / 60), host.stale_fact, fact, conn)

@@ -1,4 +1,4 @@
-"""`SimWorld`: a hub, its clients, their users and the faults between them, in virtual time."""
+"""`SimWorld`: a simulated hub, its clients, their users and network faults, in virtual time."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class SimWorld:
 
     `clients` is the number of clients with a simulated user, who acts every `pace` seconds on average. After
     two minutes, `faults` strike every `fault_every` seconds on average. `quality` applies to all links; by
-    default each client has a random one. `log`: true to keep the log, or a function that receives each line.
-    `make_hub` creates the first hub, and a new one for each restart. Without a `hub_config`, the seed decides
-    whether the hub compresses and whether it has a `presence_window`. `replay` is the text in reports that
-    tells how to repeat the world.
+    default, each client has a random link quality. `log=True` keeps the log; if `log` is a function, the
+    function receives each line. `make_hub` creates the first hub, and a new hub for each restart. Without a
+    `hub_config`, the seed decides whether the hub uses compression and whether the hub has a
+    `presence_window`. `replay` is the text in reports that explains how to repeat the world.
 
-    `run`, `settle` and the methods for faults raise `SimViolation` when a law is broken. Exceptions of your
-    `on_event` pass through unchanged.
+    `run`, `settle` and the methods for faults raise `SimViolation` when a law is broken. Exceptions from an
+    `on_event` function pass through unchanged.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SimWorld:
         self._clients: dict[str, ClientHost] = {}
         self._numbers = 0
         self.users_rest = False
-        """Whether the simulated users pause. You may set it."""
+        """Whether the simulated users pause. Set this attribute to pause or resume the users."""
         populate(self, clients, Random(f"{seed}/users"), pace)
         self._chaos = Chaos(self, Random(f"{seed}/chaos"), faults, fault_every)
         self.resume_faults()
@@ -95,7 +95,7 @@ class SimWorld:
 
     @property
     def hub(self) -> Hub:
-        """The current hub, to inspect. Call its commands through `hub_do`."""
+        """The current hub, for inspection only. Use `hub_do` to call the hub's commands."""
         return self._hub_host.endpoint
 
     @property
@@ -105,7 +105,7 @@ class SimWorld:
 
     @property
     def log(self) -> SimLog:
-        """The log. Iterate over it to get its lines."""
+        """The log of the world. Iterating over the log yields its lines."""
         return self._stage.log
 
     @property
@@ -115,11 +115,11 @@ class SimWorld:
 
     @property
     def settling_time(self) -> float:
-        """Seconds within which the world must settle after `heal`: the sum of the timeouts of the configs.
+        """Maximum duration from `heal` until the world is settled, in seconds: the sum of the timeouts.
 
         A client may have to notice a dead connection, wait out a hanging connect and a reconnect delay, join,
-        rejoin because its presence state is missing, track, and wait for the restart grace, longer if its
-        host was frozen. The hub may have to notice that a client has vanished.
+        rejoin because its presence state is missing, track, and wait for the end of the restart grace. The
+        grace lasts longer if the client's host was frozen. The hub may have to notice that a client vanished.
         """
         config, hub = PresenceConfig(server_url="ws://hub.sim"), self._hub_config
         unanswered = PATIENCE * config.join_timeout
@@ -145,7 +145,7 @@ class SimWorld:
         self._stage.agenda.after(seconds, action, *args)
 
     def heal(self) -> None:
-        """End all faults. New ones strike only after `resume_faults`."""
+        """End all faults. New faults strike only after `resume_faults`."""
         self._note("all faults end")
         self._chaos.is_on = False
         self._stage.stale_facts = 0.0
@@ -169,11 +169,11 @@ class SimWorld:
             self.hub_do("set_faults", states_late=True)
 
     def settle(self) -> float:
-        """Pause the users and run until the world is settled. Return the virtual seconds that it took.
+        """Pause the users and run until the world is settled. Return the elapsed virtual seconds.
 
-        In a settled world each client is connected and has joined its channels, if its application wants
-        that; every roster equals the hub's presence; and the hub's presence is what the clients want. Raises
-        `SimViolation` when the world does not settle within `settling_time`.
+        In a settled world, each client is connected and has joined its channels, if its application wants a
+        connection. Every roster equals the hub's presence, and the hub's presence is what the clients want.
+        Raises `SimViolation` when the world does not settle within `settling_time`.
         """
         began, rested, self.users_rest = self.now, self.users_rest, True
         if self._problem() is not None:
@@ -203,11 +203,12 @@ class SimWorld:
     ) -> ClientHost:
         """Add your own client, without a simulated user, and return its host.
 
-        Call its commands through the host: `host.do("connect")`. `on_event` receives the client's events, and
-        may call `do`. Every command that returns an id must have an outcome within `patience` seconds. Pass
-        `hears_chat=False` for the Jarvis JSON protocol, and `has_grace=False` for `restart_grace=0`. All laws
-        apply to a `PresenceClient` and a `RealtimeClient`; only the contract applies to other endpoints. Give
-        the client its own `rng` for exact replays. Raises `LocalProtocolError` when the name is taken.
+        Call the client's commands through the host: `host.do("connect")`. `on_event` receives the client's
+        events, and may call `do`. Every command that returns an id must have an outcome within `patience`
+        seconds. Pass `hears_chat=False` for the Jarvis JSON protocol, and `has_grace=False` for
+        `restart_grace=0`. All laws apply to a `PresenceClient` and a `RealtimeClient`; only the contract
+        applies to other endpoints. Give the client its own `rng` for exact replays. Raises
+        `LocalProtocolError` when the name is taken.
         """
         if name in self._clients or name == "hub":
             raise LocalProtocolError(f"there is a {name!r} already")
@@ -233,11 +234,11 @@ class SimWorld:
     # ---------------------------------------------------------------- faults
 
     def cut(self, name: str, *, how: str = "fin") -> None:
-        """Break the connection of a client, if it has an open one.
+        """Break the open connection of a client. Do nothing if the client has no open connection.
 
-        With `"fin"` both sides see an orderly end, with `"rst"` a reset. With `"near"` only the client's side
-        sees a reset, with `"far"` only the hub's; the other side sees the reset when it next sends. With
-        `"dead"` neither side ever sees the end, as when a router forgets a connection.
+        With `"fin"`, both sides see an orderly end. With `"rst"`, both sides see a reset. With `"near"`, only
+        the client sees a reset; with `"far"`, only the hub. The other side sees the reset after its next
+        send. With `"dead"`, neither side ever sees the end, as when a router forgets a connection.
         """
         end = self._clients[name].end
         if end is None or not end.is_open:
@@ -250,7 +251,7 @@ class SimWorld:
                 one.fail("eof" if how == "fin" else "connection reset by peer")
 
     def silence(self, name: str, seconds: float, *, way: str = "both") -> None:
-        """Hold back the bytes of a client's connection: `"up"` to the hub, `"down"` from it, or `"both"`."""
+        """For `seconds`, hold back bytes to the hub (`"up"`), to the client (`"down"`) or both (`"both"`)."""
         end = self._clients[name].end
         if end is not None:
             self._struck(f"silence {way}", name)
@@ -259,26 +260,26 @@ class SimWorld:
                 self.after(seconds, one.release)
 
     def hamper_connects(self, name: str, seconds: float, *, how: str = "refuse") -> None:
-        """Make a client's connects fail (`"refuse"`), never finish (`"hang"`) or take up to 30 seconds longer
-        (`"slow"`), for `seconds`."""
+        """For `seconds`, make a client's connection attempts fail (`"refuse"`), never finish (`"hang"`) or
+        take up to 30 seconds longer (`"slow"`)."""
         client = self._clients[name]
         self._struck(f"connects {how}", name)
         client.connects = how
         self.after(seconds, setattr, client, "connects", "ok")
 
     def stop_hub(self, down: float = 5.0) -> None:
-        """Shut the hub down with close code 1012. The next hub starts `down` seconds after this one ends."""
+        """Shut the hub down with close code 1012. The next hub starts `down` seconds after the hub's end."""
         self._struck("hub stopped", "hub")
         self._hub_host.thaw()
         self._hub_host.stop(down)
 
     def kill_hub(self, down: float = 5.0, *, lost: bool = False) -> None:
-        """Kill the hub's process, or with `lost` its machine. The next hub starts after `down` seconds."""
+        """Kill the hub's process or, with `lost`, its machine. The next hub starts after `down` seconds."""
         self._struck("machine lost" if lost else "hub killed", "hub")
         self._hub_host.kill(down, lost=lost)
 
     def end_channel(self, topic: str, *, name: str | None = None, crash: bool = False) -> None:
-        """Make the hub close a channel, or crash it, for the client `name` or for all clients."""
+        """Make the hub close or crash a channel, for the client `name` or for all clients."""
         conn = None
         if name is not None:
             end = self._clients[name].end
@@ -289,14 +290,14 @@ class SimWorld:
         self.hub_do("crash_channel" if crash else "close_channel", topic, conn=conn)
 
     def kick(self, name: str, *, code: int = 1001) -> None:
-        """Make the hub close the connection of a client."""
+        """Make the hub close a client's connection with the WebSocket close code `code`."""
         end = self._clients[name].end
         if end is not None and end.peer.conn in self._hub_host.ends:
             self._struck("kicked", name)
             self.hub_do("disconnect", end.peer.conn, code)
 
     def spoil_hub(self, seconds: float, **faults: Any) -> None:
-        """Set some `Faults` of a `FaultyHub`, and turn them off after `seconds`. Other hubs ignore it."""
+        """Set some `Faults` of a `FaultyHub` for `seconds`. Do nothing if the hub is not a `FaultyHub`."""
         hub = self.hub
         if isinstance(hub, FaultyHub) and self._hub_host.is_up and not self._hub_host.is_frozen:
             self._struck(" and ".join(faults).replace("_", " "), "hub")
@@ -309,9 +310,9 @@ class SimWorld:
             self.hub_do("set_faults", **healed)
 
     def freeze(self, name: str, seconds: float, *, tick_first: bool = False) -> None:
-        """Freeze a client or the `"hub"` for `seconds`. Then it receives all missed facts at once.
+        """Freeze a client or the `"hub"` for `seconds`. Afterwards, deliver all missed facts at once.
 
-        `tick_first`: whether it is ticked before it receives these facts.
+        With `tick_first`, the client or hub is ticked before the delivery of these facts.
         """
         host = self._host(name)
         if host.is_up and not host.is_frozen:
@@ -332,7 +333,7 @@ class SimWorld:
             host.jump_clock(seconds)
 
     def tick_early(self, name: str) -> None:
-        """Tick a client or the `"hub"` before its deadline."""
+        """Call `tick` of a client or of the `"hub"` before the deadline."""
         self._struck("early tick", name)
         self._host(name).early_tick()
 
@@ -376,7 +377,7 @@ def _plain_hub(config: HubConfig, rng: Random) -> Hub:
 
 
 def _late_hub(config: HubConfig, rng: Random) -> Hub:
-    """Return a hub whose presence states come after later diffs, as on a busy server."""
+    """Return a hub that sends presence states after later diffs, as a busy server may do."""
     return FaultyHub(config, rng=rng, faults=Faults(states_late=True))
 
 
@@ -386,11 +387,11 @@ def _any_config(seed: int, *, deflate: bool) -> HubConfig:
 
 
 # ------------------------------------------------------------------------------------------------------- play
-# A play has rounds. In each the world runs with faults, all faults end, and the world settles.
+# A play has rounds. In each round, the world runs with faults, all faults end, and the world settles.
 
 
 ROUND = 450.0
-"""Virtual seconds of a round, before its faults end."""
+"""Duration of a round until the end of its faults, in virtual seconds."""
 PACE, QUIET_PACE = 60.0, 900.0
 """Average seconds between two actions of a user, with and without faults."""
 
@@ -404,10 +405,10 @@ def play_seed(
     log: Callable[[str], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> SimStats:
-    """Run the world of a seed. After every 450 virtual seconds, end its faults and let it settle.
+    """Run the world of a seed. After every 450 virtual seconds, end all faults and let the world settle.
 
-    If `minutes` or `clients` is `None`, the seed chooses it. `progress` is called after each round with its
-    virtual seconds. Raises `SimViolation` when a law is broken.
+    The seed chooses `minutes` or `clients` if the argument is `None`. `progress` is called after each round
+    with the virtual seconds of the round. Raises `SimViolation` when a law is broken.
     """
     rng = Random(f"{seed}/play")
     some_minutes, some_clients = rng.choice((10.0, 15.0, 20.0)), rng.randint(3, 6)

@@ -5,8 +5,8 @@
     @given(ps.presence_histories())
     def test_my_roster_is_the_truth(history): ...
 
-Examples print as the Python expressions that create them, and shrink to short ones. A `role` is the sender:
-use `"server"` for the input of a client under test.
+The repr of an example is a Python expression that creates the example. Failing examples shrink to short
+expressions. A `role` is the sender: use `"server"` for the input of a client under test.
 """
 
 from __future__ import annotations

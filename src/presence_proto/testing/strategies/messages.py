@@ -1,4 +1,4 @@
-"""Strategies for Phoenix messages, for their frames, and for malformed frames with one named fault each."""
+"""Strategies for Phoenix messages, for encoded frames, and for malformed frames with one named fault."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Some = st.SearchStrategy[Any]
 NAMES = st.sampled_from(["room:7", "realtime:lobby", "phoenix"]) | texts()
 JSON = json_values(max_leaves=5)
 _REFS = st.none() | st.sampled_from(["1", "2", "10"]) | texts() | st.integers()
-# A binary frame has no empty refs and no numbers as refs.
+# Refs in binary frames are never empty and never numbers.
 BINARY_REFS = st.none() | st.sampled_from(["1", "2", "10"]) | texts(min_size=1)
 DATA = st.binary(max_size=20)
 
 
 def messages(role: Role = "server", *, vsn: Vsn = "2.0.0", binary: bool = True) -> st.SearchStrategy[Message]:
-    """Messages sent by `role`. The serializer of `vsn` carries them unchanged to the other side.
+    """Messages sent by `role`, which the serializer of `vsn` encodes and decodes without change.
 
-    They are the joins, replies, broadcasts and presence messages of Phoenix and Supabase, and other events
-    with any JSON. `binary`: on V2 the payload may be binary or a `UserBroadcast`.
+    The messages are joins, replies, broadcasts and presence messages of Phoenix and Supabase, and other
+    events with arbitrary JSON. With `binary`, a V2 payload may be binary or a `UserBroadcast`.
     """
     shapes = _FROM_CLIENT if role == "client" else _FROM_SERVER
     # A server sends no join_ref in V1.
@@ -43,7 +43,7 @@ def messages(role: Role = "server", *, vsn: Vsn = "2.0.0", binary: bool = True) 
 
 
 def user_broadcasts() -> st.SearchStrategy[UserBroadcast]:
-    """Payloads of broadcasts that have their own kind of binary frame."""
+    """Payloads of broadcasts that are sent in a special kind of binary frame."""
     # Small, because the whole metadata may have at most 255 bytes.
     metadata = st.dictionaries(st.sampled_from(["id", "é"]), st.booleans() | st.integers(0, 99))
     return st.builds(UserBroadcast, texts(), JSON | DATA, metadata)
@@ -69,7 +69,7 @@ _CONFIG = _object(
     private=_YES,
 )
 _TRACK = _object(type=st.just("presence"), event=st.just("track"), payload=tracked_payloads())
-# (event, payload). Examples shrink to the first entry, so it draws nothing.
+# (event, payload). Examples shrink to the first entry, so the first entry draws nothing.
 _FROM_CLIENT: list[tuple[Some, Some]] = [
     (st.just("phx_leave"), _just()),
     _ANY,
@@ -107,7 +107,7 @@ _BINARY_FROM_SERVER = st.one_of(
 
 
 # ----------------------------------------------------------------------------------------------------- frames
-# Encoded messages, written without the code under test: `str` is a text frame, `bytes` a binary frame.
+# Frames are encoded without the code under test. `str` is a text frame, `bytes` a binary frame.
 
 
 FIELDS = {
@@ -118,7 +118,7 @@ FIELDS = {
     ("server", 2): ("topic", "event"),
     ("server", 4): ("topic", "user_event", "metadata"),
 }
-"""The fields of each binary frame: (sender, kind) -> field names."""
+"""The header fields of each kind of binary frame: (sender, kind) -> field names."""
 
 
 def frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[str | bytes]:
@@ -130,7 +130,7 @@ def frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[st
 def text_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[str]:
     """Text frames sent by `role`, in the styles of different implementations.
 
-    Frames may have spaces, `\\u` escapes, fields in another order, and additional fields or elements.
+    Frames may contain spaces, `\\u` escapes, reordered fields, and additional fields or elements.
     """
     return _text_frames(role, vsn, messages(role, vsn=vsn, binary=False))
 
@@ -161,7 +161,7 @@ def envelope(message: Message, role: Role, vsn: Vsn) -> Any:
 
 
 def compact(value: Any) -> str:
-    """Return compact JSON text."""
+    """Return `value` as compact JSON text."""
     return msgspec.json.encode(value).decode()
 
 
@@ -181,7 +181,7 @@ _MORE = st.lists(json_values(max_leaves=2), max_size=1)
 
 
 def binary_frames(role: Role = "server") -> st.SearchStrategy[bytes]:
-    """Binary frames of V2. A client sends kinds 0 and 3, a server kinds 0, 1, 2 and 4."""
+    """Binary V2 frames sent by `role`. A client sends kinds 0 and 3, a server kinds 0, 1, 2 and 4."""
     return st.one_of(*[_binary_frames(role, kind) for sender, kind in FIELDS if sender == role])
 
 
@@ -200,7 +200,7 @@ def binary_parts(draw: st.DrawFn, role: Role, kind: int) -> tuple[int, list[byte
 
 
 def pack(kind: int, fields: list[bytes], encoding: bytes, data: bytes) -> bytes:
-    """Return the binary frame with these parts."""
+    """Return the binary frame with the given kind, fields, encoding and data."""
     return b"".join((bytes((kind, *map(len, fields))), encoding, *fields, data))
 
 
@@ -227,7 +227,7 @@ class MalformedFrame(Program):
 
 
 def malformed_frames(role: Role = "server", *, vsn: Vsn = "2.0.0") -> st.SearchStrategy[MalformedFrame]:
-    """Frames sent by `role`, each with one fault: text frames, and binary frames."""
+    """Text and binary frames sent by `role`, each with exactly one fault."""
     text = _malformed_texts(role, vsn, messages(role, vsn=vsn, binary=False))
     if vsn == "1.0.0":
         in_v1 = st.builds(MalformedFrame, st.just(_BINARY_IN_V1), binary_frames(role))
@@ -314,7 +314,7 @@ def _any_parts(draw: st.DrawFn, role: Role) -> _Parts:
 
 
 def _broadcast_parts(draw: st.DrawFn, role: Role) -> _Parts:
-    """Draw a frame of the side's last kind, the only one with metadata and an encoding."""
+    """Draw a frame of the last kind of `role`, the only kind with metadata and an encoding."""
     return draw(binary_parts(role, _kinds(role)[-1]))
 
 
@@ -367,4 +367,4 @@ _BINARY_FAULTS: list[tuple[str, _BinaryFault]] = [
 _BINARY_IN_V1 = "binary frame in V1"
 
 FRAME_FAULTS = (*(name for name, _ in [*_TEXT_FAULTS, *_BINARY_FAULTS]), _BINARY_IN_V1)
-"""Every `fault` of a `MalformedFrame`."""
+"""All possible values of `MalformedFrame.fault`."""

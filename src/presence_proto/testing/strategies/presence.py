@@ -1,7 +1,7 @@
-"""Strategies for presence: single payloads and `presence_histories`.
+"""Strategies for presence payloads and for presence histories (`presence_histories`).
 
-The payloads are well-formed, but a real server need not send them. A history is a sequence of messages that a
-real server can send.
+The payloads are well-formed, but a real server may never send some of the payloads. A history is a sequence
+of messages that a real server can send.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 Entries: TypeAlias = dict[str, dict[str, Any]]
-"""The payload of a `presence_state`, or one side of a diff: `{key: {"metas": [{"phx_ref": ..., ...}]}}`."""
+"""Payload of a `presence_state`, or one side of a `presence_diff`: `{key: {"metas": [{"phx_ref": ...}]}}`."""
 
 _KEYS = st.sampled_from(["ann", "bob", "cy", "7", "", "__proto__"])
 _REFS = st.sampled_from(["r1", "r2", "r3", "r4", "r5", "r6"])
-# One draw per example; a strategy for each field would need six.
+# One draw per example; separate strategies for the fields would need six draws.
 _TRACKED = st.sampled_from(
     [
         {**status, **activity}
@@ -48,7 +48,7 @@ def metas(
     refs: st.SearchStrategy[str] = _REFS,
     fields: st.SearchStrategy[Mapping[str, Any]] = _TRACKED,
 ) -> dict[str, Any]:
-    """One meta: a `phx_ref` from `refs`, and `fields`. The default refs are few, so that some repeat."""
+    """Metas with a `phx_ref` from `refs` and further fields from `fields`. The few default refs repeat."""
     return {"phx_ref": draw(refs), **draw(fields)}
 
 
@@ -60,10 +60,10 @@ def entries(
     max_metas: int = 4,
     twins: bool = True,
 ) -> st.SearchStrategy[Entries]:
-    """Presence entries with arbitrary refs: a ref may have several keys or contents, and a key no metas.
+    """Presence entries with arbitrary refs: a ref may have several keys or contents.
 
-    An entry may have another field beside `metas`. The parameter `metas` defaults to any metas. `twins`:
-    whether a ref may occur twice in one list.
+    A key may have no metas. An entry may have another field beside `metas`. The parameter `metas` defaults to
+    the strategy `metas()`. With `twins`, a ref may occur twice in one list.
     """
     of_one = st.lists(
         _METAS if metas is None else metas,
@@ -75,7 +75,7 @@ def entries(
 
 
 def diffs(entries: st.SearchStrategy[Entries] | None = None) -> st.SearchStrategy[dict[str, Entries]]:
-    """Payloads of `presence_diff`, with `entries` (default: any) on both sides."""
+    """Payloads of `presence_diff`. Both sides are drawn from `entries`, which defaults to `entries()`."""
     entries = _ENTRIES if entries is None else entries
     return st.fixed_dictionaries({"joins": entries, "leaves": entries})
 
@@ -87,7 +87,7 @@ _ENTRIES = entries()
 # ---------------------------------------------------------------------------------------------------- cluster
 # The presence of one topic on a small cluster of nodes, and the diffs that the client receives.
 #
-# The client is connected to node 0. The other nodes may be lost and come back.
+# The client is connected to node 0. The other nodes may leave the cluster and return.
 
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ NODES = (0, 1, 2)
 
 @frozen
 class ClusterDevice:
-    """One tracked meta: its `ref`, the tracked `fields`, and the `previous` ref if there was one."""
+    """One tracked meta of a user. `previous` is the ref before the last update, or `None`."""
 
     user: str
     node: int
@@ -113,12 +113,12 @@ class ClusterDevice:
 
 Devices: TypeAlias = tuple[ClusterDevice, ...]
 Change: TypeAlias = tuple[Any, ...]
-"""A method of `Cluster` and its arguments."""
+"""A change of a cluster: a method of `Cluster`, followed by the arguments of the method."""
 
 
 @frozen
 class Told:
-    """A message to the client, and the devices that are online (`there`) after it."""
+    """A message to the client. `there` has the devices that are online after the message."""
 
     event: str
     payload: dict[str, Any]
@@ -126,7 +126,7 @@ class Told:
 
 
 def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
-    """Return the payload with the metas of these devices."""
+    """Return the presence payload that contains the metas of `devices`."""
     found: Entries = {}
     for device in devices:
         metas = found.setdefault(device.user, {"metas": []})["metas"]
@@ -135,17 +135,17 @@ def entries_of(devices: Iterable[ClusterDevice]) -> Entries:
 
 
 def copied(payload: T) -> T:
-    """Return a deep copy: the receiver of a payload may change it."""
+    """Return a deep copy of a payload, because the receiver may modify the payload."""
     copy: T = msgspec.to_builtins(payload)
     return copy
 
 
 class Cluster:
-    """Devices that are online on a cluster, and the messages (`told`) that the client has received.
+    """Model of a cluster: the online devices, and the messages (`told`) that the client has received.
 
-    The client receives at most `room` messages; later changes send nothing. An `index` selects one of the
-    online devices or eligible nodes and wraps around. If there is no such device or node, the method does
-    nothing.
+    The client receives at most `room` messages; later changes send nothing. An `index` selects an online
+    device or an eligible node; too large an index wraps around. A method does nothing if no device or node is
+    available.
     """
 
     def __init__(self, *, max_devices: int, room: int) -> None:
@@ -159,18 +159,18 @@ class Cluster:
     # ---------------------------------------------------------------- changes that one diff can combine
 
     def join(self, user: str, node: int, fields: Mapping[str, Any]) -> None:
-        """A device of a user tracks a meta."""
+        """A new device of a user comes online and tracks a meta."""
         lost = [device for devices in self._away.values() for device in devices]
         if [device.user for device in [*self.there.values(), *lost]].count(user) < self._max_devices:
             self._add(self._new(user, 0 if node in self._away else node, fields))
 
     def leave(self, index: int) -> None:
-        """A device leaves."""
+        """A device goes offline."""
         if self.there:
             self._remove(self._device(index))
 
     def update(self, index: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks another meta."""
+        """A device replaces its tracked meta."""
         if self.there:
             old = self._device(index)
             self._remove(old)
@@ -190,7 +190,7 @@ class Cluster:
         self._tell_since(before)
 
     def update_twice(self, index: int, fields: Mapping[str, Any]) -> None:
-        """A device tracks twice before one diff, whose `phx_ref_prev` is then a ref that was never sent."""
+        """A device tracks twice before one diff. The `phx_ref_prev` of the diff was never sent as a ref."""
         if self.there:
             before, ref = dict(self.there), self._device(index).ref
             for _ in range(2):
@@ -204,23 +204,23 @@ class Cluster:
             self._tell("presence_diff", copied(self.told[-1].payload))
 
     def flash(self, user: str, fields: Mapping[str, Any]) -> None:
-        """A device joins and leaves in one diff, and is on both sides of it."""
+        """A device joins and leaves before one diff, which contains the device on both sides."""
         device = self._new(user, 0, fields)
         self._tell_diff([device], [device])
 
     def leave_unknown(self, user: str, fields: Mapping[str, Any]) -> None:
-        """A device leaves whose join was never sent."""
+        """A device leaves, although its join was never sent."""
         self._tell_diff([], [self._new(user, 0, fields)])
 
     def arrive(self, node: int, users: Iterable[str], fields: Mapping[str, Any]) -> None:
-        """Devices on one node join in one diff, as when the node is first seen."""
+        """Devices of one node join in one diff, as when a new node enters the cluster."""
         before = dict(self.there)
         for user in users:
             self.join(user, node, fields)
         self._tell_since(before)
 
     def lose(self, index: int, burst: bool) -> None:
-        """A node is lost, and all its devices leave: in one diff, or in a `burst` of diffs."""
+        """A node is lost. All its devices leave in one diff or, with `burst`, in one diff each."""
         nodes = sorted({device.node for device in self.there.values()} - {0})
         if nodes:
             node = nodes[index % len(nodes)]
@@ -229,7 +229,7 @@ class Cluster:
             self._tell_each(lost, self._remove, burst)
 
     def heal(self, index: int, burst: bool, again: bool) -> None:
-        """A lost node returns, and its devices join: with the same refs if `again`, else with new refs."""
+        """A lost node returns. Its devices join with their old refs if `again`, otherwise with new refs."""
         if self._away:
             node = sorted(self._away)[index % len(self._away)]
             back = self._away.pop(node)
@@ -238,13 +238,13 @@ class Cluster:
             self._tell_each(back, self._add, burst)
 
     def flap(self, index: int, burst: bool, again: bool, change: Change) -> None:
-        """A node is lost and returns, with another change in between."""
+        """A node is lost, another change happens, and a lost node returns."""
         self.lose(index, burst)
         self.change(change)
         self.heal(index, burst, again)
 
     def resync(self, changes: Iterable[Change]) -> None:
-        """The client misses these changes. Then it rejoins and receives a state."""
+        """The client misses the diffs of `changes`, then rejoins and receives a presence state."""
         for method, *args in changes:
             method(self, *args)
         self._tell("presence_state", entries_of(self.there.values()))
@@ -297,26 +297,26 @@ Oddity: TypeAlias = Literal[
 ODDITIES: frozenset[Oddity] = frozenset(get_args(Oddity))
 """Irregularities that a correct client must handle.
 
-- `"duplicates"`: the same diff twice in a row
-- `"early diffs"`: diffs before the state; the state may or may not contain their changes
-- `"flashes"`: a ref on both sides of one diff, because it joined and left
-- `"merged"`: several changes in one diff; a `phx_ref_prev` may name a ref that was never sent
-- `"netsplits"`: whole nodes join, leave in a burst of diffs, and return with the same or new refs
-- `"overlaps"`: the state already contains the changes of the next diffs
-- `"resyncs"`: some diffs are lost, then another state arrives, as after a reconnect
-- `"unknown leaves"`: a leave of a ref whose join was never sent
+- `"duplicates"`: The server sends the same diff twice in a row.
+- `"early diffs"`: Diffs precede the presence state, which may or may not contain their changes.
+- `"flashes"`: A ref that joined and left is on both sides of one diff.
+- `"merged"`: One diff contains several changes. A `phx_ref_prev` may name a ref that was never sent.
+- `"netsplits"`: All devices of a node join, leave in one or more diffs, and return with old or new refs.
+- `"overlaps"`: The presence state already contains the changes of the next diffs.
+- `"resyncs"`: Some diffs are lost before another presence state arrives, as after a reconnect.
+- `"unknown leaves"`: A ref leaves, although its join was never sent.
 """
 
 Truth: TypeAlias = Mapping[str, Mapping[str, Meta]]
-"""The expected presence: key → `phx_ref` → meta. Metas are not ordered by time, as in a state."""
+"""The expected presence: key → `phx_ref` → meta. As in a presence state, metas have no order in time."""
 
 
 @frozen(repr=False)
 class PresenceStep(Program):
-    """One message: its `event` (`presence_state` or `presence_diff`) and its payload.
+    """One presence message: its `event` (`presence_state` or `presence_diff`) and its `payload`.
 
-    `present` has the refs that the client must hold after the message. `None`: the refs are undefined at this
-    point, because no state has arrived yet, or the state is newer than the diffs.
+    `present` has the refs that the client must hold after the message. `None` means that the refs are
+    undefined at this point: no presence state has arrived yet, or the state is newer than the diffs.
     """
 
     event: str
@@ -326,14 +326,14 @@ class PresenceStep(Program):
 
 @frozen(repr=False)
 class PresenceHistory(Program):
-    """Messages to one client: perhaps some diffs, then a state, then diffs and perhaps further states.
+    """Presence messages to one client: a presence state, diffs before and after, and possibly more states.
 
-    A client keeps diffs that precede the first state, and applies them right after it.
+    A client stores diffs that precede the first state, and applies these diffs right after the state.
     """
 
     steps: tuple[PresenceStep, ...]
     truths: tuple[Truth | None, ...] = field(init=False, eq=False)
-    """The expected presence after each step, or `None` where it is undefined."""
+    """The expected presence after each step, or `None` where the presence is undefined."""
 
     @truths.default
     def _truths(self) -> tuple[Truth | None, ...]:
@@ -372,9 +372,9 @@ def presence_histories(
 ) -> st.SearchStrategy[PresenceHistory]:
     """Histories of `users` with at most `max_devices` devices each, in at most `max_steps` messages.
 
-    `oddities` may occur. Without oddities a history has one state and then one diff for each change. `fields`
-    are the metas that devices track (default: `tracked_payloads()`). Raise `ValueError` for an unknown
-    oddity.
+    A history may contain any of the `oddities`. Without oddities, a history has one presence state, followed
+    by one diff for each change. `fields` generates the metas that devices track (default:
+    `tracked_payloads()`). Raise `ValueError` for an unknown oddity.
     """
     if not ODDITIES.issuperset(oddities):
         raise ValueError(f"unknown oddities: {sorted(set(oddities) - ODDITIES)}")
@@ -443,7 +443,7 @@ def _histories(
     leads: st.SearchStrategy[int],
 ) -> PresenceHistory:
     cluster = Cluster(max_devices=max_devices, room=2 * room)
-    # Three lists, because one has only five items on average, of which some do nothing or precede the client.
+    # Three lists: one has only five changes on average, some of which do nothing or precede the client.
     for method, *args in [one for _ in range(3) for one in draw(happenings)]:
         method(cluster, *args)
     # The client joins before the last `lengths` messages. Of `told[0]` only the devices then online count.

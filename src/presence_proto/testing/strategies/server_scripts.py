@@ -1,4 +1,4 @@
-"""`server_scripts`: random scripts of well-behaved, slow, buggy and hostile servers and of the network."""
+"""`server_scripts`: random scripts for a well-behaved, slow, buggy or hostile server and its network."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def server_scripts(
     metas: st.SearchStrategy[Any] = METAS,
     max_size: int = 30,
 ) -> st.SearchStrategy[list[Step]]:
-    """Scripts for `presence_proto.testing.play`: what the server and the network do to one client.
+    """Scripts for `presence_proto.testing.play`. Each kind of server adds actions to the previous kind.
 
-    - `"well-behaved"`: users with `keys` join, track `metas` and leave; connections fail and recover
-    - `"slow"`: the same, and the server delays its replies
-    - `"buggy"`: the same, and the server repeats messages, replies twice, sends events of earlier joins, and
-      sends states and diffs that make no sense
-    - `"hostile"`: the same, and the server sends arbitrary messages and bytes
+    - `"well-behaved"`: Users with `keys` join, track `metas` and leave. Connections fail and recover.
+    - `"slow"`: The server delays its replies.
+    - `"buggy"`: The server repeats messages, replies twice, sends events of earlier joins, and sends
+      presence states and diffs that contradict earlier messages.
+    - `"hostile"`: The server sends arbitrary messages and bytes.
 
     Any part of a script is a script, so scripts shrink to few steps. Raise `KeyError` for an unknown `kind`.
     """

@@ -1,4 +1,4 @@
-"""Strategies for JSON values, texts, chunks of bytes and clocks, and `Program`, the repr of examples."""
+"""Strategies for JSON values, texts, byte chunks and clocks. `Program` defines the repr of examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # ---------------------------------------------------------------------------------------------------- program
-# Examples print as a short call that creates them, which can be pasted into a test.
+# The repr of an example is a short call that creates the example and can be pasted into a test.
 
 
 _LONG = 40  # bytes or characters; longer data is shown as a repetition if it repeats a unit
@@ -21,10 +21,10 @@ _UNITS = (1, 2, 3)  # bytes or characters in a repeated unit, such as one UTF-8 
 
 
 class Program:
-    """Mixin of attrs classes with a short repr: it omits default values, and shows long data as a repetition.
+    """Mixin that gives attrs classes a short repr.
 
-    Fields without a default are positional, the others are named. Hypothesis prints each `Program` in a tuple
-    on its own line.
+    The repr omits default values, and shows long data as a repetition. Fields without a default are
+    positional, other fields are named. Hypothesis prints each `Program` in a tuple on its own line.
     """
 
     __slots__ = ()
@@ -62,7 +62,7 @@ class Program:
 
 
 def brief(value: object) -> str:
-    """Return the repr, or for long repetitive data an expression such as `b'a' * 65536`."""
+    """Return the repr of `value`. Long repetitive data becomes an expression such as `b'a' * 65536`."""
     if isinstance(value, str | bytes) and len(value) > _LONG:
         for size in _UNITS:
             unit, times = value[:size], len(value) // size
@@ -77,7 +77,7 @@ def brief(value: object) -> str:
 
 
 Role: TypeAlias = Literal["client", "server"]
-"""The side that sends."""
+"""The side of a connection that sends the data."""
 
 Vsn: TypeAlias = Literal["1.0.0", "2.0.0"]
 
@@ -90,9 +90,9 @@ def texts(*, min_size: int = 0, max_size: int = 20) -> st.SearchStrategy[str]:
 def json_values(
     *, keys: st.SearchStrategy[str] | None = None, max_leaves: int = 10
 ) -> st.SearchStrategy[Any]:
-    """Any JSON value: finite numbers, integers of any size, text without lone surrogates.
+    """Arbitrary JSON values with finite numbers, integers of any size and text without lone surrogates.
 
-    `keys` are the keys of objects, `texts()` by default.
+    `keys` generates the keys of objects, and defaults to `texts()`.
     """
     scalars = (
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
@@ -106,7 +106,7 @@ def json_values(
 
 
 # ----------------------------------------------------------------------------------------------------- chunks
-# How the network splits bytes.
+# Random splits of a byte stream into chunks, as a network may deliver the stream.
 
 
 _SHORT = 200  # bytes; longer data is never split into single bytes
@@ -116,7 +116,7 @@ _SHORT = 200  # bytes; longer data is never split into single bytes
 def chunkings(draw: st.DrawFn, data: bytes, *, max_chunks: int = 8, empty: bool = False) -> list[bytes]:
     """Split `data` into at most `max_chunks` chunks. Data of up to 200 bytes may be split into single bytes.
 
-    Splits shrink to one chunk. If not `empty`, no chunk is empty, and empty data has no chunks.
+    Splits shrink to one chunk. With `empty=False`, no chunk is empty, and empty data yields no chunks.
     """
     if not data and not empty:
         return []
@@ -144,9 +144,9 @@ _BACKWARD = st.sampled_from([-0.001, -1.0, -30.0, -86_400.0])
 def clocks(
     *, start: float = 0.0, min_size: int = 0, max_size: int = 20, backwards: bool = True
 ) -> st.SearchStrategy[list[float]]:
-    """Values of `now`, in seconds, from `start`: equal values, small steps, pauses and jumps.
+    """Lists of clock times in seconds, from `start` on, with equal times, small steps, pauses and jumps.
 
-    `backwards`: whether a value may be less than the previous value. An endpoint then uses the largest value
+    With `backwards`, a time may be earlier than the previous time. An endpoint then uses the latest time
     so far.
     """
     steps = st.one_of(_FORWARD, _FORWARD, st.floats(0.0, 100.0, width=16))

@@ -1,4 +1,4 @@
-"""Strategies for WebSocket streams: valid ones, and broken ones with one named fault and its close code."""
+"""Strategies for valid WebSocket streams, and for streams with one named fault and its close code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from presence_proto.testing.strategies.values import Program, Role, texts
 
 
 class Opcode(IntEnum):
-    """The opcodes that RFC 6455 defines."""
+    """Opcode of a WebSocket frame (RFC 6455, section 5.2)."""
 
     CONTINUATION = 0
     TEXT = 1
@@ -36,10 +36,10 @@ class Opcode(IntEnum):
 
 @frozen(repr=False)
 class Frame(Program):
-    """One frame, valid or invalid. `rsv` has the three reserved bits as a number; RSV1 is 4.
+    """One WebSocket frame, valid or invalid. `rsv` has the three reserved bits as a number; RSV1 is 4.
 
-    `payload` is the unmasked payload, `mask` has four bytes. `length` replaces the length field: two or
-    eight bytes with a wrong length, or with the right length in too many bytes.
+    `payload` is the unmasked payload. `mask` has four bytes. `length` (two or eight bytes) replaces the
+    length field with a wrong length, or with the right length in too many bytes.
     """
 
     opcode: int
@@ -51,7 +51,7 @@ class Frame(Program):
 
     @property
     def data(self) -> bytes:
-        """The encoded frame."""
+        """The frame, encoded as bytes."""
         size, masked = len(self.payload), 0 if self.mask is None else 0x80
         first = self.fin << 7 | self.rsv << 4 | self.opcode
         if self.length is not None:
@@ -66,7 +66,7 @@ class Frame(Program):
 
 
 def xor(data: bytes, mask: bytes) -> bytes:
-    """Mask or unmask `data`."""
+    """Return `data`, masked or unmasked with `mask`."""
     key = (mask * (len(data) // 4 + 1))[: len(data)]
     return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
 
@@ -77,28 +77,28 @@ def xor(data: bytes, mask: bytes) -> bytes:
 
 @frozen(repr=False)
 class Text(Program):
-    """A whole text message."""
+    """A complete text message."""
 
     data: str
 
 
 @frozen(repr=False)
 class Binary(Program):
-    """A whole binary message."""
+    """A complete binary message."""
 
     data: bytes
 
 
 @frozen(repr=False)
 class Ping(Program):
-    """A ping."""
+    """A ping frame."""
 
     payload: bytes
 
 
 @frozen(repr=False)
 class Pong(Program):
-    """A pong."""
+    """A pong frame."""
 
     payload: bytes
 
@@ -116,9 +116,9 @@ Heard: TypeAlias = Text | Binary | Ping | Pong | Close
 
 @frozen(repr=False)
 class WebSocketStream(Program):
-    """The frames that `role` sends, and what the other side must report (`heard`), in order.
+    """The frames that `role` sends, and the messages and control frames (`heard`) that they contain.
 
-    `deflate`: whether permessage-deflate was negotiated.
+    `deflate` is true if permessage-deflate was negotiated.
     """
 
     role: Role
@@ -128,12 +128,12 @@ class WebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """The encoded frames."""
+        """The bytes of all frames, concatenated."""
         return b"".join(frame.data for frame in self.frames)
 
     @property
     def messages(self) -> tuple[str | bytes, ...]:
-        """The text and binary messages, without control frames."""
+        """The contents of the text and binary messages, without control frames."""
         return tuple(one.data for one in self.heard if isinstance(one, Text | Binary))
 
 
@@ -146,11 +146,11 @@ def websocket_streams(
     max_size: int = 70_000,
     closing: bool = True,
 ) -> st.SearchStrategy[WebSocketStream]:
-    """Valid streams of `role`, with fragments, control frames between them, masks and all forms of lengths.
+    """Valid streams sent by `role`, with fragments, control frames, masks and all encodings of lengths.
 
-    `deflate`: messages may be compressed, each separately unless `context_takeover`. A stream has at most
-    `max_messages` messages and control frames. A message has at most `max_size` bytes. `closing`: the last
-    frame may be a close frame.
+    With `deflate`, messages may be compressed, each message separately unless `context_takeover`. A stream
+    has at most `max_messages` messages and control frames, besides control frames between fragments. A
+    message has at most `max_size` bytes. With `closing`, a close frame may follow.
     """
     said = st.lists(sayings(role, max_size, deflate=deflate), max_size=max_messages)
     last = st.builds(Saying, closes(), masks(role))
@@ -208,16 +208,16 @@ def closes() -> st.SearchStrategy[Close]:
 
 
 def masks(role: Role) -> st.SearchStrategy[bytes]:
-    """Masks of four bytes. A server's mask is a constant, which only the masking fault uses."""
+    """Masks of four bytes. A server's mask is a constant that only the fault "wrong masking" uses."""
     return st.binary(min_size=4, max_size=4) if role == "client" else st.just(b"mask")
 
 
 @frozen
 class Saying:
-    """One message or control frame and how to send it. Both are drawn together, to shrink together.
+    """One message or control frame, and the options of its encoding.
 
-    A message is compressed if `deflated` is true and compression was negotiated. It is fragmented at `cuts`,
-    with a control frame after some of the fragments.
+    A message is compressed if `deflated` is true and compression was negotiated. The message is fragmented at
+    `cuts`, with a control frame after some of the fragments.
     """
 
     said: Heard
@@ -227,7 +227,7 @@ class Saying:
 
 
 def sayings(role: Role, max_size: int, *, deflate: bool) -> st.SearchStrategy[Saying]:
-    """Messages of at most `max_size` bytes, and control frames."""
+    """Messages of at most `max_size` bytes and control frames, each with random encoding options."""
     # Each example needs few draws: Hypothesis deletes at most five draws at a time when it shrinks.
     mask, deflated = masks(role), st.booleans() if deflate else st.just(False)
     cuts = st.lists(st.tuples(st.integers(0, 70_000), st.none() | controls()), max_size=4).map(tuple)
@@ -238,7 +238,7 @@ def sayings(role: Role, max_size: int, *, deflate: bool) -> st.SearchStrategy[Sa
 
 
 class Speaker:
-    """Encoder of messages and control frames as WebSocket frames, for one side."""
+    """Encoder of messages and control frames as the WebSocket frames of one `role`."""
 
     def __init__(self, role: Role, *, deflate: bool = False, context_takeover: bool = True) -> None:
         self.frames: list[Frame] = []
@@ -250,7 +250,7 @@ class Speaker:
         self._mask = bytes(4)
 
     def say(self, saying: Saying) -> None:
-        """Append the frames of a message or control frame, and record it in `heard`."""
+        """Append a message or control frame to `frames`, and record its content in `heard`."""
         self._mask = saying.mask
         match saying.said:
             case Text(data):
@@ -270,7 +270,7 @@ class Speaker:
         well_masked: bool = True,
         length: bytes | None = None,
     ) -> None:
-        """Append one frame. It is masked as the role requires if `well_masked`, otherwise wrongly."""
+        """Append one frame. With `well_masked=False`, only a server's frame is masked."""
         mask = self._mask if self._masked is well_masked else None
         self._mask = self._mask[1:] + self._mask[:1]  # a different mask for each frame
         self.frames.append(Frame(opcode, payload, fin, rsv, mask, length))
@@ -302,7 +302,7 @@ class Speaker:
         self.heard.append(saying.said)
 
     def _deflated(self, payload: bytes) -> bytes:
-        """Compress a payload. RFC 7692, section 7.2.1 removes the last four bytes of the flushed block."""
+        """Compress a payload and remove the last four bytes, as RFC 7692, section 7.2.1 requires."""
         deflater = self._deflater or zlib.compressobj(wbits=-15)
         self._deflater = deflater if self._context_takeover else None
         return (deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH))[:-4]
@@ -315,8 +315,8 @@ class Speaker:
 class BrokenWebSocketStream(Program):
     """The frames that `role` sends: valid frames, then one invalid frame or message.
 
-    `fault` is the name of the fault. The other side must report `heard`, close with `code`, and ignore
-    everything after the fault. `deflate`: whether permessage-deflate was negotiated.
+    `fault` is the name of the fault. The receiver must report `heard`, close the connection with `code`, and
+    ignore all bytes after the fault. `deflate` is true if permessage-deflate was negotiated.
     """
 
     fault: str
@@ -328,7 +328,7 @@ class BrokenWebSocketStream(Program):
 
     @property
     def data(self) -> bytes:
-        """The encoded frames."""
+        """The bytes of all frames, concatenated."""
         return b"".join(frame.data for frame in self.frames)
 
 
@@ -337,8 +337,9 @@ def broken_websocket_streams(
 ) -> st.SearchStrategy[BrokenWebSocketStream]:
     """Streams of `role` with one invalid opcode, reserved bit, mask, length, fragment, close frame or text.
 
-    `deflate`: permessage-deflate was negotiated, and the fault may be invalid compressed data. With
-    `max_size` (bytes) the fault may be a larger message; valid messages are never larger.
+    With `deflate`, permessage-deflate was negotiated, and the fault may be invalid compressed data.
+    `max_size` limits valid messages, in bytes. If `max_size` is given, the fault may be a message above this
+    limit.
     """
     faults = [*_FAULTS, *_DEFLATE_FAULTS] if deflate else _FAULTS
     if max_size is not None:
@@ -371,7 +372,7 @@ def _broken(
 
 
 class Breaker(Speaker):
-    """`Speaker` that can also send faults. `draw` chooses their details."""
+    """`Speaker` that can also send invalid frames. `draw` selects the details of the frames."""
 
     def __init__(self, draw: st.DrawFn, role: Role, *, deflate: bool, max_size: int) -> None:
         super().__init__(role, deflate=deflate)
@@ -381,7 +382,7 @@ class Breaker(Speaker):
         self.max_size = max_size
 
     def between(self) -> None:
-        """Perhaps begin a fragmented message, so that the next frame is between its fragments."""
+        """At random, begin a fragmented message, so that the next frame is between its fragments."""
         if self.draw(st.booleans()):
             self.frame(Opcode.TEXT, fin=False)
 
@@ -447,7 +448,7 @@ def _length_in_too_many_bytes(speaker: Breaker) -> None:
 
 
 def _length_of_64_bits(speaker: Breaker) -> None:
-    """RFC 6455, section 5.2: the most significant bit of a length of 64 bits must be 0."""
+    """Set the most significant bit of a 64-bit length, which RFC 6455, section 5.2 forbids."""
     speaker.between()
     speaker.frame(speaker.draw(_DATA), length=b"\x80" + bytes(7))
 
@@ -479,7 +480,7 @@ def _close_reason_that_is_not_utf_8(speaker: Breaker) -> None:
 
 
 def _bad_deflate(speaker: Breaker) -> None:
-    """A block of the reserved type 3 (RFC 1951, section 3.2.3), with or without the final bit."""
+    """Send a block of the reserved type 3 (RFC 1951, section 3.2.3), with or without the final bit."""
     speaker.frame(speaker.draw(_DATA), speaker.draw(st.sampled_from([b"\x07", b"\x06"])), rsv=4)
 
 
@@ -510,4 +511,4 @@ _DEFLATE_FAULTS: list[tuple[str, int, Fault]] = [("data that cannot be inflated"
 _SIZE_FAULTS: list[tuple[str, int, Fault]] = [("message that is too large", 1009, _too_large)]
 
 STREAM_FAULTS: dict[str, int] = {name: code for name, code, _ in [*_FAULTS, *_DEFLATE_FAULTS, *_SIZE_FAULTS]}
-"""Every `fault` of a `BrokenWebSocketStream`, with the required close code."""
+"""All possible values of `BrokenWebSocketStream.fault`, each with the required close code."""
