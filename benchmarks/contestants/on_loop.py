@@ -36,6 +36,14 @@ class Transport:
         """Never: it is there until the process ends."""
         return False
 
+    def get_extra_info(self, name: str) -> Transport:
+        """The transport is also its socket."""
+        return self
+
+    def getsockopt(self, level: int, option: int) -> int:
+        """There is never an error."""
+        return 0
+
     def write(self, data: bytes) -> None:
         """The answer comes with the next turn of the loop."""
         if answer := self.server.answer(data):

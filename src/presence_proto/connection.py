@@ -292,7 +292,7 @@ class Connection:
         self._transport_gone: str | None = None  # the driver's reason, once the transport is closed
         self._was_open = False  # whether the connection was ever open
         self._was_refused = False  # whether HTTP 401 or 403 came after the connection was last open
-        self._patient_until = -math.inf  # time until which a missing heartbeat reply is no failure
+        self._patient_until = -math.inf  # until then, a missing heartbeat reply is not a failure
         self._beaten_at: float | None = None  # when the oldest unanswered heartbeat was due
         self._latency: float | None = None
         self._pending: list[ConnectionEvent] = []
