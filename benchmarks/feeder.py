@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.workloads import TOPIC, envelope
 from presence_proto.websocket import Closed, HandshakeRequest, TextMessage, WebSocket
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 DONE = {"user_id": "feeder", "display_name": "Feeder", "channel": "all", "content": "done"}
 

@@ -14,7 +14,7 @@ from presence_proto.testing.scripted_clients import (
     ScriptedClients,
     supabase_join,
 )
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 if TYPE_CHECKING:
     from random import Random

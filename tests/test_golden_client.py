@@ -25,7 +25,7 @@ from presence_proto.events import PresenceDiffed, PresenceSynced, SocketDisconne
 from presence_proto.realtime_client import RealtimeClient
 from presence_proto.serializer import Message, serializer_for
 from presence_proto.websocket import BinaryMessage, HandshakeRequest, TextMessage, WebSocket, handshake
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 NAMES = [name for name in golden_expectations.names() if not habits(name).again]
 """Without recorded clients that join a joined topic again, which ours never does."""

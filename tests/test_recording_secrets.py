@@ -29,7 +29,7 @@ from presence_proto.recording.redaction import (
 )
 from presence_proto.serializer import UserBroadcast
 from presence_proto.testing import ScriptedServer
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 from recordings import Recording, drain
 
 KEY = "sk-live/Zürich+7 %41"

@@ -20,8 +20,7 @@ from presence_proto.websocket import (
     TextMessage,
     WebSocket,
 )
-from presence_proto.websocket.frames import MAX_MASKED
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import MAX_MASKED, server_frame
 from websocket_bytes import (
     ADDRESS,
     BINARY,

@@ -23,7 +23,7 @@ from presence_proto import (
     SendData,
 )
 from presence_proto.websocket import HandshakeRequest, TextMessage, WebSocket
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 URL = "ws://127.0.0.1/realtime/v1"
 LIMIT = 256 * 1024 * 1024

@@ -18,7 +18,7 @@ from benchmarks.contestants.ours import LIMIT, URL, Online, drain
 from benchmarks.plain_client import user_id
 from benchmarks.workloads import GAMES, TOPIC
 from presence_proto import Identity, PresenceClient, PresenceConfig, UserStatus
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 TEXT = "Is anybody there? " * 4
 STATUSES = (UserStatus.IN_GAME, UserStatus.IN_SKILL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 from benchmarks.workloads import chunks
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 RSV1 = 0x40
 """The bit of a frame that says it is compressed."""

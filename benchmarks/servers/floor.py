@@ -12,7 +12,7 @@ from base64 import b64encode
 from hashlib import sha1
 
 from benchmarks.servers.serving import serve
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

@@ -13,10 +13,10 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from presence_adapters.access_tokens import answer, is_async, refuse
-from presence_adapters.connecting import log_opening
 from presence_adapters.connection_monitor import WATCHED, ConnectionMonitor
 from presence_adapters.errors import forked
 from presence_adapters.event_log import logged_events
+from presence_adapters.tls_and_proxies import log_opening
 from presence_proto import (
     AccessTokenNeeded,
     CloseTransport,

@@ -21,10 +21,10 @@ from presence_adapters.access_tokens import ask, too_late
 from presence_adapters.async_clients import AsyncPresenceClient, AsyncRealtimeClient, Channel
 from presence_adapters.async_driver import AsyncDriver
 from presence_adapters.asyncio_connect import open_socket, open_through
-from presence_adapters.connecting import client_context, why_lost, why_not_connected
 from presence_adapters.daemon_thread import DaemonCall
 from presence_adapters.errors import ConnectError, JoinError, JoinTimeoutError, PushError, WaitTimeoutError
 from presence_adapters.event_queue import EventsDropped
+from presence_adapters.tls_and_proxies import client_context, why_lost, why_not_connected
 from presence_proto import PresenceError, ProxyError
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from presence_adapters.connecting import STAGGER, in_turn, none_works, numeric, open_tunnel, out_of_reach
+from presence_adapters.tls_and_proxies import STAGGER, in_turn, none_works, numeric, open_tunnel, out_of_reach
 from presence_proto.websocket import ProxyTunnel
 
 if TYPE_CHECKING:
-    from presence_adapters.connecting import Found
+    from presence_adapters.tls_and_proxies import Found
     from presence_proto import OpenTransport
     from presence_proto.websocket import Proxy
 

@@ -12,13 +12,13 @@ from attrs import evolve
 
 import presence_proto as core
 from presence_adapters.access_tokens import with_token
-from presence_adapters.connecting import find_proxy
 from presence_adapters.connection_monitor import ConnectionMonitor
 from presence_adapters.errors import left_already
 from presence_adapters.event_queue import ReadMeter
 from presence_adapters.notifications import OnNotification, who_and_where
 from presence_adapters.recording import Recording
 from presence_adapters.routing import Route, Routes, Waiter
+from presence_adapters.tls_and_proxies import find_proxy
 
 if TYPE_CHECKING:
     import random

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import presence_proto as core
-from presence_adapters.connecting import os_error_words
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_adapters.wall_clock import utc_now
 from presence_adapters.wire_log import wire_log
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from presence_adapters.access_tokens import answer, ask, refuse
-from presence_adapters.connecting import log_opening
 from presence_adapters.connection_monitor import WATCHED, ConnectionMonitor
 from presence_adapters.daemon_thread import DaemonCall
 from presence_adapters.errors import ConnectError, forked
 from presence_adapters.event_log import logged_events
 from presence_adapters.socket_link import CHUNK, Link
+from presence_adapters.tls_and_proxies import log_opening
 from presence_proto import (
     AccessTokenNeeded,
     CloseTransport,

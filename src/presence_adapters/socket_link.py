@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from presence_adapters.connecting import (
+from presence_adapters.daemon_thread import DaemonCall
+from presence_adapters.tls_and_proxies import (
     STAGGER,
     client_context,
     in_turn,
@@ -27,12 +28,11 @@ from presence_adapters.connecting import (
     why_lost,
     why_not_connected,
 )
-from presence_adapters.daemon_thread import DaemonCall
 from presence_proto import PresenceError, ProxyError
 from presence_proto.websocket import ProxyTunnel
 
 if TYPE_CHECKING:
-    from presence_adapters.connecting import Found
+    from presence_adapters.tls_and_proxies import Found
     from presence_proto import OpenTransport
     from presence_proto.websocket import Proxy
 

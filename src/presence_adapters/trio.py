@@ -28,13 +28,6 @@ from presence_adapters.async_clients import (
 )
 from presence_adapters.async_driver import AsyncDriver
 from presence_adapters.clients import Core
-from presence_adapters.connecting import (
-    client_context,
-    open_tunnel,
-    out_of_reach,
-    why_lost,
-    why_not_connected,
-)
 from presence_adapters.errors import (
     ConnectError,
     JoinError,
@@ -44,6 +37,13 @@ from presence_adapters.errors import (
     missing,
 )
 from presence_adapters.event_queue import EventsDropped
+from presence_adapters.tls_and_proxies import (
+    client_context,
+    open_tunnel,
+    out_of_reach,
+    why_lost,
+    why_not_connected,
+)
 from presence_proto import ProxyError
 from presence_proto.websocket import ProxyTunnel
 

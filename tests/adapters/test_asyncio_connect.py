@@ -23,7 +23,7 @@ from adapters.test_socket_driver import deaf_listener, free_port, port_of
 from presence_adapters import asyncio_connect
 from presence_adapters.asyncio import RealtimeClient
 from presence_adapters.asyncio_connect import open_socket
-from presence_adapters.connecting import STAGGER, in_turn
+from presence_adapters.tls_and_proxies import STAGGER, in_turn
 from presence_proto import RealtimeConfig
 
 if TYPE_CHECKING:

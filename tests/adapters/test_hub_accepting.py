@@ -17,10 +17,10 @@ import pytest
 
 from adapters.fakes import Certificates, run, until
 from hub_client import upgrade
-from presence_adapters.connecting import one_peer
 from presence_adapters.server import hub_server
 from presence_adapters.server.hub_driver import TlsHandshakes
 from presence_adapters.server.hub_server import HubServer, raise_open_files_limit
+from presence_adapters.tls_and_proxies import one_peer
 from presence_proto import HubConfig
 
 # ---------------------------------------------------------------------------------------------- TLS

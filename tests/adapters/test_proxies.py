@@ -17,8 +17,8 @@ from adapters.every_adapter import ON, Listen
 from adapters.fakes import Certificates
 from adapters.hub_thread import hub_thread, nothing_left, until
 from adapters.proxy import ProxyThread
-from presence_adapters.connecting import find_proxy, is_exempt
 from presence_adapters.stepped import PresenceClient
+from presence_adapters.tls_and_proxies import find_proxy, is_exempt
 from presence_proto import ConfigError, Connected, Disconnected, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.websocket import Proxy
 

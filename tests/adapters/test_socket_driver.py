@@ -18,10 +18,10 @@ import pytest
 from adapters.fakes import CONN, Certificates, FakeEndpoint
 from adapters.hub_thread import nothing_left, until
 from presence_adapters import socket_link
-from presence_adapters.connecting import STAGGER
 from presence_adapters.errors import ConnectError
 from presence_adapters.socket_driver import MAX_UNSENT, SocketDriver
 from presence_adapters.socket_link import CHUNK
+from presence_adapters.tls_and_proxies import STAGGER
 from presence_proto import CloseTransport, ConnId, LocalProtocolError, OpenTransport, SendData
 
 if TYPE_CHECKING:

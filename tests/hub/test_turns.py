@@ -12,7 +12,7 @@ from presence_proto.endpoint import ConnId, SendData
 from presence_proto.events import ClientDisconnected, TopicLeft
 from presence_proto.hub import Hub, limits
 from presence_proto.hub.config import HubConfig
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 from websocket_bytes import CONTINUATION, MASK, PING, TEXT, frame
 
 TOPIC = "realtime:x"

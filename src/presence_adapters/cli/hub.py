@@ -13,8 +13,8 @@ import click
 from attrs import fields_dict
 
 from presence_adapters.cli.serve import control, described, greeting, serve
-from presence_adapters.connecting import os_error_words
 from presence_adapters.settings.files import read_secret
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_proto import ConfigError, HubConfig
 
 if TYPE_CHECKING:

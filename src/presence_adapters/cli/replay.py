@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from presence_adapters.connecting import os_error_words
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_proto.recording import RecordingError, replay, show_recording
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from attrs import evolve
 
 from presence_adapters.cli.one_shot import on_stop_signal
 from presence_adapters.cli.output import hub_log
-from presence_adapters.connecting import os_error_words
 from presence_adapters.server.hub_server import FILES_BESIDES, HubServer, raise_open_files_limit
 from presence_adapters.server.hub_thread import COMMANDS, HubThread, new_api_key
 from presence_adapters.settings.layers import default_config_path
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_proto import LocalProtocolError, PresenceError
 from presence_proto.testing import Faults
 

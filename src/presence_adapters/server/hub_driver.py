@@ -11,7 +11,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from presence_adapters.asyncio import AsyncioConnection, AsyncioDriver
-from presence_adapters.connecting import one_peer
+from presence_adapters.tls_and_proxies import one_peer
 from presence_proto import ConnId, LocalProtocolError
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from attrs import evolve
 
-from presence_adapters.connecting import os_error_words
 from presence_adapters.errors import refuse
 from presence_adapters.recording import Recording
 from presence_adapters.server.hub_driver import MAX_WRITE_BUFFER, WRITE_BUDGET, WRITE_TIMEOUT, HubDriver
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_adapters.wall_clock import utc_now
 from presence_proto import ConfigError, Hub, HubConfig
 from presence_proto.hub import (

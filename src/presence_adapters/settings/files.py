@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import Factory, define, field
 
-from presence_adapters.connecting import os_error_words
 from presence_adapters.settings.keys import (
     BLANK,
     KEYS,
@@ -25,6 +24,7 @@ from presence_adapters.settings.keys import (
     unknown_key,
     without_long_quotes,
 )
+from presence_adapters.tls_and_proxies import os_error_words
 from presence_proto import ConfigError
 from presence_proto.secrets import hide
 

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, fields_dict, frozen
 
-from presence_adapters.connecting import client_context
 from presence_adapters.errors import missing
 from presence_adapters.settings.files import read_config_file, read_secret, run_for_secret, why_unreadable
 from presence_adapters.settings.identity_file import StoredIdentity, load_identity, rename_identity
@@ -39,6 +38,7 @@ from presence_adapters.settings.keys import (
     server_fields,
     without_long_quotes,
 )
+from presence_adapters.tls_and_proxies import client_context
 from presence_proto import ConfigError, Identity, PresenceConfig
 
 try:

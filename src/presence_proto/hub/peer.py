@@ -6,7 +6,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from presence_proto.endpoint import Outbox
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 if TYPE_CHECKING:
     from presence_proto.endpoint import ConnId

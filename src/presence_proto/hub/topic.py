@@ -22,7 +22,7 @@ from presence_proto.hub.limits import Allowance, MetaTooLargeError, Rates, is_li
 from presence_proto.json_text import decode_object, encode_payload, plain
 from presence_proto.serializer import EncodedFrame, Message, Serializer, UserBroadcast, V2Serializer
 from presence_proto.validators import MOST_NESTING
-from presence_proto.websocket.protocol import server_frame
+from presence_proto.websocket.frames import server_frame
 
 if TYPE_CHECKING:
     from random import Random

@@ -1,4 +1,4 @@
-"""`FrameReader`: a fast reader of plain messages, pings, pongs and small fragments, in front of wsproto.
+"""Frames: `FrameReader`, a fast reader in front of wsproto, and functions that build frames.
 
 wsproto, which takes ten times as long for a frame, handles close frames, large fragments and errors. The
 `FrameReader` owns the received bytes. At each frame border, the reader either reads the next frame itself, or
@@ -25,17 +25,19 @@ from typing import TYPE_CHECKING
 
 from wsproto.frame_protocol import CloseReason
 
+from presence_proto.websocket.deflate import deflate
+
 if TYPE_CHECKING:
     from presence_proto.websocket.deflate import Deflate
 
-_TEXT, _BINARY = 0x81, 0x82  # first bytes of frames: FIN, no reserved bits, the opcode
+TEXT, BINARY = 0x81, 0x82  # first bytes of frames: FIN, no reserved bits, the opcode
 _FIN, _RSV1, _CONTROL, _OPCODE = 0x80, 0x40, 0x08, 0x0F
-_PLAIN = (_TEXT, _BINARY)
-_PLAIN_OR_DEFLATED = (_TEXT, _BINARY, _TEXT | _RSV1, _BINARY | _RSV1)
-_MIDDLE_TEXT = _TEXT << 8 | 126  # header of an unmasked text frame with a two-byte length
+_PLAIN = (TEXT, BINARY)
+_PLAIN_OR_DEFLATED = (TEXT, BINARY, TEXT | _RSV1, BINARY | _RSV1)
+_MIDDLE_TEXT = TEXT << 8 | 126  # header of an unmasked text frame with a two-byte length
 _TEXT_START, _BINARY_START = 0x01, 0x02  # first byte of a message's first fragment
 _MIDDLE, _END = 0x00, 0x80  # first bytes of the other fragments
-_PING, _PONG = 0x89, 0x8A
+_PING, PONG = 0x89, 0x8A
 _MAX_HEADER = 10  # bytes, without the mask
 _SMALL = 125  # bytes; larger fragments are not joined
 _MOST_FRAGMENTS = 64  # maximum number of fragments joined at once
@@ -141,9 +143,9 @@ class FrameReader:
             payload = xor(payload, data[start - 4 : start])
         if first & _RSV1:
             self._at = end
-            return self._inflated(payload, text=first & ~_RSV1 == _TEXT)
+            return self._inflated(payload, text=first & ~_RSV1 == TEXT)
         message: str | bytes = payload
-        if first == _TEXT:
+        if first == TEXT:
             try:
                 message = payload.decode()
             except UnicodeDecodeError:
@@ -155,7 +157,7 @@ class FrameReader:
         """Whether to keep an incomplete frame until its end arrives, instead of passing it to wsproto."""
         if size > _SOON or first & _RSV1 or self._mask_bit or self._eof:
             return False
-        if first == _TEXT:
+        if first == TEXT:
             try:
                 codecs.utf_8_decode(payload, "strict", False)  # the last character may be incomplete
             except UnicodeDecodeError:
@@ -224,7 +226,7 @@ class FrameReader:
         if len(data) - at < 2 or self._owed or self._header:
             return None
         first, size = data[at], data[at + 1] ^ self._mask_bit
-        if (first != _PING and first != _PONG) or size > 125:
+        if (first != _PING and first != PONG) or size > 125:
             return None
         start = at + 6 if self._mask_bit else at + 2
         end = start + size
@@ -293,9 +295,7 @@ class FrameReader:
         self._at_border, self._at = is_whole, end
         first = data[at] & _OPCODE | (_FIN if is_whole else 0)
         mask = b"\0\0\0\0" if self._mask_bit else b""
-        if size < 126:
-            return bytes((first, self._mask_bit | size)) + mask + payload
-        return struct.pack(">BBH", first, self._mask_bit | 126, size) + mask + payload
+        return header(first, size, self._mask_bit) + mask + payload
 
     def hand_over(self) -> bytes:
         """Return the next bytes for wsproto, up to the end of a frame, or `b""` to wait for more data."""
@@ -337,6 +337,34 @@ def _frame_size(header: bytes) -> int | None:
             return None
         size = int.from_bytes(header[2:start], "big")
     return start + 4 * masked + size
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
+    """Return a message as one unmasked frame, which fits all server connections with these `deflate_bits`.
+
+    `data` must be valid UTF-8 if `text` is true. If `deflate_bits` is `None`, the frame is not compressed.
+    """
+    first = TEXT if text else BINARY
+    if deflate_bits is not None:
+        first, data = first | 0x40, deflate(data, deflate_bits)
+    return header(first, len(data)) + data
+
+
+def client_frame(first: int, data: bytes, mask: bytes) -> bytes:
+    """Return a frame that is masked with the four bytes of `mask`, as all frames of a client are."""
+    return b"".join((header(first, len(data), 0x80), mask, xor(data, mask)))
+
+
+def header(first: int, size: int, mask_bit: int = 0) -> bytes:
+    """Return the header of a frame with a payload of `size` bytes, without the mask (RFC 6455 §5.2)."""
+    if size < 126:
+        return bytes((first, mask_bit | size))
+    if size < 1 << 16:
+        return struct.pack("!BBH", first, mask_bit | 126, size)
+    return struct.pack("!BBQ", first, mask_bit | 127, size)
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:

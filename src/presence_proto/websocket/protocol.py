@@ -12,7 +12,6 @@ an event does not depend on how the network splits the bytes. No input from the 
 
 from __future__ import annotations
 
-import struct
 from binascii import a2b_base64
 from enum import Enum, auto
 from typing import TYPE_CHECKING, TypeVar
@@ -23,7 +22,7 @@ from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_nonce
 
 from presence_proto.errors import LocalProtocolError, RemoteProtocolError
-from presence_proto.websocket.deflate import Deflate, MessageLimit, deflate
+from presence_proto.websocket.deflate import Deflate, MessageLimit
 from presence_proto.websocket.events import (
     BinaryMessage,
     Closed,
@@ -33,7 +32,16 @@ from presence_proto.websocket.events import (
     PongReceived,
     TextMessage,
 )
-from presence_proto.websocket.frames import MAX_MASKED, FrameReader, xor
+from presence_proto.websocket.frames import (
+    BINARY,
+    MAX_MASKED,
+    PONG,
+    TEXT,
+    FrameReader,
+    client_frame,
+    header,
+    server_frame,
+)
 from presence_proto.websocket.handshake import ClientHandshake, HandshakeError, ServerHandshake, Upgraded
 
 if TYPE_CHECKING:
@@ -56,32 +64,7 @@ class State(Enum):
     CLOSED = auto()
 
 
-# ---------------------------------------------------------------------------------------------- frames
-
-
-_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A  # first bytes of frames: FIN, no reserved bits, the opcode
-
-
 _OPEN = State.OPEN  # in Python 3.11, looking up an enum member takes as long as a function call
-
-
-def server_frame(data: bytes, *, text: bool, deflate_bits: int | None = None) -> bytes:
-    """Return a message as one unmasked frame, which fits all server connections with these `deflate_bits`.
-
-    `data` must be valid UTF-8 if `text` is true. If `deflate_bits` is `None`, the frame is not compressed.
-    """
-    first = _TEXT if text else _BINARY
-    if deflate_bits is not None:
-        first, data = first | 0x40, deflate(data, deflate_bits)
-    return _header(first, len(data), 0) + data
-
-
-def _header(first: int, size: int, mask_bit: int) -> bytes:
-    if size < 126:
-        return bytes((first, mask_bit | size))
-    if size < 1 << 16:
-        return struct.pack("!BBH", first, mask_bit | 126, size)
-    return struct.pack("!BBQ", first, mask_bit | 127, size)
 
 
 def is_sendable(code: int) -> bool:
@@ -283,7 +266,7 @@ class WebSocket:
             return PongReceived(payload)
         if self._state is State.OPEN:  # not CLOSING: no frame may follow a close frame
             server = self._server
-            pong = _header(_PONG, len(payload), 0) + payload if server else self._client_frame(_PONG, payload)
+            pong = header(PONG, len(payload)) + payload if server else self._client_frame(PONG, payload)
             self._out.append(pong)
         return PingReceived(payload)
 
@@ -430,14 +413,14 @@ class WebSocket:
             return server_frame(payload, text=text, deflate_bits=self.deflate_bits)
         if self.deflate_bits is not None or len(payload) > MAX_MASKED:
             return None
-        return self._client_frame(_TEXT if text else _BINARY, payload)
+        return self._client_frame(TEXT if text else BINARY, payload)
 
     def _client_frame(self, first: int, data: bytes) -> bytes:
         if not self._masks:
             # 16 random bytes make four masks. wsproto generates these bytes, like the nonce of the handshake.
             self._masks = a2b_base64(generate_nonce())
         mask, self._masks = self._masks[:4], self._masks[4:]
-        return b"".join((_header(first, len(data), 0x80), mask, xor(data, mask)))
+        return client_frame(first, data, mask)
 
     def ping(self, payload: bytes = b"") -> None:
         """Send a ping. Raises `LocalProtocolError` for more than 125 bytes, or if the state is not OPEN."""

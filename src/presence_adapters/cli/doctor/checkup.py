@@ -20,9 +20,9 @@ from presence_adapters.cli.doctor.faults import Diagnosis, diagnose
 from presence_adapters.cli.doctor.trials import JarvisTrial, PhoenixTrial, StepError, Trial
 from presence_adapters.cli.exits import Exit
 from presence_adapters.cli.output import print_json, printable
-from presence_adapters.connecting import client_context, find_proxy, look_up, open_tunnel, os_error_words
 from presence_adapters.settings.identity_file import IdentityError
 from presence_adapters.settings.layers import SettingsError
+from presence_adapters.tls_and_proxies import client_context, find_proxy, look_up, open_tunnel, os_error_words
 from presence_proto import ConfigError, ConnId, OpenTransport, ProxyError
 from presence_proto.websocket import ProxyTunnel
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from presence_adapters.cli.doctor.facts import HttpAnswer
-from presence_adapters.connecting import os_error_words, tls_error_words
+from presence_adapters.tls_and_proxies import os_error_words, tls_error_words
 
 if TYPE_CHECKING:
     from presence_adapters.cli.doctor.facts import TlsTrouble

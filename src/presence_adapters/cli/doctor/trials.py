@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from presence_adapters.cli.doctor.probes import parsed_head, why_no_tls
-from presence_adapters.connecting import why_lost
 from presence_adapters.recording import Recording
+from presence_adapters.tls_and_proxies import why_lost
 from presence_proto import (
     ChannelConfig,
     ChannelDown,

@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from presence_adapters.connecting import client_context, none_works, why_lost, why_not_connected
+from presence_adapters.tls_and_proxies import client_context, none_works, why_lost, why_not_connected
 
 
 def verification_error() -> ssl.SSLCertVerificationError:
