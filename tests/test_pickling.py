@@ -20,6 +20,7 @@ import pytest
 import presence_adapters
 import presence_proto
 from presence_adapters.errors import JoinError, PushError
+from presence_adapters.testing.driver_check import DutyResult
 from presence_proto import BroadcastReplay, ChannelConfig, HubConfig, Identity, PresenceConfig, RealtimeConfig
 from presence_proto.errors import PresenceError
 
@@ -59,7 +60,11 @@ def classes() -> dict[str, type]:
 
 def sample(parameter: inspect.Parameter) -> Any:
     """A value that tells one parameter from another. Containers show whether a copy is deep enough."""
-    values = {"float": 1.5, "list[str]": [parameter.name]}
+    values = {
+        "float": 1.5,
+        "list[str]": [parameter.name],
+        "list[DutyResult]": [DutyResult("a duty", "failed", parameter.name)],
+    }
     return values.get(str(parameter.annotation), f"<{parameter.name}>")
 
 

@@ -282,7 +282,7 @@ def test_the_hash_seed_makes_no_difference() -> None:
     program = (
         "import sys; sys.path[:0] = sys.argv[1:];"
         "from test_properties import OPENING, run, _text;"
-        "from presence_proto.config import HubConfig;"
+        "from presence_proto.hub.config import HubConfig;"
         "more = [(c, _text(['1', '9', 'room:a', 'track', {'n': c}])) for c in (3, 1, 2)];"
         "print(run(OPENING + more, HubConfig(api_keys={'secret', 'a', 'b'}, presence_window=0.5), 7))"
     )
