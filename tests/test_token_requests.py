@@ -619,3 +619,19 @@ def test_through_any_life_requests_come_one_at_a_time_and_tokens_are_the_newest(
         if rig.client.state_of(ROOM) is ChannelState.JOINING:
             rig.accept_join(ROOM, {})
     assert rig.client.state_of(ROOM) is ChannelState.JOINED
+
+
+@pytest.mark.parametrize("number", range(3), ids=["realtime", "presence", "jarvis"])
+def test_a_refused_command_does_not_even_move_the_clock(number: int) -> None:
+    rig = online_clients()[number]
+    client = rig.client
+    client.drain()
+    deadline = client.next_deadline()
+    assert deadline is not None
+    with pytest.raises(LocalProtocolError):
+        client.access_token_failed(b"no text", now=rig.now + 1e6)
+    with pytest.raises(LocalProtocolError):
+        client.set_access_token("t", expires_in=float("nan"), now=rig.now + 1e6)
+    client.tick(now=rig.now)
+    assert not client.drain()
+    assert client.next_deadline() == deadline

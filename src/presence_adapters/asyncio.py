@@ -125,13 +125,11 @@ class AsyncioConnection(asyncio.BufferedProtocol):
     def finish(self) -> None:
         """Close the connection after its pending data is written, and after the peer has closed its side."""
         assert self.transport is not None
-        try:
-            self.transport.write_eof()
-        except (
-            NotImplementedError,
-            OSError,
-        ):  # TLS (where `close` waits for the peer), or a reset
-            self.transport.close()
+        if self.transport.can_write_eof():
+            with suppress(OSError):  # the peer has reset the connection
+                self.transport.write_eof()
+                return
+        self.transport.close()  # over TLS, `close` waits for the peer
 
     def cut(self) -> None:
         """Drop the connection at once."""

@@ -6,6 +6,7 @@ A client has two bases. `AnyPresenceClient` or `AnyRealtimeClient` defines the c
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from attrs import evolve
@@ -33,7 +34,7 @@ W = TypeVar("W", bound=Waiter)
 Core = TypeVar("Core", bound=core.PresenceClient | core.RealtimeClient)
 
 
-class AnyClient(Generic[Core]):
+class AnyClient(ABC, Generic[Core]):
     """Base of all clients: a protocol core, and the driver that connects the core to the server."""
 
     _driver_type: ClassVar[type[Any]]
@@ -85,15 +86,15 @@ class AnyClient(Generic[Core]):
             self._driver.monitor.wait(waiter)
         return waiter
 
+    @abstractmethod
     def _make_queue(self, limit: int, meter: ReadMeter) -> Any:
         """Return an instance of `EventQueue` or of a subclass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _provider_options(
         self, access_token: TokenProvider | str | None, config: core.RealtimeConfig
     ) -> dict[str, Any]:
         """Return the driver options for the token provider."""
-        raise NotImplementedError
 
 
 class AnyPresenceClient(AnyClient[core.PresenceClient]):

@@ -391,6 +391,11 @@ class Connection:
         except ConfigError as exc:
             raise LocalProtocolError(str(exc)) from None
 
+    def check_reason(self, reason: str) -> None:
+        """Raise `LocalProtocolError` unless the reason of a failed token request is a string."""
+        if not isinstance(reason, str):
+            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
+
     def set_token(self, token: str | None, expires_in: float | None, now: float) -> None:
         """Use another token, valid for `expires_in` seconds. A connect that waited for the token starts."""
         self.token = token
@@ -406,8 +411,6 @@ class Connection:
 
     def token_failed(self, reason: str, now: float) -> None:
         """Handle a failed token request. Without an unanswered request, the call has no effect."""
-        if not isinstance(reason, str):
-            raise LocalProtocolError(f"reason must be a string, not {type(reason).__name__}")
         if self._tokens.is_open:
             text = self.credentials.quote(f"no access token: {reason}")
             self._report(TokenFailed(text, self._tokens.failed(now)))

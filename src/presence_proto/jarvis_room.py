@@ -178,6 +178,7 @@ class JarvisRoom:
 
     def access_token_failed(self, reason: str, *, now: float) -> None:
         """Implements `Room.access_token_failed`."""
+        self._connection.check_reason(reason)
         now = self._clock.advance(now)
         self._connection.token_failed(reason, now)
         self._settle(now)

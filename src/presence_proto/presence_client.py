@@ -177,7 +177,6 @@ class PresenceClient(SansIO):
 
     def connect(self, *, now: float) -> None:
         """Enter the room, and stay in the room until `disconnect`."""
-        self._clock.advance(now)
         self._room.connect(self._own, now=now)
         self._settle()
 
@@ -248,7 +247,6 @@ class PresenceClient(SansIO):
         next URL. `expires_in` is the token's validity in seconds, if known. With `asks_for_token`, the client
         requests another token before this token expires.
         """
-        self._clock.advance(now)
         self._room.set_access_token(token, expires_in=expires_in, now=now)
         self._settle()
 
@@ -258,7 +256,6 @@ class PresenceClient(SansIO):
         The client repeats the request later. An `Error` event, or `Disconnected` if the WebSocket is not
         open, reports the human-readable `reason`. Without an unanswered request, the call does nothing.
         """
-        self._clock.advance(now)
         self._room.access_token_failed(reason, now=now)
         self._settle()
 

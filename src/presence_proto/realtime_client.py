@@ -299,6 +299,7 @@ class RealtimeClient(SansIO):
         The client repeats the request later. `AccessTokenFailed` reports the human-readable `reason`. Without
         an unanswered request, the call does nothing.
         """
+        self._connection.check_reason(reason)
         now = self._clock.advance(now)
         self._connection.token_failed(reason, now)
         self._settle(now)
